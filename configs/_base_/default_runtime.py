@@ -1,0 +1,3 @@
+"""mmdet's default runtime with mmgor registered."""
+_base_ = 'mmdet::_base_/default_runtime.py'
+custom_imports = dict(imports=['mmgor'], allow_failed_imports=False)

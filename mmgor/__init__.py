@@ -1,0 +1,19 @@
+"""mmgor: low-bit detectors that learn from larger ones.
+
+Importing it registers everything into mmdet's registries; in a config:
+``custom_imports = dict(imports=['mmgor'])``.
+"""
+
+from .compat import allow_mmengine_checkpoints, check_versions
+from .version import __version__
+
+check_versions()
+allow_mmengine_checkpoints()
+
+from . import (  # noqa: E402
+    datasets, detectors, distillation, hooks, quantization, weighting)
+
+__all__ = [
+    '__version__', 'datasets', 'detectors', 'distillation', 'hooks',
+    'quantization', 'weighting'
+]

@@ -1,0 +1,76 @@
+"""Checks on checkpoints: nothing may load silently in part."""
+
+from torch import nn
+
+#: State-dict prefixes that only training needs.
+TRAINING_ONLY_PREFIXES = ('kd_heads.', 'gor_weighting.')
+_SHOWN = 5
+
+
+def check_any_match(module: nn.Module, state_dict: dict, prefix: str,
+                    what: str) -> None:
+    """Make sure that a file has at least one weight of ``module``.
+
+    mmengine loads with ``strict=False`` and only warns, so a wrong file would
+    leave random weights.
+
+    Args:
+        module (nn.Module): What is being loaded.
+        state_dict (dict): Keys to tensors.
+        prefix (str): Where ``module`` sits in ``state_dict``.
+        what (str): Its name for the message.
+
+    Raises:
+        RuntimeError: If no key matches.
+    """
+    own = [prefix + key for key in module.state_dict()]
+    if not own or any(key in state_dict for key in own):
+        return
+    raise RuntimeError(
+        f'the checkpoint matches nothing of the {what}: expected keys such '
+        f'as {own[:_SHOWN]}, got {list(state_dict)[:_SHOWN]}. Give the '
+        'checkpoint of this architecture; keys of a wrapper (module., '
+        'student.) must be stripped.')
+
+
+def check_resume(module: nn.Module, state_dict: dict) -> None:
+    """Make sure that a file is this very model's.
+
+    Args:
+        module (nn.Module): The model to be resumed.
+        state_dict (dict): From the checkpoint.
+
+    Raises:
+        RuntimeError: If a key is missing, unexpected or of another shape.
+    """
+    own = {
+        key: tuple(value.shape)
+        for key, value in module.state_dict().items()
+    }
+    missing = [key for key in own if key not in state_dict]
+    unexpected = [key for key in state_dict if key not in own]
+    shapes = [
+        f'{key}: {tuple(state_dict[key].shape)} instead of {shape}'
+        for key, shape in own.items()
+        if key in state_dict and tuple(state_dict[key].shape) != shape
+    ]
+    if not (missing or unexpected or shapes):
+        return
+    parts = [
+        f'{len(keys)} {name} ({", ".join(keys[:_SHOWN])})'
+        for name, keys in (('missing', missing), ('unexpected', unexpected),
+                           ('of other shape', shapes)) if keys
+    ]
+    raise RuntimeError(
+        'resume from a file of another config: expected exactly the keys of '
+        f'this model, got {"; ".join(parts)}. Resume with the config that '
+        'wrote the file, or start from its weights with load_from=<file>.')
+
+
+def strip_training_keys(state_dict: dict) -> dict:
+    """The state dict without KD heads and weighting."""
+    return {
+        key: value
+        for key, value in state_dict.items()
+        if not key.startswith(TRAINING_ONLY_PREFIXES)
+    }

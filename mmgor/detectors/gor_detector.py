@@ -1,0 +1,205 @@
+"""Any mmdet detector as a student: stock losses plus weighted KD."""
+
+import logging
+from functools import lru_cache
+from typing import Any
+
+import torch
+from mmdet.models.detectors import BaseDetector
+from mmengine import dist
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmgor.checkpoint import TRAINING_ONLY_PREFIXES, check_any_match
+from mmgor.distillation import Taps, Teachers, check_tap
+from mmgor.registry import MODELS
+from mmgor.weighting import total_loss
+
+
+class GoRMixin:
+    """Adds teachers, KD heads and loss weighting to a detector class.
+
+    Listed before the stock class, whose ``loss`` it calls once and whose
+    ``predict`` it leaves alone. Teachers are not part of the module tree;
+    they are built by ``init_weights`` (training only).
+
+    Args:
+        teachers (dict): Name -> ``dict(config=..., checkpoint=...)``.
+        kd_heads (dict): Name -> config of a registered KD head.
+        gor_weighting (dict): Config of a registered weighting.
+        gradient_tap (str): Module whose output both losses depend on, where
+            their gradients are measured.
+        *args: Of the stock detector.
+        **kwargs: Of the stock detector.
+
+    Raises:
+        ValueError: If there is no KD head, or a head names an unknown
+            teacher or tap.
+    """
+
+    def __init__(self,
+                 *args: Any,
+                 teachers: dict,
+                 kd_heads: dict,
+                 gor_weighting: dict,
+                 gradient_tap: str = 'neck',
+                 **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not kd_heads:
+            raise ValueError(
+                'GoRDetector needs at least one KD head, e.g. kd_heads=dict('
+                "cls=dict(type='LogitKDHead')). For QAT without KD use the "
+                'stock detector type with the Quant wrappers.')
+        self.teachers = Teachers(teachers)
+        self.kd_heads = nn.ModuleDict(
+            {name: MODELS.build(cfg)
+             for name, cfg in kd_heads.items()})
+        self.gor_weighting = MODELS.build(gor_weighting)
+        self.gradient_tap = gradient_tap
+        #: Set when a step's loss was not finite; NonFiniteLossHook reads it.
+        self.nonfinite = False
+        self._resolve_names()
+        self.register_load_state_dict_post_hook(_forgive_training_keys)
+
+    def _resolve_names(self) -> None:
+        """Check teacher names and student taps while it is cheap."""
+        names = self.teachers.names()
+        for key, head in self.kd_heads.items():
+            if head.teacher is None and len(names) == 1:
+                head.teacher = names[0]
+            if head.teacher not in names:
+                raise ValueError(
+                    f'unknown teacher {head.teacher!r} in kd_heads.{key}; '
+                    f'expected one of {names}. With several teachers every '
+                    'head must name its own: teacher=<name>.')
+            check_tap(self, head.student_tap, 'student')
+        check_tap(self, self.gradient_tap, 'student')
+
+    def init_weights(self) -> None:
+        """Initialise the student, then build the teachers."""
+        super().init_weights()
+        self.build_teachers()
+
+    def build_teachers(self) -> None:
+        """Load the teachers and introduce them to the KD heads."""
+        parameter = next(self.parameters())
+        self.teachers.build(parameter.device)
+        for head in self.kd_heads.values():
+            teacher = self.teachers[head.teacher]
+            head.bind(self, teacher.model, head.teacher)
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> dict:
+        """Stock losses and KD losses, weighted.
+
+        Args:
+            batch_inputs (Tensor): Shape (N, C, H, W), preprocessed.
+            batch_data_samples (list[DetDataSample]): N samples.
+
+        Returns:
+            dict: Weighted losses and ``gor_*`` diagnostics. When a loss is
+            not finite on any rank, every loss is 0 with a zero gradient and
+            ``nonfinite`` is set.
+        """
+        names = {head.student_tap for head in self.kd_heads.values()}
+        with Taps(self, [*names, self.gradient_tap]) as taps:
+            task = super().loss(batch_inputs, batch_data_samples)
+        kd = self._kd_losses(taps, batch_inputs, batch_data_samples)
+        weighted = self.gor_weighting(task, kd,
+                                      _tensors(taps[self.gradient_tap]))
+        return self._guard(weighted)
+
+    def _kd_losses(self, taps: Taps, batch_inputs: Tensor,
+                   batch_data_samples: list) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = {}
+        for name, teacher in self.teachers.items():
+            heads = {
+                key: head
+                for key, head in self.kd_heads.items()
+                if head.teacher == name
+            }
+            outputs = teacher.forward_taps(
+                batch_inputs, self.data_preprocessor, batch_data_samples,
+                {head.teacher_tap
+                 for head in heads.values()})
+            for key, head in heads.items():
+                losses[f'loss_kd_{key}'] = head(taps[head.student_tap],
+                                                outputs[head.teacher_tap])
+        return losses
+
+    def _guard(self, weighted: dict) -> dict:
+        """Keep a non-finite loss away from the weights, on every rank."""
+        finite = torch.isfinite(total_loss(weighted).detach()).float()
+        dist.all_reduce(finite, 'min')
+        self.nonfinite = not bool(finite)
+        if not self.nonfinite:
+            return weighted
+        bad = [
+            name for name, value in weighted.items() if 'loss' in name
+            and not torch.isfinite(total_loss({name: value}).detach())
+        ]
+        print_log(
+            f'non-finite loss in {bad or "another rank"}; this update is '
+            'skipped.',
+            logger='current',
+            level=logging.WARNING)
+        # Touches every parameter, so that DDP's reduction completes.
+        zero = sum((p * 0).sum() for p in self.parameters() if p.requires_grad)
+        return {
+            name: zero if 'loss' in name else value
+            for name, value in weighted.items()
+        }
+
+    def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> nn.Module:
+        """Take the teachers along to other devices and dtypes."""
+        self.teachers._apply(fn)
+        return super()._apply(fn, *args, **kwargs)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str,
+                              *args: Any) -> None:
+        check_any_match(self, state_dict, prefix, type(self).__name__)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _forgive_training_keys(module: nn.Module, incompatible: Any) -> None:
+    """A published or float file has no KD and GoR keys, and needs none."""
+    missing = incompatible.missing_keys
+    missing[:] = [k for k in missing if not k.startswith(TRAINING_ONLY_PREFIXES)]
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    return [output] if isinstance(output, Tensor) else list(output)
+
+
+@lru_cache(maxsize=None)
+def gor_class(detector: str) -> type:
+    """The student class for a registered detector class.
+
+    Args:
+        detector (str): Registered name, e.g. 'RetinaNet'.
+
+    Returns:
+        type: ``GoR<detector>``, a subclass of :class:`GoRMixin` and it.
+
+    Raises:
+        ValueError: If the name is no registered detector.
+    """
+    base = MODELS.get(detector)
+    if not (isinstance(base, type) and issubclass(base, BaseDetector)):
+        raise ValueError(
+            f'detector={detector!r} is no registered mmdet detector class; '
+            "expected a name such as 'RetinaNet', 'ATSS' or 'YOLOX'.")
+    return type(f'GoR{detector}', (GoRMixin, base), {'__module__': __name__})
+
+
+@MODELS.register_module()
+def GoRDetector(detector: str, **kwargs: Any) -> BaseDetector:
+    """Build a student: any mmdet detector with teachers and weighted KD.
+
+    Args:
+        detector (str): Registered detector class, e.g. 'RetinaNet'.
+        **kwargs: That class's arguments and those of :class:`GoRMixin`.
+
+    Returns:
+        BaseDetector: An instance of ``GoR<detector>``.
+    """
+    return gor_class(detector)(**kwargs)

@@ -1,0 +1,49 @@
+"""Feature losses as registered modules, thin shells of ``functional``."""
+
+from torch import Tensor, nn
+
+from mmgor.registry import MODELS
+
+from . import functional
+
+
+@MODELS.register_module()
+class PKDLoss(nn.Module):
+    """Pearson-correlation distillation, see :func:`functional.pkd`."""
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return functional.pkd(student, teacher)
+
+
+@MODELS.register_module()
+class CWDLoss(nn.Module):
+    """Channel-wise distillation, see :func:`functional.cwd`.
+
+    Args:
+        temperature (float): Softens the spatial maps; > 0.
+
+    Raises:
+        ValueError: If ``temperature`` is not positive.
+    """
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__()
+        check_temperature(temperature)
+        self.temperature = temperature
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return functional.cwd(student, teacher, self.temperature)
+
+
+@MODELS.register_module()
+class FeatureMSELoss(nn.Module):
+    """Plain mean squared error, see :func:`functional.feature_mse`."""
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return functional.feature_mse(student, teacher)
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise ValueError unless the temperature is positive."""
+    if not temperature > 0:
+        raise ValueError(f'temperature must be positive, got {temperature}.')

@@ -1,0 +1,65 @@
+"""Turn the student's input batch into what a teacher was trained on."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def to_teacher_inputs(inputs: Tensor, student_pp: nn.Module,
+                      teacher_pp: nn.Module,
+                      data_samples: list[Any]) -> Tensor:
+    """Re-normalise a batch for a teacher.
+
+    The student's batch is taken back to pixels, put into the teacher's
+    channel order and normalised with its mean and std; the padding gets the
+    teacher's value and grows to the teacher's size divisor. Augmentations of
+    the batch (multi-scale, mosaic) are kept, since nothing is loaded again.
+
+    Args:
+        inputs (Tensor): What the student sees, shape (N, 3, H, W).
+        student_pp (nn.Module): The student's data_preprocessor.
+        teacher_pp (nn.Module): The teacher's data_preprocessor.
+        data_samples (list[DetDataSample]): N samples; ``img_shape`` tells
+            picture from padding.
+
+    Returns:
+        Tensor: Shape (N, 3, H', W') with H' >= H and W' >= W.
+    """
+    divisor = max(1, getattr(teacher_pp, 'pad_size_divisor', 1))
+    height, width = inputs.shape[-2:]
+    grow = (-height % divisor, -width % divisor)
+    if _facts(student_pp) == _facts(teacher_pp) and grow == (0, 0):
+        return inputs
+    mean, std = _statistics(student_pp, inputs)
+    pixels = inputs * std + mean
+    if _flipped(student_pp) != _flipped(teacher_pp):
+        pixels = pixels.flip(1)
+    mean, std = _statistics(teacher_pp, inputs)
+    pixels = (pixels - mean) / std
+    pad_value = float(getattr(teacher_pp, 'pad_value', 0))
+    for picture, sample in zip(pixels, data_samples):
+        rows, columns = sample.metainfo['img_shape'][:2]
+        picture[:, rows:] = pad_value
+        picture[:, :, columns:] = pad_value
+    return F.pad(pixels, (0, grow[1], 0, grow[0]), value=pad_value)
+
+
+def _flipped(preprocessor: nn.Module) -> bool:
+    return bool(getattr(preprocessor, '_channel_conversion', False))
+
+
+def _statistics(preprocessor: nn.Module,
+                like: Tensor) -> tuple[Tensor, Tensor]:
+    if not getattr(preprocessor, '_enable_normalize', False):
+        return like.new_zeros(3, 1, 1), like.new_ones(3, 1, 1)
+    return preprocessor.mean.to(like), preprocessor.std.to(like)
+
+
+def _facts(preprocessor: nn.Module) -> tuple:
+    """Everything that decides how a picture becomes an input."""
+    mean, std = _statistics(preprocessor, torch.zeros(()))
+    return (mean.flatten().tolist(), std.flatten().tolist(),
+            _flipped(preprocessor),
+            float(getattr(preprocessor, 'pad_value', 0)))

@@ -1,0 +1,98 @@
+"""Draw the game: weights, thetas, losses and gradients over iterations."""
+
+import json
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Title, y label, log scale, {key: label}.
+PANELS = [
+    ('Effective weights', 'weight', False, {
+        'gor_w_task': 'task',
+        'gor_w_kd': 'distillation'
+    }),
+    ('Raw losses', 'loss', True, {
+        'gor_raw_task': 'task',
+        'gor_raw_kd': 'distillation'
+    }),
+    ('Trainable scalars', 'theta', False, {
+        'gor_theta_task': 'theta task',
+        'gor_theta_kd': 'theta distillation',
+        'gor_distance': 'distance to equilibrium'
+    }),
+    ('Gradients at the shared features', 'value', False, {
+        'gor_grad_ratio': 'norm ratio KD / task',
+        'gor_grad_cosine': 'cosine'
+    }),
+]
+
+
+def read_scalars(path: Path) -> list[dict]:
+    """Read mmengine's ``scalars.json`` (one JSON object a line).
+
+    Args:
+        path (Path): The file.
+
+    Returns:
+        list[dict]: Training records that have a ``gor_*`` value.
+
+    Raises:
+        ValueError: If a line is no JSON object, with its number.
+    """
+    records = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f'{path}, line {number}: expected a JSON object a line, as '
+                f'in vis_data/scalars.json ({error}).') from error
+        if any(key.startswith('gor_') for key in record):
+            records.append(record)
+    return records
+
+
+def plot_weight_curves(records: list[dict], out: Path) -> Path:
+    """Write the curves as a PNG.
+
+    Args:
+        records (list[dict]): From :func:`read_scalars`.
+        out (Path): The picture.
+
+    Returns:
+        Path: ``out``.
+
+    Raises:
+        ValueError: If no record has a ``gor_*`` key.
+    """
+    panels = [
+        panel for panel in PANELS if any(key in record for record in records
+                                         for key in panel[3])
+    ]
+    if not panels:
+        raise ValueError(
+            'no gor_* value to plot; expected keys such as gor_w_task and '
+            'gor_w_kd, which a GoRDetector logs in training.')
+    figure = Figure(figsize=(4.6 * len(panels), 3.6), layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, label, log, keys) in zip(axes, panels):
+        _draw(axis, records, keys)
+        axis.set(title=title, ylabel=label, xlabel='iteration')
+        if log:
+            axis.set_yscale('log')
+        axis.grid(alpha=0.3)
+        axis.legend()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=110)
+    return out
+
+
+def _draw(axis: Axes, records: list[dict], keys: dict[str, str]) -> None:
+    for key, label in keys.items():
+        points = [(record.get('step', i), record[key])
+                  for i, record in enumerate(records) if key in record]
+        if points:
+            axis.plot(*zip(*points), label=label)

@@ -1,0 +1,130 @@
+"""Fill the quantizers of a model from a few batches."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .layers import QuantLayerMixin
+from .observer import RangeObserver, best_row_scales, best_scales
+from .quantizers import BaseQuantizer, weight_extremes
+
+
+def quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Path -> layer for every quantized layer of ``model``."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, QuantLayerMixin)
+    }
+
+
+def uncalibrated_layers(model: nn.Module) -> list[str]:
+    """Paths of quantized layers that have no ranges yet."""
+    return [
+        name for name, layer in quantized_layers(model).items()
+        if not (layer.weight_quantizer.calibrated
+                and layer.input_quantizer.calibrated)
+    ]
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module, batches: Iterable[Any],
+              run: Callable[[Any], Any]) -> None:
+    """Give every quantizer the range of least squared error.
+
+    The model runs in float and in training mode, so that inputs have the
+    statistics training will see; batch-norm buffers are put back afterwards.
+    In a distributed run every rank must call this with as many batches.
+
+    Args:
+        model (nn.Module): Model with quantized layers.
+        batches (Iterable): What ``run`` takes.
+        run (Callable): Runs the model on one batch; its result is unused.
+
+    Raises:
+        RuntimeError: If a layer never ran, or no batch came.
+    """
+    layers = quantized_layers(model)
+    was_training = model.training
+    model.train()
+    with _batch_norm_untouched(model), _observing(layers):
+        for batch in batches:
+            run(batch)
+        observers = {
+            name: layer.input_quantizer.observer
+            for name, layer in layers.items()
+        }
+    model.train(was_training)
+    silent = [name for name, observer in observers.items()
+              if not observer.seen]
+    if silent:
+        raise RuntimeError(
+            'expected every quantized layer to run during calibration, but '
+            f'these did not: {silent[:5]} ({len(silent)} in all). Keep them '
+            'in float with quant=dict(overrides={"<layer>": None}).')
+    for name, layer in layers.items():
+        _fit_weight(layer.weight_quantizer, layer.weight)
+        _fit_input(layer.input_quantizer, observers[name])
+
+
+def _fit_weight(quantizer: BaseQuantizer, weight: Tensor) -> None:
+    quantizer.choose_range(signed=True)
+    low, high = weight_extremes(weight, quantizer.channel_axis)
+    if quantizer.channel_axis is None:
+        rows = weight.reshape(1, -1)
+    else:
+        rows = weight.transpose(0, quantizer.channel_axis).flatten(1)
+    scale = best_row_scales(rows.float(), int(quantizer.qmin),
+                            int(quantizer.qmax))
+    quantizer.set_ranges(scale, torch.zeros_like(scale), low, high)
+
+
+def _fit_input(quantizer: BaseQuantizer, observer: RangeObserver) -> None:
+    observer.reduce()
+    quantizer.choose_range(signed=bool((observer.low < 0).any()))
+    scale, offset = best_scales(observer.rows(), observer.low, observer.high,
+                                int(quantizer.qmin), int(quantizer.qmax),
+                                quantizer.asymmetric)
+    quantizer.set_ranges(scale, offset, observer.low, observer.high)
+
+
+@contextmanager
+def _observing(layers: dict[str, nn.Module]) -> Iterator[None]:
+    """Input quantizers look, weight quantizers pass through."""
+    for layer in layers.values():
+        slots = layer.input_quantizer.num_scales
+        layer.input_quantizer.observer = RangeObserver(slots)
+        layer.input_quantizer.reset_slot()
+        layer.weight_quantizer.observer = _PassThrough()
+    try:
+        yield
+    finally:
+        for layer in layers.values():
+            layer.input_quantizer.observer = None
+            layer.weight_quantizer.observer = None
+            layer.input_quantizer.reset_slot()
+
+
+class _PassThrough:
+    """Stands where an observer would: a weight needs no looking at."""
+
+    def update(self, x: Tensor, slot: int) -> None:
+        """Nothing to remember."""
+
+
+@contextmanager
+def _batch_norm_untouched(model: nn.Module) -> Iterator[None]:
+    buffers = [
+        buffer for module in model.modules()
+        if isinstance(module, _BatchNorm) for buffer in module.buffers()
+    ]
+    saved = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, saved):
+            buffer.copy_(value)

@@ -1,0 +1,115 @@
+"""The fused form of ``functional.fake_quantize``: one pass over memory.
+
+``torch.compile`` turns each composition of ``functional`` into one kernel.
+Tensors are flattened to one dimension (one scale) or two (one scale a row)
+first, so that a handful of compiled variants serves every layer and every
+picture size. Where no compiler is found the plain composition runs, and a
+warning says so once.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+from . import functional
+
+# Signedness and dtype make variants of one function. torch's default limit
+# of 8 would silently fall back to eager in a mixed network.
+_MAX_VARIANTS = 64
+
+
+class _Fused:
+    """A function compiled on first use, with a fall-back to itself."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self._compiled: Callable[..., Any] | None = None
+
+    def __call__(self, *args: Tensor) -> Any:
+        if self._compiled is None:
+            self._compiled = torch.compile(self.function, dynamic=True)
+            try:
+                return self._run(*args)
+            except Exception as error:  # every backend raises its own kind
+                print_log(
+                    f'{self.function.__name__} could not be compiled '
+                    f'({type(error).__name__}); quantizers run uncompiled, '
+                    'several times slower. Install a C++ compiler (CPU) or '
+                    'triton (GPU) to mend it.',
+                    logger='current',
+                    level=logging.WARNING)
+                self._compiled = self.function
+        return self._run(*args)
+
+    def _run(self, *args: Tensor) -> Any:
+        assert self._compiled is not None
+        with torch._dynamo.config.patch(recompile_limit=_MAX_VARIANTS):
+            return self._compiled(*args)
+
+
+_forward = _Fused(functional.fake_quantize)
+_backward = _Fused(functional.fake_quantize_backward)
+
+
+class _FakeQuantize(torch.autograd.Function):
+    """Joins the two kernels; keeps ``x`` and nothing else of its size."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor,
+                qmin: Tensor, qmax: Tensor) -> Tensor:
+        ctx.save_for_backward(x, scale, offset, qmin, qmax)
+        return _forward(x, scale, offset, qmin, qmax)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        scale, offset = ctx.saved_tensors[1:3]
+        grad_x, grad_scale, grad_offset = _backward(grad.contiguous(),
+                                                    *ctx.saved_tensors)
+        return (grad_x, grad_scale.view_as(scale), grad_offset.view_as(offset),
+                None, None)
+
+
+def _flat(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """One-dimensional view in memory order, and the way back."""
+    if x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(
+            memory_format=torch.channels_last):
+        last = x.permute(0, 2, 3, 1)
+        return last.flatten(), lambda y: y.view(last.shape).permute(
+            0, 3, 1, 2)
+    return x.flatten(), lambda y: y.view(x.shape)
+
+
+def fake_quantize(x: Tensor,
+                  scale: Tensor,
+                  offset: Tensor,
+                  qmin: Tensor,
+                  qmax: Tensor,
+                  channel_axis: int | None = None) -> Tensor:
+    """:func:`functional.fake_quantize` for a whole tensor or per channel.
+
+    Args:
+        x (Tensor): Any shape.
+        scale (Tensor): Shape () without, (C, ) with ``channel_axis``.
+            Smaller values than ``functional.MIN_SCALE`` count as that.
+        offset (Tensor): Shape of ``scale``.
+        qmin (Tensor): Smallest integer, shape ().
+        qmax (Tensor): Largest integer, shape ().
+        channel_axis (int, optional): The axis of ``x`` that has one scale an
+            entry, 0 or 1.
+    """
+    scale = scale.float().clamp(min=functional.MIN_SCALE)
+    tensors = (x, scale, offset)
+    with_grad = torch.is_grad_enabled() and any(
+        t.requires_grad for t in tensors)
+    kernel = _FakeQuantize.apply if with_grad else functional.fake_quantize
+    if channel_axis is None:
+        flat, back = _flat(x)
+        return back(kernel(flat, scale, offset, qmin, qmax))
+    rows = x.transpose(0, channel_axis)
+    out = kernel(
+        rows.flatten(1), scale.unsqueeze(1), offset.unsqueeze(1), qmin, qmax)
+    return out.view(rows.shape).transpose(0, channel_axis)

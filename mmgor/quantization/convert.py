@@ -1,0 +1,131 @@
+"""Swap the layers of a stock module for quantized ones, in place."""
+
+import copy
+import logging
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmgor.registry import MODELS
+
+from .layers import QUANTIZED_CLASSES, is_quantizable, to_quantized
+from .policy import LayerBits, QuantPolicy
+
+# Smallest picture that all strides up to 128 divide evenly.
+_PROBE_SIDE = 2
+
+
+def find_layers(module: nn.Module) -> dict[str, nn.Module]:
+    """Path -> layer for every layer that can be quantized.
+
+    The offset branch of a deformable convolution is left out: rounded
+    offsets sample the wrong pixels. A layer shared under several paths is
+    listed once.
+    """
+    return {
+        name: layer
+        for name, layer in module.named_modules()
+        if is_quantizable(layer) and not name.endswith('conv_offset')
+    }
+
+
+def quantize_layers(module: nn.Module,
+                    policy: QuantPolicy,
+                    edge_names: set[str],
+                    calls: dict[str, int] | None = None) -> None:
+    """Quantize every convolution and linear of ``module`` in place.
+
+    Args:
+        module (nn.Module): A stock backbone, neck or head.
+        policy (QuantPolicy): Decides the bits.
+        edge_names (set[str]): Layers that get ``first_last_bits``.
+        calls (dict[str, int], optional): How often a layer is called a pass;
+            it gets as many input scales. Default: once each.
+
+    Raises:
+        ValueError: If the module has no layer to quantize.
+    """
+    layers = find_layers(module)
+    if not layers:
+        raise ValueError(
+            f'{type(module).__name__} has no layer to quantize; expected at '
+            f'least one of {sorted(QUANTIZED_CLASSES)}. Use it without the '
+            'Quant wrapper.')
+    assigned = policy.assign(list(layers), edge_names)
+    for name, bits in assigned.items():
+        if bits is not None:
+            slots = (calls or {}).get(name, 1)
+            _quantize_layer(layers[name], name, policy, bits, slots)
+
+
+def _quantize_layer(layer: nn.Module, name: str, policy: QuantPolicy,
+                    bits: LayerBits, slots: int) -> None:
+    axis = QUANTIZED_CLASSES[type(layer).__name__].channel_axis
+    weight_cfg = dict(
+        policy.weight_quantizer,
+        bits=bits.w_bits,
+        num_scales=layer.weight.shape[axis] if policy.per_channel else 1,
+        channel_axis=axis if policy.per_channel else None,
+        for_weight=True)
+    input_cfg = dict(
+        policy.input_quantizer, bits=bits.a_bits, num_scales=slots)
+    weight_quantizer = MODELS.build(weight_cfg)
+    input_quantizer = MODELS.build(input_cfg)
+    weight_quantizer.layer_name = f'{name}.weight'
+    input_quantizer.layer_name = f'{name} (input)'
+    to_quantized(layer, weight_quantizer, input_quantizer)
+
+
+def count_calls(head: nn.Module) -> dict[str, int]:
+    """How often one pass of a dense head calls each of its layers.
+
+    The head is run once, without gradient, on zeros: one map a pyramid
+    level, the coarsest of ``2 x 2``. Heads without ``prior_generator`` (they
+    are not run level by level) count as one call a layer.
+
+    Args:
+        head (nn.Module): A stock dense head.
+
+    Returns:
+        dict[str, int]: Path of the layer -> calls, at least 1.
+    """
+    generator = getattr(head, 'prior_generator', None)
+    channels = getattr(head, 'in_channels', None)
+    if generator is None or channels is None:
+        return {}
+    levels = generator.num_levels
+    if isinstance(channels, int):
+        channels = [channels] * levels
+    feats = tuple(
+        torch.zeros(1, c, *[_PROBE_SIDE * 2**(levels - 1 - i)] * 2)
+        for i, c in enumerate(channels))
+    return _count(head, feats)
+
+
+def _count(head: nn.Module, feats: tuple[Tensor, ...]) -> dict[str, int]:
+    # A copy: the probe must not touch batch-norm statistics or counters.
+    probe = copy.deepcopy(head).eval()
+    counts = {name: 0 for name in find_layers(probe)}
+
+    def counter(name: str):  # noqa: ANN202
+
+        def hook(*_: object) -> None:
+            counts[name] += 1
+
+        return hook
+
+    for name, layer in find_layers(probe).items():
+        layer.register_forward_pre_hook(counter(name))
+    try:
+        with torch.no_grad():
+            probe(feats)
+    except Exception as error:
+        print_log(
+            f'{type(head).__name__} could not be run on zeros to see which '
+            f'layers its levels share ({type(error).__name__}: {error}); '
+            'its layers get one input scale each.',
+            logger='current',
+            level=logging.WARNING)
+        return {}
+    return {name: max(1, n) for name, n in counts.items()}

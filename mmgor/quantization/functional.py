@@ -1,0 +1,184 @@
+"""Uniform quantization as pure functions.
+
+Everything here is a composition of differentiable torch operations, so that
+it can be compiled, exported and read. ``quantization.compiled`` holds the
+fused versions that training uses.
+"""
+
+import torch
+from torch import Tensor
+
+# A scale never gets smaller than this, whatever the optimizer does to it.
+MIN_SCALE = 1e-8
+
+
+def integer_range(bits: int, signed: bool, narrow: bool) -> tuple[int, int]:
+    """The integers that ``bits`` can hold.
+
+    Args:
+        bits (int): Number of bits, 2 to 8.
+        signed (bool): Whether negative integers are in the range.
+        narrow (bool): Leave out the most negative integer, so that the range
+            is symmetric and survives a change of sign (folding a batch norm
+            with negative gamma).
+
+    Returns:
+        tuple[int, int]: Smallest and largest integer.
+    """
+    if not signed:
+        return 0, 2**bits - 1
+    highest = 2**(bits - 1) - 1
+    return (-highest if narrow else -highest - 1), highest
+
+
+def round_ste(x: Tensor) -> Tensor:
+    """Round half to even with the straight-through gradient (1 everywhere).
+
+    The value is exactly the rounded one: ``x - x.detach()`` is zero.
+    """
+    return x.round() + (x - x.detach())
+
+
+def fake_quantize(x: Tensor, scale: Tensor, offset: Tensor, qmin: Tensor,
+                  qmax: Tensor) -> Tensor:
+    """Quantize to integers in [qmin, qmax] and back, differentiably.
+
+    With ``offset`` 0 this is LSQ (Esser et al., ICLR 2020, eq. 1-3), else
+    LSQ+ (Bhalgat et al., CVPRW 2020, eq. 1-5) with one change: the offset is
+    rounded to a whole number of steps (straight-through), so that zero is
+    represented exactly. Zero padding needs that, and so does an integer zero
+    point at export.
+
+    Args:
+        x (Tensor): Any shape and floating dtype.
+        scale (Tensor): Step size > 0 in units of ``x``, broadcastable.
+        offset (Tensor): Value of the integer 0 in units of ``x``,
+            broadcastable.
+        qmin (Tensor): Smallest integer, shape ().
+        qmax (Tensor): Largest integer, shape ().
+
+    Returns:
+        Tensor: ``scale * (q + round(offset / scale))``, shape and dtype of
+        ``x``.
+    """
+    shift = round_ste(offset / scale)
+    levels = torch.clamp(x.float() / scale - shift, qmin, qmax)
+    return ((round_ste(levels) + shift) * scale).to(x.dtype)
+
+
+def fake_quantize_backward(grad: Tensor, x: Tensor, scale: Tensor,
+                           offset: Tensor, qmin: Tensor,
+                           qmax: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of :func:`fake_quantize`, from ``x`` alone.
+
+    Autograd would keep four intermediate tensors the size of ``x``; these
+    closed forms keep none. Inside the range the output moves with ``x``;
+    outside it moves with the offset.
+
+    Args:
+        grad (Tensor): Gradient of the output, shape of ``x``.
+        x, scale, offset, qmin, qmax (Tensor): As in :func:`fake_quantize`,
+            with ``x`` of shape (N, ) or (C, N) and one scale a row.
+
+    Returns:
+        tuple[Tensor, Tensor, Tensor]: Gradients of ``x`` (its shape and
+        dtype), of ``scale`` and of ``offset``, summed over the last axis.
+    """
+    grad_out, value = grad.float(), x.float()
+    shift = torch.round(offset / scale)
+    levels = value / scale - shift
+    inside = (levels >= qmin) & (levels <= qmax)
+    grad_x = torch.where(inside, grad_out, 0.0)
+    integer = torch.round(torch.clamp(levels, qmin, qmax)) + shift
+    moved = torch.where(inside, value, offset) / scale
+    grad_scale = (grad_out * (integer - moved)).sum(-1)
+    grad_offset = (grad_out - grad_x).sum(-1)
+    return grad_x.to(x.dtype), grad_scale, grad_offset
+
+
+class _ScaleGradient(torch.autograd.Function):
+    """Identity whose gradient is multiplied by ``factor``."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, factor: Tensor) -> Tensor:
+        ctx.save_for_backward(factor)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        factor, = ctx.saved_tensors
+        return grad * factor, None
+
+
+def scale_gradient(x: Tensor, factor: Tensor) -> Tensor:
+    """Pass ``x`` through and multiply its gradient by ``factor``."""
+    return _ScaleGradient.apply(x, factor)
+
+
+def lsq_gradient_factor(num_elements: int, qmax: Tensor) -> Tensor:
+    """LSQ's step-size gradient scale, 1 / sqrt(N * Q_p) (eq. in section 2.2).
+
+    Args:
+        num_elements (int): Elements that share one scale.
+        qmax (Tensor): Largest integer, shape ().
+    """
+    return (qmax.float() * num_elements).rsqrt()
+
+
+def pact(x: Tensor, alpha: Tensor, qmin: Tensor, qmax: Tensor) -> Tensor:
+    """PACT (Choi et al., 2018, eq. 1-3) with a signed variant.
+
+    ``x`` is clipped to ``[0, alpha]`` (``[-alpha, alpha]`` when ``qmin`` is
+    negative) and rounded to steps of ``alpha / qmax``. The gradient to
+    ``alpha`` is 1 where ``x`` was clipped from above, -1 from below, and 0
+    inside; to ``x`` it is 1 inside.
+
+    Args:
+        x (Tensor): Any shape.
+        alpha (Tensor): Clipping level in units of ``x``, shape ().
+        qmin (Tensor): Smallest integer, shape ().
+        qmax (Tensor): Largest integer, shape ().
+    """
+    alpha = alpha.float().clamp(min=MIN_SCALE)
+    scale = alpha.detach() / qmax.float()
+    lower = torch.where(qmin < 0, -alpha, torch.zeros_like(alpha))
+    clipped = torch.minimum(torch.maximum(x.float(), lower), alpha)
+    levels = torch.clamp((clipped / scale).detach().round(), qmin.float(),
+                         qmax.float())
+    return (levels * scale + (clipped - clipped.detach())).to(x.dtype)
+
+
+def dorefa_weight(weight: Tensor, qmax: Tensor) -> Tensor:
+    """DoReFa weights (Zhou et al., 2016, eq. 9) on a symmetric grid.
+
+    ``t = tanh(w) / max|tanh(w)|`` is rounded to multiples of ``1 / qmax``
+    and multiplied by ``max|w|``, which keeps the magnitude of a pretrained
+    layer; the paper's grid (range [-1, 1], no zero) suits training from
+    scratch only.
+
+    Args:
+        weight (Tensor): Any shape; one maximum for the whole tensor.
+        qmax (Tensor): Largest integer, shape ().
+
+    Returns:
+        Tensor: Shape of ``weight``.
+    """
+    squashed = torch.tanh(weight.float())
+    unit = squashed / squashed.detach().abs().max().clamp(min=MIN_SCALE)
+    peak = weight.detach().float().abs().max()
+    return (round_ste(unit * qmax.float()) / qmax.float() * peak).to(
+        weight.dtype)
+
+
+def minmax_scale(low: Tensor, high: Tensor, qmin: Tensor,
+                 qmax: Tensor) -> Tensor:
+    """The step that puts ``max(|low|, |high|)`` on the largest integer.
+
+    Args:
+        low (Tensor): Smallest value, any shape.
+        high (Tensor): Largest value, same shape.
+        qmin (Tensor): Smallest integer, shape (). 0 ignores ``low``.
+        qmax (Tensor): Largest integer, shape ().
+    """
+    peak = torch.where(qmin < 0, torch.maximum(low.abs(), high.abs()), high)
+    return (peak / qmax.float()).clamp(min=MIN_SCALE)

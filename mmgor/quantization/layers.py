@@ -1,0 +1,106 @@
+"""Convolutions and linears whose weight and input are fake-quantized.
+
+A stock layer becomes a quantized one by changing its class in place
+(:func:`to_quantized`): the object, its parameters, hooks and every reference
+to it stay. The stock class is a direct base, because mmengine's initialisers
+look for it there.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .quantizers import BaseQuantizer
+
+
+class QuantLayerMixin:
+    """What a quantized layer has besides its stock class.
+
+    Attributes:
+        weight_quantizer (BaseQuantizer): Applied to ``weight``.
+        input_quantizer (BaseQuantizer): Applied to the input.
+    """
+
+    #: Axis of ``weight`` that counts output channels.
+    channel_axis = 0
+    weight: Tensor
+    weight_quantizer: BaseQuantizer
+    input_quantizer: BaseQuantizer
+
+    def quantized_weight(self) -> Tensor:
+        """The weight as the device will see it."""
+        return self.weight_quantizer(self.weight)
+
+
+class QuantConv2d(QuantLayerMixin, nn.Conv2d):
+    """``nn.Conv2d`` with quantized weight and input."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(
+            self.input_quantizer(input), self.quantized_weight(), self.bias)
+
+
+class QuantConvTranspose2d(QuantLayerMixin, nn.ConvTranspose2d):
+    """``nn.ConvTranspose2d`` with quantized weight and input."""
+
+    channel_axis = 1
+
+    def forward(self,
+                input: Tensor,
+                output_size: list[int] | None = None) -> Tensor:
+        output_padding = self._output_padding(
+            input,
+            output_size,
+            self.stride,  # type: ignore[arg-type]
+            self.padding,  # type: ignore[arg-type]
+            self.kernel_size,  # type: ignore[arg-type]
+            2,
+            self.dilation)  # type: ignore[arg-type]
+        return F.conv_transpose2d(
+            self.input_quantizer(input), self.quantized_weight(), self.bias,
+            self.stride, self.padding, output_padding, self.groups,
+            self.dilation)
+
+
+class QuantLinear(QuantLayerMixin, nn.Linear):
+    """``nn.Linear`` with quantized weight and input."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(
+            self.input_quantizer(input), self.quantized_weight(), self.bias)
+
+
+#: Stock class name -> quantized class. By name, because mmcv wraps torch's
+#: classes under their own names for empty batches.
+QUANTIZED_CLASSES: dict[str, type] = {
+    'Conv2d': QuantConv2d,
+    'ConvTranspose2d': QuantConvTranspose2d,
+    'Linear': QuantLinear,
+}
+
+
+def is_quantizable(layer: nn.Module) -> bool:
+    """Whether ``layer`` is a stock layer that has a quantized class.
+
+    Subclasses that compute something else (weight standardisation, adaptive
+    padding, attention projections used by their weight) are not.
+    """
+    quantized = QUANTIZED_CLASSES.get(type(layer).__name__)
+    return quantized is not None and isinstance(layer, quantized.__bases__[1])
+
+
+def to_quantized(layer: nn.Module, weight_quantizer: BaseQuantizer,
+                 input_quantizer: BaseQuantizer) -> None:
+    """Turn a stock layer into its quantized class, in place.
+
+    The quantizers' parameters follow ``weight.requires_grad``: a frozen
+    stage's scales stay frozen too, which DDP insists on.
+
+    Args:
+        layer (nn.Module): A layer for which :func:`is_quantizable` holds.
+        weight_quantizer (BaseQuantizer): Registered as a child module.
+        input_quantizer (BaseQuantizer): Registered as a child module.
+    """
+    layer.__class__ = QUANTIZED_CLASSES[type(layer).__name__]
+    trainable = layer.weight.requires_grad
+    layer.weight_quantizer = weight_quantizer.requires_grad_(trainable)
+    layer.input_quantizer = input_quantizer.requires_grad_(trainable)

@@ -1,0 +1,143 @@
+"""Which layer gets how many bits."""
+
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from mmgor.registry import MODELS
+
+# The last part of a prediction layer's name in mmdet's heads (retina_cls,
+# gfl_reg, conv_centerness, multi_level_conv_obj.0, convs_pred.0, fc_cls ...).
+PREDICTION_ENDINGS = ('_cls', '_reg', '_obj', '_pred', '_score',
+                      '_centerness')
+
+
+@dataclass(frozen=True)
+class LayerBits:
+    """Bits of one layer's weight and input."""
+
+    w_bits: int
+    a_bits: int
+
+
+@dataclass(frozen=True)
+class QuantPolicy:
+    """The bit policy of one wrapped module (``quant=dict(...)``).
+
+    Args:
+        w_bits (int): Weight bits, 2 to 8.
+        a_bits (int): Input (activation) bits, 2 to 8.
+        first_last_bits (int): Both bits of the backbone's first layer and of
+            the head's prediction layers.
+        weight_quantizer (dict): Registered quantizer of weights.
+        input_quantizer (dict): Registered quantizer of inputs.
+        per_channel (bool): One weight scale an output channel, or one a
+            layer.
+        overrides (dict): Glob on the layer's path inside the module ->
+            ``dict(w_bits=..., a_bits=...)``, or None to keep it in float.
+            Later patterns win. They also win over ``first_last_bits``.
+
+    Raises:
+        ValueError: On an unknown key or quantizer, and on bits outside 2..8.
+    """
+
+    w_bits: int = 4
+    a_bits: int = 4
+    first_last_bits: int = 8
+    weight_quantizer: dict = field(
+        default_factory=lambda: dict(type='LSQQuantizer'))
+    input_quantizer: dict = field(
+        default_factory=lambda: dict(type='LSQQuantizer'))
+    per_channel: bool = True
+    overrides: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ('w_bits', 'a_bits', 'first_last_bits'):
+            _check_bits(name, getattr(self, name))
+        for name in ('weight_quantizer', 'input_quantizer'):
+            _check_quantizer(name, getattr(self, name))
+        for pattern, bits in self.overrides.items():
+            if bits is None:
+                continue
+            unknown = set(bits) - {'w_bits', 'a_bits'}
+            if unknown or not bits:
+                raise ValueError(
+                    f'overrides[{pattern!r}] must be None or a dict with '
+                    f"'w_bits' and/or 'a_bits', got {dict(bits)}.")
+            for name, value in bits.items():
+                _check_bits(f'overrides[{pattern!r}][{name!r}]', value)
+
+    @classmethod
+    def from_config(cls, quant: Any) -> 'QuantPolicy':
+        """Build from a config's ``quant`` dict; None gives the defaults."""
+        quant = dict(quant or {})
+        unknown = sorted(set(quant) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ValueError(
+                f'unknown key(s) {unknown} in quant; expected some of '
+                f'{sorted(cls.__dataclass_fields__)}.')
+        return cls(**quant)
+
+    def assign(self, names: list[str],
+               edge_names: set[str]) -> dict[str, LayerBits | None]:
+        """Decide every layer's bits.
+
+        Args:
+            names (list[str]): Paths of all layers in the module.
+            edge_names (set[str]): Those that get ``first_last_bits``.
+
+        Returns:
+            dict[str, LayerBits | None]: None keeps the layer in float.
+
+        Raises:
+            ValueError: If a pattern of ``overrides`` matches no layer.
+        """
+        edge = LayerBits(self.first_last_bits, self.first_last_bits)
+        inner = LayerBits(self.w_bits, self.a_bits)
+        assigned: dict[str, LayerBits | None] = {
+            name: edge if name in edge_names else inner
+            for name in names
+        }
+        for pattern, bits in self.overrides.items():
+            matched = [n for n in names if fnmatchcase(n, pattern)]
+            if not matched:
+                raise ValueError(
+                    f'overrides pattern {pattern!r} matches no layer; the '
+                    f'layers are {names}.')
+            for name in matched:
+                base = assigned[name] or inner
+                assigned[name] = bits if bits is None else LayerBits(
+                    bits.get('w_bits', base.w_bits),
+                    bits.get('a_bits', base.a_bits))
+        return assigned
+
+
+def is_prediction_layer(name: str) -> bool:
+    """Whether a head's layer is one of its last, by mmdet's naming.
+
+    Example:
+        >>> is_prediction_layer('retina_cls')
+        True
+        >>> is_prediction_layer('multi_level_conv_obj.0')
+        True
+        >>> is_prediction_layer('cls_convs.0.conv')
+        False
+    """
+    parts = [part for part in name.split('.') if not part.isdigit()]
+    return bool(parts) and parts[-1].endswith(PREDICTION_ENDINGS)
+
+
+def _check_bits(name: str, bits: Any) -> None:
+    if isinstance(bits, bool) or not isinstance(bits,
+                                                int) or not 2 <= bits <= 8:
+        raise ValueError(
+            f'{name} must be an integer from 2 to 8, got {bits!r}. To keep '
+            'a layer in float, write overrides={"<layer>": None}.')
+
+
+def _check_quantizer(name: str, cfg: Any) -> None:
+    known = sorted(n for n in MODELS.module_dict if n.endswith('Quantizer'))
+    kind = cfg.get('type') if isinstance(cfg, dict) else cfg
+    if not isinstance(cfg, dict) or kind not in known:
+        raise ValueError(f'unknown {name} {kind!r}; expected dict(type=...) '
+                         f'with one of {known}.')

@@ -1,0 +1,112 @@
+"""The per-layer table: what is quantized, to how many bits, how large."""
+
+import json
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .layers import QuantLayerMixin
+
+FLOAT_BITS = 32
+_FLOAT_LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+
+def layer_table(model: nn.Module) -> dict[str, Any]:
+    """Bits, parameters and packed bytes of every layer.
+
+    Bytes are those of the packed file: integer weights at their bits rounded
+    up to whole bytes a layer, one float32 scale a channel, and float32 for
+    everything that stays float (biases, batch norm, other layers). Input
+    scales count 4 bytes each.
+
+    Args:
+        model (nn.Module): Any model; parameters under ``kd_heads`` and
+            ``gor_weighting`` are training-only and left out.
+
+    Returns:
+        dict[str, Any]: ``layers``, a list of rows, and ``total``.
+    """
+    rows = [
+        _row(name, layer) for name, layer in model.named_modules()
+        if isinstance(layer, _FLOAT_LAYERS) and _deployed(name)
+    ]
+    in_rows = sum(row['params'] for row in rows)
+    every = sum(
+        p.numel() for name, p in model.named_parameters()
+        if _deployed(name) and '_quantizer.' not in name)
+    buffers = sum(b.numel() for name, b in model.named_buffers()
+                  if _deployed(name) and name.endswith(
+                      ('running_mean', 'running_var')))
+    rest = every - in_rows + buffers
+    total = dict(
+        params=every,
+        bytes=sum(row['bytes'] for row in rows) + 4 * rest,
+        float_bytes=4 * (every + buffers))
+    return dict(layers=rows, total=total)
+
+
+def _deployed(name: str) -> bool:
+    return not name.startswith(('kd_heads.', 'gor_weighting.'))
+
+
+def _row(name: str, layer: nn.Module) -> dict[str, Any]:
+    weight, bias = layer.weight, layer.bias
+    bias_count = 0 if bias is None else bias.numel()
+    row = dict(
+        name=name,
+        type=type(layer).__name__,
+        shape=list(weight.shape),
+        params=weight.numel() + bias_count)
+    if not isinstance(layer, QuantLayerMixin):
+        return dict(
+            row,
+            w_bits=FLOAT_BITS,
+            a_bits=FLOAT_BITS,
+            input='float',
+            input_scales=0,
+            bytes=4 * row['params'])
+    w_quantizer, a_quantizer = layer.weight_quantizer, layer.input_quantizer
+    packed = ceil(weight.numel() * w_quantizer.bits / 8)
+    scales = w_quantizer.num_scales + a_quantizer.num_scales
+    return dict(
+        row,
+        w_bits=w_quantizer.bits,
+        a_bits=a_quantizer.bits,
+        input=_input_kind(a_quantizer),
+        input_scales=a_quantizer.num_scales,
+        bytes=packed + 4 * (bias_count + scales))
+
+
+def _input_kind(quantizer: Any) -> str:
+    if not quantizer.calibrated:
+        return 'uncalibrated'
+    if quantizer.asymmetric:
+        return 'affine'
+    return 'signed' if quantizer.signed else 'unsigned'
+
+
+def format_table(table: dict[str, Any]) -> str:
+    """The table as aligned text, one line a layer and one for the total."""
+    lines = [
+        f'{"layer":44s} {"type":18s} {"weight":18s} {"W":>3s} {"A":>3s} '
+        f'{"input":12s} {"scales":>6s} {"params":>10s} {"bytes":>10s}'
+    ]
+    for row in table['layers']:
+        shape = 'x'.join(str(n) for n in row['shape'])
+        lines.append(
+            f'{row["name"]:44s} {row["type"]:18s} {shape:18s} '
+            f'{row["w_bits"]:3d} {row["a_bits"]:3d} {row["input"]:12s} '
+            f'{row["input_scales"]:6d} {row["params"]:10d} '
+            f'{row["bytes"]:10d}')
+    total = table['total']
+    lines.append(
+        f'total: {total["params"]} parameters, {total["bytes"] / 1e6:.3f} MB '
+        f'packed, {total["float_bytes"] / 1e6:.3f} MB in float32')
+    return '\n'.join(lines)
+
+
+def save_table(table: dict[str, Any], path: Path) -> None:
+    """Write the table as JSON."""
+    path.write_text(json.dumps(table, indent=1) + '\n')

@@ -1,0 +1,114 @@
+"""Registered wrappers that quantize a stock module and return it.
+
+They are functions, not modules: what ``MODELS.build`` gives back is the stock
+backbone, neck or head itself with its layers swapped, so that every key of a
+float checkpoint matches and nothing in mmdet sees a difference.
+"""
+
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from mmgor.checkpoint import check_any_match
+from mmgor.registry import MODELS
+
+from .convert import count_calls, find_layers, quantize_layers
+from .policy import QuantPolicy, is_prediction_layer
+
+
+@MODELS.register_module()
+def QuantBackbone(backbone: str,
+                  quant: dict | None = None,
+                  **kwargs: Any) -> nn.Module:
+    """A stock backbone with quantized layers; the first at 8 bits.
+
+    Args:
+        backbone (str): Registered type, e.g. 'ResNet'.
+        quant (dict, optional): See :class:`QuantPolicy`.
+        **kwargs: The stock backbone's own arguments.
+
+    Returns:
+        nn.Module: The stock backbone, its layers quantized in place.
+
+    Example:
+        >>> backbone = dict(type='QuantBackbone', backbone='ResNet', depth=18,
+        ...                 quant=dict(w_bits=4, a_bits=4))
+    """
+    policy = QuantPolicy.from_config(quant)
+    module = MODELS.build(dict(type=backbone, **kwargs))
+    first = next(iter(find_layers(module)), None)
+    quantize_layers(module, policy, {first} if first else set())
+    _guard_loading(module, 'backbone')
+    return module
+
+
+@MODELS.register_module()
+def QuantNeck(neck: str,
+              quant: dict | None = None,
+              **kwargs: Any) -> nn.Module:
+    """A stock neck with quantized layers.
+
+    Args:
+        neck (str): Registered type, e.g. 'FPN'.
+        quant (dict, optional): See :class:`QuantPolicy`.
+        **kwargs: The stock neck's own arguments.
+
+    Returns:
+        nn.Module: The stock neck, its layers quantized in place.
+    """
+    policy = QuantPolicy.from_config(quant)
+    module = MODELS.build(dict(type=neck, **kwargs))
+    quantize_layers(module, policy, set())
+    return module
+
+
+@MODELS.register_module()
+def QuantHead(head: str,
+              quant: dict | None = None,
+              **kwargs: Any) -> nn.Module:
+    """A stock head with quantized layers; prediction layers at 8 bits.
+
+    A layer that the head shares across pyramid levels gets one input scale a
+    level.
+
+    Args:
+        head (str): Registered type, e.g. 'RetinaHead'.
+        quant (dict, optional): See :class:`QuantPolicy`.
+        **kwargs: The stock head's own arguments.
+
+    Returns:
+        nn.Module: The stock head, its layers quantized in place.
+
+    Raises:
+        ValueError: If no prediction layer is found by name.
+    """
+    policy = QuantPolicy.from_config(quant)
+    module = MODELS.build(dict(type=head, **kwargs))
+    names = list(find_layers(module))
+    last = {name for name in names if is_prediction_layer(name)}
+    if not last and not policy.overrides:
+        raise ValueError(
+            f'no prediction layer found in {head} by name, so that none would '
+            f'get first_last_bits; its layers are {names}. Name them: '
+            'quant=dict(overrides={"<layer>": dict(w_bits=8, a_bits=8)}).')
+    quantize_layers(module, policy, last, count_calls(module))
+    module.register_forward_pre_hook(_reset_slots)
+    return module
+
+
+def _reset_slots(head: nn.Module, _: Any) -> None:
+    """Start a pass at the first level, even if the last one was broken off."""
+    for module in head.modules():
+        if hasattr(module, 'reset_slot'):
+            module.reset_slot()
+
+
+def _guard_loading(module: nn.Module, what: str) -> None:
+    """Make loading a file that matches nothing an error, not a warning."""
+    module.register_load_state_dict_pre_hook(partial(_check_load, what))
+
+
+def _check_load(what: str, module: nn.Module, state_dict: dict, prefix: str,
+                *_: Any) -> None:
+    check_any_match(module, state_dict, prefix, what)

@@ -1,0 +1,3 @@
+"""Version of mmgor."""
+
+__version__ = '0.1.0'

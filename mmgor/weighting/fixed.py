@@ -1,0 +1,41 @@
+"""Weights set by hand."""
+
+import torch
+from torch import Tensor
+
+from mmgor.registry import MODELS
+
+from .base import BaseWeighting
+
+
+@MODELS.register_module()
+class FixedWeighting(BaseWeighting):
+    """task_weight * task + kd_weight * distillation.
+
+    Args:
+        task_weight (float): At least 0.
+        kd_weight (float): At least 0.
+
+    Raises:
+        ValueError: If a weight is negative or both are 0.
+    """
+
+    weights: Tensor
+
+    def __init__(self,
+                 task_weight: float = 1.0,
+                 kd_weight: float = 1.0) -> None:
+        super().__init__()
+        if min(task_weight, kd_weight) < 0 or task_weight + kd_weight == 0:
+            raise ValueError(
+                'expected weights >= 0, not both 0, got task_weight='
+                f'{task_weight} and kd_weight={kd_weight}.')
+        self.register_buffer(
+            'weights',
+            torch.tensor([float(task_weight),
+                          float(kd_weight)]),
+            persistent=False)
+
+    def weigh(self, losses: Tensor,
+              norms: Tensor | None) -> tuple[Tensor, None]:
+        return self.weights, None

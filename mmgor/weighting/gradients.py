@@ -1,0 +1,56 @@
+"""Size and direction of the two losses' gradients at shared features."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine import dist
+from torch import Tensor
+
+
+def gradient_stats(task: Tensor, kd: Tensor,
+                   shared: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Norms and cosine of d task / d shared and d kd / d shared.
+
+    Costs one more backward pass through what lies between the features and
+    the losses (the head), for each loss. Parameters get no gradient, so DDP
+    notices nothing.
+
+    Args:
+        task (Tensor): Scalar with a graph to ``shared``.
+        kd (Tensor): Scalar with a graph to ``shared``.
+        shared (Sequence[Tensor]): Features of any shapes.
+
+    Returns:
+        tuple[Tensor, Tensor]: Norms of shape (2, ) and the cosine, shape (),
+        both the mean over ranks.
+
+    Raises:
+        ValueError: If ``shared`` is empty or neither loss depends on it.
+    """
+    shared = [x for x in shared if x.requires_grad]
+    if not shared:
+        raise ValueError(
+            'gradients were to be measured, but no shared features with a '
+            "gradient were given; expected gradient_tap='neck' or another "
+            'trained module before the head.')
+    gradients = [
+        torch.autograd.grad(
+            loss, shared, retain_graph=True, allow_unused=True)
+        for loss in (task, kd)
+    ]
+    if any(all(g is None for g in grads) for grads in gradients):
+        raise ValueError(
+            'the task or the distillation loss does not depend on the shared '
+            'features; choose a gradient_tap that both KD heads and the task '
+            'use, e.g. the neck.')
+    flat = [
+        torch.cat([
+            (torch.zeros_like(x) if g is None else g).flatten().float()
+            for x, g in zip(shared, grads)
+        ]) for grads in gradients
+    ]
+    norms = torch.stack([g.norm() for g in flat])
+    cosine = torch.nn.functional.cosine_similarity(flat[0], flat[1], dim=0)
+    dist.all_reduce(norms, 'mean')
+    dist.all_reduce(cosine, 'mean')
+    return norms, cosine

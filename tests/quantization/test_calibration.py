@@ -1,0 +1,93 @@
+import pytest
+import torch
+from torch import nn
+
+from mmgor.quantization import calibrate, uncalibrated_layers
+from mmgor.quantization.convert import quantize_layers
+from mmgor.quantization.observer import best_row_scales, best_scales
+from mmgor.quantization.policy import QuantPolicy
+
+
+def small(**quant):
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    quantize_layers(module, QuantPolicy(**quant), set())
+    return module
+
+
+def test_signs_follow_the_data():
+    module = small()
+    calibrate(module, [torch.randn(2, 3, 12, 12)], module)
+    assert module[0].input_quantizer.signed
+    assert not module[3].input_quantizer.signed
+    assert int(module[3].input_quantizer.qmax) == 15
+    assert uncalibrated_layers(module) == []
+
+
+def test_batch_norm_and_mode_are_put_back():
+    module = small().eval()
+    before = {k: v.clone() for k, v in module[1].state_dict().items()}
+    calibrate(module, [torch.randn(2, 3, 12, 12) + 5], module)
+    assert not module.training
+    for key, value in module[1].state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_global_random_state_is_untouched():
+    module = small()
+    x = torch.randn(64, 3, 32, 32)
+    state = torch.get_rng_state()
+    calibrate(module, [x], module)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_scale_is_the_least_squares_one():
+    torch.manual_seed(0)
+    row = torch.randn(5000)
+    low, high = row.min()[None], row.max()[None]
+    scale, offset = best_scales([row], low, high, -8, 7)
+
+    def error(step):
+        q = (row / step).round().clamp(-8, 7) * step
+        return (q - row).square().sum().item()
+
+    assert offset.item() == 0
+    full = max(-low.item(), high.item()) / 7
+    brute = min(full * k / 100 for k in range(1, 101))
+    candidates = [full * k / 100 for k in range(1, 101)]
+    brute = min(candidates, key=error)
+    assert scale.item() == pytest.approx(brute)
+    assert scale.item() < full
+
+
+def test_affine_start_covers_a_short_negative_tail():
+    x = nn.functional.silu(torch.linspace(-6, 6, 4000))
+    low, high = x.min()[None], x.max()[None]
+    scale, offset = best_scales([x], low, high, 0, 15, asymmetric=True)
+    symmetric, _ = best_scales([x], low, high, -8, 7)
+    assert offset.item() < 0
+    assert scale.item() < 0.7 * symmetric.item()
+
+
+def test_row_scales_match_the_single_search():
+    torch.manual_seed(0)
+    rows = torch.randn(3, 400)
+    scales = best_row_scales(rows, -7, 7)
+    for row, scale in zip(rows, scales):
+        want, _ = best_scales([row], row.min()[None], row.max()[None], -7, 7)
+        assert scale.item() == pytest.approx(want.item())
+
+
+def test_dead_input_gives_a_finite_scale():
+    module = nn.Sequential(nn.Conv2d(3, 4, 1))
+    quantize_layers(module, QuantPolicy(), set())
+    calibrate(module, [torch.zeros(1, 3, 4, 4)], module)
+    assert torch.isfinite(module(torch.randn(1, 3, 4, 4))).all()
+
+
+def test_a_layer_that_never_ran_is_named():
+    module = nn.ModuleDict(dict(a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(3, 4, 1)))
+    quantize_layers(module, QuantPolicy(), set())
+    with pytest.raises(RuntimeError, match=r"these did not: \['b'\]"):
+        calibrate(module, [torch.randn(1, 3, 4, 4)], module['a'])
+    assert module['a'].input_quantizer.observer is None

@@ -1,0 +1,107 @@
+import pytest
+import torch
+
+from mmgor.quantization import compiled, functional
+
+
+@pytest.fixture
+def eager_kernels(monkeypatch):
+    """What runs where no compiler is found."""
+    for name in ('_forward', '_backward'):
+        fused = compiled._Fused(getattr(compiled, name).function)
+        fused._compiled = fused.function
+        monkeypatch.setattr(compiled, name, fused)
+
+
+def run(function, x, scale, **kwargs):
+    x = x.clone().requires_grad_()
+    scale = scale.clone().requires_grad_()
+    y = function(x, scale, torch.zeros_like(scale), torch.tensor(-8),
+                 torch.tensor(7), **kwargs)
+    (y * torch.linspace(0, 1, y.numel()).view(y.shape)).sum().backward()
+    return y.detach(), x.grad, scale.grad
+
+
+@pytest.mark.parametrize('layout',
+                         [torch.contiguous_format, torch.channels_last])
+def test_per_tensor_matches_composition(eager_kernels, layout):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, 5).to(memory_format=layout)
+    got = run(compiled.fake_quantize, x, torch.tensor(0.3))
+    want = run(functional.fake_quantize, x, torch.tensor(0.3))
+    for a, b in zip(got, want):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize('axis', [0, 1])
+def test_per_channel_matches_composition(eager_kernels, axis):
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 2, 2)
+    scale = torch.rand(x.shape[axis]) + 0.1
+    shape = [1, 1, 1, 1]
+    shape[axis] = -1
+    got = run(compiled.fake_quantize, x, scale, channel_axis=axis)
+    want = run(
+        lambda x, s, o, low, high: functional.fake_quantize(
+            x, s.view(shape), o.view(shape), low, high), x, scale)
+    for a, b in zip(got, want):
+        torch.testing.assert_close(a, b)
+
+
+def test_retain_graph_is_allowed(eager_kernels):
+    x = torch.randn(10, requires_grad=True)
+    scale = torch.tensor(0.1, requires_grad=True)
+    y = compiled.fake_quantize(x, scale, torch.tensor(0.0), torch.tensor(0),
+                               torch.tensor(15)).sum()
+    y.backward(retain_graph=True)
+    first = x.grad.clone()
+    y.backward()
+    torch.testing.assert_close(x.grad, 2 * first)
+
+
+def test_only_the_input_is_kept_for_backward(eager_kernels):
+    x = torch.randn(1000, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: kept.append(t.numel()) or t, lambda t: t):
+        compiled.fake_quantize(x, torch.tensor(0.1), torch.tensor(0.0),
+                               torch.tensor(0), torch.tensor(15))
+    assert [n for n in kept if n > 1] == [1000]
+
+
+def test_half_precision_input_keeps_its_dtype(eager_kernels):
+    x = torch.randn(10, dtype=torch.bfloat16, requires_grad=True)
+    scale = torch.tensor(0.1, requires_grad=True)
+    y = compiled.fake_quantize(x, scale, torch.tensor(0.0), torch.tensor(-8),
+                               torch.tensor(7))
+    y.sum().backward()
+    assert y.dtype == x.grad.dtype == torch.bfloat16
+    assert scale.grad.dtype == torch.float32
+
+
+def test_falls_back_when_nothing_compiles(monkeypatch, caplog):
+
+    def broken(function, **_):
+
+        def raises(*_):
+            raise RuntimeError('no compiler')
+
+        return raises
+
+    monkeypatch.setattr(torch, 'compile', broken)
+    fused = compiled._Fused(functional.fake_quantize)
+    args = (torch.tensor([0.26]), torch.tensor(0.1), torch.tensor(0.0),
+            torch.tensor(0), torch.tensor(15))
+    assert fused(*args).item() == pytest.approx(0.3)
+    assert fused._compiled is functional.fake_quantize
+
+
+def test_compiled_equals_eager_bit_for_bit():
+    """The real compiler, once; conftest switches it off elsewhere."""
+    with torch._dynamo.config.patch(disable=False):
+        fused = compiled._Fused(functional.fake_quantize)
+        x = torch.linspace(-2, 2, 1001)
+        args = (x, torch.tensor(0.13), torch.tensor(0.0), torch.tensor(-8),
+                torch.tensor(7))
+        torch.testing.assert_close(
+            fused(*args), functional.fake_quantize(*args), rtol=0, atol=0)

@@ -1,0 +1,140 @@
+import copy
+
+import pytest
+import torch
+from mmengine.model import ExponentialMovingAverage
+
+from mmgor.quantization import (DoReFaQuantizer, LSQPlusQuantizer,
+                                LSQQuantizer, MinMaxQuantizer, PACTQuantizer)
+
+INPUT_QUANTIZERS = [
+    LSQQuantizer, LSQPlusQuantizer, PACTQuantizer, DoReFaQuantizer,
+    MinMaxQuantizer
+]
+WEIGHT_QUANTIZERS = [LSQQuantizer, DoReFaQuantizer, MinMaxQuantizer]
+
+
+def ready(cls, bits=4, signed=False, scale=0.1, **kwargs):
+    """A calibrated quantizer with the given step."""
+    quantizer = cls(bits, **kwargs)
+    quantizer.choose_range(signed)
+    scales = torch.full((quantizer.num_scales, ), scale)
+    high = scales * quantizer.qmax
+    quantizer.set_ranges(scales, torch.zeros_like(scales),
+                         scales * quantizer.qmin, high)
+    return quantizer.eval()
+
+
+@pytest.mark.parametrize('bits', [1, 9, 4.0, True, None])
+def test_bits_out_of_range(bits):
+    with pytest.raises(ValueError, match='bits must be an integer from 2'):
+        LSQQuantizer(bits)
+
+
+@pytest.mark.parametrize('cls', INPUT_QUANTIZERS)
+def test_uncalibrated_raises(cls):
+    with pytest.raises(RuntimeError, match='never calibrated'):
+        cls(4)(torch.rand(3))
+
+
+@pytest.mark.parametrize('cls', INPUT_QUANTIZERS)
+@pytest.mark.parametrize('bits', range(2, 9))
+def test_inputs_land_on_the_grid(cls, bits):
+    quantizer = ready(cls, bits)
+    y = quantizer(torch.linspace(0, 100, 999))
+    levels = y / 0.1
+    torch.testing.assert_close(levels, levels.round(), atol=1e-3, rtol=0)
+    assert len(levels.round().unique()) == 2**bits
+
+
+@pytest.mark.parametrize('cls', WEIGHT_QUANTIZERS)
+def test_weight_levels_are_symmetric(cls):
+    torch.manual_seed(0)
+    weight = torch.randn(4, 500)
+    quantizer = ready(
+        cls, 3, signed=True, num_scales=4, channel_axis=0, for_weight=True)
+    quantized = quantizer(weight)
+    for row in quantized:
+        assert len(row.unique()) == 7
+        torch.testing.assert_close(row.max(), -row.min())
+
+
+@pytest.mark.parametrize('cls', [LSQPlusQuantizer, PACTQuantizer])
+def test_input_quantizers_refuse_weights(cls):
+    with pytest.raises(ValueError, match='is for inputs'):
+        cls(4, for_weight=True)
+
+
+def test_slots_take_turns_and_reset():
+    quantizer = ready(LSQQuantizer, 4, num_scales=3)
+    quantizer.scale.data = torch.tensor([0.1, 1.0, 10.0])
+    x = torch.tensor(1000.0)
+    assert [quantizer(x).item() for _ in range(4)] == pytest.approx(
+        [1.5, 15.0, 150.0, 1.5])
+    quantizer.reset_slot()
+    assert quantizer(x).item() == pytest.approx(1.5)
+
+
+def test_lsq_step_gradient_by_hand():
+    quantizer = ready(LSQQuantizer, 4, scale=0.2).train()
+    quantizer(torch.tensor([0.35, 99.0])).sum().backward()
+    # (round(1.75) - 1.75 + 15) / sqrt(2 * 15)
+    assert quantizer.scale.grad.item() == pytest.approx(15.25 / 30**0.5)
+
+
+def test_lsq_survives_a_negative_scale():
+    quantizer = ready(LSQQuantizer)
+    quantizer.scale.data.fill_(-1.0)
+    assert torch.isfinite(quantizer(torch.rand(5))).all()
+
+
+def test_minmax_average_moves_in_training_only():
+    quantizer = ready(MinMaxQuantizer, momentum=0.5)
+    quantizer(torch.tensor([0.0, 5.5]))
+    assert quantizer.high.item() == pytest.approx(1.5)
+    quantizer.train()(torch.tensor([0.0, 5.5]))
+    assert quantizer.high.item() == pytest.approx(3.5)
+
+
+def test_minmax_momentum_out_of_range():
+    with pytest.raises(ValueError, match=r'momentum must be in \(0, 1\]'):
+        MinMaxQuantizer(4, momentum=0.0)
+
+
+def test_state_dict_round_trip_keeps_range_and_scale():
+    source = ready(LSQQuantizer, 4, signed=True)
+    state = source.state_dict()
+    assert all(isinstance(v, torch.Tensor) for v in state.values())
+    target = LSQQuantizer(4)
+    target.load_state_dict(state)
+    assert target.calibrated and target.signed
+    x = torch.randn(20)
+    torch.testing.assert_close(target(x), source(x))
+
+
+@pytest.mark.parametrize('stored, bits, signed', [(8, 4, False),
+                                                  (5, 4, True)])
+def test_other_bits_count_as_uncalibrated(stored, bits, signed):
+    # 5 bits signed and 4 bits unsigned share qmax = 15.
+    target = LSQQuantizer(bits)
+    target.load_state_dict(
+        ready(LSQQuantizer, stored, signed=signed).state_dict(), strict=False)
+    assert not target.calibrated
+
+
+@pytest.mark.parametrize('update_buffers', [False, True])
+def test_ema_averages_scales_and_copies_ranges(update_buffers):
+    quantizer = LSQQuantizer(4)
+    ema = ExponentialMovingAverage(
+        torch.nn.Sequential(quantizer),
+        momentum=0.5,
+        update_buffers=update_buffers)
+    live = copy.deepcopy(ema.module)
+    live[0].choose_range(signed=True)
+    live[0].scale.data.fill_(2.0)
+    ema.update_parameters(live)
+    live[0].scale.data.fill_(4.0)
+    ema.update_parameters(live)
+    assert ema.module[0].scale.item() == pytest.approx(3.0)
+    assert int(ema.module[0].qmax) == 7
+    assert ema.module[0].qmax.dtype == torch.int32

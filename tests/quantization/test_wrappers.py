@@ -1,0 +1,232 @@
+import copy
+
+import pytest
+import torch
+from conftest import quantized_cfg, retinanet_cfg
+from mmengine.runner.checkpoint import load_state_dict
+from torch import nn
+
+from mmgor.quantization import (QuantConv2d, QuantConvTranspose2d,
+                                QuantLinear, calibrate, layer_table,
+                                quantized_layers)
+from mmgor.quantization.convert import find_layers, quantize_layers
+from mmgor.quantization.policy import QuantPolicy, is_prediction_layer
+from mmgor.registry import MODELS
+
+
+def resnet(**kwargs):
+    base = dict(
+        type='QuantBackbone',
+        backbone='ResNet',
+        depth=18,
+        base_channels=8,
+        stem_channels=8)
+    return MODELS.build({**base, **kwargs})
+
+
+def feed(model, batches=1, side=64):
+    inputs = [torch.randn(2, 3, side, side) for _ in range(batches)]
+    calibrate(model, inputs, lambda x: model(x))
+
+
+def test_the_stock_module_comes_back():
+    model = resnet()
+    assert type(model).__name__ == 'ResNet'
+    assert isinstance(model.conv1, nn.Conv2d)
+    assert nn.Conv2d in type(model.conv1).__bases__
+
+
+def test_float_checkpoint_matches_key_for_key():
+    stock = MODELS.build(retinanet_cfg()).state_dict()
+    student = MODELS.build(quantized_cfg())
+    own = student.state_dict()
+    assert set(stock) == {k for k in own if '_quantizer.' not in k}
+    load_state_dict(student, stock)
+    loaded = student.state_dict()
+    assert all(torch.equal(loaded[k], v) for k, v in stock.items())
+
+
+def test_float_checkpoint_does_not_report_quantizers_missing():
+    stock = MODELS.build(retinanet_cfg()).state_dict()
+    result = MODELS.build(quantized_cfg()).load_state_dict(
+        stock, strict=False)
+    assert result.missing_keys == []
+    assert result.unexpected_keys == []
+
+
+def test_a_file_that_matches_nothing_is_an_error():
+    model = resnet()
+    with pytest.raises(RuntimeError, match='backbone'):
+        load_state_dict(model, {'foo.weight': torch.zeros(1)})
+
+
+def test_parameters_are_the_same_objects():
+    conv = nn.Conv2d(3, 4, 3)
+    module = nn.Sequential(conv)
+    weight = conv.weight
+    quantize_layers(module, QuantPolicy(), set())
+    assert module[0] is conv
+    assert conv.weight is weight
+    assert isinstance(conv, QuantConv2d)
+
+
+def test_frozen_stages_freeze_their_scales():
+    model = resnet(frozen_stages=1)
+    model.train()
+    assert not any(p.requires_grad for p in model.layer1.parameters())
+    assert not any(p.requires_grad for p in model.conv1.parameters())
+    trainable = model.layer2[0].conv1
+    assert trainable.weight_quantizer.scale.requires_grad
+    assert trainable.input_quantizer.scale.requires_grad
+
+
+def test_first_layer_and_predictions_get_8_bits():
+    student = MODELS.build(quantized_cfg(w_bits=2, a_bits=3))
+    bits = {
+        name: (layer.weight_quantizer.bits, layer.input_quantizer.bits)
+        for name, layer in quantized_layers(student).items()
+    }
+    assert bits.pop('backbone.conv1') == (8, 8)
+    assert bits.pop('bbox_head.retina_cls') == (8, 8)
+    assert bits.pop('bbox_head.retina_reg') == (8, 8)
+    assert set(bits.values()) == {(2, 3)}
+
+
+def test_shared_head_has_a_scale_per_level():
+    head = MODELS.build(quantized_cfg())
+    layers = quantized_layers(head)
+    shared = layers['bbox_head.cls_convs.0.conv'].input_quantizer
+    alone = layers['neck.fpn_convs.0.conv'].input_quantizer
+    assert (shared.num_scales, alone.num_scales) == (5, 1)
+
+
+def test_unshared_head_has_one_scale():
+    head = MODELS.build(
+        dict(
+            type='QuantHead',
+            head='YOLOXHead',
+            num_classes=3,
+            in_channels=8,
+            feat_channels=8,
+            stacked_convs=1))
+    scales = {
+        layer.input_quantizer.num_scales
+        for layer in quantized_layers(head).values()
+    }
+    assert scales == {1}
+
+
+def test_a_broken_pass_does_not_shift_levels():
+    student = MODELS.build(quantized_cfg())
+    calibrate(student, [torch.randn(2, 3, 64, 64)],
+              lambda x: student(x, mode='tensor'))
+    student.eval()
+    feats = student.extract_feat(torch.randn(1, 3, 64, 64))
+    want = student.bbox_head(feats)
+    student.bbox_head.forward_single(feats[0])
+    got = student.bbox_head(feats)
+    for a, b in zip(want[0], got[0]):
+        torch.testing.assert_close(a, b)
+
+
+def test_deformable_offsets_stay_float():
+    module = nn.Module()
+    module.conv_offset = nn.Conv2d(3, 4, 3)
+    module.conv = nn.Conv2d(3, 4, 3)
+    assert list(find_layers(module)) == ['conv']
+
+
+def test_initialisers_find_the_layers():
+    head = MODELS.build(quantized_cfg()).bbox_head
+    head.init_weights()
+    # RetinaHead initialises its convs with std 0.01 and prior bias.
+    assert head.cls_convs[0].conv.weight.std().item() == pytest.approx(
+        0.01, rel=0.2)
+    assert head.retina_cls.bias[0].item() == pytest.approx(-4.595, abs=0.01)
+
+
+@pytest.mark.parametrize('layer, x', [
+    (nn.Conv2d(4, 6, 3, groups=2), torch.randn(2, 4, 8, 8)),
+    (nn.ConvTranspose2d(4, 6, 3, stride=2), torch.randn(2, 4, 8, 8)),
+    (nn.Linear(4, 6), torch.randn(5, 4)),
+])
+def test_eight_bits_are_close_to_float(layer, x):
+    torch.manual_seed(0)
+    want = copy.deepcopy(layer)(x)
+    module = nn.Sequential(layer)
+    quantize_layers(module, QuantPolicy(w_bits=8, a_bits=8), set())
+    calibrate(module, [x], module)
+    assert type(layer) in (QuantConv2d, QuantConvTranspose2d, QuantLinear)
+    error = (module(x) - want).abs().mean() / want.abs().mean()
+    assert error < 0.02
+
+
+def test_per_tensor_weights_have_one_scale():
+    module = nn.Sequential(nn.Conv2d(4, 6, 3))
+    quantize_layers(module, QuantPolicy(per_channel=False), set())
+    assert module[0].weight_quantizer.scale.shape == (1, )
+    calibrate(module, [torch.randn(1, 4, 8, 8)], module)
+    assert len(module[0].quantized_weight().unique()) <= 15
+
+
+def test_every_layer_exists_once_when_shared():
+    conv = nn.Conv2d(4, 4, 1)
+    module = nn.ModuleList([conv, conv])
+    quantize_layers(module, QuantPolicy(), set())
+    assert module[0] is module[1]
+
+
+@pytest.mark.parametrize('quant, message', [
+    (dict(w_bits=1), 'w_bits must be an integer from 2 to 8, got 1'),
+    (dict(a_bits=9), 'a_bits must be an integer from 2 to 8, got 9'),
+    (dict(bits=4), r"unknown key\(s\) \['bits'\] in quant"),
+    (dict(weight_quantizer=dict(type='LSK')), "unknown weight_quantizer"),
+    (dict(overrides={'nope*': None}), "'nope\\*' matches no layer"),
+    (dict(overrides={'conv1': dict(w_bits=33)}), 'from 2 to 8, got 33'),
+    (dict(overrides={'conv1': dict(bits=4)}), "'w_bits' and/or 'a_bits'"),
+])
+def test_bad_policy(quant, message):
+    with pytest.raises(ValueError, match=message):
+        resnet(quant=quant)
+
+
+def test_overrides_win_and_none_keeps_float():
+    model = resnet(
+        quant=dict(overrides={
+            'layer4.*': dict(w_bits=6),
+            'layer4.1.conv1': None
+        }))
+    assert type(model.layer4[1].conv1) is nn.Conv2d
+    other = model.layer4[0].conv1
+    assert other.weight_quantizer.bits == 6
+    assert other.input_quantizer.bits == 4
+
+
+def test_nothing_to_quantize_is_an_error():
+    with pytest.raises(ValueError, match='no layer to quantize'):
+        quantize_layers(nn.Sequential(nn.ReLU()), QuantPolicy(), set())
+
+
+@pytest.mark.parametrize('name, expected', [
+    ('retina_cls', True),
+    ('multi_level_conv_obj.0', True),
+    ('convs_pred.2', True),
+    ('cls_score', True),
+    ('atss_centerness', True),
+    ('cls_convs.0.conv', False),
+    ('multi_level_cls_convs.0.0.conv', False),
+])
+def test_prediction_layer_names(name, expected):
+    assert is_prediction_layer(name) is expected
+
+
+def test_table_counts_bits_and_bytes_by_hand():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    quantize_layers(module, QuantPolicy(w_bits=2, a_bits=4), set())
+    table = layer_table(module)
+    row, = table['layers']
+    assert (row['w_bits'], row['a_bits'], row['params']) == (2, 4, 112)
+    # 108 weights at 2 bits, 4 biases, 4 weight scales and 1 input scale.
+    assert row['bytes'] == 27 + 4 * 4 + 4 * 5
+    assert table['total'] == dict(
+        params=120, bytes=63 + 4 * 16, float_bytes=4 * 128)
