@@ -10,10 +10,21 @@ from .version import __version__
 check_versions()
 allow_mmengine_checkpoints()
 
-from . import (  # noqa: E402
-    datasets, detectors, distillation, hooks, quantization, weighting)
+from . import (
+    datasets,
+    detectors,
+    distillation,
+    hooks,
+    quantization,
+    weighting,
+)
 
 __all__ = [
-    '__version__', 'datasets', 'detectors', 'distillation', 'hooks',
-    'quantization', 'weighting'
+    '__version__',
+    'datasets',
+    'detectors',
+    'distillation',
+    'hooks',
+    'quantization',
+    'weighting',
 ]

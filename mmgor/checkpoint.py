@@ -7,8 +7,9 @@ TRAINING_ONLY_PREFIXES = ('kd_heads.', 'gor_weighting.')
 _SHOWN = 5
 
 
-def check_any_match(module: nn.Module, state_dict: dict, prefix: str,
-                    what: str) -> None:
+def check_any_match(
+    module: nn.Module, state_dict: dict, prefix: str, what: str
+) -> None:
     """Make sure that a file has at least one weight of ``module``.
 
     mmengine loads with ``strict=False`` and only warns, so a wrong file would
@@ -30,7 +31,8 @@ def check_any_match(module: nn.Module, state_dict: dict, prefix: str,
         f'the checkpoint matches nothing of the {what}: expected keys such '
         f'as {own[:_SHOWN]}, got {list(state_dict)[:_SHOWN]}. Give the '
         'checkpoint of this architecture; keys of a wrapper (module., '
-        'student.) must be stripped.')
+        'student.) must be stripped.'
+    )
 
 
 def check_resume(module: nn.Module, state_dict: dict) -> None:
@@ -44,8 +46,7 @@ def check_resume(module: nn.Module, state_dict: dict) -> None:
         RuntimeError: If a key is missing, unexpected or of another shape.
     """
     own = {
-        key: tuple(value.shape)
-        for key, value in module.state_dict().items()
+        key: tuple(value.shape) for key, value in module.state_dict().items()
     }
     missing = [key for key in own if key not in state_dict]
     unexpected = [key for key in state_dict if key not in own]
@@ -58,13 +59,18 @@ def check_resume(module: nn.Module, state_dict: dict) -> None:
         return
     parts = [
         f'{len(keys)} {name} ({", ".join(keys[:_SHOWN])})'
-        for name, keys in (('missing', missing), ('unexpected', unexpected),
-                           ('of other shape', shapes)) if keys
+        for name, keys in (
+            ('missing', missing),
+            ('unexpected', unexpected),
+            ('of other shape', shapes),
+        )
+        if keys
     ]
     raise RuntimeError(
         'resume from a file of another config: expected exactly the keys of '
         f'this model, got {"; ".join(parts)}. Resume with the config that '
-        'wrote the file, or start from its weights with load_from=<file>.')
+        'wrote the file, or start from its weights with load_from=<file>.'
+    )
 
 
 def strip_training_keys(state_dict: dict) -> dict:

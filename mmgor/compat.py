@@ -10,7 +10,7 @@ from packaging.version import Version
 
 # Import name -> (names it is distributed under, from, below).
 REQUIREMENTS: dict[str, tuple[tuple[str, ...], str, str]] = {
-    'torch': (('torch', ), '2.6', '3'),
+    'torch': (('torch',), '2.6', '3'),
     'mmengine': (('mmengine', 'onedl-mmengine'), '0.10.4', '1'),
     'mmcv': (('mmcv', 'onedl-mmcv'), '2.0.0', '2.4'),
     'mmdet': (('mmdet', 'onedl-mmdetection'), '3.3.0', '4'),
@@ -23,7 +23,8 @@ INSTALL_HINT = (
     '  pip install torch==2.13.0 onedl-mmengine==0.10.12 '
     'onedl-mmdetection==3.5.1 pycocotools\n'
     '  MMCV_WITH_OPS=1 pip install --no-build-isolation onedl-mmcv==2.3.6\n'
-    '(`make env` in mmgor\'s repository does either).')
+    "(`make env` in mmgor's repository does either)."
+)
 
 
 def installed_version(names: tuple[str, ...]) -> str | None:
@@ -46,8 +47,9 @@ def has_compiled_ops() -> bool:
 
 
 def check_versions(
-        lookup: Callable[[tuple[str, ...]], str | None] = installed_version,
-        compiled_ops: Callable[[], bool] = has_compiled_ops) -> None:
+    lookup: Callable[[tuple[str, ...]], str | None] = installed_version,
+    compiled_ops: Callable[[], bool] = has_compiled_ops,
+) -> None:
     """Compare what is installed with what mmgor was written for.
 
     Args:
@@ -61,16 +63,20 @@ def check_versions(
         found = lookup(names)
         expected = f'{package}>={lowest},<{below}'
         if found is None:
-            raise ImportError(f'mmgor needs {expected}, which is not '
-                              f'installed. {INSTALL_HINT}')
+            raise ImportError(
+                f'mmgor needs {expected}, which is not '
+                f'installed. {INSTALL_HINT}'
+            )
         release = Version(found).release
         if not Version(lowest).release <= release < Version(below).release:
             raise ImportError(
-                f'mmgor needs {expected}, found {found}. {INSTALL_HINT}')
+                f'mmgor needs {expected}, found {found}. {INSTALL_HINT}'
+            )
     if not compiled_ops():
         raise ImportError(
             'mmgor needs mmcv with compiled operators (mmcv.ops), found mmcv '
-            f'without. {INSTALL_HINT}')
+            f'without. {INSTALL_HINT}'
+        )
 
 
 def allow_mmengine_checkpoints() -> None:
@@ -84,9 +90,15 @@ def allow_mmengine_checkpoints() -> None:
 
     # numpy moved its core; pickles name either place.
     core = getattr(np, '_core', None) or np.core
-    torch.serialization.add_safe_globals([
-        HistoryBuffer, np.ndarray, np.dtype, core.multiarray._reconstruct,
-        core.multiarray.scalar,
-        type(np.dtype('float64')),
-        type(np.dtype('int64')), getattr
-    ])
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            np.ndarray,
+            np.dtype,
+            core.multiarray._reconstruct,
+            core.multiarray.scalar,
+            type(np.dtype('float64')),
+            type(np.dtype('int64')),
+            getattr,
+        ]
+    )

@@ -9,13 +9,13 @@ import os
 os.environ.setdefault('TORCHDYNAMO_DISABLE', '1')
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from mmdet.structures import DetDataSample  # noqa: E402
-from mmdet.utils import register_all_modules  # noqa: E402
-from mmengine.structures import InstanceData  # noqa: E402
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.utils import register_all_modules
+from mmengine.structures import InstanceData
 
-import mmgor  # noqa: E402, F401
+import mmgor  # noqa: F401
 
 torch.set_num_threads(1)
 register_all_modules()
@@ -30,7 +30,8 @@ def retinanet_cfg(channels: int = 8, fpn: int = 16, classes: int = 3) -> dict:
             mean=[123.675, 116.28, 103.53],
             std=[58.395, 57.12, 57.375],
             bgr_to_rgb=True,
-            pad_size_divisor=32),
+            pad_size_divisor=32,
+        ),
         backbone=dict(
             type='ResNet',
             depth=18,
@@ -41,14 +42,16 @@ def retinanet_cfg(channels: int = 8, fpn: int = 16, classes: int = 3) -> dict:
             frozen_stages=-1,
             norm_cfg=dict(type='BN', requires_grad=True),
             norm_eval=False,
-            style='pytorch'),
+            style='pytorch',
+        ),
         neck=dict(
             type='FPN',
             in_channels=[channels * 2**i for i in range(4)],
             out_channels=fpn,
             start_level=1,
             add_extra_convs='on_input',
-            num_outs=5),
+            num_outs=5,
+        ),
         bbox_head=dict(
             type='RetinaHead',
             num_classes=classes,
@@ -60,40 +63,51 @@ def retinanet_cfg(channels: int = 8, fpn: int = 16, classes: int = 3) -> dict:
                 octave_base_scale=4,
                 scales_per_octave=3,
                 ratios=[0.5, 1.0, 2.0],
-                strides=[8, 16, 32, 64, 128]),
+                strides=[8, 16, 32, 64, 128],
+            ),
             bbox_coder=dict(type='DeltaXYWHBBoxCoder'),
             loss_cls=dict(
-                type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25),
-            loss_bbox=dict(type='L1Loss', loss_weight=1.0)),
+                type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25
+            ),
+            loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+        ),
         train_cfg=dict(
             assigner=dict(
                 type='MaxIoUAssigner',
                 pos_iou_thr=0.5,
                 neg_iou_thr=0.4,
                 min_pos_iou=0,
-                ignore_iof_thr=-1),
+                ignore_iof_thr=-1,
+            ),
             sampler=dict(type='PseudoSampler'),
             allowed_border=-1,
             pos_weight=-1,
-            debug=False),
+            debug=False,
+        ),
         test_cfg=dict(
             nms_pre=100,
             min_bbox_size=0,
             score_thr=0.0,
             nms=dict(type='nms', iou_threshold=0.5),
-            max_per_img=10))
+            max_per_img=10,
+        ),
+    )
 
 
 def quantized_cfg(**quant: object) -> dict:
     """The same RetinaNet with its three parts wrapped."""
     cfg = retinanet_cfg()
     quant = quant or dict(w_bits=4, a_bits=4)
-    for part, wrapper in (('backbone', 'QuantBackbone'),
-                          ('neck', 'QuantNeck'), ('bbox_head', 'QuantHead')):
+    for part, wrapper in (
+        ('backbone', 'QuantBackbone'),
+        ('neck', 'QuantNeck'),
+        ('bbox_head', 'QuantHead'),
+    ):
         key = 'head' if part == 'bbox_head' else part
         stock = cfg[part].pop('type')
         cfg[part] = dict(
-            type=wrapper, **{key: stock}, quant=quant, **cfg[part])
+            type=wrapper, **{key: stock}, quant=quant, **cfg[part]
+        )
     return cfg
 
 
@@ -107,10 +121,11 @@ def student_cfg(teacher: dict, **overrides: object) -> dict:
         kd_heads=dict(
             cls=dict(type='LogitKDHead'),
             neck=dict(
-                type='FeatureKDHead',
-                student_channels=16,
-                teacher_channels=24)),
-        gor_weighting=dict(type='GoRWeighting'))
+                type='FeatureKDHead', student_channels=16, teacher_channels=24
+            ),
+        ),
+        gor_weighting=dict(type='GoRWeighting'),
+    )
     cfg.update(overrides)
     return cfg
 
@@ -123,17 +138,21 @@ def make_batch(size: int = 2, side: int = 64, boxes: int = 2) -> dict:
         low = torch.rand(boxes, 2, generator=generator) * side / 2
         instances = InstanceData(
             bboxes=torch.cat([low, low + side / 3], 1),
-            labels=torch.arange(boxes) % 3)
+            labels=torch.arange(boxes) % 3,
+        )
         sample = DetDataSample(
             metainfo=dict(
                 img_shape=(side, side),
                 ori_shape=(side, side),
                 pad_shape=(side, side),
                 batch_input_shape=(side, side),
-                scale_factor=(1.0, 1.0)))
+                scale_factor=(1.0, 1.0),
+            )
+        )
         sample.gt_instances = instances
         sample.ignored_instances = InstanceData(
-            bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long())
+            bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long()
+        )
         samples.append(sample)
     inputs = torch.randn(size, 3, side, side, generator=generator)
     return dict(inputs=inputs, data_samples=samples)
@@ -148,6 +167,7 @@ def batch() -> dict:
 def teacher_spec(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """Config and checkpoint of a tiny float teacher, on disk."""
     from mmgor.registry import MODELS
+
     torch.manual_seed(1)
     cfg = retinanet_cfg(channels=12, fpn=24)
     model = MODELS.build(cfg)
@@ -156,4 +176,5 @@ def teacher_spec(tmp_path_factory: pytest.TempPathFactory) -> dict:
     torch.save(dict(state_dict=model.state_dict(), meta={}), path)
     return dict(
         config=dict(model=retinanet_cfg(channels=12, fpn=24)),
-        checkpoint=str(path))
+        checkpoint=str(path),
+    )

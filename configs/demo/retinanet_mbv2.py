@@ -3,6 +3,7 @@
 A backbone checkpoint (``model.backbone.init_cfg``) lifts it far above the
 student; without one it starts from scratch.
 """
+
 _base_ = './retinanet_r18half.py'
 model = dict(
     backbone=dict(
@@ -10,6 +11,8 @@ model = dict(
         type='MobileNetV2',
         out_indices=(1, 2, 4, 6),
         norm_cfg=dict(type='BN', requires_grad=True),
-        norm_eval=False),
+        norm_eval=False,
+    ),
     neck=dict(in_channels=[24, 32, 96, 320], out_channels=128),
-    bbox_head=dict(in_channels=128, feat_channels=128))
+    bbox_head=dict(in_channels=128, feat_channels=128),
+)

@@ -1,10 +1,13 @@
 """QAT without a teacher: the student at W4A4, first and last layers at 8."""
+
 _base_ = './retinanet_r18half.py'
 quant = dict(w_bits=4, a_bits=4)
 model = dict(
     backbone=dict(type='QuantBackbone', backbone='ResNet', quant=quant),
     neck=dict(type='QuantNeck', neck='FPN', quant=quant),
-    bbox_head=dict(type='QuantHead', head='RetinaHead', quant=quant))
+    bbox_head=dict(type='QuantHead', head='RetinaHead', quant=quant),
+)
 optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys={'_quantizer.': dict(decay_mult=0.0)}))
+    paramwise_cfg=dict(custom_keys={'_quantizer.': dict(decay_mult=0.0)})
+)
 custom_hooks = [dict(type='QuantCalibrationHook')]

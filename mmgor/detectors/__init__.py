@@ -2,4 +2,4 @@
 
 from .gor_detector import GoRDetector, GoRMixin, gor_class
 
-__all__ = ["GoRDetector", "GoRMixin", "gor_class"]
+__all__ = ['GoRDetector', 'GoRMixin', 'gor_class']

@@ -1,7 +1,7 @@
 """Any mmdet detector as a student: stock losses plus weighted KD."""
 
 import logging
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -37,23 +37,26 @@ class GoRMixin:
             teacher or tap.
     """
 
-    def __init__(self,
-                 *args: Any,
-                 teachers: dict,
-                 kd_heads: dict,
-                 gor_weighting: dict,
-                 gradient_tap: str = 'neck',
-                 **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        teachers: dict,
+        kd_heads: dict,
+        gor_weighting: dict,
+        gradient_tap: str = 'neck',
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         if not kd_heads:
             raise ValueError(
                 'GoRDetector needs at least one KD head, e.g. kd_heads=dict('
                 "cls=dict(type='LogitKDHead')). For QAT without KD use the "
-                'stock detector type with the Quant wrappers.')
+                'stock detector type with the Quant wrappers.'
+            )
         self.teachers = Teachers(teachers)
         self.kd_heads = nn.ModuleDict(
-            {name: MODELS.build(cfg)
-             for name, cfg in kd_heads.items()})
+            {name: MODELS.build(cfg) for name, cfg in kd_heads.items()}
+        )
         self.gor_weighting = MODELS.build(gor_weighting)
         self.gradient_tap = gradient_tap
         #: Set when a step's loss was not finite; NonFiniteLossHook reads it.
@@ -71,7 +74,8 @@ class GoRMixin:
                 raise ValueError(
                     f'unknown teacher {head.teacher!r} in kd_heads.{key}; '
                     f'expected one of {names}. With several teachers every '
-                    'head must name its own: teacher=<name>.')
+                    'head must name its own: teacher=<name>.'
+                )
             check_tap(self, head.student_tap, 'student')
         check_tap(self, self.gradient_tap, 'student')
 
@@ -100,16 +104,19 @@ class GoRMixin:
             not finite on any rank, every loss is 0 with a zero gradient and
             ``nonfinite`` is set.
         """
-        names = {head.student_tap for head in self.kd_heads.values()}
-        with Taps(self, [*names, self.gradient_tap]) as taps:
+        heads: Any = self.kd_heads.values()
+        paths = {head.student_tap for head in heads} | {self.gradient_tap}
+        with Taps(self, paths) as taps:
             task = super().loss(batch_inputs, batch_data_samples)
         kd = self._kd_losses(taps, batch_inputs, batch_data_samples)
-        weighted = self.gor_weighting(task, kd,
-                                      _tensors(taps[self.gradient_tap]))
+        weighted = self.gor_weighting(
+            task, kd, _tensors(taps[self.gradient_tap])
+        )
         return self._guard(weighted)
 
-    def _kd_losses(self, taps: Taps, batch_inputs: Tensor,
-                   batch_data_samples: list) -> dict[str, Tensor]:
+    def _kd_losses(
+        self, taps: Taps, batch_inputs: Tensor, batch_data_samples: list
+    ) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
         for name, teacher in self.teachers.items():
             heads = {
@@ -118,12 +125,15 @@ class GoRMixin:
                 if head.teacher == name
             }
             outputs = teacher.forward_taps(
-                batch_inputs, self.data_preprocessor, batch_data_samples,
-                {head.teacher_tap
-                 for head in heads.values()})
+                batch_inputs,
+                self.data_preprocessor,
+                batch_data_samples,
+                {head.teacher_tap for head in heads.values()},
+            )
             for key, head in heads.items():
-                losses[f'loss_kd_{key}'] = head(taps[head.student_tap],
-                                                outputs[head.teacher_tap])
+                losses[f'loss_kd_{key}'] = head(
+                    taps[head.student_tap], outputs[head.teacher_tap]
+                )
         return losses
 
     def _guard(self, weighted: dict) -> dict:
@@ -134,14 +144,17 @@ class GoRMixin:
         if not self.nonfinite:
             return weighted
         bad = [
-            name for name, value in weighted.items() if 'loss' in name
+            name
+            for name, value in weighted.items()
+            if 'loss' in name
             and not torch.isfinite(total_loss({name: value}).detach())
         ]
         print_log(
             f'non-finite loss in {bad or "another rank"}; this update is '
             'skipped.',
             logger='current',
-            level=logging.WARNING)
+            level=logging.WARNING,
+        )
         # Touches every parameter, so that DDP's reduction completes.
         zero = sum((p * 0).sum() for p in self.parameters() if p.requires_grad)
         return {
@@ -154,8 +167,9 @@ class GoRMixin:
         self.teachers._apply(fn)
         return super()._apply(fn, *args, **kwargs)
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str,
-                              *args: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args: Any
+    ) -> None:
         check_any_match(self, state_dict, prefix, type(self).__name__)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -163,14 +177,16 @@ class GoRMixin:
 def _forgive_training_keys(module: nn.Module, incompatible: Any) -> None:
     """A published or float file has no KD and GoR keys, and needs none."""
     missing = incompatible.missing_keys
-    missing[:] = [k for k in missing if not k.startswith(TRAINING_ONLY_PREFIXES)]
+    missing[:] = [
+        k for k in missing if not k.startswith(TRAINING_ONLY_PREFIXES)
+    ]
 
 
 def _tensors(output: Any) -> list[Tensor]:
     return [output] if isinstance(output, Tensor) else list(output)
 
 
-@lru_cache(maxsize=None)
+@cache
 def gor_class(detector: str) -> type:
     """The student class for a registered detector class.
 
@@ -187,7 +203,8 @@ def gor_class(detector: str) -> type:
     if not (isinstance(base, type) and issubclass(base, BaseDetector)):
         raise ValueError(
             f'detector={detector!r} is no registered mmdet detector class; '
-            "expected a name such as 'RetinaNet', 'ATSS' or 'YOLOX'.")
+            "expected a name such as 'RetinaNet', 'ATSS' or 'YOLOX'."
+        )
     return type(f'GoR{detector}', (GoRMixin, base), {'__module__': __name__})
 
 

@@ -8,7 +8,17 @@ from .taps import Taps, check_tap
 from .teachers import Teacher, Teachers
 
 __all__ = [
-    'BaseKDHead', 'CWDLoss', 'Connectors', 'FeatureKDHead', 'FeatureMSELoss',
-    'LogitKDHead', 'PKDLoss', 'Taps', 'Teacher', 'Teachers', 'check_tap',
-    'match_size', 'to_teacher_inputs'
+    'BaseKDHead',
+    'CWDLoss',
+    'Connectors',
+    'FeatureKDHead',
+    'FeatureMSELoss',
+    'LogitKDHead',
+    'PKDLoss',
+    'Taps',
+    'Teacher',
+    'Teachers',
+    'check_tap',
+    'match_size',
+    'to_teacher_inputs',
 ]

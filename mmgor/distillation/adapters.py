@@ -14,12 +14,14 @@ class Connectors(nn.Module):
         teacher_channels (list[int]): One a level.
     """
 
-    def __init__(self, student_channels: list[int],
-                 teacher_channels: list[int]) -> None:
+    def __init__(
+        self, student_channels: list[int], teacher_channels: list[int]
+    ) -> None:
         super().__init__()
         self.levels = nn.ModuleList(
             nn.Identity() if s == t else nn.Conv2d(s, t, 1)
-            for s, t in zip(student_channels, teacher_channels))
+            for s, t in zip(student_channels, teacher_channels)
+        )
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Student features of shape (N, C_s, H, W) to (N, C_t, H, W)."""

@@ -7,9 +7,9 @@ from torch import Tensor
 EPS = 1e-6
 
 
-def bernoulli_kl(student_logits: Tensor,
-                 teacher_logits: Tensor,
-                 temperature: float = 1.0) -> Tensor:
+def bernoulli_kl(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0
+) -> Tensor:
     """KL(sigmoid(t / T) || sigmoid(s / T)) * T^2, elementwise.
 
     Binary cross-entropy against soft labels less the labels' own entropy, so
@@ -32,9 +32,9 @@ def bernoulli_kl(student_logits: Tensor,
     return (positive + negative).clamp(min=0) * temperature**2
 
 
-def categorical_kl(student_logits: Tensor,
-                   teacher_logits: Tensor,
-                   temperature: float = 1.0) -> Tensor:
+def categorical_kl(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0
+) -> Tensor:
     """KL(softmax(t / T) || softmax(s / T)) * T^2 over the last axis
     (Hinton et al., 2015).
 
@@ -61,7 +61,7 @@ def foreground_weight(teacher_scores: Tensor, gamma: float) -> Tensor:
     Returns:
         Tensor: Shape (...).
     """
-    return teacher_scores.amax(-1)**gamma
+    return teacher_scores.amax(-1) ** gamma
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
@@ -104,7 +104,8 @@ def cwd(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
         Tensor: Scalar.
     """
     return categorical_kl(
-        student.flatten(2), teacher.flatten(2), temperature).mean()
+        student.flatten(2), teacher.flatten(2), temperature
+    ).mean()
 
 
 def feature_mse(student: Tensor, teacher: Tensor) -> Tensor:
@@ -115,5 +116,3 @@ def feature_mse(student: Tensor, teacher: Tensor) -> Tensor:
 def flatten_anchors(x: Tensor, num_classes: int) -> Tensor:
     """(N, A * K, H, W) head output to (N, H * W * A, K), mmdet's order."""
     return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, num_classes)
-
-

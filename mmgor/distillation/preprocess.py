@@ -7,9 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def to_teacher_inputs(inputs: Tensor, student_pp: nn.Module,
-                      teacher_pp: nn.Module,
-                      data_samples: list[Any]) -> Tensor:
+def to_teacher_inputs(
+    inputs: Tensor,
+    student_pp: nn.Module,
+    teacher_pp: nn.Module,
+    data_samples: list[Any],
+) -> Tensor:
     """Re-normalise a batch for a teacher.
 
     The student's batch is taken back to pixels, put into the teacher's
@@ -50,8 +53,7 @@ def _flipped(preprocessor: nn.Module) -> bool:
     return bool(getattr(preprocessor, '_channel_conversion', False))
 
 
-def _statistics(preprocessor: nn.Module,
-                like: Tensor) -> tuple[Tensor, Tensor]:
+def _statistics(preprocessor: Any, like: Tensor) -> tuple[Tensor, Tensor]:
     if not getattr(preprocessor, '_enable_normalize', False):
         return like.new_zeros(3, 1, 1), like.new_ones(3, 1, 1)
     return preprocessor.mean.to(like), preprocessor.std.to(like)
@@ -60,6 +62,9 @@ def _statistics(preprocessor: nn.Module,
 def _facts(preprocessor: nn.Module) -> tuple:
     """Everything that decides how a picture becomes an input."""
     mean, std = _statistics(preprocessor, torch.zeros(()))
-    return (mean.flatten().tolist(), std.flatten().tolist(),
-            _flipped(preprocessor),
-            float(getattr(preprocessor, 'pad_value', 0)))
+    return (
+        mean.flatten().tolist(),
+        std.flatten().tolist(),
+        _flipped(preprocessor),
+        float(getattr(preprocessor, 'pad_value', 0)),
+    )

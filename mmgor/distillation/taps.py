@@ -25,8 +25,10 @@ def check_tap(model: nn.Module, path: str, owner: str) -> None:
     top = [name for name, _ in model.named_children()]
     close = get_close_matches(path, names, n=3)
     hint = f'; did you mean {close}?' if close else '.'
-    raise ValueError(f'unknown tap {path!r} in the {owner}: expected a module '
-                     f'path under one of {top}{hint}')
+    raise ValueError(
+        f'unknown tap {path!r} in the {owner}: expected a module '
+        f'path under one of {top}{hint}'
+    )
 
 
 class Taps:
@@ -53,12 +55,16 @@ class Taps:
     def __enter__(self) -> 'Taps':
         for path, module in self._modules.items():
             self._handles.append(
-                module.register_forward_hook(self._catcher(path)))
+                module.register_forward_hook(self._catcher(path))
+            )
         return self
 
-    def __exit__(self, kind: type[BaseException] | None,
-                 error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -73,7 +79,8 @@ class Taps:
             raise RuntimeError(
                 f'the tap {path!r} never fired: expected that module to be '
                 'called in every forward, or the KD head that reads it would '
-                'do nothing. Tap a module that runs in training.')
+                'do nothing. Tap a module that runs in training.'
+            )
         return self._outputs[path]
 
     def _catcher(self, path: str) -> Any:

@@ -38,7 +38,8 @@ class Teacher:
         if not checkpoint:
             raise ValueError(
                 f'teacher {name!r} has no checkpoint; expected teachers=dict('
-                f'{name}=dict(config=..., checkpoint=<path or URL>)).')
+                f'{name}=dict(config=..., checkpoint=<path or URL>)).'
+            )
         self.name = name
         self.config = config
         self.checkpoint = checkpoint
@@ -55,7 +56,8 @@ class Teacher:
         if self._model is None:
             raise RuntimeError(
                 f'teacher {self.name!r} is not built; expected a call of '
-                'model.init_weights() before training (the Runner does it).')
+                'model.init_weights() before training (the Runner does it).'
+            )
         return self._model
 
     @property
@@ -82,8 +84,13 @@ class Teacher:
         self._model, self.classes = other.model, other.classes
 
     @torch.no_grad()
-    def forward_taps(self, inputs: Tensor, student_preprocessor: nn.Module,
-                     data_samples: list, tap_names: Iterable[str]) -> dict:
+    def forward_taps(
+        self,
+        inputs: Tensor,
+        student_preprocessor: nn.Module,
+        data_samples: list,
+        tap_names: Iterable[str],
+    ) -> dict:
         """Run on the student's batch and return the tapped outputs.
 
         The head runs only where a tap is in it.
@@ -99,8 +106,9 @@ class Teacher:
         """
         model, names = self.model, list(tap_names)
         model.eval()
-        inputs = to_teacher_inputs(inputs, student_preprocessor,
-                                   model.data_preprocessor, data_samples)
+        inputs = to_teacher_inputs(
+            inputs, student_preprocessor, model.data_preprocessor, data_samples
+        )
         with Taps(model, names) as taps:
             features = model.extract_feat(inputs)
             if any(name.split('.')[0] == 'bbox_head' for name in names):
@@ -123,13 +131,15 @@ class Teacher:
             raise FileNotFoundError(
                 f'config of teacher {self.name!r} not found: {path}. Expected '
                 "an existing .py file or a name such as 'mmdet::retinanet/"
-                "retinanet_r101_fpn_1x_coco.py'.")
+                "retinanet_r101_fpn_1x_coco.py'."
+            )
         try:
             return get_config(path) if '::' in path else Config.fromfile(path)
         except Exception as error:
             raise RuntimeError(
                 f'config of teacher {self.name!r} could not be read: {path} '
-                f'({type(error).__name__}: {error}).') from error
+                f'({type(error).__name__}: {error}).'
+            ) from error
 
     def _read_checkpoint(self) -> tuple[dict, dict]:
         path = str(self.checkpoint)
@@ -137,18 +147,21 @@ class Teacher:
             raise FileNotFoundError(
                 f'checkpoint of teacher {self.name!r} not found: {path}. '
                 'Train the teacher first, or give a path or URL of its '
-                'weights.')
+                'weights.'
+            )
         try:
             loaded = CheckpointLoader.load_checkpoint(path, 'cpu')
         except Exception as error:
             raise RuntimeError(
                 f'checkpoint of teacher {self.name!r} could not be read: '
-                f'{path} ({type(error).__name__}: {error}).') from error
+                f'{path} ({type(error).__name__}: {error}).'
+            ) from error
         if not isinstance(loaded, dict):
             raise RuntimeError(
                 f'checkpoint of teacher {self.name!r} could not be read: '
                 f'{path} holds a {type(loaded).__name__}, expected a dict of '
-                'tensors or one with a state_dict.')
+                'tensors or one with a state_dict.'
+            )
         state_dict = loaded.get('state_dict', loaded)
         state_dict = {
             key.removeprefix('module.'): value
@@ -162,9 +175,11 @@ class Teacher:
         except RuntimeError as error:
             raise RuntimeError(
                 f'checkpoint of teacher {self.name!r} ({self.checkpoint}) '
-                f'does not fit its config: {error}') from error
+                f'does not fit its config: {error}'
+            ) from error
         missing = [
-            key for key in result.missing_keys
+            key
+            for key in result.missing_keys
             if not key.endswith('num_batches_tracked')
         ]
         if missing:
@@ -172,13 +187,15 @@ class Teacher:
                 f'checkpoint of teacher {self.name!r} ({self.checkpoint}) '
                 f'lacks {len(missing)} keys of its config, e.g. '
                 f'{missing[:5]}; expected the checkpoint that this config '
-                'was trained with.')
+                'was trained with.'
+            )
         if result.unexpected_keys:
             print_log(
                 f'teacher {self.name!r}: {len(result.unexpected_keys)} keys '
                 f'of the checkpoint are unused, e.g. '
                 f'{result.unexpected_keys[:3]}.',
-                logger='current')
+                logger='current',
+            )
 
 
 class Teachers:
@@ -197,7 +214,8 @@ class Teachers:
             if set(spec) != {'config', 'checkpoint'}:
                 raise ValueError(
                     f'teacher {name!r} has the keys {sorted(spec)}; expected '
-                    "'config' and 'checkpoint'.")
+                    "'config' and 'checkpoint'."
+                )
             self._teachers[name] = Teacher(name, **spec)
 
     def __deepcopy__(self, memo: dict) -> 'Teachers':
@@ -206,7 +224,8 @@ class Teachers:
     def __getitem__(self, name: str) -> Teacher:
         if name not in self._teachers:
             raise ValueError(
-                f'unknown teacher {name!r}; expected one of {self.names()}.')
+                f'unknown teacher {name!r}; expected one of {self.names()}.'
+            )
         return self._teachers[name]
 
     def names(self) -> list[str]:
@@ -231,8 +250,7 @@ class Teachers:
     def _apply(self, fn: Any) -> None:
         """What ``nn.Module._apply`` is to modules: devices and dtypes."""
         models = {
-            id(t.model): t.model
-            for t in self._teachers.values() if t.is_built
+            id(t.model): t.model for t in self._teachers.values() if t.is_built
         }
         for model in models.values():
             model._apply(fn)
@@ -241,6 +259,8 @@ class Teachers:
 def _classes(meta: dict) -> tuple[str, ...] | None:
     dataset_meta = meta.get('dataset_meta') or {}
     classes = (
-        dataset_meta.get('classes') or dataset_meta.get('CLASSES')
-        or meta.get('CLASSES'))
+        dataset_meta.get('classes')
+        or dataset_meta.get('CLASSES')
+        or meta.get('CLASSES')
+    )
     return tuple(classes) if classes else None

@@ -6,6 +6,9 @@ from .quant_calibration_hook import QuantCalibrationHook
 from .weight_plot import plot_weight_curves, read_scalars
 
 __all__ = [
-    'GoRWeightHook', 'NonFiniteLossHook', 'QuantCalibrationHook',
-    'plot_weight_curves', 'read_scalars'
+    'GoRWeightHook',
+    'NonFiniteLossHook',
+    'QuantCalibrationHook',
+    'plot_weight_curves',
+    'read_scalars',
 ]

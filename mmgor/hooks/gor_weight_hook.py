@@ -8,17 +8,19 @@ from typing import Any
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from mmgor.registry import HOOKS
 
+from .utils import unwrapped_model
 from .weight_plot import plot_weight_curves, read_scalars
 
-OPTIM_LINE = ("optim_wrapper = dict(paramwise_cfg=dict(custom_keys={"
-              "'gor_weighting.': dict(decay_mult=0.0), "
-              "'_quantizer.': dict(decay_mult=0.0)}))")
+OPTIM_LINE = (
+    'optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'
+    "'gor_weighting.': dict(decay_mult=0.0), "
+    "'_quantizer.': dict(decay_mult=0.0)}))"
+)
 
 
 @HOOKS.register_module()
@@ -53,16 +55,19 @@ class GoRWeightHook(Hook):
 
     priority = 'LOW'
 
-    def __init__(self,
-                 theta_lr: float | None = None,
-                 gradient_interval: int = 0,
-                 collapse: float = 1e-3) -> None:
+    def __init__(
+        self,
+        theta_lr: float | None = None,
+        gradient_interval: int = 0,
+        collapse: float = 1e-3,
+    ) -> None:
         if theta_lr is not None and not theta_lr > 0:
             raise ValueError(f'theta_lr must be positive, got {theta_lr}.')
         if gradient_interval < 0 or not 0 < collapse < 0.5:
             raise ValueError(
                 'expected gradient_interval >= 0 and 0 < collapse < 0.5, got '
-                f'{gradient_interval} and {collapse}.')
+                f'{gradient_interval} and {collapse}.'
+            )
         self.theta_lr = theta_lr
         self.gradient_interval = gradient_interval
         self.collapse = collapse
@@ -77,13 +82,14 @@ class GoRWeightHook(Hook):
                 does not hold its parameters as it should.
             ValueError: If a teacher has other classes than the student.
         """
-        model = _unwrap(runner.model)
+        model = unwrapped_model(runner)
         if not hasattr(model, 'gor_weighting'):
             raise RuntimeError(
                 "GoRWeightHook expected a model of type 'GoRDetector' with a "
                 f'gor_weighting, got {type(model).__name__}. Set model=dict('
                 "type='GoRDetector', detector=<stock type>, ...) or remove "
-                'the hook.')
+                'the hook.'
+            )
         check_classes(runner, model)
         thetas = dict(model.gor_weighting.named_parameters())
         if thetas:
@@ -93,21 +99,22 @@ class GoRWeightHook(Hook):
                 self.theta_lr = min(0.2, max(0.01, 30 / runner.max_iters))
             optimizer.register_step_pre_hook(_unclipped(model))
 
-    def before_train_iter(self,
-                          runner: Runner,
-                          batch_idx: int,
-                          data_batch: Any = None) -> None:
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
         for group in self._groups:
             group['lr'] = self.theta_lr
         interval = self.gradient_interval
         if interval and runner.iter % interval == 0:
-            _unwrap(runner.model).gor_weighting.measure_gradients = True
+            unwrapped_model(runner).gor_weighting.measure_gradients = True
 
-    def after_train_iter(self,
-                         runner: Runner,
-                         batch_idx: int,
-                         data_batch: Any = None,
-                         outputs: dict | None = None) -> None:
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict | None = None,
+    ) -> None:
         outputs = outputs or {}
         if 'gor_w_task' not in outputs or self._warned:
             return
@@ -120,7 +127,8 @@ class GoRWeightHook(Hook):
                 f'{float(weights[0]):.3g}, distillation '
                 f'{float(weights[1]):.3g}. The smaller has less than '
                 f'{self.collapse:g} of the sum: the losses differ by orders '
-                'of magnitude or one is not finite (said once).')
+                'of magnitude or one is not finite (said once).'
+            )
 
     def after_train(self, runner: Runner) -> None:
         if not is_main_process():
@@ -128,18 +136,21 @@ class GoRWeightHook(Hook):
         scalars = Path(runner.log_dir) / 'vis_data' / 'scalars.json'
         if not scalars.is_file():
             runner.logger.log(
-                logging.WARNING, f'no {scalars}: weight curves not drawn; '
-                "expected visualizer.vis_backends=[dict(type="
-                "'LocalVisBackend')].")
+                logging.WARNING,
+                f'no {scalars}: weight curves not drawn; '
+                'expected visualizer.vis_backends=[dict(type='
+                "'LocalVisBackend')].",
+            )
             return
         path = plot_weight_curves(
-            read_scalars(scalars),
-            Path(runner.work_dir) / 'gor_weights.png')
+            read_scalars(scalars), Path(runner.work_dir) / 'gor_weights.png'
+        )
         runner.logger.info(f'Weight curves: {path}')
 
 
-def theta_groups(optimizer: torch.optim.Optimizer,
-                 thetas: dict[str, nn.Parameter]) -> Iterator[dict]:
+def theta_groups(
+    optimizer: torch.optim.Optimizer, thetas: dict[str, nn.Parameter]
+) -> Iterator[dict]:
     """The optimizer's groups that hold the thetas and nothing else.
 
     Raises:
@@ -155,18 +166,20 @@ def theta_groups(optimizer: torch.optim.Optimizer,
         found |= inside & ids
         if inside - ids or group.get('weight_decay', 0):
             raise RuntimeError(
-                'expected GoR\'s thetas in a parameter group of their own '
+                "expected GoR's thetas in a parameter group of their own "
                 'without weight decay, got a group of '
                 f'{len(group["params"])} parameter(s) with weight_decay='
                 f'{group.get("weight_decay", 0)}. Add to the config:\n'
-                f'{OPTIM_LINE}')
+                f'{OPTIM_LINE}'
+            )
         yield group
     if found != ids:
         raise RuntimeError(
             f'expected {sorted(thetas)} of gor_weighting in the optimizer, '
             f'but {len(ids - found)} of them are missing. Remove them from '
-            'any custom optimizer constructor\'s exclusions, or add to the '
-            f'config:\n{OPTIM_LINE}')
+            "any custom optimizer constructor's exclusions, or add to the "
+            f'config:\n{OPTIM_LINE}'
+        )
 
 
 def check_classes(runner: Runner, model: nn.Module) -> None:
@@ -181,13 +194,15 @@ def check_classes(runner: Runner, model: nn.Module) -> None:
         if student is None or teacher.classes is None:
             runner.logger.warning(
                 f'class names of teacher {name!r} or of the training data '
-                'are unknown; only their number was compared.')
+                'are unknown; only their number was compared.'
+            )
         elif tuple(student) != tuple(teacher.classes):
             raise ValueError(
                 f'teacher {name!r} has classes {tuple(teacher.classes)}, the '
-                f'student\'s data {tuple(student)}; expected the same list '
+                f"student's data {tuple(student)}; expected the same list "
                 'in the same order. Train the teacher on these classes or '
-                'set train_dataloader.dataset.metainfo=dict(classes=...).')
+                'set train_dataloader.dataset.metainfo=dict(classes=...).'
+            )
 
 
 def _unclipped(model: nn.Module) -> Any:
@@ -207,7 +222,3 @@ def _unclipped(model: nn.Module) -> Any:
                 theta.grad.copy_(value)
 
     return restore
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model

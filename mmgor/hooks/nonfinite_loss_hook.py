@@ -3,10 +3,11 @@
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmgor.registry import HOOKS
+
+from .utils import unwrapped_model
 
 
 @HOOKS.register_module()
@@ -26,14 +27,14 @@ class NonFiniteLossHook(Hook):
 
     def __init__(self, max_consecutive: int = 10) -> None:
         if max_consecutive < 1:
-            raise ValueError('max_consecutive must be at least 1, got '
-                             f'{max_consecutive}.')
+            raise ValueError(
+                f'max_consecutive must be at least 1, got {max_consecutive}.'
+            )
         self.max_consecutive = max_consecutive
         self.consecutive = 0
 
     def before_train(self, runner: Runner) -> None:
-        model = runner.model
-        model = model.module if is_model_wrapper(model) else model
+        model = unwrapped_model(runner)
 
         def drop_gradients(optimizer: Any, *_: Any) -> None:
             if getattr(model, 'nonfinite', False):
@@ -41,15 +42,15 @@ class NonFiniteLossHook(Hook):
 
         runner.optim_wrapper.optimizer.register_step_pre_hook(drop_gradients)
 
-    def after_train_iter(self, runner: Runner, *args: Any,
-                         **kwargs: Any) -> None:
+    def after_train_iter(
+        self, runner: Runner, *args: Any, **kwargs: Any
+    ) -> None:
         """Count.
 
         Raises:
             RuntimeError: After ``max_consecutive`` skipped updates in a row.
         """
-        model = runner.model
-        model = model.module if is_model_wrapper(model) else model
+        model = unwrapped_model(runner)
         skipped = getattr(model, 'nonfinite', False)
         self.consecutive = self.consecutive + 1 if skipped else 0
         if self.consecutive >= self.max_consecutive:
@@ -57,4 +58,5 @@ class NonFiniteLossHook(Hook):
                 f'the loss was not finite in {self.consecutive} updates in a '
                 f'row (last at iteration {runner.iter + 1}); training stops. '
                 'Expected finite losses: lower optim_wrapper.optimizer.lr, '
-                'add clip_grad=dict(max_norm=10), or use more bits.')
+                'add clip_grad=dict(max_norm=10), or use more bits.'
+            )

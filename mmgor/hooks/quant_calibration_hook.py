@@ -6,15 +6,21 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from mmgor.checkpoint import check_any_match, check_resume
-from mmgor.quantization import (calibrate, format_table, layer_table,
-                                quantized_layers, save_table,
-                                uncalibrated_layers)
+from mmgor.quantization import (
+    calibrate,
+    format_table,
+    layer_table,
+    quantized_layers,
+    save_table,
+    uncalibrated_layers,
+)
 from mmgor.registry import HOOKS
+
+from .utils import unwrapped_model
 
 
 @HOOKS.register_module()
@@ -39,7 +45,8 @@ class QuantCalibrationHook(Hook):
     def __init__(self, num_batches: int = 8) -> None:
         if num_batches < 1:
             raise ValueError(
-                f'num_batches must be at least 1, got {num_batches}.')
+                f'num_batches must be at least 1, got {num_batches}.'
+            )
         self.num_batches = num_batches
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -48,7 +55,7 @@ class QuantCalibrationHook(Hook):
         Raises:
             RuntimeError: If it matches nothing, or, in a resume, not all.
         """
-        model = _unwrap(runner.model)
+        model = unwrapped_model(runner)
         state_dict = checkpoint.get('state_dict', checkpoint)
         if runner._resume:
             check_resume(model, state_dict)
@@ -62,12 +69,13 @@ class QuantCalibrationHook(Hook):
             RuntimeError: If the model has no quantized layer, or one that
                 calibration did not reach.
         """
-        model = _unwrap(runner.model)
+        model = unwrapped_model(runner)
         if not quantized_layers(model):
             raise RuntimeError(
                 'QuantCalibrationHook found no quantized layer: expected '
                 "backbone=dict(type='QuantBackbone', backbone=<stock type>, "
-                '...) and the same for neck and head, or remove the hook.')
+                '...) and the same for neck and head, or remove the hook.'
+            )
         if uncalibrated_layers(model):
             self._calibrate(runner, model)
         if is_main_process():
@@ -76,22 +84,19 @@ class QuantCalibrationHook(Hook):
             save_table(table, Path(runner.work_dir) / 'quant_table.json')
 
     def _calibrate(self, runner: Runner, model: nn.Module) -> None:
-        batches = list(
-            islice(iter(runner.train_dataloader), self.num_batches))
+        batches = list(islice(iter(runner.train_dataloader), self.num_batches))
         if not batches:
             raise RuntimeError(
                 'calibration got no batch: expected a train_dataloader with '
-                'at least one. Check its ann_file and filter_cfg.')
+                'at least one. Check its ann_file and filter_cfg.'
+            )
         runner.logger.info(
             f'Calibrating {len(quantized_layers(model))} quantized layers on '
-            f'{len(batches)} batches.')
+            f'{len(batches)} batches.'
+        )
 
         def run(batch: Any) -> None:
             data = model.data_preprocessor(batch, False)
             model(**data, mode='tensor')
 
         calibrate(model, batches, run)
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model

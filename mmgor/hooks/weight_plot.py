@@ -9,23 +9,37 @@ from matplotlib.figure import Figure
 
 # Title, y label, log scale, {key: label}.
 PANELS = [
-    ('Effective weights', 'weight', False, {
-        'gor_w_task': 'task',
-        'gor_w_kd': 'distillation'
-    }),
-    ('Raw losses', 'loss', True, {
-        'gor_raw_task': 'task',
-        'gor_raw_kd': 'distillation'
-    }),
-    ('Trainable scalars', 'theta', False, {
-        'gor_theta_task': 'theta task',
-        'gor_theta_kd': 'theta distillation',
-        'gor_distance': 'distance to equilibrium'
-    }),
-    ('Gradients at the shared features', 'value', False, {
-        'gor_grad_ratio': 'norm ratio KD / task',
-        'gor_grad_cosine': 'cosine'
-    }),
+    (
+        'Effective weights',
+        'weight',
+        False,
+        {'gor_w_task': 'task', 'gor_w_kd': 'distillation'},
+    ),
+    (
+        'Raw losses',
+        'loss',
+        True,
+        {'gor_raw_task': 'task', 'gor_raw_kd': 'distillation'},
+    ),
+    (
+        'Trainable scalars',
+        'theta',
+        False,
+        {
+            'gor_theta_task': 'theta task',
+            'gor_theta_kd': 'theta distillation',
+            'gor_distance': 'distance to equilibrium',
+        },
+    ),
+    (
+        'Gradients at the shared features',
+        'value',
+        False,
+        {
+            'gor_grad_ratio': 'norm ratio KD / task',
+            'gor_grad_cosine': 'cosine',
+        },
+    ),
 ]
 
 
@@ -48,7 +62,8 @@ def read_scalars(path: Path) -> list[dict]:
         except json.JSONDecodeError as error:
             raise ValueError(
                 f'{path}, line {number}: expected a JSON object a line, as '
-                f'in vis_data/scalars.json ({error}).') from error
+                f'in vis_data/scalars.json ({error}).'
+            ) from error
         if any(key.startswith('gor_') for key in record):
             records.append(record)
     return records
@@ -68,13 +83,15 @@ def plot_weight_curves(records: list[dict], out: Path) -> Path:
         ValueError: If no record has a ``gor_*`` key.
     """
     panels = [
-        panel for panel in PANELS if any(key in record for record in records
-                                         for key in panel[3])
+        panel
+        for panel in PANELS
+        if any(key in record for record in records for key in panel[3])
     ]
     if not panels:
         raise ValueError(
             'no gor_* value to plot; expected keys such as gor_w_task and '
-            'gor_w_kd, which a GoRDetector logs in training.')
+            'gor_w_kd, which a GoRDetector logs in training.'
+        )
     figure = Figure(figsize=(4.6 * len(panels), 3.6), layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -92,7 +109,10 @@ def plot_weight_curves(records: list[dict], out: Path) -> Path:
 
 def _draw(axis: Axes, records: list[dict], keys: dict[str, str]) -> None:
     for key, label in keys.items():
-        points = [(record.get('step', i), record[key])
-                  for i, record in enumerate(records) if key in record]
+        points = [
+            (record.get('step', i), record[key])
+            for i, record in enumerate(records)
+            if key in record
+        ]
         if points:
             axis.plot(*zip(*points), label=label)

@@ -3,15 +3,36 @@
 from .calibration import calibrate, quantized_layers, uncalibrated_layers
 from .layers import QuantConv2d, QuantConvTranspose2d, QuantLinear
 from .policy import LayerBits, QuantPolicy
-from .quantizers import (BaseQuantizer, DoReFaQuantizer, LSQPlusQuantizer,
-                         LSQQuantizer, MinMaxQuantizer, PACTQuantizer)
+from .quantizers import (
+    BaseQuantizer,
+    DoReFaQuantizer,
+    LSQPlusQuantizer,
+    LSQQuantizer,
+    MinMaxQuantizer,
+    PACTQuantizer,
+)
 from .report import format_table, layer_table, save_table
 from .wrappers import QuantBackbone, QuantHead, QuantNeck
 
 __all__ = [
-    'BaseQuantizer', 'DoReFaQuantizer', 'LSQPlusQuantizer', 'LSQQuantizer',
-    'LayerBits', 'MinMaxQuantizer', 'PACTQuantizer', 'QuantBackbone',
-    'QuantConv2d', 'QuantConvTranspose2d', 'QuantHead', 'QuantLinear',
-    'QuantNeck', 'QuantPolicy', 'calibrate', 'format_table', 'layer_table',
-    'quantized_layers', 'save_table', 'uncalibrated_layers'
+    'BaseQuantizer',
+    'DoReFaQuantizer',
+    'LSQPlusQuantizer',
+    'LSQQuantizer',
+    'LayerBits',
+    'MinMaxQuantizer',
+    'PACTQuantizer',
+    'QuantBackbone',
+    'QuantConv2d',
+    'QuantConvTranspose2d',
+    'QuantHead',
+    'QuantLinear',
+    'QuantNeck',
+    'QuantPolicy',
+    'calibrate',
+    'format_table',
+    'layer_table',
+    'quantized_layers',
+    'save_table',
+    'uncalibrated_layers',
 ]

@@ -25,15 +25,19 @@ def quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
 def uncalibrated_layers(model: nn.Module) -> list[str]:
     """Paths of quantized layers that have no ranges yet."""
     return [
-        name for name, layer in quantized_layers(model).items()
-        if not (layer.weight_quantizer.calibrated
-                and layer.input_quantizer.calibrated)
+        name
+        for name, layer in quantized_layers(model).items()
+        if not (
+            layer.weight_quantizer.calibrated
+            and layer.input_quantizer.calibrated
+        )
     ]
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, batches: Iterable[Any],
-              run: Callable[[Any], Any]) -> None:
+def calibrate(
+    model: nn.Module, batches: Iterable[Any], run: Callable[[Any], Any]
+) -> None:
     """Give every quantizer the range of least squared error.
 
     The model runs in float and in training mode, so that inputs have the
@@ -59,13 +63,15 @@ def calibrate(model: nn.Module, batches: Iterable[Any],
             for name, layer in layers.items()
         }
     model.train(was_training)
-    silent = [name for name, observer in observers.items()
-              if not observer.seen]
+    silent = [
+        name for name, observer in observers.items() if not observer.seen
+    ]
     if silent:
         raise RuntimeError(
             'expected every quantized layer to run during calibration, but '
             f'these did not: {silent[:5]} ({len(silent)} in all). Keep them '
-            'in float with quant=dict(overrides={"<layer>": None}).')
+            'in float with quant=dict(overrides={"<layer>": None}).'
+        )
     for name, layer in layers.items():
         _fit_weight(layer.weight_quantizer, layer.weight)
         _fit_input(layer.input_quantizer, observers[name])
@@ -78,17 +84,23 @@ def _fit_weight(quantizer: BaseQuantizer, weight: Tensor) -> None:
         rows = weight.reshape(1, -1)
     else:
         rows = weight.transpose(0, quantizer.channel_axis).flatten(1)
-    scale = best_row_scales(rows.float(), int(quantizer.qmin),
-                            int(quantizer.qmax))
+    scale = best_row_scales(
+        rows.float(), int(quantizer.qmin), int(quantizer.qmax)
+    )
     quantizer.set_ranges(scale, torch.zeros_like(scale), low, high)
 
 
 def _fit_input(quantizer: BaseQuantizer, observer: RangeObserver) -> None:
     observer.reduce()
     quantizer.choose_range(signed=bool((observer.low < 0).any()))
-    scale, offset = best_scales(observer.rows(), observer.low, observer.high,
-                                int(quantizer.qmin), int(quantizer.qmax),
-                                quantizer.asymmetric)
+    scale, offset = best_scales(
+        observer.rows(),
+        observer.low,
+        observer.high,
+        int(quantizer.qmin),
+        int(quantizer.qmax),
+        quantizer.asymmetric,
+    )
     quantizer.set_ranges(scale, offset, observer.low, observer.high)
 
 
@@ -119,8 +131,10 @@ class _PassThrough:
 @contextmanager
 def _batch_norm_untouched(model: nn.Module) -> Iterator[None]:
     buffers = [
-        buffer for module in model.modules()
-        if isinstance(module, _BatchNorm) for buffer in module.buffers()
+        buffer
+        for module in model.modules()
+        if isinstance(module, _BatchNorm)
+        for buffer in module.buffers()
     ]
     saved = [buffer.clone() for buffer in buffers]
     try:

@@ -41,7 +41,8 @@ class _Fused:
                     'several times slower. Install a C++ compiler (CPU) or '
                     'triton (GPU) to mend it.',
                     logger='current',
-                    level=logging.WARNING)
+                    level=logging.WARNING,
+                )
                 self._compiled = self.function
         return self._run(*args)
 
@@ -59,36 +60,52 @@ class _FakeQuantize(torch.autograd.Function):
     """Joins the two kernels; keeps ``x`` and nothing else of its size."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor,
-                qmin: Tensor, qmax: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        offset: Tensor,
+        qmin: Tensor,
+        qmax: Tensor,
+    ) -> Tensor:
         ctx.save_for_backward(x, scale, offset, qmin, qmax)
         return _forward(x, scale, offset, qmin, qmax)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         scale, offset = ctx.saved_tensors[1:3]
-        grad_x, grad_scale, grad_offset = _backward(grad.contiguous(),
-                                                    *ctx.saved_tensors)
-        return (grad_x, grad_scale.view_as(scale), grad_offset.view_as(offset),
-                None, None)
+        grad_x, grad_scale, grad_offset = _backward(
+            grad.contiguous(), *ctx.saved_tensors
+        )
+        return (
+            grad_x,
+            grad_scale.view_as(scale),
+            grad_offset.view_as(offset),
+            None,
+            None,
+        )
 
 
 def _flat(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """One-dimensional view in memory order, and the way back."""
-    if x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(
-            memory_format=torch.channels_last):
+    if (
+        x.dim() == 4
+        and not x.is_contiguous()
+        and x.is_contiguous(memory_format=torch.channels_last)
+    ):
         last = x.permute(0, 2, 3, 1)
-        return last.flatten(), lambda y: y.view(last.shape).permute(
-            0, 3, 1, 2)
+        return last.flatten(), lambda y: y.view(last.shape).permute(0, 3, 1, 2)
     return x.flatten(), lambda y: y.view(x.shape)
 
 
-def fake_quantize(x: Tensor,
-                  scale: Tensor,
-                  offset: Tensor,
-                  qmin: Tensor,
-                  qmax: Tensor,
-                  channel_axis: int | None = None) -> Tensor:
+def fake_quantize(
+    x: Tensor,
+    scale: Tensor,
+    offset: Tensor,
+    qmin: Tensor,
+    qmax: Tensor,
+    channel_axis: int | None = None,
+) -> Tensor:
     """:func:`functional.fake_quantize` for a whole tensor or per channel.
 
     Args:
@@ -104,12 +121,14 @@ def fake_quantize(x: Tensor,
     scale = scale.float().clamp(min=functional.MIN_SCALE)
     tensors = (x, scale, offset)
     with_grad = torch.is_grad_enabled() and any(
-        t.requires_grad for t in tensors)
+        t.requires_grad for t in tensors
+    )
     kernel = _FakeQuantize.apply if with_grad else functional.fake_quantize
     if channel_axis is None:
         flat, back = _flat(x)
         return back(kernel(flat, scale, offset, qmin, qmax))
     rows = x.transpose(0, channel_axis)
     out = kernel(
-        rows.flatten(1), scale.unsqueeze(1), offset.unsqueeze(1), qmin, qmax)
+        rows.flatten(1), scale.unsqueeze(1), offset.unsqueeze(1), qmin, qmax
+    )
     return out.view(rows.shape).transpose(0, channel_axis)

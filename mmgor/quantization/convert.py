@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Callable
 
 import torch
 from mmengine.logging import print_log
@@ -30,10 +31,12 @@ def find_layers(module: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def quantize_layers(module: nn.Module,
-                    policy: QuantPolicy,
-                    edge_names: set[str],
-                    calls: dict[str, int] | None = None) -> None:
+def quantize_layers(
+    module: nn.Module,
+    policy: QuantPolicy,
+    edge_names: set[str],
+    calls: dict[str, int] | None = None,
+) -> None:
     """Quantize every convolution and linear of ``module`` in place.
 
     Args:
@@ -51,7 +54,8 @@ def quantize_layers(module: nn.Module,
         raise ValueError(
             f'{type(module).__name__} has no layer to quantize; expected at '
             f'least one of {sorted(QUANTIZED_CLASSES)}. Use it without the '
-            'Quant wrapper.')
+            'Quant wrapper.'
+        )
     assigned = policy.assign(list(layers), edge_names)
     for name, bits in assigned.items():
         if bits is not None:
@@ -59,17 +63,24 @@ def quantize_layers(module: nn.Module,
             _quantize_layer(layers[name], name, policy, bits, slots)
 
 
-def _quantize_layer(layer: nn.Module, name: str, policy: QuantPolicy,
-                    bits: LayerBits, slots: int) -> None:
+def _quantize_layer(
+    layer: nn.Module,
+    name: str,
+    policy: QuantPolicy,
+    bits: LayerBits,
+    slots: int,
+) -> None:
     axis = QUANTIZED_CLASSES[type(layer).__name__].channel_axis
     weight_cfg = dict(
         policy.weight_quantizer,
         bits=bits.w_bits,
         num_scales=layer.weight.shape[axis] if policy.per_channel else 1,
         channel_axis=axis if policy.per_channel else None,
-        for_weight=True)
+        for_weight=True,
+    )
     input_cfg = dict(
-        policy.input_quantizer, bits=bits.a_bits, num_scales=slots)
+        policy.input_quantizer, bits=bits.a_bits, num_scales=slots
+    )
     weight_quantizer = MODELS.build(weight_cfg)
     input_quantizer = MODELS.build(input_cfg)
     weight_quantizer.layer_name = f'{name}.weight'
@@ -98,17 +109,18 @@ def count_calls(head: nn.Module) -> dict[str, int]:
     if isinstance(channels, int):
         channels = [channels] * levels
     feats = tuple(
-        torch.zeros(1, c, *[_PROBE_SIDE * 2**(levels - 1 - i)] * 2)
-        for i, c in enumerate(channels))
+        torch.zeros(1, c, *[_PROBE_SIDE * 2 ** (levels - 1 - i)] * 2)
+        for i, c in enumerate(channels)
+    )
     return _count(head, feats)
 
 
 def _count(head: nn.Module, feats: tuple[Tensor, ...]) -> dict[str, int]:
     # A copy: the probe must not touch batch-norm statistics or counters.
     probe = copy.deepcopy(head).eval()
-    counts = {name: 0 for name in find_layers(probe)}
+    counts = dict.fromkeys(find_layers(probe), 0)
 
-    def counter(name: str):  # noqa: ANN202
+    def counter(name: str) -> Callable[..., None]:
 
         def hook(*_: object) -> None:
             counts[name] += 1
@@ -126,6 +138,7 @@ def _count(head: nn.Module, feats: tuple[Tensor, ...]) -> dict[str, int]:
             f'layers its levels share ({type(error).__name__}: {error}); '
             'its layers get one input scale each.',
             logger='current',
-            level=logging.WARNING)
+            level=logging.WARNING,
+        )
         return {}
     return {name: max(1, n) for name, n in counts.items()}

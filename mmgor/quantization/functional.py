@@ -5,6 +5,8 @@ it can be compiled, exported and read. ``quantization.compiled`` holds the
 fused versions that training uses.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -27,7 +29,7 @@ def integer_range(bits: int, signed: bool, narrow: bool) -> tuple[int, int]:
     """
     if not signed:
         return 0, 2**bits - 1
-    highest = 2**(bits - 1) - 1
+    highest = 2 ** (bits - 1) - 1
     return (-highest if narrow else -highest - 1), highest
 
 
@@ -39,8 +41,9 @@ def round_ste(x: Tensor) -> Tensor:
     return x.round() + (x - x.detach())
 
 
-def fake_quantize(x: Tensor, scale: Tensor, offset: Tensor, qmin: Tensor,
-                  qmax: Tensor) -> Tensor:
+def fake_quantize(
+    x: Tensor, scale: Tensor, offset: Tensor, qmin: Tensor, qmax: Tensor
+) -> Tensor:
     """Quantize to integers in [qmin, qmax] and back, differentiably.
 
     With ``offset`` 0 this is LSQ (Esser et al., ICLR 2020, eq. 1-3), else
@@ -66,9 +69,14 @@ def fake_quantize(x: Tensor, scale: Tensor, offset: Tensor, qmin: Tensor,
     return ((round_ste(levels) + shift) * scale).to(x.dtype)
 
 
-def fake_quantize_backward(grad: Tensor, x: Tensor, scale: Tensor,
-                           offset: Tensor, qmin: Tensor,
-                           qmax: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def fake_quantize_backward(
+    grad: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    offset: Tensor,
+    qmin: Tensor,
+    qmax: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of :func:`fake_quantize`, from ``x`` alone.
 
     Autograd would keep four intermediate tensors the size of ``x``; these
@@ -100,13 +108,13 @@ class _ScaleGradient(torch.autograd.Function):
     """Identity whose gradient is multiplied by ``factor``."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, factor: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, factor: Tensor) -> Tensor:
         ctx.save_for_backward(factor)
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        factor, = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (factor,) = ctx.saved_tensors
         return grad * factor, None
 
 
@@ -116,13 +124,33 @@ def scale_gradient(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def lsq_gradient_factor(num_elements: int, qmax: Tensor) -> Tensor:
-    """LSQ's step-size gradient scale, 1 / sqrt(N * Q_p) (eq. in section 2.2).
+    """LSQ's step-size gradient scale, 1 / sqrt(N * Q_p) (section 2.2).
 
     Args:
         num_elements (int): Elements that share one scale.
         qmax (Tensor): Largest integer, shape ().
     """
     return (qmax.float() * num_elements).rsqrt()
+
+
+def exp_scale(log_scale: Tensor, factor: Tensor) -> Tensor:
+    """The step size ``s = exp(log_scale)`` with LSQ's gradient scale.
+
+    Step sizes differ by orders of magnitude between layers, and an Adam step
+    has the size of the learning rate: on ``s`` itself it would change a small
+    one by a large part. In the log domain (as in TQT, Jain et al., MLSys
+    2020) it is a relative change. The gradient is divided by ``s**2``, so
+    that a plain SGD step still moves ``s`` by LSQ's ``-lr * factor * dL/ds``.
+
+    Args:
+        log_scale (Tensor): Any shape.
+        factor (Tensor): From :func:`lsq_gradient_factor`.
+
+    Returns:
+        Tensor: Shape of ``log_scale``, positive.
+    """
+    precondition = factor * torch.exp(-2 * log_scale.detach())
+    return torch.exp(scale_gradient(log_scale, precondition))
 
 
 def pact(x: Tensor, alpha: Tensor, qmin: Tensor, qmax: Tensor) -> Tensor:
@@ -143,8 +171,9 @@ def pact(x: Tensor, alpha: Tensor, qmin: Tensor, qmax: Tensor) -> Tensor:
     scale = alpha.detach() / qmax.float()
     lower = torch.where(qmin < 0, -alpha, torch.zeros_like(alpha))
     clipped = torch.minimum(torch.maximum(x.float(), lower), alpha)
-    levels = torch.clamp((clipped / scale).detach().round(), qmin.float(),
-                         qmax.float())
+    levels = torch.clamp(
+        (clipped / scale).detach().round(), qmin.float(), qmax.float()
+    )
     return (levels * scale + (clipped - clipped.detach())).to(x.dtype)
 
 
@@ -167,11 +196,13 @@ def dorefa_weight(weight: Tensor, qmax: Tensor) -> Tensor:
     unit = squashed / squashed.detach().abs().max().clamp(min=MIN_SCALE)
     peak = weight.detach().float().abs().max()
     return (round_ste(unit * qmax.float()) / qmax.float() * peak).to(
-        weight.dtype)
+        weight.dtype
+    )
 
 
-def minmax_scale(low: Tensor, high: Tensor, qmin: Tensor,
-                 qmax: Tensor) -> Tensor:
+def minmax_scale(
+    low: Tensor, high: Tensor, qmin: Tensor, qmax: Tensor
+) -> Tensor:
     """The step that puts ``max(|low|, |high|)`` on the largest integer.
 
     Args:

@@ -36,7 +36,8 @@ class QuantConv2d(QuantLayerMixin, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         return self._conv_forward(
-            self.input_quantizer(input), self.quantized_weight(), self.bias)
+            self.input_quantizer(input), self.quantized_weight(), self.bias
+        )
 
 
 class QuantConvTranspose2d(QuantLayerMixin, nn.ConvTranspose2d):
@@ -44,9 +45,9 @@ class QuantConvTranspose2d(QuantLayerMixin, nn.ConvTranspose2d):
 
     channel_axis = 1
 
-    def forward(self,
-                input: Tensor,
-                output_size: list[int] | None = None) -> Tensor:
+    def forward(
+        self, input: Tensor, output_size: list[int] | None = None
+    ) -> Tensor:
         output_padding = self._output_padding(
             input,
             output_size,
@@ -54,11 +55,18 @@ class QuantConvTranspose2d(QuantLayerMixin, nn.ConvTranspose2d):
             self.padding,  # type: ignore[arg-type]
             self.kernel_size,  # type: ignore[arg-type]
             2,
-            self.dilation)  # type: ignore[arg-type]
+            self.dilation,
+        )  # type: ignore[arg-type]
         return F.conv_transpose2d(
-            self.input_quantizer(input), self.quantized_weight(), self.bias,
-            self.stride, self.padding, output_padding, self.groups,
-            self.dilation)
+            self.input_quantizer(input),
+            self.quantized_weight(),
+            self.bias,
+            self.stride,
+            self.padding,
+            output_padding,
+            self.groups,
+            self.dilation,
+        )
 
 
 class QuantLinear(QuantLayerMixin, nn.Linear):
@@ -66,7 +74,8 @@ class QuantLinear(QuantLayerMixin, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(
-            self.input_quantizer(input), self.quantized_weight(), self.bias)
+            self.input_quantizer(input), self.quantized_weight(), self.bias
+        )
 
 
 #: Stock class name -> quantized class. By name, because mmcv wraps torch's
@@ -88,8 +97,11 @@ def is_quantizable(layer: nn.Module) -> bool:
     return quantized is not None and isinstance(layer, quantized.__bases__[1])
 
 
-def to_quantized(layer: nn.Module, weight_quantizer: BaseQuantizer,
-                 input_quantizer: BaseQuantizer) -> None:
+def to_quantized(
+    layer: nn.Module,
+    weight_quantizer: BaseQuantizer,
+    input_quantizer: BaseQuantizer,
+) -> None:
     """Turn a stock layer into its quantized class, in place.
 
     The quantizers' parameters follow ``weight.requires_grad``: a frozen

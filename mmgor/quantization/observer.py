@@ -19,8 +19,8 @@ class RangeObserver:
 
     def __init__(self, num_slots: int) -> None:
         self.samples: list[list[Tensor]] = [[] for _ in range(num_slots)]
-        self.low = torch.full((num_slots, ), float('inf'))
-        self.high = torch.full((num_slots, ), -float('inf'))
+        self.low = torch.full((num_slots,), float('inf'))
+        self.high = torch.full((num_slots,), -float('inf'))
         self._generator = torch.Generator().manual_seed(0)
 
     def update(self, x: Tensor, slot: int) -> None:
@@ -33,7 +33,8 @@ class RangeObserver:
         if flat.numel() > SAMPLES_A_CALL:
             # A generator of its own: calibration leaves the global one alone.
             index = torch.randint(
-                flat.numel(), (SAMPLES_A_CALL, ), generator=self._generator)
+                flat.numel(), (SAMPLES_A_CALL,), generator=self._generator
+            )
             flat = flat[index.to(flat.device)]
         self.samples[slot].append(flat.cpu())
 
@@ -52,12 +53,14 @@ class RangeObserver:
         return [torch.cat(calls) for calls in self.samples]
 
 
-def best_scales(rows: list[Tensor],
-                low: Tensor,
-                high: Tensor,
-                qmin: int,
-                qmax: int,
-                asymmetric: bool = False) -> tuple[Tensor, Tensor]:
+def best_scales(
+    rows: list[Tensor],
+    low: Tensor,
+    high: Tensor,
+    qmin: int,
+    qmax: int,
+    asymmetric: bool = False,
+) -> tuple[Tensor, Tensor]:
     """Scales (and offsets) of least squared quantization error.
 
     Candidates clip the range at ``k / NUM_CANDIDATES`` of its extremes. The
@@ -81,14 +84,16 @@ def best_scales(rows: list[Tensor],
         scales = shares[:, None] * (high - low) / (qmax - qmin)
         offsets = shares[:, None] * low - qmin * scales
     else:
-        scales = shares[:, None] * functional.minmax_scale(
-            low, high, *bounds)
+        scales = shares[:, None] * functional.minmax_scale(low, high, *bounds)
         offsets = torch.zeros_like(scales)
     scales = scales.clamp(min=functional.MIN_SCALE)
-    errors = torch.stack([
-        _errors(row, scales[:, i], offsets[:, i], *bounds)
-        for i, row in enumerate(rows)
-    ], 1)
+    errors = torch.stack(
+        [
+            _errors(row, scales[:, i], offsets[:, i], *bounds)
+            for i, row in enumerate(rows)
+        ],
+        1,
+    )
     dist.all_reduce(errors, 'sum')
     best = errors.argmin(0, keepdim=True)
     return scales.gather(0, best)[0], offsets.gather(0, best)[0]
@@ -113,8 +118,9 @@ def best_row_scales(rows: Tensor, qmin: int, qmax: int) -> Tensor:
     for k in range(1, NUM_CANDIDATES + 1):
         scale = (full * k / NUM_CANDIDATES).clamp(min=functional.MIN_SCALE)
         column = scale[:, None]
-        quantized = functional.fake_quantize(rows, column,
-                                             torch.zeros_like(column), *bounds)
+        quantized = functional.fake_quantize(
+            rows, column, torch.zeros_like(column), *bounds
+        )
         error = (quantized - rows).square().sum(1)
         better = error < best_error
         best = torch.where(better, scale, best)
@@ -122,10 +128,15 @@ def best_row_scales(rows: Tensor, qmin: int, qmax: int) -> Tensor:
     return best
 
 
-def _errors(row: Tensor, scales: Tensor, offsets: Tensor, qmin: Tensor,
-            qmax: Tensor) -> Tensor:
+def _errors(
+    row: Tensor, scales: Tensor, offsets: Tensor, qmin: Tensor, qmax: Tensor
+) -> Tensor:
     """Summed squared error of each candidate, shape (NUM_CANDIDATES, )."""
-    return torch.stack([
-        (functional.fake_quantize(row, scale, offset, qmin, qmax) -
-         row).square().sum() for scale, offset in zip(scales, offsets)
-    ])
+    return torch.stack(
+        [
+            (functional.fake_quantize(row, scale, offset, qmin, qmax) - row)
+            .square()
+            .sum()
+            for scale, offset in zip(scales, offsets)
+        ]
+    )

@@ -8,8 +8,7 @@ from mmgor.registry import MODELS
 
 # The last part of a prediction layer's name in mmdet's heads (retina_cls,
 # gfl_reg, conv_centerness, multi_level_conv_obj.0, convs_pred.0, fc_cls ...).
-PREDICTION_ENDINGS = ('_cls', '_reg', '_obj', '_pred', '_score',
-                      '_centerness')
+PREDICTION_ENDINGS = ('_cls', '_reg', '_obj', '_pred', '_score', '_centerness')
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,11 @@ class QuantPolicy:
     a_bits: int = 4
     first_last_bits: int = 8
     weight_quantizer: dict = field(
-        default_factory=lambda: dict(type='LSQQuantizer'))
+        default_factory=lambda: dict(type='LSQQuantizer')
+    )
     input_quantizer: dict = field(
-        default_factory=lambda: dict(type='LSQQuantizer'))
+        default_factory=lambda: dict(type='LSQQuantizer')
+    )
     per_channel: bool = True
     overrides: dict = field(default_factory=dict)
 
@@ -63,7 +64,8 @@ class QuantPolicy:
             if unknown or not bits:
                 raise ValueError(
                     f'overrides[{pattern!r}] must be None or a dict with '
-                    f"'w_bits' and/or 'a_bits', got {dict(bits)}.")
+                    f"'w_bits' and/or 'a_bits', got {dict(bits)}."
+                )
             for name, value in bits.items():
                 _check_bits(f'overrides[{pattern!r}][{name!r}]', value)
 
@@ -75,11 +77,13 @@ class QuantPolicy:
         if unknown:
             raise ValueError(
                 f'unknown key(s) {unknown} in quant; expected some of '
-                f'{sorted(cls.__dataclass_fields__)}.')
+                f'{sorted(cls.__dataclass_fields__)}.'
+            )
         return cls(**quant)
 
-    def assign(self, names: list[str],
-               edge_names: set[str]) -> dict[str, LayerBits | None]:
+    def assign(
+        self, names: list[str], edge_names: set[str]
+    ) -> dict[str, LayerBits | None]:
         """Decide every layer's bits.
 
         Args:
@@ -95,20 +99,25 @@ class QuantPolicy:
         edge = LayerBits(self.first_last_bits, self.first_last_bits)
         inner = LayerBits(self.w_bits, self.a_bits)
         assigned: dict[str, LayerBits | None] = {
-            name: edge if name in edge_names else inner
-            for name in names
+            name: edge if name in edge_names else inner for name in names
         }
         for pattern, bits in self.overrides.items():
             matched = [n for n in names if fnmatchcase(n, pattern)]
             if not matched:
                 raise ValueError(
                     f'overrides pattern {pattern!r} matches no layer; the '
-                    f'layers are {names}.')
+                    f'layers are {names}.'
+                )
             for name in matched:
                 base = assigned[name] or inner
-                assigned[name] = bits if bits is None else LayerBits(
-                    bits.get('w_bits', base.w_bits),
-                    bits.get('a_bits', base.a_bits))
+                assigned[name] = (
+                    bits
+                    if bits is None
+                    else LayerBits(
+                        bits.get('w_bits', base.w_bits),
+                        bits.get('a_bits', base.a_bits),
+                    )
+                )
         return assigned
 
 
@@ -128,16 +137,22 @@ def is_prediction_layer(name: str) -> bool:
 
 
 def _check_bits(name: str, bits: Any) -> None:
-    if isinstance(bits, bool) or not isinstance(bits,
-                                                int) or not 2 <= bits <= 8:
+    if (
+        isinstance(bits, bool)
+        or not isinstance(bits, int)
+        or not 2 <= bits <= 8
+    ):
         raise ValueError(
             f'{name} must be an integer from 2 to 8, got {bits!r}. To keep '
-            'a layer in float, write overrides={"<layer>": None}.')
+            'a layer in float, write overrides={"<layer>": None}.'
+        )
 
 
 def _check_quantizer(name: str, cfg: Any) -> None:
     known = sorted(n for n in MODELS.module_dict if n.endswith('Quantizer'))
     kind = cfg.get('type') if isinstance(cfg, dict) else cfg
     if not isinstance(cfg, dict) or kind not in known:
-        raise ValueError(f'unknown {name} {kind!r}; expected dict(type=...) '
-                         f'with one of {known}.')
+        raise ValueError(
+            f'unknown {name} {kind!r}; expected dict(type=...) '
+            f'with one of {known}.'
+        )

@@ -42,17 +42,20 @@ class BaseQuantizer(nn.Module):
     qmin: Tensor
     qmax: Tensor
 
-    def __init__(self,
-                 bits: int,
-                 num_scales: int = 1,
-                 channel_axis: int | None = None,
-                 for_weight: bool = False) -> None:
+    def __init__(
+        self,
+        bits: int,
+        num_scales: int = 1,
+        channel_axis: int | None = None,
+        for_weight: bool = False,
+    ) -> None:
         super().__init__()
         if not isinstance(bits, int) or not MIN_BITS <= bits <= MAX_BITS:
             raise ValueError(
                 f'bits must be an integer from {MIN_BITS} to {MAX_BITS}, got '
                 f'{bits!r}. To keep a layer in float, write '
-                'overrides={"<layer>": None} in the quant config.')
+                'overrides={"<layer>": None} in the quant config.'
+            )
         self.bits = bits
         self.num_scales = num_scales
         self.channel_axis = channel_axis
@@ -90,15 +93,17 @@ class BaseQuantizer(nn.Module):
                 'calibrated: expected scales from a quantized checkpoint or '
                 'from calibration. To train, add custom_hooks=[dict('
                 "type='QuantCalibrationHook')] to the config; to test, load "
-                'a checkpoint of the quantized model.')
+                'a checkpoint of the quantized model.'
+            )
         return self.quantize(x, slot)
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:
         """Fake-quantize ``x`` with the scale of ``slot``."""
         raise NotImplementedError
 
-    def set_ranges(self, scale: Tensor, offset: Tensor, low: Tensor,
-                   high: Tensor) -> None:
+    def set_ranges(
+        self, scale: Tensor, offset: Tensor, low: Tensor, high: Tensor
+    ) -> None:
         """Take over what calibration found, each of shape (num_scales, )."""
         raise NotImplementedError
 
@@ -109,7 +114,8 @@ class BaseQuantizer(nn.Module):
     def choose_range(self, signed: bool) -> None:
         """Fix the integer range; from here on the quantizer is calibrated."""
         qmin, qmax = functional.integer_range(
-            self.bits, signed, narrow=self.for_weight)
+            self.bits, signed, narrow=self.for_weight
+        )
         self.qmin.fill_(qmin)
         self.qmax.fill_(qmax)
         self._calibrated = True
@@ -124,8 +130,9 @@ class BaseQuantizer(nn.Module):
             self._slot = (slot + 1) % self.num_scales
         return slot
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str,
-                              *args: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args: Any
+    ) -> None:
         """Refuse ranges of other bits: they count as not calibrated.
 
         A file without any quantizer keys (a float checkpoint) is not
@@ -142,7 +149,7 @@ class BaseQuantizer(nn.Module):
 
     def _valid_ranges(self) -> set[tuple[int, int]]:
         """What a checkpoint of the same bits can hold; (0, 0) is 'never'."""
-        choices = (True, ) if self.for_weight else (True, False)
+        choices = (True,) if self.for_weight else (True, False)
         return {(0, 0)} | {
             functional.integer_range(self.bits, signed, self.for_weight)
             for signed in choices
@@ -155,28 +162,39 @@ class BaseQuantizer(nn.Module):
 @MODELS.register_module()
 class LSQQuantizer(BaseQuantizer):
     """Learned step size (Esser et al., "Learned Step Size Quantization",
-    ICLR 2020): ``scale`` is a parameter of shape (num_scales, )."""
+    ICLR 2020), learned in the log domain (see :func:`functional.exp_scale`):
+    ``log_scale`` is a parameter of shape (num_scales, )."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.scale = nn.Parameter(torch.ones(self.num_scales))
+        self.log_scale = nn.Parameter(torch.zeros(self.num_scales))
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:
-        scale = self.scale
-        if self.channel_axis is None:
-            scale = scale[slot]
-        count = x.numel() // scale.numel()
-        factor = functional.lsq_gradient_factor(count, self.qmax)
-        scale = functional.scale_gradient(scale, factor)
-        return fake_quantize(x, scale, torch.zeros_like(scale), self.qmin,
-                             self.qmax, self.channel_axis)
+        scale = self._scale(x, slot)
+        return fake_quantize(
+            x,
+            scale,
+            torch.zeros_like(scale),
+            self.qmin,
+            self.qmax,
+            self.channel_axis,
+        )
 
-    def set_ranges(self, scale: Tensor, offset: Tensor, low: Tensor,
-                   high: Tensor) -> None:
-        self.scale.data.copy_(scale)
+    def _scale(self, x: Tensor, slot: int) -> Tensor:
+        log_scale = self.log_scale
+        if self.channel_axis is None:
+            log_scale = log_scale[slot]
+        count = x.numel() // log_scale.numel()
+        factor = functional.lsq_gradient_factor(count, self.qmax)
+        return functional.exp_scale(log_scale, factor)
+
+    def set_ranges(
+        self, scale: Tensor, offset: Tensor, low: Tensor, high: Tensor
+    ) -> None:
+        self.log_scale.data.copy_(scale.log())
 
     def current_scale(self) -> Tensor:
-        return self.scale.detach().clamp(min=functional.MIN_SCALE)
+        return self.log_scale.detach().exp()
 
 
 @MODELS.register_module()
@@ -195,20 +213,23 @@ class LSQPlusQuantizer(LSQQuantizer):
             raise ValueError(
                 'LSQPlusQuantizer is for inputs: weights stay symmetric, so '
                 'that batch norm folds exactly. Expected weight_quantizer='
-                "dict(type='LSQQuantizer').")
+                "dict(type='LSQQuantizer')."
+            )
         self.offset = nn.Parameter(torch.zeros(self.num_scales))
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:
         factor = functional.lsq_gradient_factor(x.numel(), self.qmax)
-        scale = functional.scale_gradient(self.scale[slot], factor)
         offset = functional.scale_gradient(self.offset[slot], factor)
-        return fake_quantize(x, scale, offset, self.qmin, self.qmax)
+        return fake_quantize(
+            x, self._scale(x, slot), offset, self.qmin, self.qmax
+        )
 
     def choose_range(self, signed: bool) -> None:
         super().choose_range(signed=False)
 
-    def set_ranges(self, scale: Tensor, offset: Tensor, low: Tensor,
-                   high: Tensor) -> None:
+    def set_ranges(
+        self, scale: Tensor, offset: Tensor, low: Tensor, high: Tensor
+    ) -> None:
         super().set_ranges(scale, offset, low, high)
         self.offset.data.copy_(offset)
 
@@ -224,19 +245,22 @@ class PACTQuantizer(BaseQuantizer):
             raise ValueError(
                 'PACTQuantizer is for inputs. Expected weight_quantizer='
                 "dict(type='DoReFaQuantizer') (as in the paper) or "
-                "dict(type='LSQQuantizer').")
+                "dict(type='LSQQuantizer')."
+            )
         self.alpha = nn.Parameter(torch.ones(self.num_scales))
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:
         return functional.pact(x, self.alpha[slot], self.qmin, self.qmax)
 
-    def set_ranges(self, scale: Tensor, offset: Tensor, low: Tensor,
-                   high: Tensor) -> None:
+    def set_ranges(
+        self, scale: Tensor, offset: Tensor, low: Tensor, high: Tensor
+    ) -> None:
         self.alpha.data.copy_(scale * self.qmax)
 
     def current_scale(self) -> Tensor:
         return (self.alpha.detach() / self.qmax).clamp(
-            min=functional.MIN_SCALE)
+            min=functional.MIN_SCALE
+        )
 
 
 @MODELS.register_module()
@@ -255,8 +279,9 @@ class DoReFaQuantizer(BaseQuantizer):
             return functional.dorefa_weight(x, self.qmax)
         return functional.pact(x, self.clip[slot], self.qmin, self.qmax)
 
-    def set_ranges(self, scale: Tensor, offset: Tensor, low: Tensor,
-                   high: Tensor) -> None:
+    def set_ranges(
+        self, scale: Tensor, offset: Tensor, low: Tensor, high: Tensor
+    ) -> None:
         self.clip.copy_(scale * self.qmax)
 
     def current_scale(self) -> Tensor:
@@ -275,13 +300,15 @@ class MinMaxQuantizer(BaseQuantizer):
     low: Tensor
     high: Tensor
 
-    def __init__(self, *args: Any, momentum: float = 0.01,
-                 **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, momentum: float = 0.01, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         if not 0 < momentum <= 1:
             raise ValueError(
                 f'momentum must be in (0, 1], got {momentum}: it is the '
-                'share of the new batch.')
+                'share of the new batch.'
+            )
         self.momentum = momentum
         self.register_buffer('low', torch.zeros(self.num_scales))
         self.register_buffer('high', torch.ones(self.num_scales))
@@ -297,8 +324,14 @@ class MinMaxQuantizer(BaseQuantizer):
         if self.channel_axis is None and self.for_weight:
             low, high = low[0], high[0]
         scale = functional.minmax_scale(low, high, self.qmin, self.qmax)
-        return fake_quantize(x, scale, torch.zeros_like(scale), self.qmin,
-                             self.qmax, self.channel_axis)
+        return fake_quantize(
+            x,
+            scale,
+            torch.zeros_like(scale),
+            self.qmin,
+            self.qmax,
+            self.channel_axis,
+        )
 
     @torch.no_grad()
     def _average(self, x: Tensor, slot: int) -> None:
@@ -308,18 +341,21 @@ class MinMaxQuantizer(BaseQuantizer):
         self.low[slot].lerp_(extremes[0], self.momentum)
         self.high[slot].lerp_(extremes[1], self.momentum)
 
-    def set_ranges(self, scale: Tensor, offset: Tensor, low: Tensor,
-                   high: Tensor) -> None:
+    def set_ranges(
+        self, scale: Tensor, offset: Tensor, low: Tensor, high: Tensor
+    ) -> None:
         self.low.copy_(low)
         self.high.copy_(high)
 
     def current_scale(self) -> Tensor:
-        return functional.minmax_scale(self.low, self.high, self.qmin,
-                                       self.qmax)
+        return functional.minmax_scale(
+            self.low, self.high, self.qmin, self.qmax
+        )
 
 
-def weight_extremes(weight: Tensor,
-                    channel_axis: int | None) -> tuple[Tensor, Tensor]:
+def weight_extremes(
+    weight: Tensor, channel_axis: int | None
+) -> tuple[Tensor, Tensor]:
     """Smallest and largest value a channel, each of shape (C, ) or (1, )."""
     if channel_axis is None:
         rows = weight.reshape(1, -1)

@@ -29,21 +29,27 @@ def layer_table(model: nn.Module) -> dict[str, Any]:
         dict[str, Any]: ``layers``, a list of rows, and ``total``.
     """
     rows = [
-        _row(name, layer) for name, layer in model.named_modules()
+        _row(name, layer)
+        for name, layer in model.named_modules()
         if isinstance(layer, _FLOAT_LAYERS) and _deployed(name)
     ]
     in_rows = sum(row['params'] for row in rows)
     every = sum(
-        p.numel() for name, p in model.named_parameters()
-        if _deployed(name) and '_quantizer.' not in name)
-    buffers = sum(b.numel() for name, b in model.named_buffers()
-                  if _deployed(name) and name.endswith(
-                      ('running_mean', 'running_var')))
+        p.numel()
+        for name, p in model.named_parameters()
+        if _deployed(name) and '_quantizer.' not in name
+    )
+    buffers = sum(
+        b.numel()
+        for name, b in model.named_buffers()
+        if _deployed(name) and name.endswith(('running_mean', 'running_var'))
+    )
     rest = every - in_rows + buffers
     total = dict(
         params=every,
         bytes=sum(row['bytes'] for row in rows) + 4 * rest,
-        float_bytes=4 * (every + buffers))
+        float_bytes=4 * (every + buffers),
+    )
     return dict(layers=rows, total=total)
 
 
@@ -58,7 +64,8 @@ def _row(name: str, layer: nn.Module) -> dict[str, Any]:
         name=name,
         type=type(layer).__name__,
         shape=list(weight.shape),
-        params=weight.numel() + bias_count)
+        params=weight.numel() + bias_count,
+    )
     if not isinstance(layer, QuantLayerMixin):
         return dict(
             row,
@@ -66,7 +73,8 @@ def _row(name: str, layer: nn.Module) -> dict[str, Any]:
             a_bits=FLOAT_BITS,
             input='float',
             input_scales=0,
-            bytes=4 * row['params'])
+            bytes=4 * row['params'],
+        )
     w_quantizer, a_quantizer = layer.weight_quantizer, layer.input_quantizer
     packed = ceil(weight.numel() * w_quantizer.bits / 8)
     scales = w_quantizer.num_scales + a_quantizer.num_scales
@@ -76,7 +84,8 @@ def _row(name: str, layer: nn.Module) -> dict[str, Any]:
         a_bits=a_quantizer.bits,
         input=_input_kind(a_quantizer),
         input_scales=a_quantizer.num_scales,
-        bytes=packed + 4 * (bias_count + scales))
+        bytes=packed + 4 * (bias_count + scales),
+    )
 
 
 def _input_kind(quantizer: Any) -> str:
@@ -99,11 +108,13 @@ def format_table(table: dict[str, Any]) -> str:
             f'{row["name"]:44s} {row["type"]:18s} {shape:18s} '
             f'{row["w_bits"]:3d} {row["a_bits"]:3d} {row["input"]:12s} '
             f'{row["input_scales"]:6d} {row["params"]:10d} '
-            f'{row["bytes"]:10d}')
+            f'{row["bytes"]:10d}'
+        )
     total = table['total']
     lines.append(
         f'total: {total["params"]} parameters, {total["bytes"] / 1e6:.3f} MB '
-        f'packed, {total["float_bytes"] / 1e6:.3f} MB in float32')
+        f'packed, {total["float_bytes"] / 1e6:.3f} MB in float32'
+    )
     return '\n'.join(lines)
 
 

@@ -18,9 +18,9 @@ from .policy import QuantPolicy, is_prediction_layer
 
 
 @MODELS.register_module()
-def QuantBackbone(backbone: str,
-                  quant: dict | None = None,
-                  **kwargs: Any) -> nn.Module:
+def QuantBackbone(
+    backbone: str, quant: dict | None = None, **kwargs: Any
+) -> nn.Module:
     """A stock backbone with quantized layers; the first at 8 bits.
 
     Args:
@@ -44,9 +44,9 @@ def QuantBackbone(backbone: str,
 
 
 @MODELS.register_module()
-def QuantNeck(neck: str,
-              quant: dict | None = None,
-              **kwargs: Any) -> nn.Module:
+def QuantNeck(
+    neck: str, quant: dict | None = None, **kwargs: Any
+) -> nn.Module:
     """A stock neck with quantized layers.
 
     Args:
@@ -64,9 +64,9 @@ def QuantNeck(neck: str,
 
 
 @MODELS.register_module()
-def QuantHead(head: str,
-              quant: dict | None = None,
-              **kwargs: Any) -> nn.Module:
+def QuantHead(
+    head: str, quant: dict | None = None, **kwargs: Any
+) -> nn.Module:
     """A stock head with quantized layers; prediction layers at 8 bits.
 
     A layer that the head shares across pyramid levels gets one input scale a
@@ -91,7 +91,8 @@ def QuantHead(head: str,
         raise ValueError(
             f'no prediction layer found in {head} by name, so that none would '
             f'get first_last_bits; its layers are {names}. Name them: '
-            'quant=dict(overrides={"<layer>": dict(w_bits=8, a_bits=8)}).')
+            'quant=dict(overrides={"<layer>": dict(w_bits=8, a_bits=8)}).'
+        )
     quantize_layers(module, policy, last, count_calls(module))
     module.register_forward_pre_hook(_reset_slots)
     return module
@@ -109,6 +110,7 @@ def _guard_loading(module: nn.Module, what: str) -> None:
     module.register_load_state_dict_pre_hook(partial(_check_load, what))
 
 
-def _check_load(what: str, module: nn.Module, state_dict: dict, prefix: str,
-                *_: Any) -> None:
+def _check_load(
+    what: str, module: nn.Module, state_dict: dict, prefix: str, *_: Any
+) -> None:
     check_any_match(module, state_dict, prefix, what)

@@ -6,6 +6,9 @@ from .gor import GoRWeighting
 from .gradients import gradient_stats
 
 __all__ = [
-    'BaseWeighting', 'FixedWeighting', 'GoRWeighting', 'gradient_stats',
-    'total_loss'
+    'BaseWeighting',
+    'FixedWeighting',
+    'GoRWeighting',
+    'gradient_stats',
+    'total_loss',
 ]

@@ -22,15 +22,18 @@ def total_loss(losses: Losses) -> Tensor:
         ValueError: If no entry has 'loss' in its name.
     """
     terms = [
-        value.mean() if isinstance(value, Tensor) else sum(
-            part.mean() for part in value) for name, value in losses.items()
+        value.mean()
+        if isinstance(value, Tensor)
+        else sum(part.mean() for part in value)
+        for name, value in losses.items()
         if 'loss' in name
     ]
     if not terms:
         raise ValueError(
             f'expected a loss to weigh, got the keys {list(losses)}; names '
-            "of losses contain 'loss'.")
-    return sum(terms[1:], terms[0])
+            "of losses contain 'loss'."
+        )
+    return torch.stack(terms).sum()
 
 
 class BaseWeighting(nn.Module):
@@ -49,8 +52,9 @@ class BaseWeighting(nn.Module):
         self.measure_gradients = False
         self._calls = 0
 
-    def weigh(self, losses: Tensor,
-              norms: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def weigh(
+        self, losses: Tensor, norms: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         """Effective weights for this step.
 
         Args:
@@ -69,10 +73,12 @@ class BaseWeighting(nn.Module):
         """Further values to log, without 'loss' in their names."""
         return {}
 
-    def forward(self,
-                task_losses: Losses,
-                kd_losses: Losses,
-                shared: Sequence[Tensor] = ()) -> dict:
+    def forward(
+        self,
+        task_losses: Losses,
+        kd_losses: Losses,
+        shared: Sequence[Tensor] = (),
+    ) -> dict:
         """Weigh one step's losses.
 
         Args:
@@ -99,7 +105,8 @@ class BaseWeighting(nn.Module):
             gor_w_kd=weights[1],
             gor_raw_task=raw[0],
             gor_raw_kd=raw[1],
-            **self.diagnostics())
+            **self.diagnostics(),
+        )
         if stats is not None:
             norms = stats[0] * weights
             weighted['gor_grad_ratio'] = norms[1] / norms[0]
@@ -107,8 +114,8 @@ class BaseWeighting(nn.Module):
         return weighted
 
     def _gradient_stats(
-            self, task: Tensor, kd: Tensor,
-            shared: Sequence[Tensor]) -> tuple[Tensor, Tensor] | None:
+        self, task: Tensor, kd: Tensor, shared: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor] | None:
         interval = self.gradient_interval
         due = bool(interval) and self._calls % interval == 0
         self._calls += 1

@@ -22,20 +22,22 @@ class FixedWeighting(BaseWeighting):
 
     weights: Tensor
 
-    def __init__(self,
-                 task_weight: float = 1.0,
-                 kd_weight: float = 1.0) -> None:
+    def __init__(
+        self, task_weight: float = 1.0, kd_weight: float = 1.0
+    ) -> None:
         super().__init__()
         if min(task_weight, kd_weight) < 0 or task_weight + kd_weight == 0:
             raise ValueError(
                 'expected weights >= 0, not both 0, got task_weight='
-                f'{task_weight} and kd_weight={kd_weight}.')
+                f'{task_weight} and kd_weight={kd_weight}.'
+            )
         self.register_buffer(
             'weights',
-            torch.tensor([float(task_weight),
-                          float(kd_weight)]),
-            persistent=False)
+            torch.tensor([float(task_weight), float(kd_weight)]),
+            persistent=False,
+        )
 
-    def weigh(self, losses: Tensor,
-              norms: Tensor | None) -> tuple[Tensor, None]:
+    def weigh(
+        self, losses: Tensor, norms: Tensor | None
+    ) -> tuple[Tensor, None]:
         return self.weights, None

@@ -45,8 +45,9 @@ def attach_gradient(theta: Tensor, gradient: Tensor) -> Tensor:
     return term - term.detach()
 
 
-def running_mean(mean: Tensor, value: Tensor, count: Tensor,
-                 momentum: float) -> Tensor:
+def running_mean(
+    mean: Tensor, value: Tensor, count: Tensor, momentum: float
+) -> Tensor:
     """Exponential mean that starts as a plain one; skips non-finite values.
 
     Args:
@@ -57,7 +58,8 @@ def running_mean(mean: Tensor, value: Tensor, count: Tensor,
     """
     share = torch.clamp(1.0 / (count + 1), min=momentum)
     return torch.where(
-        torch.isfinite(value), mean + share * (value - mean), mean)
+        torch.isfinite(value), mean + share * (value - mean), mean
+    )
 
 
 def distance(theta: Tensor, reference: Tensor) -> Tensor:

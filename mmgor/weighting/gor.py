@@ -51,20 +51,24 @@ class GoRWeighting(BaseWeighting):
     count: Tensor
     strength: Tensor
 
-    def __init__(self,
-                 form: str = 'zero_sum',
-                 init_iters: int = 20,
-                 momentum: float = 0.1,
-                 gradient_interval: int = 10) -> None:
+    def __init__(
+        self,
+        form: str = 'zero_sum',
+        init_iters: int = 20,
+        momentum: float = 0.1,
+        gradient_interval: int = 10,
+    ) -> None:
         super().__init__()
         if form not in FORMS:
-            raise ValueError(f'unknown GoR form {form!r}; expected one of '
-                             f'{list(FORMS)}.')
+            raise ValueError(
+                f'unknown GoR form {form!r}; expected one of {list(FORMS)}.'
+            )
         if init_iters < 1 or gradient_interval < 1 or not 0 < momentum <= 1:
             raise ValueError(
                 'expected init_iters >= 1, gradient_interval >= 1 and '
                 f'momentum in (0, 1], got {init_iters}, {gradient_interval} '
-                f'and {momentum}.')
+                f'and {momentum}.'
+            )
         self.form = form
         self.init_iters = init_iters
         self.momentum = momentum
@@ -79,8 +83,9 @@ class GoRWeighting(BaseWeighting):
         #: before any clipping; GoRWeightHook puts it back.
         self.theta_gradient = torch.zeros(2)
 
-    def weigh(self, losses: Tensor,
-              norms: Tensor | None) -> tuple[Tensor, Tensor]:
+    def weigh(
+        self, losses: Tensor, norms: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         self._observe(losses, norms)
         theta = torch.stack([self.theta_task, self.theta_kd]).float()
         fixed = theta.detach()
@@ -97,7 +102,8 @@ class GoRWeighting(BaseWeighting):
         return dict(
             gor_theta_task=theta[0],
             gor_theta_kd=theta[1],
-            gor_distance=away.abs().max())
+            gor_distance=away.abs().max(),
+        )
 
     @torch.no_grad()
     def _observe(self, losses: Tensor, norms: Tensor | None) -> None:
@@ -114,8 +120,10 @@ class GoRWeighting(BaseWeighting):
             return
         if fresh:
             self.mean.copy_(
-                functional.running_mean(self.mean, strength, self.count,
-                                        self.momentum))
+                functional.running_mean(
+                    self.mean, strength, self.count, self.momentum
+                )
+            )
             self.count += 1
         starting = self.count <= self.init_iters
         for theta, mean in zip((self.theta_task, self.theta_kd), self.mean):

@@ -7,8 +7,9 @@ from mmengine import dist
 from torch import Tensor
 
 
-def gradient_stats(task: Tensor, kd: Tensor,
-                   shared: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def gradient_stats(
+    task: Tensor, kd: Tensor, shared: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
     """Norms and cosine of d task / d shared and d kd / d shared.
 
     Costs one more backward pass through what lies between the features and
@@ -32,22 +33,26 @@ def gradient_stats(task: Tensor, kd: Tensor,
         raise ValueError(
             'gradients were to be measured, but no shared features with a '
             "gradient were given; expected gradient_tap='neck' or another "
-            'trained module before the head.')
+            'trained module before the head.'
+        )
     gradients = [
-        torch.autograd.grad(
-            loss, shared, retain_graph=True, allow_unused=True)
+        torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         for loss in (task, kd)
     ]
     if any(all(g is None for g in grads) for grads in gradients):
         raise ValueError(
             'the task or the distillation loss does not depend on the shared '
             'features; choose a gradient_tap that both KD heads and the task '
-            'use, e.g. the neck.')
+            'use, e.g. the neck.'
+        )
     flat = [
-        torch.cat([
-            (torch.zeros_like(x) if g is None else g).flatten().float()
-            for x, g in zip(shared, grads)
-        ]) for grads in gradients
+        torch.cat(
+            [
+                (torch.zeros_like(x) if g is None else g).flatten().float()
+                for x, g in zip(shared, grads)
+            ]
+        )
+        for grads in gradients
     ]
     norms = torch.stack([g.norm() for g in flat])
     cosine = torch.nn.functional.cosine_similarity(flat[0], flat[1], dim=0)

@@ -10,7 +10,8 @@ from mmgor.quantization.policy import QuantPolicy
 
 def small(**quant):
     module = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3)
+    )
     quantize_layers(module, QuantPolicy(**quant), set())
     return module
 

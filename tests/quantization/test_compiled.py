@@ -16,14 +16,21 @@ def eager_kernels(monkeypatch):
 def run(function, x, scale, **kwargs):
     x = x.clone().requires_grad_()
     scale = scale.clone().requires_grad_()
-    y = function(x, scale, torch.zeros_like(scale), torch.tensor(-8),
-                 torch.tensor(7), **kwargs)
+    y = function(
+        x,
+        scale,
+        torch.zeros_like(scale),
+        torch.tensor(-8),
+        torch.tensor(7),
+        **kwargs,
+    )
     (y * torch.linspace(0, 1, y.numel()).view(y.shape)).sum().backward()
     return y.detach(), x.grad, scale.grad
 
 
-@pytest.mark.parametrize('layout',
-                         [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    'layout', [torch.contiguous_format, torch.channels_last]
+)
 def test_per_tensor_matches_composition(eager_kernels, layout):
     torch.manual_seed(0)
     x = torch.randn(2, 3, 4, 5).to(memory_format=layout)
@@ -43,7 +50,11 @@ def test_per_channel_matches_composition(eager_kernels, axis):
     got = run(compiled.fake_quantize, x, scale, channel_axis=axis)
     want = run(
         lambda x, s, o, low, high: functional.fake_quantize(
-            x, s.view(shape), o.view(shape), low, high), x, scale)
+            x, s.view(shape), o.view(shape), low, high
+        ),
+        x,
+        scale,
+    )
     for a, b in zip(got, want):
         torch.testing.assert_close(a, b)
 
@@ -51,8 +62,9 @@ def test_per_channel_matches_composition(eager_kernels, axis):
 def test_retain_graph_is_allowed(eager_kernels):
     x = torch.randn(10, requires_grad=True)
     scale = torch.tensor(0.1, requires_grad=True)
-    y = compiled.fake_quantize(x, scale, torch.tensor(0.0), torch.tensor(0),
-                               torch.tensor(15)).sum()
+    y = compiled.fake_quantize(
+        x, scale, torch.tensor(0.0), torch.tensor(0), torch.tensor(15)
+    ).sum()
     y.backward(retain_graph=True)
     first = x.grad.clone()
     y.backward()
@@ -63,17 +75,24 @@ def test_only_the_input_is_kept_for_backward(eager_kernels):
     x = torch.randn(1000, requires_grad=True)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(
-            lambda t: kept.append(t.numel()) or t, lambda t: t):
-        compiled.fake_quantize(x, torch.tensor(0.1), torch.tensor(0.0),
-                               torch.tensor(0), torch.tensor(15))
+        lambda t: kept.append(t.numel()) or t, lambda t: t
+    ):
+        compiled.fake_quantize(
+            x,
+            torch.tensor(0.1),
+            torch.tensor(0.0),
+            torch.tensor(0),
+            torch.tensor(15),
+        )
     assert [n for n in kept if n > 1] == [1000]
 
 
 def test_half_precision_input_keeps_its_dtype(eager_kernels):
     x = torch.randn(10, dtype=torch.bfloat16, requires_grad=True)
     scale = torch.tensor(0.1, requires_grad=True)
-    y = compiled.fake_quantize(x, scale, torch.tensor(0.0), torch.tensor(-8),
-                               torch.tensor(7))
+    y = compiled.fake_quantize(
+        x, scale, torch.tensor(0.0), torch.tensor(-8), torch.tensor(7)
+    )
     y.sum().backward()
     assert y.dtype == x.grad.dtype == torch.bfloat16
     assert scale.grad.dtype == torch.float32
@@ -90,8 +109,13 @@ def test_falls_back_when_nothing_compiles(monkeypatch, caplog):
 
     monkeypatch.setattr(torch, 'compile', broken)
     fused = compiled._Fused(functional.fake_quantize)
-    args = (torch.tensor([0.26]), torch.tensor(0.1), torch.tensor(0.0),
-            torch.tensor(0), torch.tensor(15))
+    args = (
+        torch.tensor([0.26]),
+        torch.tensor(0.1),
+        torch.tensor(0.0),
+        torch.tensor(0),
+        torch.tensor(15),
+    )
     assert fused(*args).item() == pytest.approx(0.3)
     assert fused._compiled is functional.fake_quantize
 
@@ -101,7 +125,13 @@ def test_compiled_equals_eager_bit_for_bit():
     with torch._dynamo.config.patch(disable=False):
         fused = compiled._Fused(functional.fake_quantize)
         x = torch.linspace(-2, 2, 1001)
-        args = (x, torch.tensor(0.13), torch.tensor(0.0), torch.tensor(-8),
-                torch.tensor(7))
+        args = (
+            x,
+            torch.tensor(0.13),
+            torch.tensor(0.0),
+            torch.tensor(-8),
+            torch.tensor(7),
+        )
         torch.testing.assert_close(
-            fused(*args), functional.fake_quantize(*args), rtol=0, atol=0)
+            fused(*args), functional.fake_quantize(*args), rtol=0, atol=0
+        )

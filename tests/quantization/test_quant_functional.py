@@ -12,13 +12,16 @@ def bounds(low: int, high: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(low), torch.tensor(high)
 
 
-@pytest.mark.parametrize('bits, signed, narrow, expected', [
-    (4, True, True, (-7, 7)),
-    (4, True, False, (-8, 7)),
-    (4, False, False, (0, 15)),
-    (2, True, True, (-1, 1)),
-    (8, False, True, (0, 255)),
-])
+@pytest.mark.parametrize(
+    'bits, signed, narrow, expected',
+    [
+        (4, True, True, (-7, 7)),
+        (4, True, False, (-8, 7)),
+        (4, False, False, (0, 15)),
+        (2, True, True, (-1, 1)),
+        (8, False, True, (0, 255)),
+    ],
+)
 def test_integer_range(bits, signed, narrow, expected):
     assert F.integer_range(bits, signed, narrow) == expected
 
@@ -49,8 +52,11 @@ def test_fake_quantize_gradients_by_hand():
 
 def test_affine_represents_zero_exactly():
     y = F.fake_quantize(
-        torch.tensor([0.0, -0.28, 5.0]), torch.tensor(0.1),
-        torch.tensor(-0.28), *bounds(0, 15))
+        torch.tensor([0.0, -0.28, 5.0]),
+        torch.tensor(0.1),
+        torch.tensor(-0.28),
+        *bounds(0, 15),
+    )
     # shift round(-2.8) = -3: levels 3, 0.2 -> 0, 15.
     torch.testing.assert_close(y, torch.tensor([0.0, -0.3, 1.2]))
 
@@ -63,8 +69,9 @@ def test_backward_matches_autograd(offset):
     shift = torch.full((3, 1), offset, requires_grad=True)
     grad = torch.randn(3, 50)
     F.fake_quantize(x, scale, shift, *bounds(-8, 7)).backward(grad)
-    gx, gs, go = F.fake_quantize_backward(grad, x.detach(), scale.detach(),
-                                          shift.detach(), *bounds(-8, 7))
+    gx, gs, go = F.fake_quantize_backward(
+        grad, x.detach(), scale.detach(), shift.detach(), *bounds(-8, 7)
+    )
     torch.testing.assert_close(gx, x.grad)
     torch.testing.assert_close(gs, scale.grad[:, 0])
     torch.testing.assert_close(go, shift.grad[:, 0])
@@ -112,6 +119,8 @@ def test_dorefa_keeps_the_peak_and_zero():
 def test_minmax_scale_ignores_low_when_unsigned():
     low, high = torch.tensor(-3.0), torch.tensor(1.5)
     assert F.minmax_scale(low, high, *bounds(0, 15)).item() == pytest.approx(
-        0.1)
+        0.1
+    )
     assert F.minmax_scale(low, high, *bounds(-7, 7)).item() == pytest.approx(
-        3 / 7)
+        3 / 7
+    )

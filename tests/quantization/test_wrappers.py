@@ -6,9 +6,14 @@ from conftest import quantized_cfg, retinanet_cfg
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
-from mmgor.quantization import (QuantConv2d, QuantConvTranspose2d,
-                                QuantLinear, calibrate, layer_table,
-                                quantized_layers)
+from mmgor.quantization import (
+    QuantConv2d,
+    QuantConvTranspose2d,
+    QuantLinear,
+    calibrate,
+    layer_table,
+    quantized_layers,
+)
 from mmgor.quantization.convert import find_layers, quantize_layers
 from mmgor.quantization.policy import QuantPolicy, is_prediction_layer
 from mmgor.registry import MODELS
@@ -20,7 +25,8 @@ def resnet(**kwargs):
         backbone='ResNet',
         depth=18,
         base_channels=8,
-        stem_channels=8)
+        stem_channels=8,
+    )
     return MODELS.build({**base, **kwargs})
 
 
@@ -48,8 +54,7 @@ def test_float_checkpoint_matches_key_for_key():
 
 def test_float_checkpoint_does_not_report_quantizers_missing():
     stock = MODELS.build(retinanet_cfg()).state_dict()
-    result = MODELS.build(quantized_cfg()).load_state_dict(
-        stock, strict=False)
+    result = MODELS.build(quantized_cfg()).load_state_dict(stock, strict=False)
     assert result.missing_keys == []
     assert result.unexpected_keys == []
 
@@ -76,8 +81,8 @@ def test_frozen_stages_freeze_their_scales():
     assert not any(p.requires_grad for p in model.layer1.parameters())
     assert not any(p.requires_grad for p in model.conv1.parameters())
     trainable = model.layer2[0].conv1
-    assert trainable.weight_quantizer.scale.requires_grad
-    assert trainable.input_quantizer.scale.requires_grad
+    assert trainable.weight_quantizer.log_scale.requires_grad
+    assert trainable.input_quantizer.log_scale.requires_grad
 
 
 def test_first_layer_and_predictions_get_8_bits():
@@ -108,7 +113,9 @@ def test_unshared_head_has_one_scale():
             num_classes=3,
             in_channels=8,
             feat_channels=8,
-            stacked_convs=1))
+            stacked_convs=1,
+        )
+    )
     scales = {
         layer.input_quantizer.num_scales
         for layer in quantized_layers(head).values()
@@ -118,8 +125,11 @@ def test_unshared_head_has_one_scale():
 
 def test_a_broken_pass_does_not_shift_levels():
     student = MODELS.build(quantized_cfg())
-    calibrate(student, [torch.randn(2, 3, 64, 64)],
-              lambda x: student(x, mode='tensor'))
+    calibrate(
+        student,
+        [torch.randn(2, 3, 64, 64)],
+        lambda x: student(x, mode='tensor'),
+    )
     student.eval()
     feats = student.extract_feat(torch.randn(1, 3, 64, 64))
     want = student.bbox_head(feats)
@@ -141,15 +151,19 @@ def test_initialisers_find_the_layers():
     head.init_weights()
     # RetinaHead initialises its convs with std 0.01 and prior bias.
     assert head.cls_convs[0].conv.weight.std().item() == pytest.approx(
-        0.01, rel=0.2)
+        0.01, rel=0.2
+    )
     assert head.retina_cls.bias[0].item() == pytest.approx(-4.595, abs=0.01)
 
 
-@pytest.mark.parametrize('layer, x', [
-    (nn.Conv2d(4, 6, 3, groups=2), torch.randn(2, 4, 8, 8)),
-    (nn.ConvTranspose2d(4, 6, 3, stride=2), torch.randn(2, 4, 8, 8)),
-    (nn.Linear(4, 6), torch.randn(5, 4)),
-])
+@pytest.mark.parametrize(
+    'layer, x',
+    [
+        (nn.Conv2d(4, 6, 3, groups=2), torch.randn(2, 4, 8, 8)),
+        (nn.ConvTranspose2d(4, 6, 3, stride=2), torch.randn(2, 4, 8, 8)),
+        (nn.Linear(4, 6), torch.randn(5, 4)),
+    ],
+)
 def test_eight_bits_are_close_to_float(layer, x):
     torch.manual_seed(0)
     want = copy.deepcopy(layer)(x)
@@ -164,7 +178,7 @@ def test_eight_bits_are_close_to_float(layer, x):
 def test_per_tensor_weights_have_one_scale():
     module = nn.Sequential(nn.Conv2d(4, 6, 3))
     quantize_layers(module, QuantPolicy(per_channel=False), set())
-    assert module[0].weight_quantizer.scale.shape == (1, )
+    assert module[0].weight_quantizer.log_scale.shape == (1,)
     calibrate(module, [torch.randn(1, 4, 8, 8)], module)
     assert len(module[0].quantized_weight().unique()) <= 15
 
@@ -176,15 +190,18 @@ def test_every_layer_exists_once_when_shared():
     assert module[0] is module[1]
 
 
-@pytest.mark.parametrize('quant, message', [
-    (dict(w_bits=1), 'w_bits must be an integer from 2 to 8, got 1'),
-    (dict(a_bits=9), 'a_bits must be an integer from 2 to 8, got 9'),
-    (dict(bits=4), r"unknown key\(s\) \['bits'\] in quant"),
-    (dict(weight_quantizer=dict(type='LSK')), "unknown weight_quantizer"),
-    (dict(overrides={'nope*': None}), "'nope\\*' matches no layer"),
-    (dict(overrides={'conv1': dict(w_bits=33)}), 'from 2 to 8, got 33'),
-    (dict(overrides={'conv1': dict(bits=4)}), "'w_bits' and/or 'a_bits'"),
-])
+@pytest.mark.parametrize(
+    'quant, message',
+    [
+        (dict(w_bits=1), 'w_bits must be an integer from 2 to 8, got 1'),
+        (dict(a_bits=9), 'a_bits must be an integer from 2 to 8, got 9'),
+        (dict(bits=4), r"unknown key\(s\) \['bits'\] in quant"),
+        (dict(weight_quantizer=dict(type='LSK')), 'unknown weight_quantizer'),
+        (dict(overrides={'nope*': None}), "'nope\\*' matches no layer"),
+        (dict(overrides={'conv1': dict(w_bits=33)}), 'from 2 to 8, got 33'),
+        (dict(overrides={'conv1': dict(bits=4)}), "'w_bits' and/or 'a_bits'"),
+    ],
+)
 def test_bad_policy(quant, message):
     with pytest.raises(ValueError, match=message):
         resnet(quant=quant)
@@ -192,10 +209,10 @@ def test_bad_policy(quant, message):
 
 def test_overrides_win_and_none_keeps_float():
     model = resnet(
-        quant=dict(overrides={
-            'layer4.*': dict(w_bits=6),
-            'layer4.1.conv1': None
-        }))
+        quant=dict(
+            overrides={'layer4.*': dict(w_bits=6), 'layer4.1.conv1': None}
+        )
+    )
     assert type(model.layer4[1].conv1) is nn.Conv2d
     other = model.layer4[0].conv1
     assert other.weight_quantizer.bits == 6
@@ -207,15 +224,18 @@ def test_nothing_to_quantize_is_an_error():
         quantize_layers(nn.Sequential(nn.ReLU()), QuantPolicy(), set())
 
 
-@pytest.mark.parametrize('name, expected', [
-    ('retina_cls', True),
-    ('multi_level_conv_obj.0', True),
-    ('convs_pred.2', True),
-    ('cls_score', True),
-    ('atss_centerness', True),
-    ('cls_convs.0.conv', False),
-    ('multi_level_cls_convs.0.0.conv', False),
-])
+@pytest.mark.parametrize(
+    'name, expected',
+    [
+        ('retina_cls', True),
+        ('multi_level_conv_obj.0', True),
+        ('convs_pred.2', True),
+        ('cls_score', True),
+        ('atss_centerness', True),
+        ('cls_convs.0.conv', False),
+        ('multi_level_cls_convs.0.0.conv', False),
+    ],
+)
 def test_prediction_layer_names(name, expected):
     assert is_prediction_layer(name) is expected
 
@@ -224,9 +244,10 @@ def test_table_counts_bits_and_bytes_by_hand():
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     quantize_layers(module, QuantPolicy(w_bits=2, a_bits=4), set())
     table = layer_table(module)
-    row, = table['layers']
+    (row,) = table['layers']
     assert (row['w_bits'], row['a_bits'], row['params']) == (2, 4, 112)
     # 108 weights at 2 bits, 4 biases, 4 weight scales and 1 input scale.
     assert row['bytes'] == 27 + 4 * 4 + 4 * 5
     assert table['total'] == dict(
-        params=120, bytes=63 + 4 * 16, float_bytes=4 * 128)
+        params=120, bytes=63 + 4 * 16, float_bytes=4 * 128
+    )

@@ -1,0 +1,72 @@
+# make demo   a 4-bit student learns from a larger detector (see README)
+# make test   the tests
+# make lint   ruff and mypy
+# make env    the virtual environment all of these use
+# STACK=onedl chooses the maintained fork's packages, in a venv of its own.
+
+STACK ?= openmmlab
+PYTHON ?= python3
+TORCH := torch==2.13.0
+
+ifeq ($(STACK),openmmlab)
+VENV := .venv
+MMCV := mmcv 2.1.0
+else ifeq ($(STACK),onedl)
+VENV := .venv-onedl
+MMCV := onedl-mmcv 2.3.6
+else
+$(error STACK=$(STACK) is unknown; expected openmmlab or onedl)
+endif
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+STAMP := $(VENV)/.mmgor-env
+REQUIREMENTS := requirements/common.txt requirements/$(STACK).txt
+WORK_DIR ?= work_dirs/demo
+SEEDS ?= 0
+
+.PHONY: env demo test lint smoke clean help
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+
+env: $(STAMP)
+
+# torch first and alone: what depends on it would pull the newest build.
+$(STAMP): $(REQUIREMENTS) setup.py Makefile scripts/build_mmcv.sh
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	  assert (3, 10) <= v <= (3, 12), \
+	  f"expected Python 3.10 to 3.12, got {v}; try make PYTHON=python3.11"'
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q "setuptools<81" wheel ninja psutil packaging $(TORCH)
+	$(PIP) install -q $(TORCH) -r requirements/common.txt
+	$(PIP) install -q --no-build-isolation $(TORCH) -r requirements/$(STACK).txt
+	scripts/build_mmcv.sh $(VENV) $(MMCV)
+	$(PIP) install -q --no-build-isolation --no-deps -e .
+	$(PY) -W ignore -c 'import mmgor; print("mmgor", mmgor.__version__)'
+	@touch $@
+
+demo: env
+	$(PY) -W ignore tools/demo.py --work-dir $(WORK_DIR) --seeds $(SEEDS) \
+	  $(if $(DATA),--data $(DATA)) $(if $(ARMS),--arms $(ARMS)) \
+	  $(if $(TEACHER_BACKBONE),--teacher-backbone $(TEACHER_BACKBONE)) \
+	  $(DEMO_ARGS)
+
+# The demo at its smallest size, and the test tool on what it trained.
+smoke: env
+	$(PY) -W ignore tools/demo.py --smoke --work-dir work_dirs/smoke-$(STACK)
+	$(PY) -W ignore tools/test.py \
+	  work_dirs/smoke-$(STACK)/gor_seed0/config.py \
+	  work_dirs/smoke-$(STACK)/gor_seed0/epoch_1.pth \
+	  --work-dir work_dirs/smoke-$(STACK)/test
+
+test: env
+	$(PY) -m pytest -q
+
+lint: env
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+clean:
+	rm -rf work_dirs build *.egg-info

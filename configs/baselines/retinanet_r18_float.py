@@ -1,0 +1,11 @@
+"""The float student, trained as long as the quantized ones from the same
+checkpoint."""
+
+_base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
+
+model = dict(backbone=dict(init_cfg=None))
+load_from = (
+    'https://download.openmmlab.com/mmdetection/v2.0/retinanet/'
+    'retinanet_r18_fpn_1x_coco/'
+    'retinanet_r18_fpn_1x_coco_20220407_171055-614fd399.pth'
+)

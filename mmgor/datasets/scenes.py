@@ -1,0 +1,177 @@
+"""Generated scenes: a detection data set that needs no download.
+
+Five classes of shapes on textured, unevenly lit backgrounds, rotated, partly
+hidden, of many sizes and colours. Everything follows from the seed.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .shapes import CLASSES, shape_mask
+
+# An object needs this share of its own area visible, and this many pixels.
+MIN_VISIBLE = 0.35
+MIN_PIXELS = 20
+
+
+@dataclass(frozen=True)
+class SceneSpec:
+    """What a data set of scenes consists of.
+
+    Args:
+        num_train (int): Training pictures.
+        num_eval (int): Evaluation pictures.
+        size (int): Side of the square pictures in pixels.
+        max_objects (int): Most objects in a picture; at least 2 are drawn.
+        seed (int): Decides everything.
+    """
+
+    num_train: int = 240
+    num_eval: int = 60
+    size: int = 160
+    max_objects: int = 7
+    seed: int = 0
+
+
+def generate_scenes(out_dir: Path, spec: SceneSpec) -> Path:
+    """Write ``train.json``, ``eval.json`` (COCO format) and ``images/``.
+
+    A folder that already holds these scenes is left as it is.
+
+    Args:
+        out_dir (Path): Where to write.
+        spec (SceneSpec): What to draw.
+
+    Returns:
+        Path: ``out_dir``.
+    """
+    manifest = out_dir / 'scenes.json'
+    wanted = json.dumps(asdict(spec), indent=1)
+    if manifest.is_file() and manifest.read_text() == wanted:
+        return out_dir
+    (out_dir / 'images').mkdir(parents=True, exist_ok=True)
+    for index, split in enumerate(('train', 'eval')):
+        rng = np.random.default_rng([spec.seed, index])
+        count = spec.num_train if split == 'train' else spec.num_eval
+        _write_split(out_dir, split, count, spec, rng)
+    manifest.write_text(wanted)
+    return out_dir
+
+
+def draw_scene(
+    rng: np.random.Generator, spec: SceneSpec
+) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+    """Draw one picture.
+
+    Args:
+        rng (np.random.Generator): Source of all choices.
+        spec (SceneSpec): Size and number of objects.
+
+    Returns:
+        tuple: The picture, uint8 of shape (size, size, 3), BGR; and for each
+        object its class index and visible mask, bool of shape (size, size).
+    """
+    picture = _background(rng, spec.size)
+    objects: list[tuple[int, np.ndarray, int]] = []
+    for _ in range(int(rng.integers(2, spec.max_objects + 1))):
+        label = int(rng.integers(len(CLASSES)))
+        mask = shape_mask(rng, CLASSES[label], spec.size)
+        _paint(rng, picture, mask)
+        # What is drawn later hides what was there.
+        objects = [(k, visible & ~mask, area) for k, visible, area in objects]
+        objects.append((label, mask, int(mask.sum())))
+    picture = _light_and_noise(rng, picture)
+    kept = [
+        (label, visible)
+        for label, visible, area in objects
+        if visible.sum() >= max(MIN_PIXELS, MIN_VISIBLE * area)
+    ]
+    return picture, kept
+
+
+def _write_split(
+    out_dir: Path,
+    split: str,
+    count: int,
+    spec: SceneSpec,
+    rng: np.random.Generator,
+) -> None:
+    images: list[dict] = []
+    annotations: list[dict] = []
+    for number in range(count):
+        picture, objects = draw_scene(rng, spec)
+        name = f'{split}_{number:05d}.png'
+        cv2.imwrite(str(out_dir / 'images' / name), picture)
+        images.append(
+            dict(
+                id=number + 1,
+                file_name=name,
+                width=spec.size,
+                height=spec.size,
+            )
+        )
+        for label, visible in objects:
+            annotations.append(
+                _annotation(len(annotations) + 1, number + 1, label, visible)
+            )
+    categories = [dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)]
+    content = dict(
+        images=images, annotations=annotations, categories=categories
+    )
+    (out_dir / f'{split}.json').write_text(json.dumps(content))
+
+
+def _annotation(
+    number: int, image: int, label: int, visible: np.ndarray
+) -> dict:
+    rows, columns = (
+        np.flatnonzero(visible.any(1)),
+        np.flatnonzero(visible.any(0)),
+    )
+    left, top = int(columns[0]), int(rows[0])
+    width, height = int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
+    return dict(
+        id=number,
+        image_id=image,
+        category_id=label + 1,
+        bbox=[left, top, width, height],
+        area=int(visible.sum()),
+        iscrowd=0,
+    )
+
+
+def _background(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Smooth colour blobs with fine grain."""
+    coarse = rng.uniform(40, 215, (5, 5, 3)).astype(np.float32)
+    smooth = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+    grain = rng.normal(0, 1, (size // 4, size // 4, 1)).astype(np.float32)
+    grain = cv2.resize(grain, (size, size), interpolation=cv2.INTER_LINEAR)
+    return smooth + 14 * grain[..., None]
+
+
+def _paint(
+    rng: np.random.Generator, picture: np.ndarray, mask: np.ndarray
+) -> None:
+    """Fill the mask with a striped colour, in place."""
+    colour = rng.uniform(0, 255, 3)
+    angle, period = rng.uniform(0, np.pi), rng.uniform(3, 12)
+    rows, columns = np.nonzero(mask)
+    phase = rows * np.sin(angle) + columns * np.cos(angle)
+    stripes = np.sin(2 * np.pi * phase / period)
+    strength = rng.uniform(0, 45)
+    picture[rows, columns] = colour + strength * stripes[:, None]
+
+
+def _light_and_noise(
+    rng: np.random.Generator, picture: np.ndarray
+) -> np.ndarray:
+    size = picture.shape[0]
+    ramp = np.linspace(-1, 1, size)
+    down, across = rng.uniform(-0.25, 0.25, 2)
+    light = 1 + down * ramp[:, None] + across * ramp[None]
+    noisy = picture * light[..., None] + rng.normal(0, 9, picture.shape)
+    return np.clip(noisy, 0, 255).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""The demo: arms trained one after another, a table and pictures."""

@@ -1,0 +1,265 @@
+"""The demo's arms: a shipped config each, filled in and trained."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from .data import DataFolder
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONFIGS = {
+    'teacher': 'retinanet_mbv2.py',
+    'float': 'retinanet_r18half.py',
+    'float2': 'retinanet_r18half.py',
+    'qat': 'retinanet_r18half_w4.py',
+    'fixed': 'retinanet_r18half_w4_fixed_from_mbv2.py',
+    'gor': 'retinanet_r18half_w4_from_mbv2.py',
+}
+#: Arms that start from the float student's weights, for as many epochs.
+CONTINUED = ('float2', 'qat', 'fixed', 'gor')
+TAUGHT = ('fixed', 'gor')
+TITLES = {
+    'teacher': 'teacher, float',
+    'float': 'student, float',
+    'float2': 'student, float, trained as long',
+    'qat': 'student, W4A4 without KD',
+    'fixed': 'student, W4A4, KD with fixed weight 1',
+    'gor': 'student, W4A4, KD weighed by GoR',
+}
+
+
+@dataclass
+class Arm:
+    """One training run.
+
+    Args:
+        name (str): A key of ``CONFIGS``.
+        seed (int): Of the run.
+        work_dir (Path): Where it writes.
+        config (Config): Complete config.
+        hash (str): Of the config's text, to tell a finished arm.
+    """
+
+    name: str
+    seed: int
+    work_dir: Path
+    config: Config
+    hash: str = field(default='')
+
+    def __post_init__(self) -> None:
+        text = self.config.pretty_text
+        self.hash = hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def config_file(self) -> Path:
+        """The complete config on disk."""
+        return self.work_dir / 'config.py'
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last epoch's weights."""
+        epochs = self.config.train_cfg.max_epochs
+        return self.work_dir / f'epoch_{epochs}.pth'
+
+    @property
+    def result_file(self) -> Path:
+        """mAP and AP50 of the last epoch, written when the arm is done."""
+        return self.work_dir / 'result.json'
+
+    def result(self) -> dict | None:
+        """The stored result if this very config was trained, else None."""
+        if not (self.result_file.is_file() and self.checkpoint.is_file()):
+            return None
+        stored = json.loads(self.result_file.read_text())
+        return stored if stored['hash'] == self.hash else None
+
+
+def build_arm(
+    name: str,
+    seed: int,
+    data: DataFolder,
+    work_dir: Path,
+    epochs: int | None = None,
+    backbone: Path | None = None,
+) -> Arm:
+    """Fill a shipped demo config in for one arm.
+
+    Args:
+        name (str): A key of ``CONFIGS``.
+        seed (int): Of the run; the teacher is trained once, with seed 0.
+        data (DataFolder): What to train on.
+        work_dir (Path): The demo's folder.
+        epochs (int, optional): Instead of the config's.
+        backbone (Path, optional): ImageNet weights of the teacher's backbone.
+    """
+    cfg = Config.fromfile(REPOSITORY / 'configs' / 'demo' / CONFIGS[name])
+    folder = _folder(name, seed, work_dir)
+    options: dict[str, Any] = {
+        'work_dir': str(folder),
+        'randomness': dict(seed=seed),
+        'model.bbox_head.num_classes': len(data.classes),
+    }
+    options.update(_data_options(data))
+    cfg.merge_from_dict(options)
+    if epochs is not None:
+        _set_epochs(cfg, epochs)
+    if name == 'teacher' and backbone is not None:
+        _use_backbone(cfg, backbone)
+    if name in CONTINUED:
+        start = build_arm('float', seed, data, work_dir, epochs)
+        cfg.load_from = str(start.checkpoint)
+    if name in TAUGHT:
+        teacher = build_arm('teacher', 0, data, work_dir, epochs, backbone)
+        cfg.model.teachers.mbv2 = dict(
+            config=str(teacher.config_file), checkpoint=str(teacher.checkpoint)
+        )
+    return Arm(name, seed, folder, cfg)
+
+
+def _folder(name: str, seed: int, work_dir: Path) -> Path:
+    return work_dir / (name if name == 'teacher' else f'{name}_seed{seed}')
+
+
+def _data_options(data: DataFolder) -> dict[str, Any]:
+    root = str(data.root) + '/'
+    options: dict[str, Any] = {}
+    for split in ('train', 'val', 'test'):
+        prefix = f'{split}_dataloader.dataset.'
+        options[prefix + 'data_root'] = root
+        options[prefix + 'metainfo'] = dict(classes=data.classes)
+        position = 2 if split == 'train' else 1
+        options[f'{prefix}pipeline.{position}.scale'] = (data.side,) * 2
+    for split in ('val', 'test'):
+        options[f'{split}_evaluator.ann_file'] = root + 'eval.json'
+    return options
+
+
+def _set_epochs(cfg: Config, epochs: int) -> None:
+    cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = epochs
+    cosine = cfg.param_scheduler[-1]
+    cosine['end'] = cosine['T_max'] = epochs
+
+
+def _use_backbone(cfg: Config, backbone: Path) -> None:
+    """Pretrained weights, with a lower rate for them."""
+    cfg.model.backbone.init_cfg = dict(
+        type='Pretrained', checkpoint=str(backbone.resolve())
+    )
+    cfg.optim_wrapper.paramwise_cfg = dict(
+        custom_keys=dict(backbone=dict(lr_mult=0.3))
+    )
+
+
+def train_arm(arm: Arm, tell: Callable[[str], None]) -> dict:
+    """Train an arm with tools/train.py, unless it is done; give its result.
+
+    Args:
+        arm (Arm): What to train.
+        tell (Callable): Takes lines for the user.
+
+    Returns:
+        dict: ``mAP``, ``AP50``, ``hash``, ``seconds``.
+
+    Raises:
+        RuntimeError: If training fails, with the end of its log.
+    """
+    done = arm.result()
+    if done is not None:
+        tell(f'{arm.work_dir.name}: done before, not trained again')
+        return done
+    arm.work_dir.mkdir(parents=True, exist_ok=True)
+    arm.config.dump(arm.config_file)
+    command = [
+        sys.executable,
+        '-u',
+        str(REPOSITORY / 'tools' / 'train.py'),
+        str(arm.config_file),
+    ]
+    tell(f'$ python tools/train.py {arm.config_file}')
+    _run(command, arm.work_dir / 'train.log', tell)
+    result = dict(_metrics(arm.work_dir), hash=arm.hash)
+    arm.result_file.write_text(json.dumps(result, indent=1) + '\n')
+    return result
+
+
+_PROGRESS = re.compile(
+    r'Epoch\(train\)\s+\[\s*(\d+)\]\[\s*(\d+)/(\d+)\].*?'
+    r'eta: (\S+)(.*)'
+)
+_SHOWN = re.compile(r'\b(loss|gor_w_task|gor_w_kd): ([-\d.]+)')
+
+
+def _run(command: list[str], log: Path, tell: Callable[[str], None]) -> None:
+    environment = dict(os.environ)
+    environment['PYTHONPATH'] = os.pathsep.join(
+        [str(REPOSITORY), environment.get('PYTHONPATH', '')]
+    )
+    with (
+        log.open('w') as file,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=REPOSITORY,
+            env=environment,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            file.write(line)
+            short = condense(line)
+            if short:
+                tell(short)
+    if process.returncode:
+        tail = log.read_text().splitlines()[-15:]
+        raise RuntimeError(
+            'training failed; the end of ' + str(log) + ':\n' + '\n'.join(tail)
+        )
+
+
+def condense(line: str) -> str | None:
+    """A training log line as a short one, or None if it is not one.
+
+    Example:
+        >>> condense('Epoch(train) [1][20/37] lr: 1e-3 eta: 0:01:02 '
+        ...          'time: 0.3 loss: 1.2 loss_cls: 0.8')
+        'epoch 1  20/37  loss 1.2  eta 0:01:02'
+    """
+    found = _PROGRESS.search(line)
+    if found is None:
+        return None
+    epoch, step, steps, eta, rest = found.groups()
+    values = '  '.join(
+        f'{name} {value}' for name, value in _SHOWN.findall(rest)
+    )
+    return f'epoch {epoch}  {step}/{steps}  {values}  eta {eta}'
+
+
+def _metrics(work_dir: Path) -> dict[str, float]:
+    """mAP and AP50 that the newest run logged last.
+
+    Raises:
+        RuntimeError: If it logged none.
+    """
+    for path in sorted(work_dir.glob('*/vis_data/scalars.json'))[::-1]:
+        for line in path.read_text().splitlines()[::-1]:
+            record = json.loads(line)
+            if 'coco/bbox_mAP' in record:
+                return dict(
+                    mAP=record['coco/bbox_mAP'],
+                    AP50=record['coco/bbox_mAP_50'],
+                )
+    raise RuntimeError(
+        f'no coco/bbox_mAP under {work_dir}; expected a validation at the '
+        'last epoch. If no box was found at all, train for longer.'
+    )

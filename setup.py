@@ -1,0 +1,29 @@
+"""Installs mmgor into an existing MM* environment.
+
+No MM* package and no torch is listed: as in the MM* packages themselves, the
+environment decides (two dependency lines share the import names, and asking
+for torch would pull another build). ``mmgor.compat`` checks on import.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r"__version__ = '(.+)'", (HERE / 'mmgor' / 'version.py').read_text()
+).group(1)
+
+setup(
+    name='mmgor',
+    version=VERSION,
+    description='4-bit detectors that learn from larger ones: QAT, '
+    'distillation and learned loss weights for MMDetection',
+    long_description=(HERE / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['mmgor', 'mmgor.*']),
+    python_requires='>=3.10,<3.13',
+    install_requires=['numpy', 'matplotlib', 'opencv-python', 'packaging'],
+)

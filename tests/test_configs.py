@@ -1,0 +1,63 @@
+"""Every shipped config builds, and is what its name says."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+
+from mmgor.hooks.gor_weight_hook import theta_groups
+from mmgor.quantization import quantized_layers
+from mmgor.registry import HOOKS, MODELS
+
+ROOT = Path(__file__).resolve().parents[1] / 'configs'
+CONFIGS = sorted(
+    path for path in ROOT.glob('*/*.py') if path.parent.name != '_base_'
+)
+BITS = {'w8': (8, 8), 'w4a8': (4, 8), 'w4': (4, 4), 'w2': (2, 2)}
+
+
+def test_there_are_configs():
+    assert len(CONFIGS) >= 12
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
+def test_config_builds(path):
+    cfg = Config.fromfile(path)
+    model = MODELS.build(cfg.model)
+    for hook in cfg.get('custom_hooks', []):
+        HOOKS.build(hook)
+    name = next((p for p in path.stem.split('_') if p in BITS), None)
+    layers = quantized_layers(model)
+    assert bool(layers) is (name is not None)
+    if name is None:
+        return
+    bits = {
+        (q.weight_quantizer.bits, q.input_quantizer.bits)
+        for q in layers.values()
+    }
+    assert bits == {BITS[name], (8, 8)}
+    assert ('_from_' in path.stem) is hasattr(model, 'teachers')
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    for group in groups.param_groups:
+        if any(
+            p is q
+            for p in group['params']
+            for n, q in model.named_parameters()
+            if '_quantizer.' in n
+        ):
+            assert group['weight_decay'] == 0
+    if hasattr(model, 'gor_weighting'):
+        thetas = dict(model.gor_weighting.named_parameters())
+        list(theta_groups(groups, thetas))
+
+
+def test_demo_arms_share_schedule_and_data():
+    demo = [
+        Config.fromfile(path)
+        for path in CONFIGS
+        if path.parent.name == 'demo' and 'r18half' in path.stem
+    ]
+    assert len(demo) == 4
+    for key in ('train_cfg', 'param_scheduler', 'train_dataloader'):
+        assert all(cfg[key] == demo[0][key] for cfg in demo)

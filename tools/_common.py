@@ -1,0 +1,73 @@
+"""What the command-line tools share."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+try:
+    import mmgor
+except ModuleNotFoundError as error:
+    if error.name != 'mmgor':
+        raise
+    # A checkout that was not installed.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    import mmgor  # noqa: F401
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags that mmdet's train and test tools have in common."""
+    parser.add_argument(
+        '--work-dir', help='folder for logs, checkpoints and metrics'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override config entries: key=value, lists as key="[a,b]" or '
+        'key=a,b, nested as key="[(a,b),(c,d)]", without white space',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher',
+    )
+    # torch.distributed.launch passes --local-rank from torch 2.0 on,
+    # --local_rank before; torchrun sets LOCAL_RANK.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """Load the config, apply overrides, settle the work directory.
+
+    Raises:
+        FileNotFoundError: If the config does not exist.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if not Path(args.config).is_file():
+        raise FileNotFoundError(
+            f'config not found: {args.config}; expected a .py file such as '
+            'configs/gor/retinanet_r18_w4_from_r101.py, relative to '
+            f'{Path.cwd()}.'
+        )
+    cfg = Config.fromfile(args.config)
+    cfg.launcher = args.launcher
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+    return cfg
+
+
+def build_runner(cfg: Config) -> Runner:
+    """mmengine's Runner, or the one the config names."""
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)

@@ -1,0 +1,45 @@
+"""Draw GoR's weight curves of a run.
+
+python tools/plot_weights.py work_dirs/retinanet_r18_w4_from_r101
+"""
+
+import argparse
+from pathlib import Path
+
+import _common  # noqa: F401
+
+from mmgor.hooks import plot_weight_curves, read_scalars
+
+
+def find_scalars(source: Path) -> Path:
+    """The newest scalars.json under a work directory, or the file itself.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    if source.is_file():
+        return source
+    found = sorted(source.glob('**/scalars.json'))
+    if not found:
+        raise FileNotFoundError(
+            f'no scalars.json under {source}; expected the work directory '
+            'of a run with a LocalVisBackend, or the file itself.'
+        )
+    return found[-1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'source', type=Path, help='work directory or scalars.json'
+    )
+    parser.add_argument(
+        '--out', type=Path, default=Path('weights.png'), help='the picture'
+    )
+    args = parser.parse_args()
+    scalars = find_scalars(args.source)
+    print(plot_weight_curves(read_scalars(scalars), args.out))
+
+
+if __name__ == '__main__':
+    main()

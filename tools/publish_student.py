@@ -1,0 +1,75 @@
+"""Strip a training checkpoint to what inference needs.
+
+Keeps the student's tensors (weights, scales, ranges; the averaged ones if EMA
+was on) and the class names. The result loads with
+``torch.load(weights_only=True)`` anywhere, without mmgor's allow-list.
+
+python tools/publish_student.py work_dirs/NAME/epoch_12.pth student.pth
+"""
+
+import argparse
+from pathlib import Path
+
+import _common  # noqa: F401
+import torch
+
+from mmgor import __version__
+from mmgor.checkpoint import strip_training_keys
+
+
+def publish(source: Path, target: Path) -> dict[str, int]:
+    """Write the stripped checkpoint.
+
+    Args:
+        source (Path): Training checkpoint.
+        target (Path): The new file.
+
+    Returns:
+        dict[str, int]: Kept and dropped keys, bytes of both files.
+
+    Raises:
+        FileNotFoundError: If ``source`` is not there.
+        ValueError: If it has no state dict, or both are one file.
+    """
+    if not source.is_file():
+        raise FileNotFoundError(f'checkpoint not found: {source}')
+    if source.resolve() == target.resolve():
+        raise ValueError(f'{target} is the input; give another output file.')
+    checkpoint = torch.load(source, map_location='cpu', weights_only=True)
+    if 'state_dict' not in checkpoint:
+        raise ValueError(
+            f'{source} has no state_dict, only {list(checkpoint)[:5]}; '
+            'expected a checkpoint that tools/train.py wrote.'
+        )
+    state_dict = strip_training_keys(checkpoint['state_dict'])
+    kept = {key: value.clone() for key, value in state_dict.items()}
+    dataset = checkpoint.get('meta', {}).get('dataset_meta') or {}
+    classes = [str(name) for name in dataset.get('classes', ())]
+    meta = dict(mmgor_version=__version__)
+    if classes:
+        meta['dataset_meta'] = dict(classes=classes)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(state_dict=kept, meta=meta), target)
+    return dict(
+        kept=len(kept),
+        dropped=len(checkpoint['state_dict']) - len(kept),
+        source_bytes=source.stat().st_size,
+        target_bytes=target.stat().st_size,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('source', type=Path, help='training checkpoint')
+    parser.add_argument('target', type=Path, help='file to write')
+    args = parser.parse_args()
+    done = publish(args.source, args.target)
+    print(
+        f'{args.target}: kept {done["kept"]} tensors, dropped '
+        f'{done["dropped"]}; {done["source_bytes"] / 1e6:.2f} MB -> '
+        f'{done["target_bytes"] / 1e6:.2f} MB'
+    )
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,100 @@
+"""Evaluate a checkpoint; the flags are those of mmdet's tools/test.py.
+
+python tools/test.py configs/gor/retinanet_r18_w4_from_r101.py CHECKPOINT
+"""
+
+import argparse
+import warnings
+from copy import deepcopy
+
+from _common import add_common_arguments, build_runner, read_config
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmdet.evaluation import DumpDetResults
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.config import Config, ConfigDict
+
+META_KEYS = (
+    'img_id',
+    'img_path',
+    'ori_shape',
+    'img_shape',
+    'scale_factor',
+    'flip',
+    'flip_direction',
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Test a detector')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('--out', help='write predictions to this .pkl file')
+    parser.add_argument(
+        '--show', action='store_true', help='show pictures with boxes'
+    )
+    parser.add_argument(
+        '--show-dir',
+        help='write pictures with boxes to work_dir/timestamp/SHOW_DIR',
+    )
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds a picture'
+    )
+    parser.add_argument(
+        '--tta', action='store_true', help='test-time augmentation'
+    )
+    add_common_arguments(parser)
+    args = parser.parse_args()
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        parser.error(f'--out expected a .pkl file, got {args.out}')
+    return args
+
+
+def enable_tta(cfg: Config) -> None:
+    """Wrap the model for test-time augmentation, by default a flip."""
+    if 'tta_model' not in cfg:
+        warnings.warn(
+            'no tta_model in the config; using a flip with NMS', stacklevel=2
+        )
+        cfg.tta_model = dict(
+            type='DetTTAModel',
+            tta_cfg=dict(
+                nms=dict(type='nms', iou_threshold=0.5), max_per_img=100
+            ),
+        )
+    dataset = cfg.test_dataloader.dataset
+    if 'tta_pipeline' not in cfg:
+        inner = dataset
+        while 'dataset' in inner:
+            inner = inner['dataset']
+        cfg.tta_pipeline = deepcopy(inner.pipeline)
+        flips = [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)]
+        cfg.tta_pipeline[-1] = dict(
+            type='TestTimeAug',
+            transforms=[
+                flips,
+                [dict(type='PackDetInputs', meta_keys=META_KEYS)],
+            ],
+        )
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def main() -> None:
+    args = parse_args()
+    setup_cache_size_limit_of_dynamo()
+    cfg = read_config(args)
+    cfg.load_from = args.checkpoint
+    if args.show or args.show_dir:
+        cfg = trigger_visualization_hook(cfg, args)
+    if args.tta:
+        enable_tta(cfg)
+    runner = build_runner(cfg)
+    if args.out:
+        runner.test_evaluator.metrics.append(
+            DumpDetResults(out_file_path=args.out)
+        )
+    runner.test()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,66 @@
+"""Train a detector; the flags are those of mmdet's tools/train.py.
+
+python tools/train.py configs/gor/retinanet_r18_w4_from_r101.py
+"""
+
+import argparse
+
+from _common import add_common_arguments, build_runner, read_config
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.config import Config
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train a detector')
+    parser.add_argument('config', help='training config file')
+    parser.add_argument(
+        '--amp', action='store_true', help='automatic mixed precision'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate with the batch size',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='resume from this checkpoint, or without a value from the '
+        'latest one in the work directory',
+    )
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
+    """Put --amp, --auto-scale-lr and --resume into the config.
+
+    Raises:
+        RuntimeError: If the config cannot scale its learning rate.
+    """
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.loss_scale = 'dynamic'
+    if args.auto_scale_lr:
+        scale = cfg.get('auto_scale_lr') or {}
+        if not {'enable', 'base_batch_size'} <= set(scale):
+            raise RuntimeError(
+                '--auto-scale-lr expected auto_scale_lr=dict(enable=..., '
+                f'base_batch_size=...) in the config, got {dict(scale)}.'
+            )
+        cfg.auto_scale_lr.enable = True
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+
+
+def main() -> None:
+    args = parse_args()
+    setup_cache_size_limit_of_dynamo()
+    cfg = read_config(args)
+    apply_flags(cfg, args)
+    build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    main()
