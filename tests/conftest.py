@@ -13,6 +13,7 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
+from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
 import mmgor  # noqa: F401
@@ -23,7 +24,7 @@ register_all_modules()
 
 def retinanet_cfg(channels: int = 8, fpn: int = 16, classes: int = 3) -> dict:
     """A float RetinaNet small enough to train in a test."""
-    return dict(
+    cfg = dict(
         type='RetinaNet',
         data_preprocessor=dict(
             type='DetDataPreprocessor',
@@ -92,6 +93,7 @@ def retinanet_cfg(channels: int = 8, fpn: int = 16, classes: int = 3) -> dict:
             max_per_img=10,
         ),
     )
+    return ConfigDict(cfg)
 
 
 def quantized_cfg(**quant: object) -> dict:
@@ -126,7 +128,8 @@ def student_cfg(teacher: dict, **overrides: object) -> dict:
         ),
         gor_weighting=dict(type='GoRWeighting'),
     )
-    cfg.update(overrides)
+    for key, value in overrides.items():
+        cfg[key] = value  # update() would merge dicts
     return cfg
 
 

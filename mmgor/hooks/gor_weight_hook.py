@@ -34,8 +34,9 @@ class GoRWeightHook(Hook):
     - checks that GoR's parameters are in the optimizer, in a group of their
       own, without weight decay;
     - holds their learning rate at ``theta_lr``, untouched by warm-up and
-      decay, and gives the optimizer their gradient before clipping: the game
-      then arrives within a few per cent of the run with any optimizer;
+      decay, switches momentum off for them (see :func:`settle_group`), and
+      gives the optimizer their gradient before clipping: the game then
+      arrives within a few per cent of the run with any optimizer;
     - compares the student's class list with each teacher's;
     - measures, every ``gradient_interval`` iterations, the norm ratio and
       the cosine of the two weighted gradients at the detector's
@@ -44,7 +45,7 @@ class GoRWeightHook(Hook):
     - draws ``gor_weights.png`` at the end of training.
 
     Args:
-        theta_lr (float, optional): Default: 30 / max_iters, in [0.01, 0.2].
+        theta_lr (float, optional): Default: 60 / max_iters, in [0.02, 0.3].
         gradient_interval (int): 0 measures nothing.
         collapse (float): Warn when the smaller weight's share of the sum is
             below this.
@@ -96,7 +97,9 @@ class GoRWeightHook(Hook):
             optimizer = runner.optim_wrapper.optimizer
             self._groups = list(theta_groups(optimizer, thetas))
             if self.theta_lr is None:
-                self.theta_lr = min(0.2, max(0.01, 30 / runner.max_iters))
+                self.theta_lr = min(0.3, max(0.02, 60 / runner.max_iters))
+            for group in self._groups:
+                settle_group(group)
             optimizer.register_step_pre_hook(_unclipped(model))
 
     def before_train_iter(
@@ -146,6 +149,25 @@ class GoRWeightHook(Hook):
             read_scalars(scalars), Path(runner.work_dir) / 'gor_weights.png'
         )
         runner.logger.info(f'Weight curves: {path}')
+
+
+def settle_group(group: dict) -> None:
+    """Let an optimizer's step on the thetas be proportional to its gradient.
+
+    The game's gradient is bounded by 1 and shrinks to 0 at the resting
+    point. Momentum would overshoot it, and Adam's division by the root mean
+    square would turn what is left into steps of full size: so no momentum,
+    and an ``eps`` of the gradient's own bound.
+
+    Args:
+        group (dict): The optimizer's parameter group of the thetas.
+    """
+    if 'momentum' in group:
+        group.update(momentum=0.0, nesterov=False)
+    if 'betas' in group:
+        group['betas'] = (0.0, *group['betas'][1:])
+    if 'eps' in group:
+        group['eps'] = 1.0
 
 
 def theta_groups(

@@ -1,0 +1,205 @@
+import copy
+
+import pytest
+import torch
+from conftest import make_batch, quantized_cfg, student_cfg
+
+from mmgor.quantization import calibrate
+from mmgor.registry import MODELS
+
+
+def build(teacher_spec, **overrides):
+    torch.manual_seed(0)
+    model = MODELS.build(student_cfg(teacher_spec, **overrides))
+    model.init_weights()
+    batch = make_batch()
+    calibrate(model, [batch], lambda b: model(**b, mode='tensor'))
+    return model
+
+
+def total(model, losses):
+    loss, _ = model.parse_losses(losses)
+    return loss
+
+
+def test_class_is_a_stock_subclass(teacher_spec):
+    model = build(teacher_spec)
+    assert type(model).__name__ == 'GoRRetinaNet'
+    assert isinstance(model, MODELS.get('RetinaNet'))
+
+
+def test_stock_losses_are_untouched(teacher_spec, batch):
+    model = build(
+        teacher_spec,
+        gor_weighting=dict(
+            type='FixedWeighting', task_weight=1.0, kd_weight=0.0
+        ),
+    ).eval()
+    plain = MODELS.build(quantized_cfg())
+    plain.load_state_dict(model.state_dict(), strict=False)
+    plain.eval()
+    want = plain(**copy.deepcopy(batch), mode='loss')
+    got = model(**batch, mode='loss')
+    for key in ('loss_cls', 'loss_bbox'):
+        for a, b in zip(got[key], want[key]):
+            torch.testing.assert_close(a, b)
+
+
+def test_one_step_trains_student_connectors_and_thetas(teacher_spec, batch):
+    model = build(teacher_spec)
+    losses = model(**batch, mode='loss')
+    assert {'loss_kd_cls', 'loss_kd_neck', 'loss_gor'} <= set(losses)
+    total(model, losses).backward()
+    without = [
+        name
+        for name, p in model.named_parameters()
+        if p.requires_grad and p.grad is None
+    ]
+    assert without == []
+    teacher = model.teachers['big'].model
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_teacher_is_in_no_state_dict_and_no_copy(teacher_spec):
+    model = build(teacher_spec)
+    keys = model.state_dict()
+    assert not any('teacher' in key for key in keys)
+    assert copy.deepcopy(model).teachers is model.teachers
+    model.train()
+    assert not model.teachers['big'].model.training
+
+
+def test_predict_needs_no_teacher_files(batch):
+    spec = dict(config='gone.py', checkpoint='gone.pth')
+    model = MODELS.build(student_cfg(spec))
+    calibrate(model, [batch], lambda b: model(**b, mode='tensor'))
+    model.eval()
+    with torch.no_grad():
+        results = model(**batch, mode='predict')
+    assert len(results) == 2
+    assert results[0].pred_instances.bboxes.shape[1] == 4
+
+
+def test_taps_are_closed_after_each_step(teacher_spec, batch):
+    model = build(teacher_spec)
+    model(**batch, mode='loss')
+    for root in (model, model.teachers['big'].model):
+        assert not any(m._forward_hooks for m in root.modules())
+
+
+def test_a_batch_without_boxes_trains(teacher_spec):
+    model = build(teacher_spec)
+    batch = make_batch(boxes=0)
+    loss = total(model, model(**batch, mode='loss'))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert not model.nonfinite
+
+
+def test_published_file_reports_nothing_missing(teacher_spec):
+    model = build(teacher_spec)
+    stripped = {
+        k: v
+        for k, v in model.state_dict().items()
+        if not k.startswith(('kd_heads.', 'gor_weighting.'))
+    }
+    fresh = MODELS.build(student_cfg(teacher_spec))
+    result = fresh.load_state_dict(stripped, strict=False)
+    assert result.missing_keys == []
+
+
+def test_a_file_that_matches_nothing_is_an_error(teacher_spec):
+    model = MODELS.build(student_cfg(teacher_spec))
+    with pytest.raises(RuntimeError, match='matches nothing of the GoRRetina'):
+        model.load_state_dict({'foo': torch.zeros(1)}, strict=False)
+
+
+def test_non_finite_losses_give_zero_gradients(teacher_spec, batch, caplog):
+    model = build(teacher_spec)
+    batch['inputs'][0] = float('nan')
+    losses = model(**batch, mode='loss')
+    loss = total(model, losses)
+    loss.backward()
+    assert model.nonfinite
+    assert loss.item() == 0
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert all(p.grad is not None and not p.grad.any() for p in trained)
+
+
+def test_gradient_diagnostics_on_demand(teacher_spec, batch):
+    model = build(teacher_spec)
+    assert 'gor_grad_ratio' not in model(**batch, mode='loss')
+    model.gor_weighting.measure_gradients = True
+    losses = model(**batch, mode='loss')
+    assert losses['gor_grad_ratio'] > 0
+    assert -1 <= losses['gor_grad_cosine'] <= 1
+    assert all(p.grad is None for p in model.parameters())
+    total(model, losses).backward()
+
+
+@pytest.mark.parametrize(
+    'overrides, message',
+    [
+        (dict(detector='RetinaNot'), "detector='RetinaNot' is no registered"),
+        (dict(detector='ResNet'), "detector='ResNet' is no registered"),
+        (dict(kd_heads={}), 'at least one KD head'),
+        (
+            dict(kd_heads=dict(a=dict(type='LogitKDHead', teacher='no'))),
+            r"unknown teacher 'no' in kd_heads.a; expected one of \['big'\]",
+        ),
+        (
+            dict(
+                kd_heads=dict(a=dict(type='LogitKDHead', student_tap='head'))
+            ),
+            "unknown tap 'head' in the student",
+        ),
+        (dict(gradient_tap='nek'), "unknown tap 'nek' in the student"),
+    ],
+)
+def test_bad_config(teacher_spec, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(student_cfg(teacher_spec, **overrides))
+
+
+def test_two_teachers_must_be_named(teacher_spec):
+    with pytest.raises(ValueError, match='every head must name its own'):
+        MODELS.build(
+            student_cfg(
+                teacher_spec, teachers=dict(a=teacher_spec, b=teacher_spec)
+            )
+        )
+
+
+def test_training_before_teachers_are_built(teacher_spec, batch):
+    model = MODELS.build(student_cfg(teacher_spec))
+    calibrate(model, [batch], lambda b: model(**b, mode='tensor'))
+    with pytest.raises(RuntimeError, match='not built'):
+        model(**batch, mode='loss')
+
+
+def test_the_whole_moves_together(teacher_spec):
+    model = build(teacher_spec).double()
+    teacher = model.teachers['big'].model
+    assert next(teacher.parameters()).dtype == torch.float64
+    assert teacher.data_preprocessor.mean.dtype == torch.float64
+
+
+def test_another_detector_class_composes(teacher_spec):
+    cfg = student_cfg(teacher_spec, detector='FCOS')
+    cfg['bbox_head'] = dict(
+        type='QuantHead',
+        head='FCOSHead',
+        num_classes=3,
+        in_channels=16,
+        stacked_convs=1,
+        feat_channels=16,
+        norm_cfg=None,
+    )
+    cfg['kd_heads'].pop('cls')
+    cfg['train_cfg'] = None
+    model = MODELS.build(cfg)
+    model.init_weights()
+    batch = make_batch()
+    calibrate(model, [batch], lambda b: model(**b, mode='tensor'))
+    loss = total(model, model(**batch, mode='loss'))
+    assert torch.isfinite(loss) and type(model).__name__ == 'GoRFCOS'

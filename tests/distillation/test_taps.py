@@ -1,0 +1,40 @@
+import pytest
+import torch
+from torch import nn
+
+from mmgor.distillation import Taps, check_tap
+
+
+@pytest.fixture
+def model():
+    return nn.ModuleDict(
+        {'neck': nn.Linear(2, 2), 'head': nn.Sequential(nn.Linear(2, 1))}
+    )
+
+
+def test_output_is_caught_with_its_graph(model):
+    with Taps(model, ['neck', 'head.0']) as taps:
+        y = model['head'](model['neck'](torch.ones(1, 2)))
+    assert taps['head.0'] is y
+    assert taps['neck'].requires_grad
+
+
+def test_hooks_are_gone_afterwards_even_after_an_error(model):
+    with pytest.raises(KeyError), Taps(model, ['neck']):
+        raise KeyError
+    assert not model['neck']._forward_hooks
+
+
+def test_a_tap_that_never_fired_is_an_error(model):
+    with Taps(model, ['neck']) as taps:
+        model['neck'].forward(torch.ones(1, 2))
+    with pytest.raises(RuntimeError, match="tap 'neck' never fired"):
+        taps['neck']
+
+
+def test_unknown_tap_lists_what_there_is(model):
+    check_tap(model, 'head.0', 'student')
+    with pytest.raises(ValueError, match=r"unknown tap 'nek' in the student"):
+        check_tap(model, 'nek', 'student')
+    with pytest.raises(ValueError, match=r"did you mean \['neck'\]"):
+        check_tap(model, 'neckk', "teacher 'r101'")

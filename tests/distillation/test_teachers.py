@@ -1,0 +1,166 @@
+import copy
+
+import pytest
+import torch
+from conftest import make_batch, retinanet_cfg
+from torch import nn
+
+from mmgor.distillation import Teachers
+from mmgor.registry import MODELS
+
+CPU = torch.device('cpu')
+
+
+def one(**spec):
+    return Teachers(dict(big=spec))
+
+
+def test_built_frozen_and_outside_the_module_tree(teacher_spec):
+    teachers = one(**teacher_spec)
+    teachers.build(CPU)
+    model = teachers['big'].model
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    holder = nn.Module()
+    holder.teachers = teachers
+    assert list(holder.parameters()) == []
+    assert copy.deepcopy(holder).teachers is teachers
+
+
+def test_outputs_equal_the_teachers_own(teacher_spec):
+    teachers = one(**teacher_spec)
+    teachers.build(CPU)
+    model, batch = teachers['big'].model, make_batch()
+    got = teachers['big'].forward_taps(
+        batch['inputs'],
+        model.data_preprocessor,
+        batch['data_samples'],
+        ['neck', 'bbox_head'],
+    )
+    with torch.no_grad():
+        features = model.extract_feat(batch['inputs'])
+        logits = model.bbox_head(features)[0]
+    torch.testing.assert_close(got['neck'], features)
+    torch.testing.assert_close(got['bbox_head'][0], logits)
+
+
+def test_the_head_runs_only_when_tapped(teacher_spec, monkeypatch):
+    teachers = one(**teacher_spec)
+    teachers.build(CPU)
+    model, batch = teachers['big'].model, make_batch()
+
+    def never(*_):
+        raise AssertionError('the head ran')
+
+    monkeypatch.setattr(model.bbox_head, 'forward', never)
+    teachers['big'].forward_taps(
+        batch['inputs'],
+        model.data_preprocessor,
+        batch['data_samples'],
+        ['neck'],
+    )
+
+
+def test_same_files_share_one_detector(teacher_spec):
+    teachers = Teachers(dict(a=teacher_spec, b=teacher_spec))
+    teachers.build(CPU)
+    assert teachers['a'].model is teachers['b'].model
+
+
+def test_apply_moves_the_teacher(teacher_spec):
+    teachers = one(**teacher_spec)
+    teachers.build(CPU)
+    teachers._apply(lambda t: t.double() if t.is_floating_point() else t)
+    assert next(teachers['big'].model.parameters()).dtype == torch.float64
+
+
+def test_classes_come_from_the_checkpoint(tmp_path):
+    model = MODELS.build(retinanet_cfg())
+    path = tmp_path / 'named.pth'
+    meta = dict(dataset_meta=dict(classes=['a', 'b', 'c']))
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
+    teachers = one(config=retinanet_cfg(), checkpoint=str(path))
+    teachers.build(CPU)
+    assert teachers['big'].classes == ('a', 'b', 'c')
+
+
+def test_sync_batch_norm_is_undone(tmp_path):
+    cfg = retinanet_cfg()
+    path = tmp_path / 'x.pth'
+    torch.save(MODELS.build(cfg).state_dict(), path)
+    cfg['backbone']['norm_cfg'] = dict(type='SyncBN', requires_grad=True)
+    teachers = one(config=cfg, checkpoint=str(path))
+    teachers.build(CPU)
+    kinds = {type(m).__name__ for m in teachers['big'].model.modules()}
+    assert 'SyncBatchNorm' not in kinds
+
+
+def test_no_checkpoint():
+    with pytest.raises(ValueError, match="teacher 'big' has no checkpoint"):
+        one(config=retinanet_cfg(), checkpoint=None)
+
+
+def test_wrong_keys():
+    with pytest.raises(ValueError, match=r"keys \['ckpt', 'config'\]"):
+        one(config=retinanet_cfg(), ckpt='x')
+
+
+def test_unknown_name(teacher_spec):
+    with pytest.raises(ValueError, match=r"unknown teacher 'x'.*\['big'\]"):
+        one(**teacher_spec)['x']
+
+
+def test_used_before_built(teacher_spec):
+    with pytest.raises(RuntimeError, match='init_weights'):
+        one(**teacher_spec)['big'].model  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    'spec, error, message',
+    [
+        (
+            dict(config='no/such.py', checkpoint='x.pth'),
+            FileNotFoundError,
+            'config of teacher .* not found',
+        ),
+        (
+            dict(config=retinanet_cfg(), checkpoint='no/such.pth'),
+            FileNotFoundError,
+            'checkpoint of teacher .* not found',
+        ),
+    ],
+)
+def test_missing_files(spec, error, message):
+    with pytest.raises(error, match=message):
+        one(**spec).build(CPU)
+
+
+@pytest.mark.parametrize('content', [b'', b'not a checkpoint'])
+def test_unreadable_checkpoint(tmp_path, content):
+    path = tmp_path / 'bad.pth'
+    path.write_bytes(content)
+    with pytest.raises(RuntimeError, match='could not be read'):
+        one(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)
+
+
+def test_unreadable_config(tmp_path):
+    path = tmp_path / 'bad.py'
+    path.write_text('model = dict(')
+    with pytest.raises(RuntimeError, match='config of .* could not be read'):
+        one(config=str(path), checkpoint='x.pth').build(CPU)
+
+
+def test_missing_keys_are_listed(tmp_path):
+    state = MODELS.build(retinanet_cfg()).state_dict()
+    state.pop('backbone.conv1.weight')
+    path = tmp_path / 'part.pth'
+    torch.save(dict(state_dict=state), path)
+    with pytest.raises(RuntimeError, match=r'lacks 1 keys.*conv1\.weight'):
+        one(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)
+
+
+def test_other_shapes_are_an_error(tmp_path):
+    path = tmp_path / 'wide.pth'
+    torch.save(MODELS.build(retinanet_cfg(channels=12)).state_dict(), path)
+    with pytest.raises(RuntimeError, match='does not fit its config'):
+        one(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)

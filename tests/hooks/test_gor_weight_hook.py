@@ -1,0 +1,220 @@
+"""The game arrives: any optimizer, any length, clipping and warm-up."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import Dataset
+
+from mmgor.hooks.gor_weight_hook import (
+    GoRWeightHook,
+    check_classes,
+    theta_groups,
+)
+from mmgor.hooks.weight_plot import plot_weight_curves, read_scalars
+from mmgor.registry import MODELS
+
+PARAMWISE = dict(custom_keys={'gor_weighting.': dict(decay_mult=0.0)})
+
+
+class Numbers(Dataset):
+    metainfo: dict = {}  # noqa: RUF012
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return dict(inputs=torch.ones(1))
+
+
+class Toy(BaseModel):
+    """Losses of constant size that change by a factor once."""
+
+    def __init__(self, change_at, factor):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.gor_weighting = MODELS.build(
+            dict(type='GoRWeighting', init_iters=2)
+        )
+        self.teachers = {}
+        self.nonfinite = False
+        self.change_at, self.factor, self.step = change_at, factor, 0
+        self.distances = []
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        self.step += 1
+        kd = 3.0 if self.step <= self.change_at else 3.0 * self.factor
+        # Value constant, gradient large: clipping must not slow the game.
+        pull = 1e3 * (self.weight - self.weight.detach()).sum()
+        out = self.gor_weighting(
+            dict(loss_cls=0.5 + pull), dict(loss_kd_a=kd + pull)
+        )
+        theta = self.gor_weighting.theta_kd.item()
+        self.distances.append(abs(theta - math.log(kd)))
+        return out
+
+
+def run(tmp_path, optimizer, iters, clip=None, **hook):
+    model = Toy(change_at=iters // 2, factor=0.5)
+    runner = Runner(
+        model=model,
+        work_dir=str(tmp_path),
+        train_dataloader=dict(
+            dataset=Numbers(),
+            sampler=dict(type='InfiniteSampler', shuffle=False),
+            batch_size=1,
+            num_workers=0,
+        ),
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=iters),
+        optim_wrapper=dict(
+            type='OptimWrapper',
+            optimizer=optimizer,
+            clip_grad=clip,
+            paramwise_cfg=PARAMWISE,
+        ),
+        param_scheduler=dict(
+            type='LinearLR',
+            start_factor=0.001,
+            by_epoch=False,
+            begin=0,
+            end=iters,
+        ),
+        custom_hooks=[dict(type='GoRWeightHook', **hook)],
+        default_hooks=dict(checkpoint=None, logger=dict(type='LoggerHook', interval=1)),
+        experiment_name=f'toy{abs(hash((str(tmp_path), iters)))}',
+        default_scope='mmdet',
+        log_level='ERROR',
+    )
+    runner.train()
+    return runner, model
+
+
+@pytest.mark.parametrize('iters', [100, 1000])
+@pytest.mark.parametrize('clip', [None, dict(max_norm=0.1)])
+@pytest.mark.parametrize(
+    'optimizer',
+    [
+        dict(type='SGD', lr=0.01, weight_decay=1e-4),
+        dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=1e-4),
+        dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    ],
+    ids=lambda o: o['type'] + str(o.get('momentum', '')),
+)
+def test_theta_arrives_within_a_tenth_of_the_run(
+    tmp_path, optimizer, iters, clip
+):
+    """The KD loss halves in mid-run: ln 2 = 0.69 nats to go."""
+    _, model = run(tmp_path, optimizer, iters, clip)
+    start = model.distances[2 : iters // 2]
+    assert max(start) < 0.05
+    after = model.distances[iters // 2 + iters // 10 :]
+    assert max(after) < 0.25
+    assert after[-1] < 0.1
+
+
+def test_scalars_and_curves_are_written(tmp_path):
+    run(tmp_path, dict(type='SGD', lr=0.01, weight_decay=1e-4), 20)
+    scalars = next(tmp_path.glob('*/vis_data/scalars.json'))
+    records = read_scalars(scalars)
+    assert len(records) == 20
+    assert {'gor_w_task', 'gor_w_kd', 'gor_theta_kd', 'gor_distance'} <= set(
+        records[0]
+    )
+    assert (tmp_path / 'gor_weights.png').stat().st_size > 10000
+
+
+def group(parameters, **kwargs):
+    return torch.optim.SGD([dict(params=parameters, **kwargs)], lr=0.1)
+
+
+def thetas():
+    return dict(
+        MODELS.build(dict(type='GoRWeighting')).named_parameters()
+    )
+
+
+def test_groups_of_their_own_are_accepted():
+    mine = thetas()
+    optimizer = group(list(mine.values()))
+    assert list(theta_groups(optimizer, mine)) == optimizer.param_groups
+
+
+@pytest.mark.parametrize('case', ['decay', 'shared', 'absent'])
+def test_bad_groups_raise_with_the_line_to_paste(case):
+    mine, other = thetas(), nn.Parameter(torch.ones(1))
+    optimizer = {
+        'decay': lambda: group(list(mine.values()), weight_decay=0.1),
+        'shared': lambda: group([*mine.values(), other]),
+        'absent': lambda: group([other]),
+    }[case]()
+    with pytest.raises(RuntimeError, match=r"'gor_weighting\.': dict\(decay"):
+        list(theta_groups(optimizer, mine))
+
+
+def runner_with(classes):
+    dataset = SimpleNamespace(metainfo=dict(classes=classes))
+    return SimpleNamespace(
+        train_dataloader=SimpleNamespace(dataset=dataset),
+        logger=SimpleNamespace(warning=lambda *_: None),
+    )
+
+
+def test_class_lists_must_agree():
+    model = SimpleNamespace(
+        teachers=dict(big=SimpleNamespace(classes=('a', 'b')))
+    )
+    check_classes(runner_with(['a', 'b']), model)
+    check_classes(runner_with(None), model)
+    with pytest.raises(ValueError, match=r"teacher 'big' has classes \('a'"):
+        check_classes(runner_with(['b', 'a']), model)
+
+
+def test_hook_without_a_gor_model():
+    runner = SimpleNamespace(model=nn.Linear(1, 1))
+    with pytest.raises(RuntimeError, match="model of type 'GoRDetector'"):
+        GoRWeightHook().before_train(runner)
+
+
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(theta_lr=0.0), 'theta_lr must be positive'),
+        (dict(gradient_interval=-1), 'gradient_interval >= 0'),
+        (dict(collapse=0.7), 'collapse < 0.5'),
+    ],
+)
+def test_bad_hook_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        GoRWeightHook(**kwargs)
+
+
+@pytest.mark.parametrize('weights', [(2.0, 1e-6), (float('nan'), 1.0)])
+def test_collapse_and_nan_are_said_once(weights):
+    said = []
+    runner = SimpleNamespace(
+        iter=6, logger=SimpleNamespace(warning=said.append)
+    )
+    hook = GoRWeightHook()
+    outputs = dict(
+        zip(('gor_w_task', 'gor_w_kd'), map(torch.tensor, weights))
+    )
+    hook.after_train_iter(runner, 0, outputs=outputs)
+    hook.after_train_iter(runner, 0, outputs=outputs)
+    assert len(said) == 1 and 'iteration 7' in said[0]
+
+
+def test_plot_without_gor_keys(tmp_path):
+    with pytest.raises(ValueError, match='no gor_'):
+        plot_weight_curves([dict(loss=1.0)], tmp_path / 'x.png')
+
+
+def test_broken_scalars_name_the_line(tmp_path):
+    path = tmp_path / 'scalars.json'
+    path.write_text(json.dumps(dict(gor_w_kd=1.0)) + '\n{oops\n')
+    with pytest.raises(ValueError, match='line 2'):
+        read_scalars(path)

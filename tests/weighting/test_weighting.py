@@ -1,0 +1,196 @@
+import math
+
+import pytest
+import torch
+
+from mmgor.registry import MODELS
+from mmgor.weighting import functional as F
+from mmgor.weighting import total_loss
+
+
+def gor(**kwargs):
+    return MODELS.build(dict(type='GoRWeighting', **kwargs)).train()
+
+
+def step(weighting, task, kd):
+    return weighting(
+        dict(loss_cls=torch.tensor(task)), dict(loss_kd_a=torch.tensor(kd))
+    )
+
+
+def set_theta(weighting, task, kd):
+    """Past the balanced start, at the given thetas."""
+    weighting.count.fill_(10**6)
+    weighting.theta_task.data.fill_(task)
+    weighting.theta_kd.data.fill_(kd)
+
+
+def test_zero_sum_weights_by_hand():
+    theta = torch.tensor([math.log(1.0), math.log(3.0)])
+    # w = 1, 1/3: u = 2 * 1 / (4/3) and 2 * (1/3) / (4/3).
+    torch.testing.assert_close(
+        F.zero_sum_weights(theta), torch.tensor([1.5, 0.5])
+    )
+
+
+def test_theta_gradient_by_hand():
+    theta = torch.tensor([0.0, math.log(2.0)])
+    strength = torch.tensor([0.25, 2.0])
+    # 1 - 0.25 and 1 - 2 / 2.
+    torch.testing.assert_close(
+        F.theta_gradient(theta, strength), torch.tensor([0.75, 0.0])
+    )
+    assert F.theta_gradient(theta, torch.tensor([1e9, 1.0]))[0] == -1
+    assert F.theta_gradient(theta, torch.tensor([math.nan, 1.0]))[0] == 0
+
+
+def test_total_loss_takes_lists_and_leaves_accuracy_out():
+    losses = dict(
+        loss_cls=[torch.tensor(1.0), torch.tensor([2.0, 4.0])],
+        loss_bbox=torch.tensor(0.5),
+        acc=torch.tensor(99.0),
+    )
+    assert total_loss(losses).item() == 4.5
+
+
+def test_no_loss_is_an_error():
+    with pytest.raises(ValueError, match=r"expected a loss.*\['acc'\]"):
+        total_loss(dict(acc=torch.tensor(1.0)))
+
+
+def test_exactly_two_trainable_scalars():
+    for form in ('zero_sum', 'barrier', 'gradient'):
+        parameters = dict(gor(form=form).named_parameters())
+        assert set(parameters) == {'theta_task', 'theta_kd'}
+        assert all(p.shape == () for p in parameters.values())
+
+
+def test_first_call_starts_balanced():
+    weighting = gor()
+    out = step(weighting, 0.5, 8.0)
+    assert weighting.theta_task.item() == pytest.approx(math.log(0.5))
+    assert weighting.theta_kd.item() == pytest.approx(math.log(8.0))
+    # u_T L_T = u_K L_K, summing weights to 2.
+    assert out['loss_cls'].item() == pytest.approx(out['loss_kd_a'].item())
+    assert (out['gor_w_task'] + out['gor_w_kd']).item() == pytest.approx(2)
+
+
+def test_zero_sum_values_and_gradients_by_hand():
+    weighting = gor()
+    set_theta(weighting, 0.0, math.log(3.0))
+    task = torch.tensor(0.5, requires_grad=True)
+    kd = torch.tensor(3.0, requires_grad=True)
+    out = weighting(dict(loss_cls=task), dict(loss_kd_a=kd))
+    total = out['loss_cls'] + out['loss_kd_a'] + out['loss_gor']
+    assert total.item() == pytest.approx(1.5 * 0.5 + 0.5 * 3.0)
+    assert out['loss_gor'].item() == 0
+    total.backward()
+    assert task.grad.item() == pytest.approx(1.5)
+    assert kd.grad.item() == pytest.approx(0.5)
+    assert weighting.theta_task.grad.item() == pytest.approx(1 - 0.5)
+    assert weighting.theta_kd.grad.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_barrier_value_is_the_potential():
+    weighting = gor(form='barrier')
+    set_theta(weighting, 0.0, math.log(3.0))
+    out = step(weighting, 0.5, 6.0)
+    total = out['loss_cls'] + out['loss_kd_a'] + out['loss_gor']
+    assert total.item() == pytest.approx(0.5 + 2.0 + math.log(3.0))
+    total.backward()
+    assert weighting.theta_kd.grad.item() == pytest.approx(1 - 6.0 / 3.0)
+
+
+def test_gradient_form_plays_over_gradient_norms():
+    weighting = gor(form='gradient')
+    shared = torch.tensor([3.0, 4.0], requires_grad=True)
+    task = (shared * torch.tensor([0.6, 0.8])).sum()
+    kd = 10 * shared.sum()
+    out = weighting(dict(loss_cls=task), dict(loss_kd_a=kd), [shared])
+    norms = torch.tensor([1.0, 10 * math.sqrt(2)])
+    torch.testing.assert_close(weighting.mean, norms)
+    assert out['gor_grad_ratio'].item() == pytest.approx(1.0)
+    assert out['gor_grad_cosine'].item() == pytest.approx(
+        1.4 / math.sqrt(2), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize('form', ['zero_sum', 'gradient'])
+@pytest.mark.parametrize('scale', [1000.0])
+def test_units_of_the_kd_loss_do_not_matter(form, scale):
+    """At equilibrium the student's gradient keeps its direction and size."""
+
+    def student_gradient(factor):
+        weighting = gor(form=form)
+        x = torch.tensor([1.0, 2.0], requires_grad=True)
+        task, kd = x[0] * 0.3, (x**2).sum() * factor
+        out = weighting(dict(loss_cls=task), dict(loss_kd_a=kd), [x])
+        (out['loss_cls'] + out['loss_kd_a']).backward()
+        return x.grad
+
+    plain, scaled = student_gradient(1.0), student_gradient(scale)
+    cosine = torch.nn.functional.cosine_similarity(plain, scaled, dim=0)
+    assert cosine.item() == pytest.approx(1, abs=1e-5)
+    # u_T + u_K = 2 leaves at most (L_T + L_K) / L_K.
+    assert 1 / 1.2 < (scaled.norm() / plain.norm()).item() < 1.2
+
+
+def test_lists_and_other_keys_keep_their_form():
+    weighting = MODELS.build(dict(type='FixedWeighting', kd_weight=0.5))
+    out = weighting(
+        dict(loss_cls=[torch.tensor(1.0)] * 2, acc=torch.tensor(7.0)),
+        dict(loss_kd_a=torch.tensor(4.0)),
+    )
+    assert [x.item() for x in out['loss_cls']] == [1.0, 1.0]
+    assert out['acc'].item() == 7.0
+    assert out['loss_kd_a'].item() == 2.0
+    assert 'loss_gor' not in out
+
+
+def test_diagnostics_are_not_optimised():
+    out = step(gor(), 1.0, 2.0)
+    extra = [key for key in out if key.startswith('gor_')]
+    assert len(extra) == 7
+    assert not any('loss' in key for key in extra)
+
+
+@pytest.mark.parametrize('bad', [math.nan, math.inf])
+def test_non_finite_losses_leave_theta_alone(bad):
+    weighting = gor()
+    step(weighting, 1.0, 2.0)
+    before = [p.item() for p in weighting.parameters()]
+    mean = weighting.mean.clone()
+    out = step(weighting, 1.0, bad)
+    out['loss_gor'].backward()
+    assert weighting.theta_kd.grad.item() == 0
+    assert weighting.theta_kd.item() == pytest.approx(before[1])
+    assert weighting.mean[1] == mean[1]
+
+
+def test_resume_is_exact():
+    first, second = gor(init_iters=2), gor(init_iters=2)
+    for value in (1.0, 0.5, 0.7):
+        step(first, value, 3 * value)
+    second.load_state_dict(first.state_dict())
+    a, b = step(first, 0.4, 1.0), step(second, 0.4, 1.0)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize(
+    'cfg, message',
+    [
+        (dict(type='GoRWeighting', form='nash'), "unknown GoR form 'nash'"),
+        (dict(type='GoRWeighting', init_iters=0), 'init_iters >= 1'),
+        (dict(type='FixedWeighting', kd_weight=-1), 'weights >= 0'),
+    ],
+)
+def test_bad_arguments(cfg, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(cfg)
+
+
+def test_gradients_need_shared_features():
+    weighting = gor(form='gradient')
+    x = torch.tensor(1.0, requires_grad=True)
+    with pytest.raises(ValueError, match='no shared features'):
+        weighting(dict(loss_cls=x), dict(loss_kd_a=x), [])
