@@ -33,7 +33,8 @@ help:
 env: $(STAMP)
 
 # torch first and alone: what depends on it would pull the newest build.
-$(STAMP): $(REQUIREMENTS) setup.py Makefile scripts/build_mmcv.sh
+$(STAMP): $(REQUIREMENTS) setup.py Makefile scripts/build_mmcv.sh \
+    scripts/fix_opencv.sh
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	  assert (3, 10) <= v <= (3, 12), \
 	  f"expected Python 3.10 to 3.12, got {v}; try make PYTHON=python3.11"'
@@ -41,6 +42,7 @@ $(STAMP): $(REQUIREMENTS) setup.py Makefile scripts/build_mmcv.sh
 	$(PIP) install -q "setuptools<81" wheel ninja psutil packaging $(TORCH)
 	$(PIP) install -q $(TORCH) -r requirements/common.txt
 	$(PIP) install -q --no-build-isolation $(TORCH) -r requirements/$(STACK).txt
+	scripts/fix_opencv.sh $(VENV)
 	scripts/build_mmcv.sh $(VENV) $(MMCV)
 	$(PIP) install -q --no-build-isolation --no-deps -e .
 	$(PY) -W ignore -c 'import mmgor; print("mmgor", mmgor.__version__)'

@@ -2,7 +2,8 @@
 
 No MM* package and no torch is listed: as in the MM* packages themselves, the
 environment decides (two dependency lines share the import names, and asking
-for torch would pull another build). ``mmgor.compat`` checks on import.
+for torch would pull another build). ``mmgor.compat`` checks on import. cv2
+comes with MM*; naming opencv-python would add it next to a headless one.
 """
 
 import re
@@ -25,5 +26,5 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['mmgor', 'mmgor.*']),
     python_requires='>=3.10,<3.13',
-    install_requires=['numpy', 'matplotlib', 'opencv-python', 'packaging'],
+    install_requires=['numpy', 'matplotlib', 'packaging'],
 )

@@ -17,9 +17,8 @@ from .utils import unwrapped_model
 from .weight_plot import plot_weight_curves, read_scalars
 
 OPTIM_LINE = (
-    'optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'
-    "'gor_weighting.': dict(decay_mult=0.0), "
-    "'_quantizer.': dict(decay_mult=0.0)}))"
+    'optim_wrapper = dict(paramwise_cfg=dict(custom_keys={{'
+    "'gor_weighting.': dict({0}), '_quantizer.': dict({0})}}))"
 )
 
 
@@ -192,7 +191,7 @@ def theta_groups(
                 'without weight decay, got a group of '
                 f'{len(group["params"])} parameter(s) with weight_decay='
                 f'{group.get("weight_decay", 0)}. Add to the config:\n'
-                f'{OPTIM_LINE}'
+                f'{_line_to_paste(optimizer)}'
             )
         yield group
     if found != ids:
@@ -200,8 +199,14 @@ def theta_groups(
             f'expected {sorted(thetas)} of gor_weighting in the optimizer, '
             f'but {len(ids - found)} of them are missing. Remove them from '
             "any custom optimizer constructor's exclusions, or add to the "
-            f'config:\n{OPTIM_LINE}'
+            f'config:\n{_line_to_paste(optimizer)}'
         )
+
+
+def _line_to_paste(optimizer: torch.optim.Optimizer) -> str:
+    # mmengine refuses decay_mult where the optimizer has no weight decay.
+    decays = bool(optimizer.defaults.get('weight_decay'))
+    return OPTIM_LINE.format('decay_mult=0.0' if decays else 'lr_mult=1.0')
 
 
 def check_classes(runner: Runner, model: nn.Module) -> None:

@@ -92,10 +92,12 @@ def plot_weight_curves(records: list[dict], out: Path) -> Path:
             'no gor_* value to plot; expected keys such as gor_w_task and '
             'gor_w_kd, which a GoRDetector logs in training.'
         )
-    figure = Figure(figsize=(4.6 * len(panels), 3.6), layout='constrained')
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(5 * columns, 3.4 * rows), layout='constrained')
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, (title, label, log, keys) in zip(axes, panels):
+    for index, (title, label, log, keys) in enumerate(panels, 1):
+        axis = figure.add_subplot(rows, columns, index)
         _draw(axis, records, keys)
         axis.set(title=title, ylabel=label, xlabel='iteration')
         if log:

@@ -1,10 +1,10 @@
 """Quantization-aware training of stock modules."""
 
+from .base import BaseQuantizer
 from .calibration import calibrate, quantized_layers, uncalibrated_layers
 from .layers import QuantConv2d, QuantConvTranspose2d, QuantLinear
 from .policy import LayerBits, QuantPolicy
 from .quantizers import (
-    BaseQuantizer,
     DoReFaQuantizer,
     LSQPlusQuantizer,
     LSQQuantizer,

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .base import BaseQuantizer, weight_extremes
 from .layers import QuantLayerMixin
 from .observer import RangeObserver, best_row_scales, best_scales
-from .quantizers import BaseQuantizer, weight_extremes
 
 
 def quantized_layers(model: nn.Module) -> dict[str, nn.Module]:

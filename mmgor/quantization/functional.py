@@ -138,9 +138,10 @@ def exp_scale(log_scale: Tensor, factor: Tensor) -> Tensor:
 
     Step sizes differ by orders of magnitude between layers, and an Adam step
     has the size of the learning rate: on ``s`` itself it would change a small
-    one by a large part. In the log domain (as in TQT, Jain et al., MLSys
-    2020) it is a relative change. The gradient is divided by ``s**2``, so
-    that a plain SGD step still moves ``s`` by LSQ's ``-lr * factor * dL/ds``.
+    one by a large part, in the log domain (as in TQT, Jain et al., MLSys
+    2020) it is a relative change. The gradient is divided by ``s``, which
+    makes it LSQ's ``factor * dL/ds`` in size: small enough not to dominate
+    gradient clipping, and not vanishing with ``s``.
 
     Args:
         log_scale (Tensor): Any shape.
@@ -149,7 +150,7 @@ def exp_scale(log_scale: Tensor, factor: Tensor) -> Tensor:
     Returns:
         Tensor: Shape of ``log_scale``, positive.
     """
-    precondition = factor * torch.exp(-2 * log_scale.detach())
+    precondition = factor * torch.exp(-log_scale.detach())
     return torch.exp(scale_gradient(log_scale, precondition))
 
 

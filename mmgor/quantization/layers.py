@@ -9,7 +9,7 @@ look for it there.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .quantizers import BaseQuantizer
+from .base import BaseQuantizer
 
 
 class QuantLayerMixin:

@@ -1,11 +1,4 @@
-"""Quantizers: modules that hold what one tensor's quantization learns.
-
-A weight quantizer has one scale a channel (``channel_axis=0``) or one in all;
-an input quantizer has one scale a slot, where slot n serves the n-th call of
-a pass (a head shared across pyramid levels). The integer range travels in the
-state dict as ``qmin`` and ``qmax``, both 0 until calibration: integers, so
-that an averaging hook copies and never averages them.
-"""
+"""The quantizers: what each learns of one tensor, and how it rounds."""
 
 from typing import Any
 
@@ -16,147 +9,8 @@ from torch import Tensor, nn
 from mmgor.registry import MODELS
 
 from . import functional
+from .base import BaseQuantizer, weight_extremes
 from .compiled import fake_quantize
-from .observer import RangeObserver
-
-MIN_BITS, MAX_BITS = 2, 8
-
-
-class BaseQuantizer(nn.Module):
-    """What all quantizers share: range, calibration state, slots.
-
-    Args:
-        bits (int): 2 to 8.
-        num_scales (int): Channels of a weight, or slots of an input.
-        channel_axis (int, optional): Weights: the axis with one scale an
-            entry. None: one scale for the whole tensor.
-        for_weight (bool): Weights are signed with a symmetric range; inputs
-            are unsigned where calibration saw nothing below zero.
-
-    Raises:
-        ValueError: If ``bits`` is outside 2..8.
-    """
-
-    #: Whether calibration should also search an offset.
-    asymmetric = False
-    qmin: Tensor
-    qmax: Tensor
-
-    def __init__(
-        self,
-        bits: int,
-        num_scales: int = 1,
-        channel_axis: int | None = None,
-        for_weight: bool = False,
-    ) -> None:
-        super().__init__()
-        if not isinstance(bits, int) or not MIN_BITS <= bits <= MAX_BITS:
-            raise ValueError(
-                f'bits must be an integer from {MIN_BITS} to {MAX_BITS}, got '
-                f'{bits!r}. To keep a layer in float, write '
-                'overrides={"<layer>": None} in the quant config.'
-            )
-        self.bits = bits
-        self.num_scales = num_scales
-        self.channel_axis = channel_axis
-        self.for_weight = for_weight
-        self.observer: RangeObserver | None = None
-        self.layer_name = ''
-        self._slot = 0
-        self._calibrated = False
-        self.register_buffer('qmin', torch.zeros((), dtype=torch.int32))
-        self.register_buffer('qmax', torch.zeros((), dtype=torch.int32))
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether ranges were set, by calibration or from a checkpoint."""
-        return self._calibrated
-
-    @property
-    def signed(self) -> bool:
-        """Whether the integer range reaches below zero."""
-        return bool(self.qmin < 0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Fake-quantize ``x``; in calibration, look at it and pass it on.
-
-        Raises:
-            RuntimeError: If the quantizer was never calibrated.
-        """
-        slot = self._next_slot()
-        if self.observer is not None:
-            self.observer.update(x, slot)
-            return x
-        if not self._calibrated:
-            raise RuntimeError(
-                f'the quantizer of {self.layer_name or "a layer"} was never '
-                'calibrated: expected scales from a quantized checkpoint or '
-                'from calibration. To train, add custom_hooks=[dict('
-                "type='QuantCalibrationHook')] to the config; to test, load "
-                'a checkpoint of the quantized model.'
-            )
-        return self.quantize(x, slot)
-
-    def quantize(self, x: Tensor, slot: int) -> Tensor:
-        """Fake-quantize ``x`` with the scale of ``slot``."""
-        raise NotImplementedError
-
-    def set_ranges(
-        self, scale: Tensor, offset: Tensor, low: Tensor, high: Tensor
-    ) -> None:
-        """Take over what calibration found, each of shape (num_scales, )."""
-        raise NotImplementedError
-
-    def current_scale(self) -> Tensor:
-        """The step sizes in use, shape (num_scales, )."""
-        raise NotImplementedError
-
-    def choose_range(self, signed: bool) -> None:
-        """Fix the integer range; from here on the quantizer is calibrated."""
-        qmin, qmax = functional.integer_range(
-            self.bits, signed, narrow=self.for_weight
-        )
-        self.qmin.fill_(qmin)
-        self.qmax.fill_(qmax)
-        self._calibrated = True
-
-    def reset_slot(self) -> None:
-        """The next call is the first of a pass."""
-        self._slot = 0
-
-    def _next_slot(self) -> int:
-        slot = self._slot
-        if self.channel_axis is None:
-            self._slot = (slot + 1) % self.num_scales
-        return slot
-
-    def _load_from_state_dict(
-        self, state_dict: dict, prefix: str, *args: Any
-    ) -> None:
-        """Refuse ranges of other bits: they count as not calibrated.
-
-        A file without any quantizer keys (a float checkpoint) is not
-        reported as missing them: ``forward`` and calibration look after it.
-        """
-        bounds = [state_dict.get(prefix + name) for name in ('qmin', 'qmax')]
-        stored = tuple(-1 if b is None else int(b) for b in bounds)
-        if stored not in self._valid_ranges():
-            for key in [k for k in state_dict if k.startswith(prefix)]:
-                state_dict.pop(key)
-        if any(key.startswith(prefix) for key in state_dict):
-            super()._load_from_state_dict(state_dict, prefix, *args)
-            self._calibrated = stored not in ((0, 0), (-1, -1))
-
-    def _valid_ranges(self) -> set[tuple[int, int]]:
-        """What a checkpoint of the same bits can hold; (0, 0) is 'never'."""
-        choices = (True,) if self.for_weight else (True, False)
-        return {(0, 0)} | {
-            functional.integer_range(self.bits, signed, self.for_weight)
-            for signed in choices
-        }
-
-    def extra_repr(self) -> str:
-        return f'bits={self.bits}, num_scales={self.num_scales}'
 
 
 @MODELS.register_module()
@@ -351,14 +205,3 @@ class MinMaxQuantizer(BaseQuantizer):
         return functional.minmax_scale(
             self.low, self.high, self.qmin, self.qmax
         )
-
-
-def weight_extremes(
-    weight: Tensor, channel_axis: int | None
-) -> tuple[Tensor, Tensor]:
-    """Smallest and largest value a channel, each of shape (C, ) or (1, )."""
-    if channel_axis is None:
-        rows = weight.reshape(1, -1)
-    else:
-        rows = weight.transpose(0, channel_axis).flatten(1)
-    return rows.amin(1), rows.amax(1)

@@ -56,9 +56,9 @@ def test_pkd_is_one_minus_correlation():
     torch.manual_seed(0)
     s, t = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
     correlations = [
-        torch.corrcoef(
-            torch.stack([s[:, c].flatten(), t[:, c].flatten()])
-        )[0, 1]
+        torch.corrcoef(torch.stack([s[:, c].flatten(), t[:, c].flatten()]))[
+            0, 1
+        ]
         for c in range(3)
     ]
     want = 1 - torch.stack(correlations).mean()

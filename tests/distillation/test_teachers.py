@@ -146,7 +146,7 @@ def test_unreadable_checkpoint(tmp_path, content):
 def test_unreadable_config(tmp_path):
     path = tmp_path / 'bad.py'
     path.write_text('model = dict(')
-    with pytest.raises(RuntimeError, match='config of .* could not be read'):
+    with pytest.raises(RuntimeError, match=r'config of .* could not be read'):
         one(config=str(path), checkpoint='x.pth').build(CPU)
 
 

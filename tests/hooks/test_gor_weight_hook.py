@@ -23,7 +23,7 @@ PARAMWISE = dict(custom_keys={'gor_weighting.': dict(decay_mult=0.0)})
 
 
 class Numbers(Dataset):
-    metainfo: dict = {}  # noqa: RUF012
+    metainfo: dict = {}
 
     def __len__(self):
         return 4
@@ -85,7 +85,9 @@ def run(tmp_path, optimizer, iters, clip=None, **hook):
             end=iters,
         ),
         custom_hooks=[dict(type='GoRWeightHook', **hook)],
-        default_hooks=dict(checkpoint=None, logger=dict(type='LoggerHook', interval=1)),
+        default_hooks=dict(
+            checkpoint=None, logger=dict(type='LoggerHook', interval=1)
+        ),
         experiment_name=f'toy{abs(hash((str(tmp_path), iters)))}',
         default_scope='mmdet',
         log_level='ERROR',
@@ -133,9 +135,7 @@ def group(parameters, **kwargs):
 
 
 def thetas():
-    return dict(
-        MODELS.build(dict(type='GoRWeighting')).named_parameters()
-    )
+    return dict(MODELS.build(dict(type='GoRWeighting')).named_parameters())
 
 
 def test_groups_of_their_own_are_accepted():
@@ -152,7 +152,14 @@ def test_bad_groups_raise_with_the_line_to_paste(case):
         'shared': lambda: group([*mine.values(), other]),
         'absent': lambda: group([other]),
     }[case]()
-    with pytest.raises(RuntimeError, match=r"'gor_weighting\.': dict\(decay"):
+    with pytest.raises(RuntimeError, match=r"'gor_weighting\.': dict\(lr_mu"):
+        list(theta_groups(optimizer, mine))
+
+
+def test_the_line_fits_optimizers_with_weight_decay():
+    mine = thetas()
+    optimizer = torch.optim.SGD(mine.values(), lr=0.1, weight_decay=0.1)
+    with pytest.raises(RuntimeError, match=r'dict\(decay_mult=0.0\)'):
         list(theta_groups(optimizer, mine))
 
 
@@ -200,9 +207,7 @@ def test_collapse_and_nan_are_said_once(weights):
         iter=6, logger=SimpleNamespace(warning=said.append)
     )
     hook = GoRWeightHook()
-    outputs = dict(
-        zip(('gor_w_task', 'gor_w_kd'), map(torch.tensor, weights))
-    )
+    outputs = dict(zip(('gor_w_task', 'gor_w_kd'), map(torch.tensor, weights)))
     hook.after_train_iter(runner, 0, outputs=outputs)
     hook.after_train_iter(runner, 0, outputs=outputs)
     assert len(said) == 1 and 'iteration 7' in said[0]

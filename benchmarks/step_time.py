@@ -1,0 +1,218 @@
+"""Time and memory of one training step, as ratios inside one process.
+
+The demo's student on random pictures (default 8 x 3 x 240 x 320). Steps of
+all arms take turns, so that a machine whose speed drifts slows all alike;
+ratios are taken round by round and their median is printed. Memory is the
+peak of the resident set (CPU) or of the allocator (CUDA) during a step, each
+arm in a process of its own, after warm-up.
+
+python benchmarks/step_time.py [--rounds 15] [--device cpu]
+"""
+
+import argparse
+import multiprocessing
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.structures import InstanceData
+
+import mmgor  # noqa: F401
+from mmgor.distillation import Teacher
+from mmgor.quantization import calibrate, uncalibrated_layers
+from mmgor.registry import MODELS
+
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'demo'
+ARMS = {
+    'float': 'retinanet_r18half.py',
+    'qat': 'retinanet_r18half_w4.py',
+    'fixed': 'retinanet_r18half_w4_fixed_from_mbv2.py',
+    'gor': 'retinanet_r18half_w4_from_mbv2.py',
+}
+WARM_UP = 3
+
+
+def make_batch(args: argparse.Namespace, device: str) -> dict[str, Any]:
+    """Random pictures with twelve boxes each."""
+    generator = torch.Generator().manual_seed(0)
+    height, width = args.size
+    samples = []
+    for _ in range(args.batch):
+        corner = torch.rand(12, 2, generator=generator) * torch.tensor(
+            [width * 0.8, height * 0.8]
+        )
+        sample = DetDataSample(
+            metainfo=dict(
+                img_shape=(height, width),
+                pad_shape=(height, width),
+                batch_input_shape=(height, width),
+                scale_factor=(1.0, 1.0),
+            )
+        )
+        sample.gt_instances = InstanceData(
+            bboxes=torch.cat([corner, corner + height * 0.15], 1),
+            labels=torch.randint(0, 3, (12,), generator=generator),
+        )
+        samples.append(sample.to(device))
+    inputs = torch.randn(args.batch, 3, height, width, generator=generator)
+    return dict(inputs=inputs.to(device), data_samples=samples)
+
+
+def build(arm: str, args: argparse.Namespace, teacher: str) -> Any:
+    """The arm's model, calibrated, with its optimizer, in training mode."""
+    cfg = Config.fromfile(CONFIGS / ARMS[arm])
+    if 'teachers' in cfg.model:
+        cfg.model.teachers.mbv2 = teacher_spec(teacher)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    model.to(args.device).train()
+    if uncalibrated_layers(model):
+        batch = make_batch(args, args.device)
+        calibrate(model, [batch], lambda b: model(**b, mode='tensor'))
+    return model, build_optim_wrapper(model, cfg.optim_wrapper)
+
+
+def teacher_spec(path: str) -> dict[str, str]:
+    """Config and weights of the teacher."""
+    return dict(config=str(CONFIGS / 'retinanet_mbv2.py'), checkpoint=path)
+
+
+def step_of(model: Any, wrapper: Any, batch: dict) -> Callable[[], None]:
+    """One full training step as a function."""
+
+    def step() -> None:
+        loss, _ = model.parse_losses(model(**batch, mode='loss'))
+        wrapper.update_params(loss)
+
+    return step
+
+
+def teacher_forward(
+    args: argparse.Namespace, path: str, batch: dict
+) -> Callable[[], None]:
+    """The teacher's forward as the KD arms do it."""
+    teacher = Teacher('mbv2', **teacher_spec(path))
+    teacher.build(torch.device(args.device))
+    preprocessor = teacher.model.data_preprocessor
+
+    def step() -> None:
+        teacher.forward_taps(
+            batch['inputs'],
+            preprocessor,
+            batch['data_samples'],
+            ['neck', 'bbox_head'],
+        )
+
+    return step
+
+
+def timed(step: Callable[[], None], device: str) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    step()
+    if device != 'cpu':
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def measure_time(args: argparse.Namespace, path: str) -> dict[str, list]:
+    """Seconds of each arm, round by round."""
+    batch = make_batch(args, args.device)
+    steps = {arm: step_of(*build(arm, args, path), batch) for arm in ARMS}
+    steps['teacher'] = teacher_forward(args, path, batch)
+    for step in steps.values():
+        for _ in range(WARM_UP):
+            step()
+    seconds: dict[str, list] = {name: [] for name in steps}
+    for _ in range(args.rounds):
+        for name, step in steps.items():
+            seconds[name].append(timed(step, args.device))
+    return seconds
+
+
+def measure_memory(arm: str, args: argparse.Namespace, path: str) -> float:
+    """Peak bytes during a step, in this process."""
+    register_all_modules()
+    batch = make_batch(args, args.device)
+    step = step_of(*build(arm, args, path), batch)
+    for _ in range(WARM_UP):
+        step()
+    if args.device != 'cpu':
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return torch.cuda.max_memory_allocated()
+    # Linux: writing 5 resets the peak of the resident set.
+    Path('/proc/self/clear_refs').write_text('5')
+    step()
+    status = Path('/proc/self/status').read_text()
+    line = next(x for x in status.splitlines() if x.startswith('VmHWM'))
+    return 1024.0 * int(line.split()[1])
+
+
+def in_own_process(arm: str, args: argparse.Namespace, path: str) -> float:
+    """Run :func:`measure_memory` in a fresh process."""
+    with multiprocessing.get_context('spawn').Pool(1) as pool:
+        return pool.apply(measure_memory, (arm, args, path))
+
+
+def ratio_line(label: str, above: list[float], below: list[float]) -> str:
+    """Median and quartiles of the round-by-round ratio."""
+    ratios = [a / b for a, b in zip(above, below)]
+    low, _, high = quantiles(ratios, n=4)
+    return f'{label:52s} {median(ratios):.3f}  ({low:.3f} to {high:.3f})'
+
+
+def report(seconds: dict[str, list], memory: dict[str, float]) -> None:
+    """Print medians, then ratios."""
+    for name, values in seconds.items():
+        extra = ''
+        if name in memory:
+            extra = f'   peak {memory[name] / 2**20:.0f} MiB'
+        print(f'{name:10s} {1000 * median(values):8.1f} ms{extra}')
+    floor = [a + b for a, b in zip(seconds['float'], seconds['teacher'])]
+    print('\nratio: median (quartiles) over rounds')
+    print(
+        ratio_line('QAT step / float step', seconds['qat'], seconds['float'])
+    )
+    print(
+        ratio_line(
+            'GoR step / (float step + teacher forward)', seconds['gor'], floor
+        )
+    )
+    print(
+        ratio_line(
+            'GoR step / fixed-weight step', seconds['gor'], seconds['fixed']
+        )
+    )
+    for arm in ('qat', 'gor'):
+        ratio = memory[arm] / memory['float']
+        print(f'{"peak memory, " + arm + " / float":52s} {ratio:.3f}')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--rounds', type=int, default=15)
+    parser.add_argument('--batch', type=int, default=8)
+    parser.add_argument('--size', type=int, nargs=2, default=[240, 320])
+    parser.add_argument('--device', default='cpu')
+    args = parser.parse_args()
+    args.size = [side + -side % 32 for side in args.size]
+    register_all_modules()
+    cfg = Config.fromfile(CONFIGS / 'retinanet_mbv2.py')
+    weights = Path('work_dirs/benchmark_teacher.pth')
+    weights.parent.mkdir(exist_ok=True)
+    torch.save(MODELS.build(cfg.model).state_dict(), weights)
+    memory = {arm: in_own_process(arm, args, str(weights)) for arm in ARMS}
+    report(measure_time(args, str(weights)), memory)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,66 @@
+"""Who may import whom, read from the sources (docs/design.md)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / 'mmgor'
+STANDARD = {'math', 'typing', 'collections'}
+FORBIDDEN = {
+    'quantization': {'distillation', 'weighting', 'detectors', 'hooks'},
+    'distillation': {'quantization', 'weighting', 'detectors', 'hooks'},
+    'weighting': {'quantization', 'distillation', 'detectors', 'hooks'},
+    'detectors': {'quantization', 'hooks'},
+    'hooks': {'distillation', 'weighting', 'detectors'},
+    'datasets': {'quantization', 'distillation', 'weighting', 'detectors'},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of all that a module imports."""
+    package = path.relative_to(ROOT).with_suffix('').parts[:-1]
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1]
+            prefix = '.'.join(base) + '.' if node.level else ''
+            names.add(prefix + (node.module or ''))
+    return names
+
+
+@pytest.mark.parametrize('part', FORBIDDEN)
+def test_parts_keep_apart(part):
+    for path in (PACKAGE / part).glob('*.py'):
+        parts = {
+            name.split('.')[1]
+            for name in imports(path)
+            if name.startswith('mmgor.') and len(name.split('.')) > 1
+        }
+        assert not parts & FORBIDDEN[part], path
+
+
+def test_only_the_calibration_hook_knows_quantization():
+    for path in (PACKAGE / 'hooks').glob('*.py'):
+        knows = any('quantization' in name for name in imports(path))
+        assert knows is (path.name == 'quant_calibration_hook.py'), path
+
+
+@pytest.mark.parametrize('part', ['quantization', 'distillation', 'weighting'])
+def test_functional_modules_know_torch_only(part):
+    names = imports(PACKAGE / part / 'functional.py')
+    assert {name.split('.')[0] for name in names} - STANDARD == {'torch'}
+
+
+def test_registries_are_named_in_one_place():
+    for path in PACKAGE.rglob('*.py'):
+        if path.name != 'registry.py':
+            assert 'mmdet.registry' not in imports(path), path
+
+
+def test_files_stay_readable():
+    for path in [*PACKAGE.rglob('*.py'), *(ROOT / 'tools').glob('*.py')]:
+        assert len(path.read_text().splitlines()) <= 330, path

@@ -1,0 +1,69 @@
+"""Two gloo processes train as one and end with the same numbers."""
+
+import os
+import socket
+
+import torch
+import torch.multiprocessing as mp
+from conftest import make_batch, student_cfg
+from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import OptimWrapper
+
+from mmgor.quantization import calibrate
+from mmgor.registry import MODELS
+
+
+def half(batch, rank):
+    """This rank's pictures."""
+    return dict(
+        inputs=batch['inputs'][rank::2],
+        data_samples=batch['data_samples'][rank::2],
+    )
+
+
+def worker(rank, port, teacher, out):
+    os.environ.update(
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=str(port),
+        RANK=str(rank),
+        WORLD_SIZE='2',
+        LOCAL_RANK=str(rank),
+    )
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group('gloo')
+    torch.manual_seed(0)
+    model = MODELS.build(student_cfg(teacher))
+    model.init_weights()
+    batch = half(make_batch(size=4), rank)
+    # Ranks see pictures of very different ranges.
+    batch['inputs'] *= 1 + rank
+    calibrate(model, [batch], lambda b: model(**b, mode='tensor'))
+    ddp = MMDistributedDataParallel(
+        model, broadcast_buffers=False, find_unused_parameters=False
+    )
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01))
+    for step in range(4):
+        # Rank 1 meets a loss that is not finite in the third step.
+        inputs = batch['inputs'].clone()
+        if rank == 1 and step == 2:
+            inputs[0] = float('nan')
+        losses = ddp(inputs, batch['data_samples'], mode='loss')
+        loss, _ = model.parse_losses(losses)
+        wrapper.update_params(loss)
+    torch.save(model.state_dict(), f'{out}/rank{rank}.pth')
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_end_equal(teacher_spec, tmp_path):
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    mp.spawn(worker, (port, teacher_spec, str(tmp_path)), nprocs=2)
+    first, second = (
+        torch.load(tmp_path / f'rank{rank}.pth') for rank in range(2)
+    )
+    for key, value in first.items():
+        # Batch-norm statistics are each rank's own, as everywhere in mmdet.
+        if 'running_' not in key:
+            assert torch.equal(value, second[key]), key
+    assert torch.isfinite(first['gor_weighting.theta_kd'])

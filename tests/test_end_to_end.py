@@ -1,0 +1,244 @@
+"""Train, resume, test: through mmengine's Runner, on generated scenes."""
+
+import json
+
+import pytest
+import torch
+from conftest import retinanet_cfg
+from helpers import tiny_scenes, training_config
+from mmdet.apis import init_detector
+from mmengine.runner import Runner
+
+from mmgor.quantization import quantized_layers
+from mmgor.registry import MODELS
+
+
+@pytest.fixture(scope='module')
+def scenes(tmp_path_factory):
+    return tiny_scenes(tmp_path_factory.mktemp('scenes'))
+
+
+@pytest.fixture(scope='module')
+def teacher(tmp_path_factory):
+    torch.manual_seed(1)
+    cfg = retinanet_cfg(channels=12, fpn=24, classes=5)
+    path = tmp_path_factory.mktemp('teacher5') / 'teacher.pth'
+    torch.save(MODELS.build(cfg).state_dict(), path)
+    return dict(config=cfg, checkpoint=str(path))
+
+
+def train(config):
+    runner = Runner.from_cfg(config)
+    runner.train()
+    return runner
+
+
+@pytest.fixture(scope='module')
+def trained(scenes, teacher, tmp_path_factory):
+    """Two epochs in one go."""
+    work_dir = tmp_path_factory.mktemp('straight')
+    config = training_config(scenes, work_dir, teacher, epochs=2)
+    return train(config), work_dir
+
+
+def test_artefacts(trained):
+    _, work_dir = trained
+    table = json.loads((work_dir / 'quant_table.json').read_text())
+    assert {row['w_bits'] for row in table['layers']} == {4, 8}
+    assert (work_dir / 'gor_weights.png').is_file()
+
+
+def test_checkpoint_holds_tensors_only(trained):
+    _, work_dir = trained
+    state = torch.load(work_dir / 'epoch_2.pth', weights_only=True)
+    assert all(
+        isinstance(v, torch.Tensor) for v in state['state_dict'].values()
+    )
+    assert not any('teacher' in key for key in state['state_dict'])
+
+
+def test_resume_continues_exactly(trained, scenes, teacher, tmp_path):
+    """Stopped after epoch 1 and resumed, the run ends where it would have."""
+    straight, work_dir = trained
+    config = training_config(scenes, tmp_path / 'resumed', teacher, epochs=2)
+    config.resume, config.load_from = True, str(work_dir / 'epoch_1.pth')
+    resumed = train(config)
+    assert (resumed.iter, resumed.epoch) == (straight.iter, straight.epoch)
+    want, got = straight.model.state_dict(), resumed.model.state_dict()
+    assert set(want) == set(got)
+    for key, value in want.items():
+        torch.testing.assert_close(got[key], value, rtol=0, atol=0, msg=key)
+    groups = zip(
+        straight.optim_wrapper.optimizer.state_dict()['state'].values(),
+        resumed.optim_wrapper.optimizer.state_dict()['state'].values(),
+    )
+    for a, b in groups:
+        torch.testing.assert_close(a['exp_avg'], b['exp_avg'], rtol=0, atol=0)
+
+
+def test_resume_does_not_calibrate_again(
+    trained, scenes, teacher, tmp_path, monkeypatch
+):
+    def never(*_):
+        raise AssertionError('calibrated again')
+
+    _, work_dir = trained
+    config = training_config(scenes, tmp_path / 'again', teacher, epochs=2)
+    config.resume, config.load_from = True, str(work_dir / 'epoch_1.pth')
+    monkeypatch.setattr('mmgor.hooks.quant_calibration_hook.calibrate', never)
+    train(config)
+
+
+def test_resume_from_another_config_is_an_error(
+    trained, scenes, teacher, tmp_path
+):
+    _, work_dir = trained
+    config = training_config(scenes, tmp_path / 'other', teacher)
+    config.model.kd_heads.pop('neck')
+    config.resume, config.load_from = True, str(work_dir / 'epoch_1.pth')
+    with pytest.raises(RuntimeError, match='file of another config'):
+        train(config)
+
+
+def test_start_from_other_bits_calibrates_anew(
+    trained, scenes, teacher, tmp_path
+):
+    """Staged bits: W4 weights are a start for W3, its scales are not."""
+    _, work_dir = trained
+    config = training_config(scenes, tmp_path / 'w3', teacher)
+    for part in ('backbone', 'neck', 'bbox_head'):
+        config.model[part].quant = dict(w_bits=3, a_bits=3)
+    config.load_from = str(work_dir / 'epoch_2.pth')
+    model = train(config).model
+    bits = {
+        int(layer.weight_quantizer.qmax)
+        for layer in quantized_layers(model).values()
+    }
+    assert bits == {3, 127}
+
+
+def test_test_gives_a_map(trained, scenes, teacher, tmp_path):
+    _, work_dir = trained
+    config = training_config(scenes, tmp_path / 'test', teacher)
+    config.load_from = str(work_dir / 'epoch_2.pth')
+    config.model.teachers.big.checkpoint = 'gone.pth'
+    metrics = Runner.from_cfg(config).test()
+    # Scores of an untrained head lie under nothing: some boxes come out.
+    assert 0 <= metrics['coco/bbox_mAP'] <= 1
+
+
+def test_init_detector_needs_no_teacher(trained, scenes, teacher, tmp_path):
+    _, work_dir = trained
+    config = training_config(scenes, tmp_path / 'api', teacher)
+    config.model.teachers.big.checkpoint = 'gone.pth'
+    model = init_detector(
+        config, str(work_dir / 'epoch_2.pth'), device='cpu', palette='random'
+    )
+    assert type(model).__name__ == 'GoRRetinaNet'
+
+
+def test_ema_validates_with_averaged_scales(scenes, teacher, tmp_path):
+    config = training_config(scenes, tmp_path / 'ema', teacher, epochs=2)
+    config.custom_hooks.append(
+        dict(type='EMAHook', momentum=0.5, update_buffers=True)
+    )
+    config.train_cfg.val_interval = 1
+    runner = train(config)
+    hook = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook')
+    averaged = hook.ema_model.module.state_dict()
+    live = runner.model.state_dict()
+    moved = 0
+    for key, value in live.items():
+        if key.endswith(('qmin', 'qmax')):
+            assert torch.equal(averaged[key], value), key
+        if key.endswith('log_scale'):
+            moved += not torch.equal(averaged[key], value)
+    assert moved > 10
+
+
+def test_wrong_load_from_is_an_error(scenes, teacher, tmp_path):
+    path = tmp_path / 'foreign.pth'
+    torch.save(dict(state_dict={'foo': torch.zeros(1)}), path)
+    config = training_config(scenes, tmp_path / 'foreign', teacher)
+    config.load_from = str(path)
+    with pytest.raises(RuntimeError, match='matches nothing'):
+        train(config)
+
+
+def test_missing_teacher_file_stops_before_training(scenes, teacher, tmp_path):
+    config = training_config(scenes, tmp_path / 'noteacher', teacher)
+    config.model.teachers.big.checkpoint = 'gone.pth'
+    with pytest.raises(FileNotFoundError, match="teacher 'big' not found"):
+        train(config)
+
+
+def test_other_class_list_stops_before_training(scenes, teacher, tmp_path):
+    state = torch.load(teacher['checkpoint'], weights_only=True)
+    path = tmp_path / 'named.pth'
+    meta = dict(dataset_meta=dict(classes=['a', 'b', 'c', 'd', 'e']))
+    torch.save(dict(state_dict=state, meta=meta), path)
+    config = training_config(scenes, tmp_path / 'classes', teacher)
+    config.model.teachers.big.checkpoint = str(path)
+    with pytest.raises(ValueError, match=r"teacher 'big' has classes \('a'"):
+        train(config)
+
+
+def test_missing_annotation_file(scenes, teacher, tmp_path):
+    config = training_config(scenes, tmp_path / 'noann', teacher)
+    config.train_dataloader.dataset.ann_file = 'gone.json'
+    with pytest.raises(FileNotFoundError, match=r'gone\.json'):
+        train(config)
+
+
+def test_empty_annotation_file(scenes, teacher, tmp_path):
+    empty = dict(images=[], annotations=[], categories=[])
+    path = tmp_path / 'empty.json'
+    path.write_text(json.dumps(empty))
+    config = training_config(scenes, tmp_path / 'empty', teacher)
+    config.train_dataloader.dataset.ann_file = str(path)
+    with pytest.raises(
+        Exception, match=r'empty|at least|num_samples|no batch'
+    ):
+        train(config)
+
+
+def test_non_finite_updates_are_skipped_then_stop(
+    scenes, teacher, tmp_path, monkeypatch
+):
+    config = training_config(scenes, tmp_path / 'nan', teacher, epochs=2)
+    runner = Runner.from_cfg(config)
+    model = runner.model
+    stock = model.bbox_head.loss
+
+    def poisoned(*args):
+        losses = stock(*args)
+        return {k: [x * float('nan') for x in v] for k, v in losses.items()}
+
+    monkeypatch.setattr(model.bbox_head, 'loss', poisoned)
+    before = {}
+    hook = next(h for h in runner.hooks if type(h).__name__ == 'GoRWeightHook')
+    stock_before = hook.before_train_iter
+
+    def remember(*args, **kwargs):
+        stock_before(*args, **kwargs)
+        if not before:
+            before.update(
+                (k, p.detach().clone()) for k, p in model.named_parameters()
+            )
+
+    monkeypatch.setattr(hook, 'before_train_iter', remember)
+    with pytest.raises(RuntimeError, match='not finite in 2 updates'):
+        runner.train()
+    for key, parameter in model.named_parameters():
+        # The balanced start moves the thetas, not the optimizer.
+        if not key.startswith('gor_weighting.'):
+            assert torch.equal(parameter, before[key]), key
+
+
+def test_calibration_hook_without_quantized_layers(scenes, teacher, tmp_path):
+    config = training_config(scenes, tmp_path / 'floaty', teacher)
+    stock = retinanet_cfg(classes=5)
+    for part in ('backbone', 'neck', 'bbox_head'):
+        config.model[part] = stock[part]
+    with pytest.raises(RuntimeError, match='found no quantized layer'):
+        train(config)

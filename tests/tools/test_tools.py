@@ -1,0 +1,115 @@
+import json
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from plot_weights import find_scalars
+from publish_student import publish
+from train import apply_flags
+
+TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+
+
+def tool(name, *args):
+    return subprocess.run(
+        [sys.executable, '-W', 'ignore', str(TOOLS / name), *args],
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize('name', ['train.py', 'test.py'])
+def test_flags_are_mmdets(name):
+    """Every flag that the installed mmdet's own tool has."""
+    import mmdet
+
+    stock = Path(mmdet.__file__).parent / '.mim' / 'tools' / name
+    if not stock.is_file():
+        pytest.skip('this mmdet ships no tools')
+    import re
+
+    flags = set(re.findall(r"'(--[a-z-]+)'", stock.read_text()))
+    assert len(flags) >= 6
+    shown = tool(name, '--help').stdout
+    assert all(flag in shown for flag in flags), flags
+
+
+def test_missing_config_says_what_was_expected():
+    done = tool('train.py', 'no/such.py')
+    assert done.returncode
+    assert 'config not found: no/such.py; expected a .py file' in done.stderr
+
+
+def test_flags_reach_the_config():
+    cfg = Config(
+        dict(
+            optim_wrapper=dict(type='OptimWrapper'),
+            auto_scale_lr=dict(enable=False, base_batch_size=16),
+        )
+    )
+    apply_flags(cfg, Namespace(amp=True, auto_scale_lr=True, resume='auto'))
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.auto_scale_lr.enable
+    assert cfg.resume and cfg.load_from is None
+    apply_flags(cfg, Namespace(amp=False, auto_scale_lr=False, resume='x'))
+    assert cfg.load_from == 'x'
+
+
+def test_auto_scale_lr_needs_a_base():
+    with pytest.raises(RuntimeError, match='expected auto_scale_lr=dict'):
+        apply_flags(
+            Config(dict()),
+            Namespace(amp=False, auto_scale_lr=True, resume=None),
+        )
+
+
+def test_publish_keeps_the_student_only(tmp_path):
+    source, target = tmp_path / 'epoch_1.pth', tmp_path / 'student.pth'
+    state = {
+        'backbone.w': torch.ones(2),
+        'kd_heads.a.w': torch.ones(3),
+        'gor_weighting.theta_kd': torch.ones(()),
+    }
+    meta = dict(dataset_meta=dict(classes=('a', 'b')), cfg='secret path')
+    torch.save(dict(state_dict=state, meta=meta, optimizer=dict(x=1)), source)
+    done = publish(source, target)
+    assert (done['kept'], done['dropped']) == (1, 2)
+    code = (
+        'import sys, torch; c = torch.load(sys.argv[1], weights_only=True);'
+        'print(sorted(c), list(c["state_dict"]), c["meta"]["dataset_meta"])'
+    )
+    read = subprocess.run(
+        [sys.executable, '-c', code, str(target)],
+        capture_output=True,
+        text=True,
+    )
+    assert read.stdout.strip() == (
+        "['meta', 'state_dict'] ['backbone.w'] {'classes': ['a', 'b']}"
+    )
+
+
+def test_publish_refuses_what_it_cannot_use(tmp_path):
+    path = tmp_path / 'x.pth'
+    with pytest.raises(FileNotFoundError, match='checkpoint not found'):
+        publish(path, tmp_path / 'y.pth')
+    torch.save(dict(foo=1), path)
+    with pytest.raises(ValueError, match='is the input'):
+        publish(path, path)
+    with pytest.raises(ValueError, match='has no state_dict'):
+        publish(path, tmp_path / 'y.pth')
+
+
+def test_plot_weights_finds_the_newest_run(tmp_path):
+    for stamp in ('20260101', '20260102'):
+        folder = tmp_path / stamp / 'vis_data'
+        folder.mkdir(parents=True)
+        (folder / 'scalars.json').write_text(
+            json.dumps(dict(gor_w_kd=1.0, gor_w_task=1.0, step=1))
+        )
+    assert '20260102' in str(find_scalars(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r'no scalars\.json under'):
+        find_scalars(tmp_path / '20260101' / 'gone')

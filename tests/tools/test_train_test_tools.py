@@ -1,0 +1,205 @@
+"""tools/train.py and tools/test.py do what mmdet's own do."""
+
+import importlib.util
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import mmdet
+import pytest
+import torch
+from conftest import retinanet_cfg
+from helpers import tiny_scenes, training_config
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmgor.registry import MODELS
+
+TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+MMDET_TOOLS = Path(mmdet.__file__).parent / '.mim' / 'tools'
+needs_mmdet_tools = pytest.mark.skipif(
+    not MMDET_TOOLS.is_dir(), reason='mmdet was installed without its tools'
+)
+
+
+@pytest.fixture(scope='module')
+def scenes(tmp_path_factory):
+    return tiny_scenes(tmp_path_factory.mktemp('scenes'))
+
+
+@pytest.fixture(scope='module')
+def config_file(scenes, tmp_path_factory):
+    """The tiny training config and its teacher as files."""
+    folder = tmp_path_factory.mktemp('config')
+    torch.manual_seed(1)
+    teacher = retinanet_cfg(channels=12, fpn=24, classes=5)
+    torch.save(MODELS.build(teacher).state_dict(), folder / 'teacher.pth')
+    Config(dict(model=teacher)).dump(folder / 'teacher.py')
+    spec = dict(
+        config=str(folder / 'teacher.py'),
+        checkpoint=str(folder / 'teacher.pth'),
+    )
+    config = training_config(scenes, folder / 'unset', spec)
+    config = {k: v for k, v in config.items() if k != 'work_dir'}
+    config['default_hooks']['visualization'] = dict(
+        type='DetVisualizationHook'
+    )
+    config['auto_scale_lr'] = dict(enable=False, base_batch_size=16)
+    path = folder / 'tiny.py'
+    Config(config).dump(path)
+    return path
+
+
+class Stop(Exception):
+    """Raised instead of building a runner, with its config."""
+
+
+def load_tool(path):
+    spec = importlib.util.spec_from_file_location(f'tool_{path.stem}', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def final_config(path, argv, monkeypatch):
+    """The config that a tool hands to the runner."""
+
+    def stop(cfg):
+        raise Stop(cfg)
+
+    monkeypatch.setattr(Runner, 'from_cfg', stop)
+    monkeypatch.setattr(sys, 'argv', [path.name, *map(str, argv)])
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    with pytest.raises(Stop) as caught:
+        load_tool(path).main()
+    # The tools set it; monkeypatch would not know to remove it.
+    rank = os.environ.pop('LOCAL_RANK', None)
+    return caught.value.args[0].to_dict(), rank
+
+
+def normalised(config):
+    """mmdet spells its default work directory ./work_dirs/NAME."""
+    config['work_dir'] = str(Path(config['work_dir']))
+    return config
+
+
+@needs_mmdet_tools
+@pytest.mark.parametrize(
+    'argv',
+    [
+        [],
+        ['--work-dir', 'w'],
+        ['--amp'],
+        ['--auto-scale-lr'],
+        ['--resume'],
+        ['--resume', 'epoch_1.pth'],
+        ['--cfg-options', 'train_cfg.max_epochs=3', 'work_dir=x'],
+        ['--cfg-options', 'a=[1,2]', 'b=(3,4)', 'c="[(5,6),(7,8)]"', 'd=s'],
+        ['--launcher', 'none', '--local_rank', '3'],
+        ['--launcher', 'pytorch', '--local-rank', '1'],
+    ],
+    ids=' '.join,
+)
+def test_train_flags(argv, config_file, monkeypatch):
+    argv = [config_file, *argv]
+    ours = final_config(TOOLS / 'train.py', argv, monkeypatch)
+    theirs = final_config(MMDET_TOOLS / 'train.py', argv, monkeypatch)
+    assert normalised(ours[0]) == normalised(theirs[0])
+    assert ours[1] == theirs[1]
+
+
+@needs_mmdet_tools
+@pytest.mark.parametrize(
+    'argv',
+    [
+        [],
+        ['--work-dir', 'w', '--out', 'o.pkl'],
+        ['--show', '--wait-time', '0.5'],
+        ['--show-dir', 'pictures'],
+        ['--cfg-options', 'test_evaluator.metric=[bbox]'],
+        ['--tta'],
+        ['--tta', '--cfg-options', 'tta_model.type=DetTTAModel'],
+        ['--launcher', 'pytorch', '--local_rank', '1'],
+    ],
+    ids=' '.join,
+)
+@pytest.mark.filterwarnings('ignore:.*tta_.*in.*config')
+def test_test_flags(argv, config_file, monkeypatch):
+    argv = [config_file, 'epoch_1.pth', *argv]
+    ours = final_config(TOOLS / 'test.py', argv, monkeypatch)
+    theirs = final_config(MMDET_TOOLS / 'test.py', argv, monkeypatch)
+    assert normalised(ours[0]) == normalised(theirs[0])
+    assert ours[1] == theirs[1]
+
+
+def test_out_must_be_a_pickle(config_file, monkeypatch, capsys):
+    argv = ['test.py', str(config_file), 'x.pth', '--out', 'x.json']
+    monkeypatch.setattr(sys, 'argv', argv)
+    with pytest.raises(SystemExit):
+        load_tool(TOOLS / 'test.py').main()
+    assert 'expected a .pkl file, got x.json' in capsys.readouterr().err
+
+
+def run_tool(name, *argv, cwd):
+    """As a user would: another process, nothing on the path."""
+    env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+    return subprocess.run(
+        [sys.executable, '-W', 'ignore', str(TOOLS / name), *map(str, argv)],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope='module')
+def trained(config_file, tmp_path_factory):
+    cwd = tmp_path_factory.mktemp('train')
+    done = run_tool('train.py', config_file, '--work-dir', 'run', cwd=cwd)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return cwd / 'run'
+
+
+def predictions(config_file, checkpoint, folder):
+    """Scores and boxes that tools/test.py writes; the teacher is gone."""
+    done = run_tool(
+        'test.py',
+        *(config_file, checkpoint, '--work-dir', 'test'),
+        *('--out', 'boxes.pkl', '--cfg-options'),
+        *('model.teachers.big.checkpoint=gone.pth', 'log_level=INFO'),
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (scores,) = (folder / 'test').glob('2*/*.json')
+    assert 0 <= json.loads(scores.read_text())['coco/bbox_mAP'] <= 1
+    return pickle.loads((folder / 'boxes.pkl').read_bytes())
+
+
+def test_test_reads_what_train_and_publish_wrote(
+    trained, config_file, tmp_path
+):
+    (tmp_path / 'full').mkdir()
+    full = predictions(config_file, trained / 'epoch_1.pth', tmp_path / 'full')
+    student = tmp_path / 'student.pth'
+    done = run_tool(
+        'publish_student.py', trained / 'epoch_1.pth', student, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    published = predictions(config_file, student, tmp_path)
+    assert len(full) == len(published) == 4
+    for want, got in zip(full, published):
+        for key in ('scores', 'labels', 'bboxes'):
+            a, b = want['pred_instances'][key], got['pred_instances'][key]
+            assert len(a) > 0
+            torch.testing.assert_close(b, a, rtol=0, atol=0)
+
+
+def test_plot_weights_draws_the_run(trained, tmp_path, monkeypatch, capsys):
+    out = tmp_path / 'curves.png'
+    monkeypatch.setattr(sys, 'argv', ['x', str(trained), '--out', str(out)])
+    load_tool(TOOLS / 'plot_weights.py').main()
+    assert capsys.readouterr().out.strip() == str(out)
+    assert out.read_bytes()[:4] == b'\x89PNG'
