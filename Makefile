@@ -33,13 +33,14 @@ help:
 env: $(STAMP)
 
 # torch first and alone: what depends on it would pull the newest build.
+# setuptools: mmcv needs pkg_resources (below 81), others SPDX licences (77).
 $(STAMP): $(REQUIREMENTS) setup.py Makefile scripts/build_mmcv.sh \
     scripts/fix_opencv.sh
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	  assert (3, 10) <= v <= (3, 12), \
 	  f"expected Python 3.10 to 3.12, got {v}; try make PYTHON=python3.11"'
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PIP) install -q "setuptools<81" wheel ninja psutil packaging $(TORCH)
+	$(PIP) install -q "setuptools>=77,<81" wheel ninja psutil packaging $(TORCH)
 	$(PIP) install -q $(TORCH) -r requirements/common.txt
 	$(PIP) install -q --no-build-isolation $(TORCH) -r requirements/$(STACK).txt
 	scripts/fix_opencv.sh $(VENV)

@@ -28,7 +28,9 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1]
             prefix = '.'.join(base) + '.' if node.level else ''
-            names.add(prefix + (node.module or ''))
+            stem = (prefix + (node.module or '')).rstrip('.')
+            # `from mmgor import x` may name a module, too.
+            names |= {stem, *(f'{stem}.{alias.name}' for alias in node.names)}
     return names
 
 

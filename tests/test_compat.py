@@ -1,70 +1,191 @@
+"""What is missing is named, and checkpoints load with the protection on."""
+
+import pickle
 import subprocess
 import sys
+import textwrap
 
+import numpy as np
 import pytest
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
 
-from mmgor.compat import check_versions
+from mmgor.compat import check_versions, history_method
 
-GOOD = {
-    'torch': '2.13.0+cpu',
-    'mmengine': '0.10.7',
-    'mmcv': '2.1.0',
-    'mmdet': '3.3.0',
+OPENMMLAB = dict(
+    torch='2.13.0+cpu', mmengine='0.10.7', mmcv='2.1.0', mmdet='3.3.0'
+)
+ONEDL = {
+    'torch': '2.13.0',
+    'onedl-mmengine': '0.10.12',
+    'onedl-mmcv': '2.3.6',
+    'onedl-mmdetection': '3.5.1',
 }
 
 
-def check(ops=True, **versions):
-    found = {**GOOD, **versions}
-    check_versions(lambda names: found[names[0]], lambda: ops)
+def check(environment, ops_error=None):
+    def lookup(names):
+        return next((environment[n] for n in names if n in environment), None)
+
+    check_versions(lookup, lambda: ops_error)
 
 
-def test_both_lines_are_accepted():
-    check()
-    check(mmengine='0.10.12', mmcv='2.3.6', mmdet='3.5.1')
+@pytest.mark.parametrize('environment', [OPENMMLAB, ONEDL])
+def test_both_stacks_pass(environment):
+    check(environment)
+
+
+@pytest.mark.parametrize('package', list(OPENMMLAB))
+def test_missing_package_is_named_with_both_commands(package):
+    environment = {k: v for k, v in OPENMMLAB.items() if k != package}
+    with pytest.raises(ImportError, match=f'needs {package}>=') as caught:
+        check(environment)
+    message = str(caught.value)
+    assert 'not installed' in message
+    assert 'MMCV_WITH_OPS=1 pip install' in message
+    assert 'mmcv==2.1.0' in message and 'onedl-mmcv==2.3.6' in message
 
 
 @pytest.mark.parametrize(
-    'versions, message',
+    'package, version',
     [
-        (dict(mmcv=None), r'mmcv>=2\.0\.0,<2\.4, which is not installed'),
-        (dict(mmdet='2.28.2'), r'mmdet>=3\.3\.0,<4, found 2\.28\.2'),
-        (dict(torch='2.1.0'), r'torch>=2\.6,<3, found 2\.1\.0'),
-        (dict(mmengine='1.0.0'), r'mmengine>=0\.10\.4,<1, found 1\.0\.0'),
+        ('torch', '2.5.1'),
+        ('torch', '3.0.0'),
+        ('mmengine', '0.10.3'),
+        ('mmengine', '1.0.0'),
+        ('mmcv', '1.7.2'),
+        ('mmcv', '2.4.0'),
+        ('mmdet', '2.28.2'),
+        ('mmdet', '4.0.0'),
     ],
 )
-def test_what_does_not_fit_is_named_with_the_remedy(versions, message):
-    with pytest.raises(ImportError, match=message) as caught:
-        check(**versions)
-    assert 'pip install' in str(caught.value)
+def test_unfit_version_is_named(package, version):
+    with pytest.raises(
+        ImportError, match=f'{package}>=.*, found {version}[.]'
+    ):
+        check({**OPENMMLAB, package: version})
 
 
-def test_mmcv_without_operators():
-    with pytest.raises(ImportError, match='compiled operators'):
-        check(ops=False)
+def test_mmcv_too_new_for_mmdet_3_3_is_named_before_mmdet_asserts():
+    with pytest.raises(
+        ImportError,
+        match=r'mmcv>=2\.0\.0,<2\.2 next to mmdet 3\.3\.0, found 2\.2\.0',
+    ):
+        check({**OPENMMLAB, 'mmcv': '2.2.0'})
 
 
-SCRIPT = """
-import sys, torch
-from mmengine.logging.history_buffer import HistoryBuffer
-buffer = HistoryBuffer()
-buffer.update(1.0)
-torch.save(dict(message_hub=dict(loss=buffer)), sys.argv[1])
-if sys.argv[2] == 'allow':
-    from mmgor.compat import allow_mmengine_checkpoints
-    allow_mmengine_checkpoints()
-torch.load(sys.argv[1], weights_only=True)
-"""
+def test_mmcv_without_operators_is_named():
+    with pytest.raises(
+        ImportError,
+        match=r'(?s)mmcv 2\.1\.0 failed: No module.*MMCV_WITH_OPS=1',
+    ):
+        check(OPENMMLAB, "No module named 'mmcv._ext'")
 
 
-@pytest.mark.parametrize('mode, works', [('allow', True), ('bare', False)])
-def test_mmengine_checkpoints_load(tmp_path, mode, works):
+def test_missing_torch_is_reported_by_import_mmgor():
+    code = textwrap.dedent("""
+        import sys
+        from importlib import metadata
+
+        class NoTorch:
+            def find_spec(self, name, path=None, target=None):
+                if name.split('.')[0] == 'torch':
+                    raise ModuleNotFoundError(name)
+
+        version = metadata.version
+
+        def without_torch(name):
+            if name == 'torch':
+                raise metadata.PackageNotFoundError(name)
+            return version(name)
+
+        sys.meta_path.insert(0, NoTorch())
+        metadata.version = without_torch
+        import mmgor
+    """)
     done = subprocess.run(
-        [sys.executable, '-c', SCRIPT, str(tmp_path / 'x.pth'), mode],
+        [sys.executable, '-W', 'ignore', '-c', code],
         capture_output=True,
         text=True,
     )
-    if works:
-        assert done.returncode == 0, done.stderr
-    else:
-        # mmgor's package is not imported here; torch refuses on its own.
-        assert 'Unsupported global' in done.stderr
+    assert done.returncode != 0
+    assert 'mmgor needs torch>=2.6,<3, which is not installed' in done.stderr
+
+
+class Toy(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 1)
+
+    def forward(self, inputs, mode='tensor'):
+        out = self.linear(inputs)
+        return dict(loss=out.square().mean()) if mode == 'loss' else out
+
+
+@pytest.fixture(scope='module')
+def training_checkpoint(tmp_path_factory):
+    """Written by mmengine's own Runner after two iterations."""
+    work_dir = tmp_path_factory.mktemp('toy')
+    Runner(
+        Toy(),
+        str(work_dir),
+        dict(
+            dataset=[dict(inputs=torch.ones(2))] * 4,
+            batch_size=2,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='default_collate'),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)),
+        param_scheduler=dict(type='CosineAnnealingLR', T_max=2),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
+        experiment_name='toy_compat',
+        log_level='ERROR',
+    ).train()
+    return work_dir / 'epoch_1.pth'
+
+
+def test_training_checkpoint_loads_with_weights_only(training_checkpoint):
+    checkpoint = torch.load(training_checkpoint, weights_only=True)
+    losses = checkpoint['message_hub']['log_scalars']['train/loss']
+    history, counts = losses.data
+    assert history.dtype == np.float64 and len(history) == 2
+    assert counts.tolist() == [1, 1]
+    assert losses.statistics('mean') == history.mean()
+
+
+def test_without_the_allow_list_it_does_not(training_checkpoint):
+    code = (
+        'import torch\n'
+        'try:\n'
+        f'    torch.load({str(training_checkpoint)!r}, weights_only=True)\n'
+        'except Exception as error:\n'
+        '    print(type(error).__name__)\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == 'UnpicklingError'
+
+
+class Attack:
+    """A pickle that asks for a way out of the allowed classes."""
+
+    def __reduce__(self):
+        return getattr, (HistoryBuffer, '__init__')
+
+
+def test_checkpoint_cannot_reach_other_attributes(tmp_path):
+    path = tmp_path / 'attack.pth'
+    torch.save(dict(state_dict={}, hub=Attack()), path)
+    with pytest.raises(pickle.UnpicklingError, match='__init__'):
+        torch.load(path, weights_only=True)
+
+
+def test_history_method_gives_statistics_of_history_buffers_only():
+    assert history_method(HistoryBuffer, 'mean') is HistoryBuffer.mean
+    with pytest.raises(pickle.UnpicklingError, match="attribute 'mean'"):
+        history_method(np.ndarray, 'mean')
