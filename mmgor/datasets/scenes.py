@@ -148,8 +148,8 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     """Smooth colour blobs with fine grain."""
     coarse = rng.uniform(40, 215, (5, 5, 3)).astype(np.float32)
     smooth = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
-    grain = rng.normal(0, 1, (size // 4, size // 4, 1)).astype(np.float32)
-    grain = cv2.resize(grain, (size, size), interpolation=cv2.INTER_LINEAR)
+    coarse = rng.normal(0, 1, (size // 4, size // 4, 1)).astype(np.float32)
+    grain = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
     return smooth + 14 * grain[..., None]
 
 

@@ -54,7 +54,7 @@ def draw_detections(
         path = str(data.root / 'images' / image['file_name'])
         columns = [_truth(coco, image['id'])]
         columns += [_found(model, path) for model in models]
-        picture = cv2.imread(path)[..., ::-1]
+        picture = np.asarray(cv2.imread(path))[..., ::-1]
         for axis, title, boxes in zip(row, titles, columns):
             _draw(axis, picture, boxes)
             axis.set_title(f'{title} ({len(boxes)})', fontsize=9)

@@ -16,7 +16,7 @@ from mmgor.registry import MODELS
 from mmgor.weighting import total_loss
 
 
-class GoRMixin:
+class GoRMixin(BaseDetector):
     """Adds teachers, KD heads and loss weighting to a detector class.
 
     Listed before the stock class, whose ``loss`` it calls once and whose
@@ -64,10 +64,13 @@ class GoRMixin:
         self._resolve_names()
         self.register_load_state_dict_post_hook(_forgive_training_keys)
 
+    def _heads(self) -> list[tuple[str, Any]]:
+        return list(self.kd_heads.items())
+
     def _resolve_names(self) -> None:
         """Check teacher names and student taps while it is cheap."""
         names = self.teachers.names()
-        for key, head in self.kd_heads.items():
+        for key, head in self._heads():
             if head.teacher is None and len(names) == 1:
                 head.teacher = names[0]
             if head.teacher not in names:
@@ -88,7 +91,7 @@ class GoRMixin:
         """Load the teachers and introduce them to the KD heads."""
         parameter = next(self.parameters())
         self.teachers.build(parameter.device)
-        for head in self.kd_heads.values():
+        for _, head in self._heads():
             teacher = self.teachers[head.teacher]
             head.bind(self, teacher.model, head.teacher)
 
@@ -104,8 +107,8 @@ class GoRMixin:
             not finite on any rank, every loss is 0 with a zero gradient and
             ``nonfinite`` is set.
         """
-        heads: Any = self.kd_heads.values()
-        paths = {head.student_tap for head in heads} | {self.gradient_tap}
+        paths = {head.student_tap for _, head in self._heads()}
+        paths.add(self.gradient_tap)
         with Taps(self, paths) as taps:
             task = super().loss(batch_inputs, batch_data_samples)
         kd = self._kd_losses(taps, batch_inputs, batch_data_samples)
@@ -121,7 +124,7 @@ class GoRMixin:
         for name, teacher in self.teachers.items():
             heads = {
                 key: head
-                for key, head in self.kd_heads.items()
+                for key, head in self._heads()
                 if head.teacher == name
             }
             outputs = teacher.forward_taps(

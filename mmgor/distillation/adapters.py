@@ -37,7 +37,7 @@ def match_size(teacher: Tensor, student: Tensor) -> Tensor:
         teacher (Tensor): Shape (N, C, H_t, W_t).
         student (Tensor): Shape (N, C, H_s, W_s).
     """
-    size = student.shape[-2:]
+    size = (student.shape[-2], student.shape[-1])
     if teacher.shape[-2:] == size:
         return teacher
     if teacher.shape[-2] >= size[0] and teacher.shape[-1] >= size[1]:

@@ -104,7 +104,8 @@ class Teacher:
         Returns:
             dict: Tap -> output.
         """
-        model, names = self.model, list(tap_names)
+        model: Any = self.model
+        names = list(tap_names)
         model.eval()
         inputs = to_teacher_inputs(
             inputs, student_preprocessor, model.data_preprocessor, data_samples

@@ -209,7 +209,7 @@ def _line_to_paste(optimizer: torch.optim.Optimizer) -> str:
     return OPTIM_LINE.format('decay_mult=0.0' if decays else 'lr_mult=1.0')
 
 
-def check_classes(runner: Runner, model: nn.Module) -> None:
+def check_classes(runner: Runner, model: Any) -> None:
     """Compare class lists of the training data and of each teacher.
 
     Raises:
@@ -232,7 +232,7 @@ def check_classes(runner: Runner, model: nn.Module) -> None:
             )
 
 
-def _unclipped(model: nn.Module) -> Any:
+def _unclipped(model: Any) -> Any:
     """A step hook that undoes gradient clipping for the thetas.
 
     Clipping scales all gradients by the norm of the student's, which would

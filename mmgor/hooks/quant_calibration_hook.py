@@ -83,7 +83,7 @@ class QuantCalibrationHook(Hook):
             runner.logger.info('Bit policy\n' + format_table(table))
             save_table(table, Path(runner.work_dir) / 'quant_table.json')
 
-    def _calibrate(self, runner: Runner, model: nn.Module) -> None:
+    def _calibrate(self, runner: Runner, model: Any) -> None:
         batches = list(islice(iter(runner.train_dataloader), self.num_batches))
         if not batches:
             raise RuntimeError(

@@ -13,7 +13,7 @@ from .layers import QuantLayerMixin
 from .observer import RangeObserver, best_row_scales, best_scales
 
 
-def quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
+def quantized_layers(model: nn.Module) -> dict[str, Any]:
     """Path -> layer for every quantized layer of ``model``."""
     return {
         name: module
@@ -105,7 +105,7 @@ def _fit_input(quantizer: BaseQuantizer, observer: RangeObserver) -> None:
 
 
 @contextmanager
-def _observing(layers: dict[str, nn.Module]) -> Iterator[None]:
+def _observing(layers: dict[str, Any]) -> Iterator[None]:
     """Input quantizers look, weight quantizers pass through."""
     for layer in layers.values():
         slots = layer.input_quantizer.num_scales

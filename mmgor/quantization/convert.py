@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -64,7 +65,7 @@ def quantize_layers(
 
 
 def _quantize_layer(
-    layer: nn.Module,
+    layer: Any,
     name: str,
     policy: QuantPolicy,
     bits: LayerBits,

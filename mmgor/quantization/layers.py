@@ -6,6 +6,8 @@ to it stay. The stock class is a direct base, because mmengine's initialisers
 look for it there.
 """
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -48,21 +50,23 @@ class QuantConvTranspose2d(QuantLayerMixin, nn.ConvTranspose2d):
     def forward(
         self, input: Tensor, output_size: list[int] | None = None
     ) -> Tensor:
-        output_padding = self._output_padding(
+        # Typed for all dimensions at once in the base class.
+        stock: Any = self
+        output_padding = stock._output_padding(
             input,
             output_size,
-            self.stride,  # type: ignore[arg-type]
-            self.padding,  # type: ignore[arg-type]
-            self.kernel_size,  # type: ignore[arg-type]
+            self.stride,
+            self.padding,
+            self.kernel_size,
             2,
             self.dilation,
-        )  # type: ignore[arg-type]
+        )
         return F.conv_transpose2d(
             self.input_quantizer(input),
             self.quantized_weight(),
             self.bias,
             self.stride,
-            self.padding,
+            stock.padding,
             output_padding,
             self.groups,
             self.dilation,
@@ -80,7 +84,7 @@ class QuantLinear(QuantLayerMixin, nn.Linear):
 
 #: Stock class name -> quantized class. By name, because mmcv wraps torch's
 #: classes under their own names for empty batches.
-QUANTIZED_CLASSES: dict[str, type] = {
+QUANTIZED_CLASSES: dict[str, Any] = {
     'Conv2d': QuantConv2d,
     'ConvTranspose2d': QuantConvTranspose2d,
     'Linear': QuantLinear,
@@ -98,7 +102,7 @@ def is_quantizable(layer: nn.Module) -> bool:
 
 
 def to_quantized(
-    layer: nn.Module,
+    layer: Any,
     weight_quantizer: BaseQuantizer,
     input_quantizer: BaseQuantizer,
 ) -> None:

@@ -110,8 +110,7 @@ def best_row_scales(rows: Tensor, qmin: int, qmax: int) -> Tensor:
     Returns:
         Tensor: Scales of shape (C, ).
     """
-    bounds = torch.tensor(float(qmin)), torch.tensor(float(qmax))
-    bounds = tuple(b.to(rows.device) for b in bounds)
+    bounds = rows.new_tensor(float(qmin)), rows.new_tensor(float(qmax))
     full = functional.minmax_scale(rows.amin(1), rows.amax(1), *bounds)
     best = full.clone()
     best_error = torch.full_like(full, float('inf'))

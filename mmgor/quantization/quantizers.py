@@ -35,7 +35,7 @@ class LSQQuantizer(BaseQuantizer):
         )
 
     def _scale(self, x: Tensor, slot: int) -> Tensor:
-        log_scale = self.log_scale
+        log_scale: Tensor = self.log_scale
         if self.channel_axis is None:
             log_scale = log_scale[slot]
         count = x.numel() // log_scale.numel()

@@ -57,7 +57,7 @@ def _deployed(name: str) -> bool:
     return not name.startswith(('kd_heads.', 'gor_weighting.'))
 
 
-def _row(name: str, layer: nn.Module) -> dict[str, Any]:
+def _row(name: str, layer: Any) -> dict[str, Any]:
     weight, bias = layer.weight, layer.bias
     bias_count = 0 if bias is None else bias.numel()
     row = dict(

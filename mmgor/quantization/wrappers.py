@@ -13,6 +13,7 @@ from torch import nn
 from mmgor.checkpoint import check_any_match
 from mmgor.registry import MODELS
 
+from .base import BaseQuantizer
 from .convert import count_calls, find_layers, quantize_layers
 from .policy import QuantPolicy, is_prediction_layer
 
@@ -101,7 +102,7 @@ def QuantHead(
 def _reset_slots(head: nn.Module, _: Any) -> None:
     """Start a pass at the first level, even if the last one was broken off."""
     for module in head.modules():
-        if hasattr(module, 'reset_slot'):
+        if isinstance(module, BaseQuantizer):
             module.reset_slot()
 
 

@@ -21,13 +21,11 @@ def total_loss(losses: Losses) -> Tensor:
     Raises:
         ValueError: If no entry has 'loss' in its name.
     """
-    terms = [
-        value.mean()
-        if isinstance(value, Tensor)
-        else sum(part.mean() for part in value)
-        for name, value in losses.items()
-        if 'loss' in name
-    ]
+    terms: list[Tensor] = []
+    for name, value in losses.items():
+        if 'loss' in name:
+            parts = [value] if isinstance(value, Tensor) else value
+            terms += [part.mean() for part in parts]
     if not terms:
         raise ValueError(
             f'expected a loss to weigh, got the keys {list(losses)}; names '
