@@ -183,25 +183,6 @@ def test_other_class_list_stops_before_training(scenes, teacher, tmp_path):
         train(config)
 
 
-def test_missing_annotation_file(scenes, teacher, tmp_path):
-    config = training_config(scenes, tmp_path / 'noann', teacher)
-    config.train_dataloader.dataset.ann_file = 'gone.json'
-    with pytest.raises(FileNotFoundError, match=r'gone\.json'):
-        train(config)
-
-
-def test_empty_annotation_file(scenes, teacher, tmp_path):
-    empty = dict(images=[], annotations=[], categories=[])
-    path = tmp_path / 'empty.json'
-    path.write_text(json.dumps(empty))
-    config = training_config(scenes, tmp_path / 'empty', teacher)
-    config.train_dataloader.dataset.ann_file = str(path)
-    with pytest.raises(
-        Exception, match=r'empty|at least|num_samples|no batch'
-    ):
-        train(config)
-
-
 def test_non_finite_updates_are_skipped_then_stop(
     scenes, teacher, tmp_path, monkeypatch
 ):

@@ -9,6 +9,8 @@ from _common import add_common_arguments, build_runner, read_config
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 
+from mmgor.datasets import check_training_data
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a detector')
@@ -59,6 +61,7 @@ def main() -> None:
     setup_cache_size_limit_of_dynamo()
     cfg = read_config(args)
     apply_flags(cfg, args)
+    check_training_data(cfg.get('train_dataloader'))
     build_runner(cfg).train()
 
 

@@ -1,8 +1,9 @@
 """A folder in COCO format, read and checked before anything trains."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+
+from mmgor.datasets import read_annotations
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def read_data_folder(root: Path) -> DataFolder:
                 'and eval.json (COCO format) and images/.'
             )
     train, held_out = (
-        _read(root / f'{split}.json') for split in ('train', 'eval')
+        read_annotations(root / f'{split}.json') for split in ('train', 'eval')
     )
     classes = _classes(train)
     if classes != _classes(held_out):
@@ -49,20 +50,6 @@ def read_data_folder(root: Path) -> DataFolder:
         max(image['width'], image['height']) for image in train['images']
     )
     return DataFolder(root, classes, side)
-
-
-def _read(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{path} is no JSON file: {error}.') from error
-    for key in ('images', 'annotations', 'categories'):
-        if not isinstance(content, dict) or not content.get(key):
-            raise ValueError(
-                f'{path} has no {key}; expected COCO format with at least '
-                'one entry each in images, annotations and categories.'
-            )
-    return content
 
 
 def _classes(content: dict) -> tuple[str, ...]:

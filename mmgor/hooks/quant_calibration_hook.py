@@ -7,7 +7,6 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import nn
 
 from mmgor.checkpoint import check_any_match, check_resume
 from mmgor.quantization import (
