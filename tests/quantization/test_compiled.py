@@ -120,18 +120,20 @@ def test_falls_back_when_nothing_compiles(monkeypatch, caplog):
     assert fused._compiled is functional.fake_quantize
 
 
-def test_compiled_equals_eager_bit_for_bit():
-    """The real compiler, once; conftest switches it off elsewhere."""
-    with torch._dynamo.config.patch(disable=False):
-        fused = compiled._Fused(functional.fake_quantize)
-        x = torch.linspace(-2, 2, 1001)
-        args = (
-            x,
-            torch.tensor(0.13),
-            torch.tensor(0.0),
-            torch.tensor(-8),
-            torch.tensor(7),
-        )
-        torch.testing.assert_close(
-            fused(*args), functional.fake_quantize(*args), rtol=0, atol=0
-        )
+@pytest.mark.parametrize(
+    'function', [functional.fake_quantize, functional.fake_quantize_backward]
+)
+def test_compiled_equals_eager(function, monkeypatch):
+    """The real compiler; conftest switches it off elsewhere."""
+    monkeypatch.delenv('TORCHDYNAMO_DISABLE')
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters['stats']
+    before = counters['unique_graphs']
+    x = torch.linspace(-2, 2, 1001)
+    args = (torch.tensor(0.13), torch.tensor(0.0), torch.tensor(-8))
+    args = (x, *args, torch.tensor(7))
+    if function is functional.fake_quantize_backward:
+        args = (torch.linspace(0, 1, 1001), *args)
+    got = compiled._Fused(function)(*args)
+    torch.testing.assert_close(got, function(*args))
+    assert counters['unique_graphs'] == before + 1
