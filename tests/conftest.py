@@ -14,6 +14,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 import mmgor  # noqa: F401
@@ -159,6 +160,12 @@ def make_batch(size: int = 2, side: int = 64, boxes: int = 2) -> dict:
         samples.append(sample)
     inputs = torch.randn(size, 3, side, side, generator=generator)
     return dict(inputs=inputs, data_samples=samples)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def mmdet_scope() -> None:
+    """A Runner leaves its scope behind; every module starts in mmdet's."""
+    init_default_scope('mmdet')
 
 
 @pytest.fixture

@@ -51,8 +51,11 @@ def generate_scenes(out_dir: Path, spec: SceneSpec) -> Path:
     """
     manifest = out_dir / 'scenes.json'
     wanted = json.dumps(asdict(spec), indent=1)
-    if manifest.is_file() and manifest.read_text() == wanted:
+    files = [manifest, out_dir / 'train.json', out_dir / 'eval.json']
+    if all(f.is_file() for f in files) and manifest.read_text() == wanted:
         return out_dir
+    # Gone first, written last: an interrupted drawing is never taken for done.
+    manifest.unlink(missing_ok=True)
     (out_dir / 'images').mkdir(parents=True, exist_ok=True)
     for index, split in enumerate(('train', 'eval')):
         rng = np.random.default_rng([spec.seed, index])

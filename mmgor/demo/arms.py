@@ -2,20 +2,17 @@
 
 import hashlib
 import json
-import os
-import re
-import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from .data import DataFolder
+from .progress import REPOSITORY, run_condensed
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = {
     'teacher': 'retinanet_mbv2.py',
     'float': 'retinanet_r18half.py',
@@ -46,18 +43,27 @@ class Arm:
         seed (int): Of the run.
         work_dir (Path): Where it writes.
         config (Config): Complete config.
-        hash (str): Of the config's text, to tell a finished arm.
+        sources (tuple[Path, ...]): Files it is made from: annotations and
+            the results of the arms it starts from or learns from.
     """
 
     name: str
     seed: int
     work_dir: Path
     config: Config
-    hash: str = field(default='')
+    sources: tuple[Path, ...] = ()
 
-    def __post_init__(self) -> None:
-        text = self.config.pretty_text
-        self.hash = hashlib.sha256(text.encode()).hexdigest()[:12]
+    @property
+    def hash(self) -> str:
+        """Of the config and the sources, to tell a finished arm.
+
+        A teacher trained again keeps its path, and so the config of the
+        students that it teaches; its result is what changes.
+        """
+        digest = hashlib.sha256(self.config.pretty_text.encode())
+        for source in self.sources:
+            digest.update(source.read_bytes() if source.is_file() else b'')
+        return digest.hexdigest()[:12]
 
     @property
     def config_file(self) -> Path:
@@ -76,7 +82,7 @@ class Arm:
         return self.work_dir / 'result.json'
 
     def result(self) -> dict | None:
-        """The stored result if this very config was trained, else None."""
+        """The stored result if this very arm was trained, else None."""
         if not (self.result_file.is_file() and self.checkpoint.is_file()):
             return None
         stored = json.loads(self.result_file.read_text())
@@ -114,15 +120,18 @@ def build_arm(
         _set_epochs(cfg, epochs)
     if name == 'teacher' and backbone is not None:
         _use_backbone(cfg, backbone)
+    sources = [data.root / 'train.json', data.root / 'eval.json']
     if name in CONTINUED:
         start = build_arm('float', seed, data, work_dir, epochs)
         cfg.load_from = str(start.checkpoint)
+        sources.append(start.result_file)
     if name in TAUGHT:
         teacher = build_arm('teacher', 0, data, work_dir, epochs, backbone)
         cfg.model.teachers.mbv2 = dict(
             config=str(teacher.config_file), checkpoint=str(teacher.checkpoint)
         )
-    return Arm(name, seed, folder, cfg)
+        sources.append(teacher.result_file)
+    return Arm(name, seed, folder, cfg, tuple(sources))
 
 
 def _folder(name: str, seed: int, work_dir: Path) -> Path:
@@ -167,10 +176,11 @@ def train_arm(arm: Arm, tell: Callable[[str], None]) -> dict:
         tell (Callable): Takes lines for the user.
 
     Returns:
-        dict: ``mAP``, ``AP50``, ``hash``, ``seconds``.
+        dict: ``mAP``, ``AP50`` (both of 1), ``hash``.
 
     Raises:
-        RuntimeError: If training fails, with the end of its log.
+        RuntimeError: If training fails, with the end of its log, or if it
+            logged nothing.
     """
     done = arm.result()
     if done is not None:
@@ -185,77 +195,32 @@ def train_arm(arm: Arm, tell: Callable[[str], None]) -> dict:
         str(arm.config_file),
     ]
     tell(f'$ python tools/train.py {arm.config_file}')
-    _run(command, arm.work_dir / 'train.log', tell)
+    log = arm.work_dir / 'train.log'
+    run_condensed(
+        command, log, lambda line: tell(f'{arm.work_dir.name}  {line}')
+    )
     result = dict(_metrics(arm.work_dir), hash=arm.hash)
     arm.result_file.write_text(json.dumps(result, indent=1) + '\n')
     return result
 
 
-_PROGRESS = re.compile(
-    r'Epoch\(train\)\s+\[\s*(\d+)\]\[\s*(\d+)/(\d+)\].*?'
-    r'eta: (\S+)(.*)'
-)
-_SHOWN = re.compile(r'\b(loss|gor_w_task|gor_w_kd): ([-\d.]+)')
-
-
-def _run(command: list[str], log: Path, tell: Callable[[str], None]) -> None:
-    environment = dict(os.environ)
-    environment['PYTHONPATH'] = os.pathsep.join(
-        [str(REPOSITORY), environment.get('PYTHONPATH', '')]
-    )
-    with (
-        log.open('w') as file,
-        subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=REPOSITORY,
-            env=environment,
-        ) as process,
-    ):
-        assert process.stdout is not None
-        for line in process.stdout:
-            file.write(line)
-            short = condense(line)
-            if short:
-                tell(short)
-    if process.returncode:
-        tail = log.read_text().splitlines()[-15:]
-        raise RuntimeError(
-            'training failed; the end of ' + str(log) + ':\n' + '\n'.join(tail)
-        )
-
-
-def condense(line: str) -> str | None:
-    """A training log line as a short one, or None if it is not one.
-
-    Example:
-        >>> condense('Epoch(train) [1][20/37] lr: 1e-3 eta: 0:01:02 '
-        ...          'time: 0.3 loss: 1.2 loss_cls: 0.8')
-        'epoch 1  20/37  loss 1.2  eta 0:01:02'
-    """
-    found = _PROGRESS.search(line)
-    if found is None:
-        return None
-    epoch, step, steps, eta, rest = found.groups()
-    values = '  '.join(
-        f'{name} {value}' for name, value in _SHOWN.findall(rest)
-    )
-    return f'epoch {epoch}  {step}/{steps}  {values}  eta {eta}'
-
-
 def _metrics(work_dir: Path) -> dict[str, float]:
     """mAP and AP50 that the newest run logged last.
 
-    mmdet logs no metric when no box passed the score threshold: 0 then.
+    mmdet logs no metric when no box passed the score threshold: 0 then. An
+    earlier run's number in the same folder is never taken instead.
     """
-    for path in sorted(work_dir.glob('*/vis_data/scalars.json'))[::-1]:
-        for line in path.read_text().splitlines()[::-1]:
-            record = json.loads(line)
-            if 'coco/bbox_mAP' in record:
-                return dict(
-                    mAP=record['coco/bbox_mAP'],
-                    AP50=record['coco/bbox_mAP_50'],
-                )
+    runs = sorted(work_dir.glob('*/vis_data'))
+    scalars = runs[-1] / 'scalars.json' if runs else None
+    if scalars is None or not scalars.is_file():
+        raise RuntimeError(
+            f'no scalars.json of the newest run in {work_dir}; expected '
+            "visualizer.vis_backends=[dict(type='LocalVisBackend')]."
+        )
+    for line in scalars.read_text().splitlines()[::-1]:
+        record = json.loads(line)
+        if 'coco/bbox_mAP' in record:
+            return dict(
+                mAP=record['coco/bbox_mAP'], AP50=record['coco/bbox_mAP_50']
+            )
     return dict(mAP=0.0, AP50=0.0)

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch, Rectangle
 from mmdet.apis import inference_detector, init_detector
 from pycocotools.coco import COCO
 
-from .arms import Arm
+from .arms import TITLES, Arm
 from .data import DataFolder
 
 SCORE = 0.3
@@ -35,21 +35,18 @@ def draw_detections(
         Path: ``out``.
     """
     coco = COCO(str(data.root / 'eval.json'))
-    images = [
-        image
-        for image in coco.dataset['images']
-        if len(coco.getAnnIds(imgIds=image['id'])) >= 3
-    ][:count]
+    images = _choose(coco, count)
     models = [
         init_detector(arm.config, str(arm.checkpoint), device='cpu')
         for arm in arms
     ]
-    titles = ['ground truth', *(arm.name for arm in arms)]
+    titles = ['ground truth', *(TITLES[arm.name] for arm in arms)]
     figure = Figure(
         figsize=(3.4 * len(titles), 2.7 * len(images)), layout='constrained'
     )
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(images), len(titles), squeeze=False)
+    present: set[int] = set()
     for row, image in zip(axes, images):
         path = str(data.root / 'images' / image['file_name'])
         columns = [_truth(coco, image['id'])]
@@ -58,9 +55,10 @@ def draw_detections(
         for axis, title, boxes in zip(row, titles, columns):
             _draw(axis, picture, boxes)
             axis.set_title(f'{title} ({len(boxes)})', fontsize=9)
+            present.update(label for _, label, _ in boxes)
     handles = [
-        Patch(color=_colour(i), label=name)
-        for i, name in enumerate(data.classes[:12])
+        Patch(color=_colour(label), label=data.classes[label])
+        for label in sorted(present)
     ]
     figure.legend(
         handles=handles, loc='outside lower center', ncols=6, fontsize=9
@@ -69,8 +67,17 @@ def draw_detections(
     return out
 
 
+def _choose(coco: COCO, count: int) -> list[dict]:
+    """The first pictures with three objects, or else with the most."""
+
+    def few(image: dict) -> int:
+        return -min(3, len(coco.getAnnIds(imgIds=image['id'])))
+
+    return sorted(coco.dataset['images'], key=few)[:count]
+
+
 def _truth(coco: COCO, image_id: int) -> Boxes:
-    labels = {c: i for i, c in enumerate(sorted(coco.getCatIds()))}
+    labels = {c: i for i, c in enumerate(coco.getCatIds())}
     return [
         (np.array(a['bbox']), labels[a['category_id']], None)
         for a in coco.loadAnns(coco.getAnnIds(imgIds=image_id))
@@ -94,7 +101,9 @@ def _found(model: Any, path: str) -> Boxes:
 
 
 def _draw(axis: Axes, picture: np.ndarray, boxes: Boxes) -> None:
-    axis.imshow(picture)
+    rows, columns = picture.shape[:2]
+    # Boxes count from the corner of the first pixel, not from its middle.
+    axis.imshow(picture, extent=(0, columns, rows, 0))
     axis.axis('off')
     for (left, top, width, height), label, score in boxes:
         axis.add_patch(
@@ -114,4 +123,4 @@ def _draw(axis: Axes, picture: np.ndarray, boxes: Boxes) -> None:
 
 
 def _colour(label: int) -> tuple[float, float, float, float]:
-    return colormaps['tab10'](label % 10)
+    return colormaps['tab20'](label * 2 % 20 + label // 10 % 2)

@@ -10,6 +10,12 @@ from mmgor.registry import MODELS
 
 from . import functional
 from .adapters import Connectors, match_size
+from .head_facts import (
+    anchors_per_level,
+    check_logits,
+    check_same_shapes,
+    head_facts,
+)
 from .losses import check_temperature
 from .taps import check_tap
 
@@ -25,7 +31,7 @@ class BaseKDHead(nn.Module):
         loss_weight (float): Factor inside the distillation loss, > 0.
 
     Raises:
-        ValueError: If ``loss_weight`` is not positive.
+        ValueError: If ``loss_weight`` is not a positive number.
     """
 
     def __init__(
@@ -36,7 +42,7 @@ class BaseKDHead(nn.Module):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if not loss_weight > 0:
+        if not 0 < loss_weight < float('inf'):
             raise ValueError(
                 f'loss_weight must be positive, got {loss_weight}; to drop '
                 'a KD head, remove it from kd_heads.'
@@ -62,7 +68,13 @@ class BaseKDHead(nn.Module):
         """
         check_tap(student, self.student_tap, 'student')
         check_tap(teacher, self.teacher_tap, f'teacher {teacher_name!r}')
+        self._read(student, teacher, teacher_name)
         self._bound = True
+
+    def _read(
+        self, student: nn.Module, teacher: nn.Module, teacher_name: str
+    ) -> None:
+        """What a subclass checks and keeps of the two models."""
 
     def forward(self, student_output: Any, teacher_output: Any) -> Tensor:
         """The loss, a scalar.
@@ -125,27 +137,32 @@ class LogitKDHead(BaseKDHead):
         self.foreground_gamma = foreground_gamma
         self.num_classes = 0
         self.use_sigmoid = True
+        self.anchors: list[int] | None = None
 
-    def bind(
+    def _read(
         self, student: nn.Module, teacher: nn.Module, teacher_name: str
     ) -> None:
-        super().bind(student, teacher, teacher_name)
-        mine = _head_facts(student.get_submodule(self.student_tap))
-        theirs = _head_facts(teacher.get_submodule(self.teacher_tap))
+        head = student.get_submodule(self.student_tap)
+        mine = head_facts(head)
+        theirs = head_facts(teacher.get_submodule(self.teacher_tap))
         if mine != theirs:
             raise ValueError(
                 "LogitKDHead needs heads of one kind; expected the student's "
-                f'{_describe(mine)}, got {_describe(theirs)} from teacher '
-                f'{teacher_name!r}. Train the teacher on the same class list '
-                'with the same kind of classification loss, or use a '
-                'FeatureKDHead.'
+                f'{mine}, got {theirs} from teacher {teacher_name!r}. Train '
+                'the teacher on the same class list with the same kind of '
+                'classification loss, or use a FeatureKDHead.'
             )
-        self.use_sigmoid, self.num_classes = mine
+        self.use_sigmoid = mine.use_sigmoid
+        self.num_classes = mine.num_classes
+        self.anchors = anchors_per_level(head)
 
     def compute(self, student_output: Any, teacher_output: Any) -> Tensor:
         student = self._pick(student_output, 'student')
         teacher = self._pick(teacher_output, f'teacher {self.teacher!r}')
-        _check_shapes(student, teacher)
+        check_logits(
+            student, self.num_classes, self.anchors, self.output_index
+        )
+        check_same_shapes(student, teacher)
         s, t = (
             torch.cat(
                 [
@@ -209,11 +226,7 @@ class FeatureKDHead(BaseKDHead):
         **kwargs: Any,
     ) -> None:
         super().__init__(student_tap, teacher_tap, **kwargs)
-        self.levels = [
-            (x, x) if isinstance(x, int) else tuple(x) for x in levels
-        ]
-        if not self.levels:
-            raise ValueError('levels is empty; expected at least one.')
+        self.levels = _level_pairs(levels)
         student = _per_level(student_channels, self.levels, 'student_channels')
         teacher = (
             student
@@ -234,7 +247,7 @@ class FeatureKDHead(BaseKDHead):
         return torch.stack(losses).mean()
 
     def _pick(self, output: Any, side: int, owner: str) -> list[Tensor]:
-        maps = [output] if isinstance(output, Tensor) else list(output)
+        maps = list(output) if isinstance(output, Sequence) else [output]
         picked = []
         for pair, channels in zip(self.levels, self.channels):
             level, expected = pair[side], channels[side]
@@ -243,6 +256,12 @@ class FeatureKDHead(BaseKDHead):
                     f'level {level} does not exist: the tap of the {owner} '
                     f'gives {len(maps)} map(s), expected levels from 0 to '
                     f'{len(maps) - 1}. Set levels=[...].'
+                )
+            if getattr(maps[level], 'ndim', None) != 4:
+                raise ValueError(
+                    f'level {level} of the {owner} is no feature map; '
+                    'expected a tap that gives tensors of shape '
+                    "(N, C, H, W), e.g. 'neck' or 'backbone'."
                 )
             if maps[level].shape[1] != expected:
                 key = ('student_channels', 'teacher_channels')[side]
@@ -255,53 +274,37 @@ class FeatureKDHead(BaseKDHead):
         return picked
 
 
-def _per_level(
-    channels: int | Sequence[int], levels: list, name: str
-) -> list[int]:
-    if isinstance(channels, int):
-        return [channels] * len(levels)
-    if len(channels) != len(levels):
-        raise ValueError(
-            f'{name} has {len(channels)} entries for '
-            f'{len(levels)} levels; expected as many.'
-        )
-    return list(channels)
-
-
-def _head_facts(head: nn.Module) -> tuple[bool, int]:
-    """(sigmoid or softmax, class channels an anchor) of a dense head."""
-    loss = getattr(head, 'loss_cls', None)
-    sigmoid = getattr(
-        loss, 'use_sigmoid', getattr(head, 'use_sigmoid_cls', None)
-    )
-    channels = getattr(
-        head, 'cls_out_channels', getattr(head, 'num_classes', None)
-    )
-    if sigmoid is None or channels is None:
-        raise ValueError(
-            f'{type(head).__name__} does not tell how it classifies; expected '
-            'a dense mmdet head with loss_cls.use_sigmoid and '
-            'cls_out_channels. Tap another head, or use a FeatureKDHead.'
-        )
-    return bool(sigmoid), int(channels)
-
-
-def _describe(facts: tuple[bool, int]) -> str:
-    kind = 'sigmoid' if facts[0] else 'softmax'
-    return f'{kind} head with {facts[1]} class outputs'
-
-
-def _check_shapes(student: list[Tensor], teacher: list[Tensor]) -> None:
-    if len(student) != len(teacher):
-        raise ValueError(
-            f"the student's head has {len(student)} levels, the teacher's "
-            f'{len(teacher)}; logit KD needs the same pyramid. Use a '
-            'FeatureKDHead with levels=[...].'
-        )
-    for level, (s, t) in enumerate(zip(student, teacher)):
-        if s.shape != t.shape:
+def _level_pairs(levels: Any) -> list[tuple[int, int]]:
+    """Indices and pairs to (student level, teacher level) pairs."""
+    pairs = []
+    for level in levels if isinstance(levels, Sequence) else [levels]:
+        pair = tuple(level) if isinstance(level, Sequence) else (level, level)
+        if len(pair) != 2 or not all(type(x) is int for x in pair):
             raise ValueError(
-                f'level {level}: student logits have shape {tuple(s.shape)}, '
-                f"the teacher's {tuple(t.shape)}; logit KD needs the same "
-                'anchors, strides and classes.'
+                f'levels={levels!r} has the entry {level!r}; expected indices '
+                'or pairs (student level, teacher level), e.g. '
+                'levels=[0, 1, (2, 3)].'
             )
+        pairs.append(pair)
+    if not pairs:
+        raise ValueError('levels is empty; expected at least one.')
+    return pairs
+
+
+def _per_level(channels: Any, levels: list, name: str) -> list[int]:
+    given = (
+        list(channels)
+        if isinstance(channels, Sequence) and not isinstance(channels, str)
+        else [channels] * len(levels)
+    )
+    if len(given) != len(levels):
+        raise ValueError(
+            f'{name} has {len(given)} entries for {len(levels)} levels; '
+            'expected as many.'
+        )
+    if not all(type(x) is int and x > 0 for x in given):
+        raise ValueError(
+            f'{name}={channels!r}; expected a positive int, or a list of '
+            'them, one a level.'
+        )
+    return given

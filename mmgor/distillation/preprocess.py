@@ -1,10 +1,13 @@
 """Turn the student's input batch into what a teacher was trained on."""
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+_FACTS: WeakKeyDictionary[nn.Module, tuple] = WeakKeyDictionary()
 
 
 def to_teacher_inputs(
@@ -61,10 +64,13 @@ def _statistics(preprocessor: Any, like: Tensor) -> tuple[Tensor, Tensor]:
 
 def _facts(preprocessor: nn.Module) -> tuple:
     """Everything that decides how a picture becomes an input."""
-    mean, std = _statistics(preprocessor, torch.zeros(()))
-    return (
-        mean.flatten().tolist(),
-        std.flatten().tolist(),
-        _flipped(preprocessor),
-        float(getattr(preprocessor, 'pad_value', 0)),
-    )
+    # Read once: reading buffers makes the host wait for an accelerator.
+    if preprocessor not in _FACTS:
+        mean, std = _statistics(preprocessor, torch.zeros(()))
+        _FACTS[preprocessor] = (
+            mean.flatten().tolist(),
+            std.flatten().tolist(),
+            _flipped(preprocessor),
+            float(getattr(preprocessor, 'pad_value', 0)),
+        )
+    return _FACTS[preprocessor]

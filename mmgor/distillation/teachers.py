@@ -31,7 +31,7 @@ class Teacher:
         checkpoint (str): Path or URL.
 
     Raises:
-        ValueError: If the checkpoint is missing from the config.
+        ValueError: If no checkpoint is given.
     """
 
     def __init__(self, name: str, config: Any, checkpoint: str | None) -> None:
@@ -70,6 +70,7 @@ class Teacher:
 
         Raises:
             FileNotFoundError: If config or checkpoint is not there.
+            ValueError: If the config has no model.
             RuntimeError: If either cannot be read, or keys are missing.
         """
         model = MODELS.build(self._model_config())
@@ -120,7 +121,21 @@ class Teacher:
         config = self.config
         if isinstance(config, (str, os.PathLike)):
             config = self._read_config(str(config))
-        model = copy.deepcopy(ConfigDict(config.get('model', config)))
+        if not isinstance(config, (dict, Config)):
+            raise ValueError(
+                f'config of teacher {self.name!r} is {config!r}; expected a '
+                "path, an 'mmdet::...' name or a dict."
+            )
+        model = config.get('model', config)
+        if not isinstance(model, dict) or 'type' not in model:
+            raise ValueError(
+                f'config of teacher {self.name!r} has no model, only the keys '
+                f'{list(config)}; expected model=dict(type=...).'
+            )
+        model = copy.deepcopy(ConfigDict(model))
+        # As the Runner does: a config may keep it outside the model.
+        if config.get('data_preprocessor') is not None:
+            model.setdefault('data_preprocessor', config['data_preprocessor'])
         # The checkpoint has every weight; no backbone download needed.
         model.init_cfg = None
         if 'backbone' in model:
@@ -157,18 +172,22 @@ class Teacher:
                 f'checkpoint of teacher {self.name!r} could not be read: '
                 f'{path} ({type(error).__name__}: {error}).'
             ) from error
-        if not isinstance(loaded, dict):
+        state_dict = (
+            loaded.get('state_dict', loaded)
+            if isinstance(loaded, dict)
+            else loaded
+        )
+        if not isinstance(state_dict, dict):
             raise RuntimeError(
                 f'checkpoint of teacher {self.name!r} could not be read: '
-                f'{path} holds a {type(loaded).__name__}, expected a dict of '
-                'tensors or one with a state_dict.'
+                f'{path} holds a {type(state_dict).__name__}, expected a dict '
+                'of tensors or one with a state_dict.'
             )
-        state_dict = loaded.get('state_dict', loaded)
         state_dict = {
             key.removeprefix('module.'): value
             for key, value in state_dict.items()
         }
-        return state_dict, loaded.get('meta', {})
+        return state_dict, loaded.get('meta') or {}
 
     def _load(self, model: nn.Module, state_dict: dict) -> None:
         try:
@@ -206,12 +225,17 @@ class Teachers:
         teachers (dict, optional): Name -> ``dict(config=, checkpoint=)``.
 
     Raises:
-        ValueError: If a teacher has other keys.
+        ValueError: If a teacher is no such dict.
     """
 
     def __init__(self, teachers: dict | None) -> None:
         self._teachers: dict[str, Teacher] = {}
         for name, spec in (teachers or {}).items():
+            if not isinstance(spec, dict):
+                raise ValueError(
+                    f'teacher {name!r} is {spec!r}; expected '
+                    'dict(config=..., checkpoint=...).'
+                )
             if set(spec) != {'config', 'checkpoint'}:
                 raise ValueError(
                     f'teacher {name!r} has the keys {sorted(spec)}; expected '

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from mmgor.demo.arms import CONTINUED, TAUGHT, build_arm, condense
+from mmgor.demo.arms import CONTINUED, TAUGHT, build_arm
 from mmgor.demo.data import DataFolder, read_data_folder
+from mmgor.demo.progress import condense
 from mmgor.demo.table import format_rows, model_size, spread
 
 DATA = DataFolder(Path('/data'), ('a', 'b'), 160)
@@ -17,6 +18,7 @@ def folder(tmp_path, train=None, held_out=None):
         categories=[dict(id=2, name='b'), dict(id=1, name='a')],
     )
     (tmp_path / 'images').mkdir()
+    (tmp_path / 'images' / 'x').touch()
     for name, content in (('train', train), ('eval', held_out)):
         text = (
             content
@@ -27,9 +29,22 @@ def folder(tmp_path, train=None, held_out=None):
     return tmp_path
 
 
-def test_classes_follow_category_ids(tmp_path):
+def test_classes_keep_the_order_of_the_file(tmp_path):
+    # mmdet numbers labels in the order of getCatIds, which is the file's.
     data = read_data_folder(folder(tmp_path))
-    assert (data.classes, data.side) == (('a', 'b'), 48)
+    assert (data.classes, data.side) == (('b', 'a'), 48)
+
+
+def test_large_pictures_are_shrunk(tmp_path):
+    images = [dict(id=1, file_name='x', width=4000, height=30)]
+    assert read_data_folder(folder(tmp_path, dict(images=images))).side == 320
+
+
+def test_listed_pictures_must_be_there(tmp_path):
+    root = folder(tmp_path)
+    (root / 'images' / 'x').unlink()
+    with pytest.raises(FileNotFoundError, match='1 of 1 listed pictures'):
+        read_data_folder(root)
 
 
 def test_missing_part(tmp_path):
@@ -95,8 +110,22 @@ def test_a_finished_arm_counts_only_for_its_config(tmp_path):
     assert arm.result() is None
 
 
+def test_a_student_of_another_teacher_is_another_arm(tmp_path):
+    teacher = build_arm('teacher', 0, DATA, tmp_path)
+    student = build_arm('gor', 0, DATA, tmp_path)
+    before = student.hash
+    assert before == build_arm('gor', 0, DATA, tmp_path).hash
+    teacher.work_dir.mkdir()
+    teacher.result_file.write_text('{"mAP": 0.5}')
+    assert student.hash != before
+
+
 def test_lines_that_are_not_progress_are_left_out():
     assert condense('Saving checkpoint at 3 epochs') is None
+    usual = '11/21 10:00:00 - mmengine - WARNING - FileClient will be'
+    assert condense(usual) is None
+    warning = '11/21 10:00:00 - mmengine - WARNING - a weight collapsed'
+    assert condense(warning) == 'warning: a weight collapsed'
 
 
 def test_sizes_of_float_and_quantized_student(tmp_path):

@@ -72,6 +72,26 @@ def test_pkd_ignores_scale_and_shift():
     assert F.pkd(s, -s).item() == pytest.approx(2, abs=1e-4)
 
 
+def test_cwd_is_the_mean_over_pictures_and_channels_times_t_squared():
+    torch.manual_seed(0)
+    s, t = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    want = 0.0
+    for n in range(2):
+        for c in range(3):
+            p = (t[n, c] / 4).flatten().softmax(0)
+            q = (s[n, c] / 4).flatten().softmax(0)
+            want += (p * (p / q).log()).sum().item()
+    assert F.cwd(s, t, 4.0).item() == pytest.approx(16 * want / 6, rel=1e-4)
+
+
+@pytest.mark.parametrize('name', ['pkd', 'cwd', 'feature_mse'])
+def test_gradients_of_feature_losses(name):
+    generator = torch.Generator().manual_seed(0)
+    s, t = torch.randn(2, 2, 2, 3, 2, generator=generator).double()
+    loss = getattr(F, name)
+    assert torch.autograd.gradcheck(loss, (s.requires_grad_(), t))
+
+
 def test_cwd_by_hand():
     # One channel, two pixels: teacher (0.5, 0.5), student (0.75, 0.25).
     s = torch.tensor([math.log(3), 0.0]).view(1, 1, 1, 2)

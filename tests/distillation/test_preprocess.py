@@ -44,9 +44,32 @@ def test_equals_the_teachers_own_preprocessing(student, teacher):
         seen['inputs'], student_pp, teacher_pp, seen['data_samples']
     )
     assert torch.equal(seen['inputs'], before)
-    torch.testing.assert_close(
-        got[..., : want.shape[-2], : want.shape[-1]], want, atol=1e-3, rtol=0
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
+
+
+def test_the_batch_grows_to_the_teachers_divisor():
+    small = dict(IMAGENET, pad_size_divisor=16)
+    large = dict(YOLOX, pad_size_divisor=48)
+    student_pp = DetDataPreprocessor(**small)
+    teacher_pp = DetDataPreprocessor(**large)
+    want = teacher_pp(pictures())['inputs']
+    seen = student_pp(pictures())
+    assert (seen['inputs'].shape[-1], want.shape[-1]) == (64, 96)
+    got = to_teacher_inputs(
+        seen['inputs'], student_pp, teacher_pp, seen['data_samples']
     )
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
+
+
+def test_a_divisor_alone_also_makes_it_grow():
+    student_pp = DetDataPreprocessor(**IMAGENET)
+    teacher_pp = DetDataPreprocessor(**dict(IMAGENET, pad_size_divisor=48))
+    want = teacher_pp(pictures())['inputs']
+    seen = student_pp(pictures())
+    got = to_teacher_inputs(
+        seen['inputs'], student_pp, teacher_pp, seen['data_samples']
+    )
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
 
 
 def test_same_preprocessing_passes_the_batch_through():

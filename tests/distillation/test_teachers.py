@@ -3,9 +3,11 @@ import copy
 import pytest
 import torch
 from conftest import make_batch, retinanet_cfg
+from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmengine.config import Config
 from torch import nn
 
-from mmgor.distillation import Teachers
+from mmgor.distillation import Teacher, Teachers
 from mmgor.registry import MODELS
 
 CPU = torch.device('cpu')
@@ -95,6 +97,86 @@ def test_sync_batch_norm_is_undone(tmp_path):
     assert 'SyncBatchNorm' not in kinds
 
 
+def test_students_pixels_reach_the_teacher_its_own_way(tmp_path):
+    cfg = retinanet_cfg()
+    cfg['data_preprocessor'] = dict(type='DetDataPreprocessor', pad_value=114)
+    path = tmp_path / 'plain.pth'
+    torch.save(MODELS.build(cfg).state_dict(), path)
+    teachers = one(config=cfg, checkpoint=str(path))
+    teachers.build(CPU)
+    student_pp = DetDataPreprocessor(mean=[10.0] * 3, std=[2.0] * 3)
+    batch = make_batch()
+    got = teachers['big'].forward_taps(
+        batch['inputs'], student_pp, batch['data_samples'], ['neck']
+    )
+    with torch.no_grad():
+        want = teachers['big'].model.extract_feat(batch['inputs'] * 2 + 10)
+    torch.testing.assert_close(got['neck'], want)
+
+
+def test_stays_in_eval_mode_and_without_gradients(teacher_spec):
+    teachers = one(**teacher_spec)
+    teachers.build(CPU)
+    model, batch = teachers['big'].model, make_batch()
+    model.train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    got = teachers['big'].forward_taps(
+        batch['inputs'].requires_grad_(),
+        model.data_preprocessor,
+        batch['data_samples'],
+        ['neck'],
+    )
+    assert not any(x.requires_grad for x in got['neck'])
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_module_prefix_of_a_ddp_file_is_stripped(tmp_path):
+    state = MODELS.build(retinanet_cfg()).state_dict()
+    path = tmp_path / 'ddp.pth'
+    torch.save({f'module.{k}': v for k, v in state.items()}, path)
+    teachers = one(config=retinanet_cfg(), checkpoint=str(path))
+    teachers.build(CPU)
+    for key, value in teachers['big'].model.state_dict().items():
+        assert torch.equal(value, state[key]), key
+
+
+def test_preprocessor_outside_the_model_is_used(tmp_path):
+    model = retinanet_cfg()
+    preprocessor = model.pop('data_preprocessor')
+    path = tmp_path / 'config.py'
+    Config(dict(model=model, data_preprocessor=preprocessor)).dump(path)
+    cfg = Teacher('big', str(path), 'x.pth')._model_config()
+    assert cfg.data_preprocessor == preprocessor
+
+
+def test_model_zoo_names_are_found_and_download_nothing():
+    name = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
+    cfg = Teacher('big', name, 'x.pth')._model_config()
+    assert cfg.type == 'RetinaNet'
+    assert cfg.backbone.init_cfg is None
+
+
+@pytest.mark.parametrize('config', [None, 3])
+def test_config_that_is_none(config):
+    with pytest.raises(ValueError, match=rf'is {config}; expected a path'):
+        one(config=config, checkpoint='x.pth').build(CPU)
+
+
+def test_config_without_a_model(tmp_path):
+    path = tmp_path / 'empty.py'
+    path.write_text('optimizer = 1\n')
+    for config in (str(path), dict(optimizer=1), dict(model=None)):
+        with pytest.raises(ValueError, match="'big' has no model, only the"):
+            one(config=config, checkpoint='x.pth').build(CPU)
+
+
+@pytest.mark.parametrize('spec', [None, 'a.py'])
+def test_a_teacher_that_is_no_dict(spec):
+    with pytest.raises(ValueError, match=r"'big' is .*; expected dict\("):
+        Teachers(dict(big=spec))
+
+
 def test_no_checkpoint():
     with pytest.raises(ValueError, match="teacher 'big' has no checkpoint"):
         one(config=retinanet_cfg(), checkpoint=None)
@@ -141,6 +223,23 @@ def test_unreadable_checkpoint(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(RuntimeError, match='could not be read'):
         one(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)
+
+
+@pytest.mark.parametrize('state', [[1], None])
+def test_checkpoint_without_a_state_dict(tmp_path, state):
+    path = tmp_path / 'odd.pth'
+    torch.save(dict(state_dict=state), path)
+    with pytest.raises(RuntimeError, match='expected a dict of tensors'):
+        one(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)
+
+
+def test_checkpoint_may_have_no_meta(tmp_path):
+    state = MODELS.build(retinanet_cfg()).state_dict()
+    path = tmp_path / 'bare.pth'
+    torch.save(dict(state_dict=state, meta=None), path)
+    teachers = one(config=retinanet_cfg(), checkpoint=str(path))
+    teachers.build(CPU)
+    assert teachers['big'].classes is None
 
 
 def test_unreadable_config(tmp_path):
