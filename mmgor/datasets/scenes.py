@@ -1,10 +1,13 @@
 """Generated scenes: a detection data set that needs no download.
 
-Five classes of shapes on textured, unevenly lit backgrounds, rotated, partly
-hidden, of many sizes and colours. Everything follows from the seed.
+Five classes of shapes on textured, unevenly lit backgrounds, rotated, striped,
+partly hidden, of many sizes. Each class has its usual colour, from which a
+single object strays far enough to be taken for another class's: the shape
+decides. Everything follows from the seed.
 """
 
 import json
+from colorsys import hsv_to_rgb
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +19,8 @@ from .shapes import CLASSES, shape_mask
 # An object needs this share of its own area visible, and this many pixels.
 MIN_VISIBLE = 0.35
 MIN_PIXELS = 20
+# Of the hue circle. Two classes' usual hues are 1 / 5 apart.
+HUE_SPREAD = 0.06
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class SceneSpec:
     num_train: int = 240
     num_eval: int = 60
     size: int = 160
-    max_objects: int = 7
+    max_objects: int = 4
     seed: int = 0
 
 
@@ -83,7 +88,7 @@ def draw_scene(
     for _ in range(int(rng.integers(2, spec.max_objects + 1))):
         label = int(rng.integers(len(CLASSES)))
         mask = shape_mask(rng, CLASSES[label], spec.size)
-        _paint(rng, picture, mask)
+        _paint(rng, picture, mask, _colour(rng, label))
         # What is drawn later hides what was there.
         objects = [(k, visible & ~mask, area) for k, visible, area in objects]
         objects.append((label, mask, int(mask.sum())))
@@ -148,24 +153,38 @@ def _annotation(
 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Smooth colour blobs with fine grain."""
-    coarse = rng.uniform(40, 215, (5, 5, 3)).astype(np.float32)
-    smooth = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+    """Smooth, pale blobs with fine grain."""
+    grey = rng.uniform(40, 215, (5, 5, 1))
+    tint = rng.uniform(-30, 30, (5, 5, 3))
+    smooth = cv2.resize(
+        (grey + tint).astype(np.float32),
+        (size, size),
+        interpolation=cv2.INTER_CUBIC,
+    )
     coarse = rng.normal(0, 1, (size // 4, size // 4, 1)).astype(np.float32)
     grain = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
-    return smooth + 14 * grain[..., None]
+    return smooth + 10 * grain[..., None]
+
+
+def _colour(rng: np.random.Generator, label: int) -> np.ndarray:
+    """BGR of 0 to 255, around the class's usual hue."""
+    hue = (label / len(CLASSES) + rng.normal(0, HUE_SPREAD)) % 1
+    saturation, value = rng.uniform(0.4, 1), rng.uniform(0.5, 1)
+    return 255 * np.array(hsv_to_rgb(hue, saturation, value)[::-1])
 
 
 def _paint(
-    rng: np.random.Generator, picture: np.ndarray, mask: np.ndarray
+    rng: np.random.Generator,
+    picture: np.ndarray,
+    mask: np.ndarray,
+    colour: np.ndarray,
 ) -> None:
-    """Fill the mask with a striped colour, in place."""
-    colour = rng.uniform(0, 255, 3)
+    """Fill the mask with stripes of a colour, in place."""
     angle, period = rng.uniform(0, np.pi), rng.uniform(3, 12)
     rows, columns = np.nonzero(mask)
     phase = rows * np.sin(angle) + columns * np.cos(angle)
     stripes = np.sin(2 * np.pi * phase / period)
-    strength = rng.uniform(0, 45)
+    strength = rng.uniform(0, 30)
     picture[rows, columns] = colour + strength * stripes[:, None]
 
 

@@ -17,7 +17,7 @@ def shape_mask(rng: np.random.Generator, name: str, size: int) -> np.ndarray:
     Returns:
         np.ndarray: bool of shape (size, size).
     """
-    radius = size * rng.uniform(0.05, 0.19)
+    radius = size * rng.uniform(0.1, 0.25)
     centre = rng.uniform(radius, size - radius, 2)
     stretch = rng.uniform(0.7, 1.0)
     angle = rng.uniform(0, 2 * np.pi)
