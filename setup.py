@@ -24,7 +24,10 @@ setup(
     long_description=(HERE / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    packages=find_packages(include=['mmgor', 'mmgor.*']),
+    # The demo runs the checkout's configs and tools.
+    packages=find_packages(
+        include=['mmgor', 'mmgor.*'], exclude=['mmgor.demo']
+    ),
     python_requires='>=3.10,<3.13',
     install_requires=['numpy', 'matplotlib', 'packaging'],
 )

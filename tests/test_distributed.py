@@ -2,6 +2,7 @@
 
 import os
 import socket
+from types import SimpleNamespace
 
 import torch
 import torch.multiprocessing as mp
@@ -9,6 +10,8 @@ from conftest import make_batch, student_cfg
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 
+from mmgor.hooks import NonFiniteLossHook
+from mmgor.hooks.gor_weight_hook import _theta_step
 from mmgor.quantization import calibrate
 from mmgor.registry import MODELS
 
@@ -32,7 +35,8 @@ def worker(rank, port, teacher, out):
     torch.set_num_threads(1)
     torch.distributed.init_process_group('gloo')
     torch.manual_seed(0)
-    model = MODELS.build(student_cfg(teacher))
+    weighting = dict(type='GoRWeighting', init_iters=3)
+    model = MODELS.build(student_cfg(teacher, gor_weighting=weighting))
     model.init_weights()
     batch = half(make_batch(size=4), rank)
     # Ranks see pictures of very different ranges.
@@ -42,14 +46,28 @@ def worker(rank, port, teacher, out):
         model, broadcast_buffers=False, find_unused_parameters=False
     )
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01))
-    for step in range(4):
+    hook = NonFiniteLossHook()
+    runner = SimpleNamespace(
+        model=ddp,
+        optim_wrapper=wrapper,
+        iter=0,
+        logger=SimpleNamespace(warning=lambda _: None),
+    )
+    hook.before_train(runner)
+    wrapper.optimizer.register_step_pre_hook(
+        _theta_step(model.gor_weighting, 0.1)
+    )
+    for step in range(8):
         # Rank 1 meets a loss that is not finite in the third step.
         inputs = batch['inputs'].clone()
         if rank == 1 and step == 2:
             inputs[0] = float('nan')
         losses = ddp(inputs, batch['data_samples'], mode='loss')
-        loss, _ = model.parse_losses(losses)
+        loss, outputs = model.parse_losses(losses)
         wrapper.update_params(loss)
+        hook.after_train_iter(runner, step, outputs=outputs)
+        if step == 2:
+            assert hook.consecutive == 1
     torch.save(model.state_dict(), f'{out}/rank{rank}.pth')
     torch.distributed.destroy_process_group()
 
@@ -63,7 +81,9 @@ def test_ranks_end_equal(teacher_spec, tmp_path):
         torch.load(tmp_path / f'rank{rank}.pth') for rank in range(2)
     )
     for key, value in first.items():
+        assert torch.isfinite(value).all() and second[key].isfinite().all()
         # Batch-norm statistics are each rank's own, as everywhere in mmdet.
         if 'running_' not in key:
             assert torch.equal(value, second[key]), key
-    assert torch.isfinite(first['gor_weighting.theta_kd'])
+    # Past the balanced start: the game itself moved the thetas.
+    assert first['gor_weighting.count'].tolist() == [7, 7]

@@ -12,20 +12,26 @@ from mmgor.hooks import plot_weight_curves, read_scalars
 
 
 def find_scalars(source: Path) -> Path:
-    """The newest scalars.json under a work directory, or the file itself.
+    """The newest scalars.json with a ``gor_*`` value under a work directory,
+    or the file itself.
 
     Raises:
         FileNotFoundError: If there is none.
     """
     if source.is_file():
         return source
-    found = sorted(source.glob('**/scalars.json'))
+    found = [
+        path
+        for path in source.glob('**/scalars.json')
+        if '"gor_' in path.read_text()
+    ]
     if not found:
         raise FileNotFoundError(
-            f'no scalars.json under {source}; expected the work directory '
-            'of a run with a LocalVisBackend, or the file itself.'
+            f'no scalars.json with gor_* values under {source}; expected the '
+            "work directory of a GoRDetector's run with a LocalVisBackend, "
+            'or the file itself.'
         )
-    return found[-1]
+    return max(found, key=lambda path: path.stat().st_mtime)
 
 
 def main() -> None:

@@ -35,11 +35,17 @@ def publish(source: Path, target: Path) -> dict[str, int]:
         raise FileNotFoundError(f'checkpoint not found: {source}')
     if source.resolve() == target.resolve():
         raise ValueError(f'{target} is the input; give another output file.')
-    checkpoint = torch.load(source, map_location='cpu', weights_only=True)
-    if 'state_dict' not in checkpoint:
+    try:
+        checkpoint = torch.load(source, map_location='cpu', weights_only=True)
+    except Exception as error:  # the unpickler raises whatever it meets
         raise ValueError(
-            f'{source} has no state_dict, only {list(checkpoint)[:5]}; '
+            f'{source} could not be read ({type(error).__name__}: {error}); '
             'expected a checkpoint that tools/train.py wrote.'
+        ) from error
+    if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
+        raise ValueError(
+            f'{source} has no state_dict; expected a checkpoint that '
+            'tools/train.py wrote.'
         )
     state_dict = strip_training_keys(checkpoint['state_dict'])
     kept = {key: value.clone() for key, value in state_dict.items()}

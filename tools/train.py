@@ -4,6 +4,7 @@ python tools/train.py configs/gor/retinanet_r18_w4_from_r101.py
 """
 
 import argparse
+import os
 
 from _common import add_common_arguments, build_runner, read_config
 from mmdet.utils import setup_cache_size_limit_of_dynamo
@@ -61,7 +62,8 @@ def main() -> None:
     setup_cache_size_limit_of_dynamo()
     cfg = read_config(args)
     apply_flags(cfg, args)
-    check_training_data(cfg.get('train_dataloader'))
+    if os.environ['LOCAL_RANK'] == '0':  # large files take a while to read
+        check_training_data(cfg.get('train_dataloader'))
     build_runner(cfg).train()
 
 

@@ -27,8 +27,8 @@ def read_annotations(path: Path) -> dict[str, Any]:
             'Check data_root and ann_file.'
         )
     try:
-        content = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f'{path} is no JSON file: {error}.') from error
     for key in ('images', 'annotations', 'categories'):
         if not isinstance(content, dict) or not content.get(key):

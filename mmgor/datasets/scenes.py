@@ -6,6 +6,7 @@ single object strays far enough to be taken for another class's: the shape
 decides. Everything follows from the seed.
 """
 
+import hashlib
 import json
 from colorsys import hsv_to_rgb
 from dataclasses import asdict, dataclass
@@ -33,6 +34,9 @@ class SceneSpec:
         size (int): Side of the square pictures in pixels.
         max_objects (int): Most objects in a picture; at least 2 are drawn.
         seed (int): Decides everything.
+
+    Raises:
+        ValueError: If ``max_objects`` is less than 2.
     """
 
     num_train: int = 240
@@ -40,6 +44,12 @@ class SceneSpec:
     size: int = 160
     max_objects: int = 4
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_objects < 2:
+            raise ValueError(
+                f'max_objects must be at least 2, got {self.max_objects}.'
+            )
 
 
 def generate_scenes(out_dir: Path, spec: SceneSpec) -> Path:
@@ -55,7 +65,7 @@ def generate_scenes(out_dir: Path, spec: SceneSpec) -> Path:
         Path: ``out_dir``.
     """
     manifest = out_dir / 'scenes.json'
-    wanted = json.dumps(asdict(spec), indent=1)
+    wanted = json.dumps(dict(asdict(spec), drawing=_drawing()), indent=1)
     files = [manifest, out_dir / 'train.json', out_dir / 'eval.json']
     if all(f.is_file() for f in files) and manifest.read_text() == wanted:
         return out_dir
@@ -99,6 +109,14 @@ def draw_scene(
         if visible.sum() >= max(MIN_PIXELS, MIN_VISIBLE * area)
     ]
     return picture, kept
+
+
+def _drawing() -> str:
+    """A hash of the code that draws: other code, other pictures."""
+    digest = hashlib.sha256()
+    for name in ('scenes.py', 'shapes.py'):
+        digest.update((Path(__file__).parent / name).read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _write_split(

@@ -56,8 +56,14 @@ def read_data_folder(root: Path) -> DataFolder:
     for content in (train, held_out):
         _check_pictures(root / 'images', content['images'])
     side = max(
-        max(image['width'], image['height']) for image in train['images']
+        max(image.get('width', 0), image.get('height', 0))
+        for image in train['images']
     )
+    if not side:
+        raise ValueError(
+            f'{root / "train.json"} gives no sizes; expected "width" and '
+            '"height" in every entry of "images".'
+        )
     return DataFolder(root, classes, min(side, MAX_SIDE))
 
 

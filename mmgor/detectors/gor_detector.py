@@ -1,19 +1,14 @@
 """Any mmdet detector as a student: stock losses plus weighted KD."""
 
-import logging
 from functools import cache
 from typing import Any
 
-import torch
 from mmdet.models.detectors import BaseDetector
-from mmengine import dist
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmgor.checkpoint import TRAINING_ONLY_PREFIXES, check_any_match
-from mmgor.distillation import Taps, Teachers, check_tap
+from mmgor.distillation import Taps, Teacher, Teachers, check_tap
 from mmgor.registry import MODELS
-from mmgor.weighting import total_loss
 
 
 class GoRMixin(BaseDetector):
@@ -59,8 +54,6 @@ class GoRMixin(BaseDetector):
         )
         self.gor_weighting = MODELS.build(gor_weighting)
         self.gradient_tap = gradient_tap
-        #: Set when a step's loss was not finite; NonFiniteLossHook reads it.
-        self.nonfinite = False
         self._resolve_names()
         self.register_load_state_dict_post_hook(_forgive_training_keys)
 
@@ -81,6 +74,13 @@ class GoRMixin(BaseDetector):
                 )
             check_tap(self, head.student_tap, 'student')
         check_tap(self, self.gradient_tap, 'student')
+        idle = set(names) - {head.teacher for _, head in self._heads()}
+        if idle:
+            raise ValueError(
+                f'no KD head learns from teacher(s) {sorted(idle)}; expected '
+                'one each. Add kd_heads=dict(<name>=dict(type=..., teacher='
+                '<teacher>)) or remove them from teachers.'
+            )
 
     def init_weights(self) -> None:
         """Initialise the student, then build the teachers."""
@@ -103,30 +103,20 @@ class GoRMixin(BaseDetector):
             batch_data_samples (list[DetDataSample]): N samples.
 
         Returns:
-            dict: Weighted losses and ``gor_*`` diagnostics. When a loss is
-            not finite on any rank, every loss is 0 with a zero gradient and
-            ``nonfinite`` is set.
+            dict: Weighted losses and ``gor_*`` diagnostics.
         """
         paths = {head.student_tap for _, head in self._heads()}
         paths.add(self.gradient_tap)
         with Taps(self, paths) as taps:
             task = super().loss(batch_inputs, batch_data_samples)
         kd = self._kd_losses(taps, batch_inputs, batch_data_samples)
-        weighted = self.gor_weighting(
-            task, kd, _tensors(taps[self.gradient_tap])
-        )
-        return self._guard(weighted)
+        return self.gor_weighting(task, kd, _tensors(taps[self.gradient_tap]))
 
     def _kd_losses(
         self, taps: Taps, batch_inputs: Tensor, batch_data_samples: list
     ) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
-        for name, teacher in self.teachers.items():
-            heads = {
-                key: head
-                for key, head in self._heads()
-                if head.teacher == name
-            }
+        for teacher, heads in self._heads_by_model():
             outputs = teacher.forward_taps(
                 batch_inputs,
                 self.data_preprocessor,
@@ -139,31 +129,14 @@ class GoRMixin(BaseDetector):
                 )
         return losses
 
-    def _guard(self, weighted: dict) -> dict:
-        """Keep a non-finite loss away from the weights, on every rank."""
-        finite = torch.isfinite(total_loss(weighted).detach()).float()
-        dist.all_reduce(finite, 'min')
-        self.nonfinite = not bool(finite)
-        if not self.nonfinite:
-            return weighted
-        bad = [
-            name
-            for name, value in weighted.items()
-            if 'loss' in name
-            and not torch.isfinite(total_loss({name: value}).detach())
-        ]
-        print_log(
-            f'non-finite loss in {bad or "another rank"}; this update is '
-            'skipped.',
-            logger='current',
-            level=logging.WARNING,
-        )
-        # Touches every parameter, so that DDP's reduction completes.
-        zero = sum((p * 0).sum() for p in self.parameters() if p.requires_grad)
-        return {
-            name: zero if 'loss' in name else value
-            for name, value in weighted.items()
-        }
+    def _heads_by_model(self) -> list[tuple[Teacher, dict[str, Any]]]:
+        """Each teacher model once, with all KD heads that learn from it."""
+        groups: dict[int, tuple[Teacher, dict[str, Any]]] = {}
+        for key, head in self._heads():
+            teacher = self.teachers[head.teacher]
+            group = groups.setdefault(id(teacher.model), (teacher, {}))
+            group[1][key] = head
+        return list(groups.values())
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> nn.Module:
         """Take the teachers along to other devices and dtypes."""
@@ -209,6 +182,13 @@ def gor_class(detector: str) -> type:
             "expected a name such as 'RetinaNet', 'ATSS' or 'YOLOX'."
         )
     return type(f'GoR{detector}', (GoRMixin, base), {'__module__': __name__})
+
+
+def __getattr__(name: str) -> type:
+    """Let pickle find ``GoR<detector>`` by name."""
+    if name.startswith('GoR') and MODELS.get(name[3:]) is not None:
+        return gor_class(name[3:])
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 @MODELS.register_module()

@@ -1,7 +1,6 @@
 """Watches the game: its parameters, its log, its curves."""
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +16,27 @@ from .utils import unwrapped_model
 from .weight_plot import plot_weight_curves, read_scalars
 
 OPTIM_LINE = (
-    'optim_wrapper = dict(paramwise_cfg=dict(custom_keys={{'
-    "'gor_weighting.': dict({0}), '_quantizer.': dict({0})}}))"
+    'optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'
+    "'gor_weighting.': dict(decay_mult=0.0), "
+    "'_quantizer.': dict(decay_mult=0.0)}))"
 )
 
 
 @HOOKS.register_module()
 class GoRWeightHook(Hook):
-    """Gives the thetas their learning rate, logs and checks the weights.
+    """Lets the thetas play, logs and checks the weights.
 
     The detector puts effective weights, thetas, raw and weighted losses
     under ``gor_*`` into its outputs, from where mmengine writes them to the
     console line, ``scalars.json`` and TensorBoard. This hook
 
-    - checks that GoR's parameters are in the optimizer, in a group of their
-      own, without weight decay;
-    - holds their learning rate at ``theta_lr``, untouched by warm-up and
-      decay, switches momentum off for them (see :func:`settle_group`), and
-      gives the optimizer their gradient before clipping: the game then
-      arrives within a few per cent of the run with any optimizer;
+    - checks that GoR's parameters are in the optimizer, without weight decay;
+    - moves them, whenever the optimizer steps, by plain gradient descent at
+      ``theta_lr``: their gradient is bounded by 1 and vanishes at the resting
+      point, so that momentum would overshoot and Adam's normalisation never
+      come to rest, and warm-up, clipping and loss scaling would slow the game
+      down by factors that have nothing to do with it. It arrives within a
+      few per cent of the run with any optimizer;
     - compares the student's class list with each teacher's;
     - measures, every ``gradient_interval`` iterations, the norm ratio and
       the cosine of the two weighted gradients at the detector's
@@ -44,7 +45,8 @@ class GoRWeightHook(Hook):
     - draws ``gor_weights.png`` at the end of training.
 
     Args:
-        theta_lr (float, optional): Default: 60 / max_iters, in [0.02, 0.3].
+        theta_lr (float, optional): Default: 60 / optimizer steps of the run,
+            in [0.02, 0.3].
         gradient_interval (int): 0 measures nothing.
         collapse (float): Warn when the smaller weight's share of the sum is
             below this.
@@ -71,11 +73,10 @@ class GoRWeightHook(Hook):
         self.theta_lr = theta_lr
         self.gradient_interval = gradient_interval
         self.collapse = collapse
-        self._groups: list[dict] = []
         self._warned = False
 
     def before_train(self, runner: Runner) -> None:
-        """Check parameters and classes, prepare the thetas' rate.
+        """Check parameters and classes, take over the thetas' steps.
 
         Raises:
             RuntimeError: If the model has no weighting, or the optimizer
@@ -92,20 +93,22 @@ class GoRWeightHook(Hook):
             )
         check_classes(runner, model)
         thetas = dict(model.gor_weighting.named_parameters())
-        if thetas:
-            optimizer = runner.optim_wrapper.optimizer
-            self._groups = list(theta_groups(optimizer, thetas))
-            if self.theta_lr is None:
-                self.theta_lr = min(0.3, max(0.02, 60 / runner.max_iters))
-            for group in self._groups:
-                settle_group(group)
-            optimizer.register_step_pre_hook(_unclipped(model))
+        if not thetas:  # weights set by hand
+            return
+        wrapper = runner.optim_wrapper
+        check_optimizer(wrapper.optimizer, thetas)
+        if self.theta_lr is None:
+            steps = runner.max_iters / wrapper._accumulative_counts
+            self.theta_lr = min(0.3, max(0.02, 60 / steps))
+        for theta in thetas.values():
+            theta.register_post_accumulate_grad_hook(_take_no_part)
+        wrapper.optimizer.register_step_pre_hook(
+            _theta_step(model.gor_weighting, self.theta_lr)
+        )
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
-        for group in self._groups:
-            group['lr'] = self.theta_lr
         interval = self.gradient_interval
         if interval and runner.iter % interval == 0:
             unwrapped_model(runner).gor_weighting.measure_gradients = True
@@ -144,69 +147,59 @@ class GoRWeightHook(Hook):
                 "'LocalVisBackend')].",
             )
             return
-        path = plot_weight_curves(
-            read_scalars(scalars), Path(runner.work_dir) / 'gor_weights.png'
-        )
+        try:
+            path = plot_weight_curves(
+                read_scalars(scalars),
+                Path(runner.work_dir) / 'gor_weights.png',
+            )
+        except ValueError as error:  # a finished training must not fail here
+            runner.logger.warning(f'weight curves not drawn: {error}')
+            return
         runner.logger.info(f'Weight curves: {path}')
 
 
-def settle_group(group: dict) -> None:
-    """Let an optimizer's step on the thetas be proportional to its gradient.
-
-    The game's gradient is bounded by 1 and shrinks to 0 at the resting
-    point. Momentum would overshoot it, and Adam's division by the root mean
-    square would turn what is left into steps of full size: so no momentum,
-    and an ``eps`` of the gradient's own bound.
-
-    Args:
-        group (dict): The optimizer's parameter group of the thetas.
-    """
-    if 'momentum' in group:
-        group.update(momentum=0.0, nesterov=False)
-    if 'betas' in group:
-        group['betas'] = (0.0, *group['betas'][1:])
-    if 'eps' in group:
-        group['eps'] = 1.0
-
-
-def theta_groups(
+def check_optimizer(
     optimizer: torch.optim.Optimizer, thetas: dict[str, nn.Parameter]
-) -> Iterator[dict]:
-    """The optimizer's groups that hold the thetas and nothing else.
+) -> None:
+    """Make sure that the optimizer holds the thetas, without weight decay.
 
     Raises:
-        RuntimeError: If a theta is in no group, shares its group with other
-            parameters, or has weight decay; with the line to paste.
+        RuntimeError: If one is missing or decays, with the line to paste.
     """
-    ids = {id(p) for p in thetas.values()}
-    found: set[int] = set()
+    missing = {id(p): name for name, p in thetas.items()}
     for group in optimizer.param_groups:
-        inside = {id(p) for p in group['params']}
-        if not inside & ids:
-            continue
-        found |= inside & ids
-        if inside - ids or group.get('weight_decay', 0):
+        inside = [missing.pop(id(p), None) for p in group['params']]
+        if any(inside) and group.get('weight_decay', 0):
             raise RuntimeError(
-                "expected GoR's thetas in a parameter group of their own "
-                'without weight decay, got a group of '
-                f'{len(group["params"])} parameter(s) with weight_decay='
-                f'{group.get("weight_decay", 0)}. Add to the config:\n'
-                f'{_line_to_paste(optimizer)}'
+                "expected GoR's thetas without weight decay, got a group of "
+                f'{len(inside)} parameter(s) with weight_decay='
+                f'{group["weight_decay"]}. Add to the config:\n{OPTIM_LINE}'
             )
-        yield group
-    if found != ids:
+    if missing:
         raise RuntimeError(
             f'expected {sorted(thetas)} of gor_weighting in the optimizer, '
-            f'but {len(ids - found)} of them are missing. Remove them from '
-            "any custom optimizer constructor's exclusions, or add to the "
-            f'config:\n{_line_to_paste(optimizer)}'
+            f'but {sorted(missing.values())} are missing. Remove them from '
+            'the exclusions of your optimizer constructor.'
         )
 
 
-def _line_to_paste(optimizer: torch.optim.Optimizer) -> str:
-    # mmengine refuses decay_mult where the optimizer has no weight decay.
-    decays = bool(optimizer.defaults.get('weight_decay'))
-    return OPTIM_LINE.format('decay_mult=0.0' if decays else 'lr_mult=1.0')
+def _take_no_part(theta: nn.Parameter) -> None:
+    """Keep a theta's gradient out of the norm that clipping looks at."""
+    assert theta.grad is not None
+    theta.grad.zero_()
+
+
+def _theta_step(weighting: Any, rate: float) -> Any:
+    """What happens to the thetas when the optimizer steps."""
+
+    @torch.no_grad()
+    def step(*_: Any) -> None:
+        gradient = weighting.take_gradient()
+        if gradient is not None:
+            weighting.theta_task.sub_(rate * gradient[0])
+            weighting.theta_kd.sub_(rate * gradient[1])
+
+    return step
 
 
 def check_classes(runner: Runner, model: Any) -> None:
@@ -230,22 +223,3 @@ def check_classes(runner: Runner, model: Any) -> None:
                 'in the same order. Train the teacher on these classes or '
                 'set train_dataloader.dataset.metainfo=dict(classes=...).'
             )
-
-
-def _unclipped(model: Any) -> Any:
-    """A step hook that undoes gradient clipping for the thetas.
-
-    Clipping scales all gradients by the norm of the student's, which would
-    slow the game down by a factor that has nothing to do with it.
-    """
-
-    def restore(*_: Any) -> None:
-        weighting = model.gor_weighting
-        gradient = getattr(weighting, 'theta_gradient', None)
-        if gradient is None or model.nonfinite:
-            return
-        for theta, value in zip(weighting.parameters(), gradient):
-            if theta.grad is not None:
-                theta.grad.copy_(value)
-
-    return restore

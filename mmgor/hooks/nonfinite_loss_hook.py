@@ -1,9 +1,11 @@
-"""Skips updates whose loss is not finite, and stops when they persist."""
+"""Skips updates that are not finite, and stops when they persist."""
 
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import Tensor
 
 from mmgor.registry import HOOKS
 
@@ -12,11 +14,13 @@ from .utils import unwrapped_model
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
-    """Drops the gradients of a step that ``GoRDetector`` found non-finite.
+    """Makes a step with a non-finite loss or gradient one that never was.
 
-    The detector then returns zero losses, so that every rank finishes its
-    reduction; this hook takes the gradients away right before the optimizer
-    steps, so that neither momentum nor weight decay moves a weight.
+    Works with any detector. The gradients are taken away right before the
+    optimizer steps, so that neither momentum nor weight decay moves a weight;
+    buffers (batch-norm statistics, ranges, running means) go back to where
+    the last good step left them. A loss that is not finite on one rank makes
+    every rank's reduced gradients non-finite, so all skip together.
 
     Args:
         max_consecutive (int): Stop after this many such steps in a row.
@@ -32,27 +36,40 @@ class NonFiniteLossHook(Hook):
             )
         self.max_consecutive = max_consecutive
         self.consecutive = 0
+        self._dropped = False
+        self._saved: dict[str, Tensor] = {}
 
     def before_train(self, runner: Runner) -> None:
-        model = unwrapped_model(runner)
-
-        def drop_gradients(optimizer: Any, *_: Any) -> None:
-            if getattr(model, 'nonfinite', False):
-                optimizer.zero_grad(set_to_none=True)
-
-        runner.optim_wrapper.optimizer.register_step_pre_hook(drop_gradients)
+        self._save(runner)
+        runner.optim_wrapper.optimizer.register_step_pre_hook(self._check)
 
     def after_train_iter(
-        self, runner: Runner, *args: Any, **kwargs: Any
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict | None = None,
     ) -> None:
-        """Count.
+        """Undo a bad step and count it.
 
         Raises:
             RuntimeError: After ``max_consecutive`` skipped updates in a row.
         """
-        model = unwrapped_model(runner)
-        skipped = getattr(model, 'nonfinite', False)
-        self.consecutive = self.consecutive + 1 if skipped else 0
+        outputs = outputs or {}
+        bad = _is_bad(outputs.get('loss'))
+        if not (bad or self._dropped):
+            self.consecutive = 0
+            self._save(runner)
+            return
+        self._dropped = False
+        self.consecutive += 1
+        _restore(self._saved, dict(unwrapped_model(runner).named_buffers()))
+        names = [k for k, v in outputs.items() if 'loss' in k and _is_bad(v)]
+        runner.logger.warning(
+            f'iteration {runner.iter + 1}: non-finite '
+            f'{names or "gradient (or loss of another rank)"}; this update '
+            'is skipped.'
+        )
         if self.consecutive >= self.max_consecutive:
             raise RuntimeError(
                 f'the loss was not finite in {self.consecutive} updates in a '
@@ -60,3 +77,36 @@ class NonFiniteLossHook(Hook):
                 'Expected finite losses: lower optim_wrapper.optimizer.lr, '
                 'add clip_grad=dict(max_norm=10), or use more bits.'
             )
+
+    def _check(self, optimizer: Any, *_: Any) -> None:
+        gradients = [
+            p.grad
+            for group in optimizer.param_groups
+            for p in group['params']
+            if p.grad is not None
+        ]
+        # The largest norm is inf or nan where any value is.
+        norms = torch._foreach_norm(gradients, float('inf'))
+        self._dropped = not bool(torch.isfinite(torch.stack(norms)).all())
+        if self._dropped:
+            optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def _save(self, runner: Runner) -> None:
+        buffers = dict(unwrapped_model(runner).named_buffers())
+        if self._saved.keys() != buffers.keys():
+            self._saved = {k: v.clone() for k, v in buffers.items()}
+        else:
+            _restore(buffers, self._saved)
+
+
+@torch.no_grad()
+def _restore(
+    source: dict[str, Tensor], destination: dict[str, Tensor]
+) -> None:
+    for name, value in source.items():
+        destination[name].copy_(value)
+
+
+def _is_bad(value: Any) -> bool:
+    return isinstance(value, Tensor) and not bool(torch.isfinite(value).all())

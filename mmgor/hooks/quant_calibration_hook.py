@@ -1,12 +1,15 @@
 """Calibrates quantizers before training and reports the bit policy."""
 
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mmengine.dataset import DefaultSampler
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from mmgor.checkpoint import check_any_match, check_resume
 from mmgor.quantization import (
@@ -83,7 +86,7 @@ class QuantCalibrationHook(Hook):
             save_table(table, Path(runner.work_dir) / 'quant_table.json')
 
     def _calibrate(self, runner: Runner, model: Any) -> None:
-        batches = list(islice(iter(runner.train_dataloader), self.num_batches))
+        batches = list(islice(_look_at(runner), self.num_batches))
         if not batches:
             raise RuntimeError(
                 'calibration got no batch: expected a train_dataloader with '
@@ -99,3 +102,19 @@ class QuantCalibrationHook(Hook):
             model(**data, mode='tensor')
 
         calibrate(model, batches, run)
+
+
+def _look_at(runner: Runner) -> Iterator[Any]:
+    """Training batches from a loader of its own.
+
+    To stop half-way through the training loader would end the generator that
+    mmengine's InfiniteSampler keeps for the whole run.
+    """
+    stock = runner.train_dataloader
+    loader = DataLoader(
+        stock.dataset,
+        batch_size=stock.batch_size or stock.batch_sampler.batch_size,
+        sampler=DefaultSampler(stock.dataset, seed=runner.seed),
+        collate_fn=stock.collate_fn,
+    )
+    return iter(loader)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .base import BaseQuantizer, weight_extremes
+from .functional import MIN_SCALE
 from .layers import QuantLayerMixin
 from .observer import RangeObserver, best_row_scales, best_scales
 
@@ -87,7 +88,20 @@ def _fit_weight(quantizer: BaseQuantizer, weight: Tensor) -> None:
     scale = best_row_scales(
         rows.float(), int(quantizer.qmin), int(quantizer.qmax)
     )
+    scale = _usable(scale, quantizer)
     quantizer.set_ranges(scale, torch.zeros_like(scale), low, high)
+
+
+def _usable(scale: Tensor, quantizer: BaseQuantizer) -> Tensor:
+    """A start for channels and slots that held zeros only.
+
+    Their best step is 0, from which nothing that is learned later could be
+    represented: take the median of the others, or a range of 1.
+    """
+    dead = scale <= 2 * MIN_SCALE
+    others = scale[~dead]
+    start = others.median() if others.numel() else 1 / quantizer.qmax
+    return torch.where(dead, start, scale)
 
 
 def _fit_input(quantizer: BaseQuantizer, observer: RangeObserver) -> None:
@@ -101,6 +115,7 @@ def _fit_input(quantizer: BaseQuantizer, observer: RangeObserver) -> None:
         int(quantizer.qmax),
         quantizer.asymmetric,
     )
+    scale = _usable(scale, quantizer)
     quantizer.set_ranges(scale, offset, observer.low, observer.high)
 
 

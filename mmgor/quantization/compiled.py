@@ -118,7 +118,7 @@ def fake_quantize(
         channel_axis (int, optional): The axis of ``x`` that has one scale an
             entry, 0 or 1.
     """
-    scale = scale.float().clamp(min=functional.MIN_SCALE)
+    scale = functional.at_least(scale.float(), functional.MIN_SCALE)
     tensors = (x, scale, offset)
     with_grad = torch.is_grad_enabled() and any(
         t.requires_grad for t in tensors

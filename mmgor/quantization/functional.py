@@ -133,6 +133,12 @@ def lsq_gradient_factor(num_elements: int, qmax: Tensor) -> Tensor:
     return (qmax.float() * num_elements).rsqrt()
 
 
+def at_least(x: Tensor, low: float) -> Tensor:
+    """``x``, or ``low`` where it is smaller; the gradient passes everywhere,
+    so that a value below is not stuck there."""
+    return x + (x.clamp(min=low) - x).detach()
+
+
 def exp_scale(log_scale: Tensor, factor: Tensor) -> Tensor:
     """The step size ``s = exp(log_scale)`` with LSQ's gradient scale.
 

@@ -38,17 +38,17 @@ class BaseWeighting(nn.Module):
     """Weighs the task losses against the distillation losses.
 
     Attributes:
-        gradient_interval (int): Measure gradients at the shared features
-            every so many calls, because the balancer needs them; 0: never.
-        measure_gradients (bool): Measure them in the next call, for the log.
+        measure_gradients (bool): Measure gradients at the shared features in
+            the next call, for the log only.
     """
-
-    gradient_interval = 0
 
     def __init__(self) -> None:
         super().__init__()
         self.measure_gradients = False
-        self._calls = 0
+
+    def needs_norms(self) -> bool:
+        """Whether this call's ``weigh`` takes gradient norms."""
+        return False
 
     def weigh(
         self, losses: Tensor, norms: Tensor | None
@@ -59,7 +59,7 @@ class BaseWeighting(nn.Module):
             losses (Tensor): Task and distillation loss over all ranks,
                 detached, shape (2, ).
             norms (Tensor, optional): Norms of their gradients at the shared
-                features, shape (2, ), in the steps that measured them.
+                features, shape (2, ), where :meth:`needs_norms` held.
 
         Returns:
             tuple[Tensor, Tensor | None]: Weights of shape (2, ), detached,
@@ -92,8 +92,13 @@ class BaseWeighting(nn.Module):
         task, kd = total_loss(task_losses), total_loss(kd_losses)
         raw = torch.stack([task.detach(), kd.detach()]).float()
         dist.all_reduce(raw, 'mean')
-        stats = self._gradient_stats(task, kd, shared)
-        weights, own = self.weigh(raw, None if stats is None else stats[0])
+        needed = self.needs_norms()
+        stats = None
+        if needed or self.measure_gradients:
+            stats = gradient_stats(task, kd, shared)
+        self.measure_gradients = False
+        norms = stats[0] if stats is not None and needed else None
+        weights, own = self.weigh(raw, norms)
         weighted = _scaled(task_losses, weights[0])
         weighted.update(_scaled(kd_losses, weights[1]))
         if own is not None:
@@ -106,21 +111,10 @@ class BaseWeighting(nn.Module):
             **self.diagnostics(),
         )
         if stats is not None:
-            norms = stats[0] * weights
-            weighted['gor_grad_ratio'] = norms[1] / norms[0]
+            seen = stats[0] * weights
+            weighted['gor_grad_ratio'] = seen[1] / seen[0]
             weighted['gor_grad_cosine'] = stats[1]
         return weighted
-
-    def _gradient_stats(
-        self, task: Tensor, kd: Tensor, shared: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor] | None:
-        interval = self.gradient_interval
-        due = bool(interval) and self._calls % interval == 0
-        self._calls += 1
-        wanted, self.measure_gradients = self.measure_gradients, False
-        if not (due or wanted):
-            return None
-        return gradient_stats(task, kd, shared)
 
 
 def _scaled(losses: Losses, weight: Tensor) -> dict:

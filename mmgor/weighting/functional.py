@@ -53,7 +53,7 @@ def running_mean(
     Args:
         mean (Tensor): Mean so far, shape (2, ).
         value (Tensor): New values, shape (2, ).
-        count (Tensor): Values seen before this one, shape ().
+        count (Tensor): Values seen before these, shape (2, ).
         momentum (float): Least share of the new value.
     """
     share = torch.clamp(1.0 / (count + 1), min=momentum)

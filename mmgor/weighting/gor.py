@@ -9,8 +9,8 @@ from . import functional
 from .base import BaseWeighting
 
 FORMS = ('zero_sum', 'barrier', 'gradient')
-# exp(+-10): beyond, one loss is 10^8 times the other and something is wrong.
-THETA_LIMIT = 10.0
+# exp(+-20) = 5e8 either way: beyond, something is wrong.
+THETA_LIMIT = 20.0
 
 
 @MODELS.register_module()
@@ -21,35 +21,41 @@ class GoRWeighting(BaseWeighting):
     Forms:
 
     - ``zero_sum``: the thetas play over the losses; the student sees
-      ``u = 2 softmax(-theta)``, so the weights sum to 2.
-    - ``barrier``: the same game; the student sees ``w = exp(-theta)`` and
-      the loss reported is the potential J.
-    - ``gradient``: the thetas play over the norms of the two gradients at
-      the shared features; weights as in ``zero_sum``.
+      ``u = 2 softmax(-theta)``, so the weights sum to 2. The distillation
+      loss is first brought to the task loss's unit (``kd_unit``), so that the
+      game starts at (1, 1) and a stock learning rate keeps its meaning
+      whatever the two losses' units are.
+    - ``barrier``: the same game in the losses' own units; the student sees
+      ``w = exp(-theta)`` and the loss reported is the potential J.
+    - ``gradient``: as ``zero_sum``, over the norms of the two gradients at
+      the shared features.
 
     In the first ``init_iters`` calls theta is put on its resting point of the
-    running mean, so that the game starts balanced whatever the losses' units;
-    then the optimizer moves it.
+    running mean, so that the game starts balanced; then it is trained.
 
     Attributes:
         theta_task (nn.Parameter): Shape ().
         theta_kd (nn.Parameter): Shape ().
+        kd_unit (Tensor): Task loss over distillation loss (or the ratio of
+            their norms) in the balanced start, shape (); 1 for ``barrier``.
 
     Args:
         form (str): One of the three above.
         init_iters (int): Calls of the balanced start.
         momentum (float): Of the running mean that theta starts from and the
             log's distance to equilibrium is measured against.
-        gradient_interval (int): ``gradient`` only: measure every so many
-            calls.
+        gradient_interval (int): ``gradient`` only: after the balanced start,
+            measure every so many calls.
 
     Raises:
         ValueError: On an unknown form, or numbers out of range.
     """
 
     mean: Tensor
-    count: Tensor
     strength: Tensor
+    count: Tensor
+    calls: Tensor
+    kd_unit: Tensor
 
     def __init__(
         self,
@@ -72,60 +78,89 @@ class GoRWeighting(BaseWeighting):
         self.form = form
         self.init_iters = init_iters
         self.momentum = momentum
-        if form == 'gradient':
-            self.gradient_interval = gradient_interval
+        self.gradient_interval = gradient_interval
         self.theta_task = nn.Parameter(torch.zeros(()))
         self.theta_kd = nn.Parameter(torch.zeros(()))
         self.register_buffer('mean', torch.ones(2))
         self.register_buffer('strength', torch.ones(2))
-        self.register_buffer('count', torch.zeros((), dtype=torch.int64))
-        #: What the optimizer should see as (theta_task, theta_kd) gradient,
-        #: before any clipping; GoRWeightHook puts it back.
-        self.theta_gradient = torch.zeros(2)
+        self.register_buffer('count', torch.zeros(2, dtype=torch.int64))
+        self.register_buffer('calls', torch.zeros((), dtype=torch.int64))
+        self.register_buffer('kd_unit', torch.ones(()))
+        self._gradient_sum: Tensor | float = 0.0
+        self._gradient_calls = 0
+
+    def needs_norms(self) -> bool:
+        if self.form != 'gradient':
+            return False
+        calls = int(self.calls)
+        return calls < self.init_iters or calls % self.gradient_interval == 0
 
     def weigh(
         self, losses: Tensor, norms: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        self._observe(losses, norms)
+        strength = norms if self.form == 'gradient' else losses
+        if strength is not None:
+            self._observe(strength)
         theta = torch.stack([self.theta_task, self.theta_kd]).float()
         fixed = theta.detach()
-        gradient = functional.theta_gradient(fixed, self.strength)
-        self.theta_gradient = gradient
+        gradient = functional.theta_gradient(
+            fixed, self._in_task_unit(self.strength)
+        )
+        if self.training:
+            self.calls += 1
+            self._gradient_sum = self._gradient_sum + gradient
+            self._gradient_calls += 1
         own = functional.attach_gradient(theta, gradient)
         if self.form == 'barrier':
             return functional.weights_of(fixed), own + fixed.sum()
-        return functional.zero_sum_weights(fixed), own
+        weights = functional.zero_sum_weights(fixed)
+        return self._in_task_unit(weights), own
+
+    def take_gradient(self) -> Tensor | None:
+        """dJ/dtheta of (task, kd), the mean over the calls since the last
+        time it was taken; None if there were none.
+
+        It is what ``theta.grad`` holds before a loss scaler, gradient
+        clipping or accumulation changed it.
+        """
+        if not self._gradient_calls:
+            return None
+        gradient = torch.as_tensor(self._gradient_sum / self._gradient_calls)
+        self._gradient_sum, self._gradient_calls = 0.0, 0
+        return gradient
 
     def diagnostics(self) -> dict[str, Tensor]:
         theta = torch.stack([self.theta_task, self.theta_kd]).detach()
-        away = functional.distance(theta, self.mean)
+        away = functional.distance(theta, self._in_task_unit(self.mean))
         return dict(
             gor_theta_task=theta[0],
             gor_theta_kd=theta[1],
             gor_distance=away.abs().max(),
         )
 
+    def _in_task_unit(self, values: Tensor) -> Tensor:
+        """(task, kd) with the second brought to the task loss's unit."""
+        return torch.stack([values[0], values[1] * self.kd_unit])
+
     @torch.no_grad()
-    def _observe(self, losses: Tensor, norms: Tensor | None) -> None:
+    def _observe(self, strength: Tensor) -> None:
         """Update the running mean; keep theta balanced at the start."""
-        if self.form == 'gradient':
-            strength = self.strength if norms is None else norms
-            fresh = norms is not None
-        else:
-            strength, fresh = losses, True
         usable = torch.isfinite(strength) & (strength > 0)
-        strength = torch.where(usable, strength, torch.nan)
-        self.strength.copy_(strength)
+        self.strength.copy_(torch.where(usable, strength, torch.nan))
         if not self.training:
             return
-        if fresh:
-            self.mean.copy_(
-                functional.running_mean(
-                    self.mean, strength, self.count, self.momentum
-                )
+        self.mean.copy_(
+            functional.running_mean(
+                self.mean, self.strength, self.count, self.momentum
             )
-            self.count += 1
+        )
+        self.count += usable
         starting = self.count <= self.init_iters
-        for theta, mean in zip((self.theta_task, self.theta_kd), self.mean):
-            start = torch.where(starting, torch.log(mean), theta)
-            theta.copy_(start.clamp(-THETA_LIMIT, THETA_LIMIT))
+        if self.form != 'barrier':
+            unit = self.mean[0] / self.mean[1]
+            settled = ~starting[1] | (self.count == 0).any()
+            self.kd_unit.copy_(torch.where(settled, self.kd_unit, unit))
+        start = torch.log(self._in_task_unit(self.mean))
+        for i, theta in enumerate((self.theta_task, self.theta_kd)):
+            value = torch.where(starting[i], start[i], theta)
+            theta.copy_(value.clamp(-THETA_LIMIT, THETA_LIMIT))

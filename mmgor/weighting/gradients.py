@@ -6,6 +6,9 @@ import torch
 from mmengine import dist
 from torch import Tensor
 
+# Small gradients of half-precision features would be rounded to 0.
+HALF_SCALE = 4096.0
+
 
 def gradient_stats(
     task: Tensor, kd: Tensor, shared: Sequence[Tensor]
@@ -35,8 +38,12 @@ def gradient_stats(
             "gradient were given; expected gradient_tap='neck' or another "
             'trained module before the head.'
         )
+    half = any(x.dtype == torch.float16 for x in shared)
+    scale = HALF_SCALE if half else 1.0
     gradients = [
-        torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
+        torch.autograd.grad(
+            loss * scale, shared, retain_graph=True, allow_unused=True
+        )
         for loss in (task, kd)
     ]
     if any(all(g is None for g in grads) for grads in gradients):
@@ -54,7 +61,7 @@ def gradient_stats(
         )
         for grads in gradients
     ]
-    norms = torch.stack([g.norm() for g in flat])
+    norms = torch.stack([g.norm() for g in flat]) / scale
     cosine = torch.nn.functional.cosine_similarity(flat[0], flat[1], dim=0)
     dist.all_reduce(norms, 'mean')
     dist.all_reduce(cosine, 'mean')

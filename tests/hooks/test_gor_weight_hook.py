@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from mmgor.hooks.gor_weight_hook import (
     GoRWeightHook,
     check_classes,
-    theta_groups,
+    check_optimizer,
 )
 from mmgor.hooks.weight_plot import plot_weight_curves, read_scalars
 from mmgor.registry import MODELS
@@ -42,7 +42,6 @@ class Toy(BaseModel):
             dict(type='GoRWeighting', init_iters=2)
         )
         self.teachers = {}
-        self.nonfinite = False
         self.change_at, self.factor, self.step = change_at, factor, 0
         self.distances = []
 
@@ -50,16 +49,18 @@ class Toy(BaseModel):
         self.step += 1
         kd = 3.0 if self.step <= self.change_at else 3.0 * self.factor
         # Value constant, gradient large: clipping must not slow the game.
+        # The game counts the KD loss in units of the task loss.
         pull = 1e3 * (self.weight - self.weight.detach()).sum()
         out = self.gor_weighting(
             dict(loss_cls=0.5 + pull), dict(loss_kd_a=kd + pull)
         )
-        theta = self.gor_weighting.theta_kd.item()
-        self.distances.append(abs(theta - math.log(kd)))
+        game = self.gor_weighting
+        rest = math.log(kd * game.kd_unit.item())
+        self.distances.append(abs(game.theta_kd.item() - rest))
         return out
 
 
-def run(tmp_path, optimizer, iters, clip=None, **hook):
+def run(tmp_path, optimizer, iters, clip=None, accumulate=1, **hook):
     model = Toy(change_at=iters // 2, factor=0.5)
     runner = Runner(
         model=model,
@@ -75,6 +76,7 @@ def run(tmp_path, optimizer, iters, clip=None, **hook):
             type='OptimWrapper',
             optimizer=optimizer,
             clip_grad=clip,
+            accumulative_counts=accumulate,
             paramwise_cfg=PARAMWISE,
         ),
         param_scheduler=dict(
@@ -104,6 +106,7 @@ def run(tmp_path, optimizer, iters, clip=None, **hook):
         dict(type='SGD', lr=0.01, weight_decay=1e-4),
         dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=1e-4),
         dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+        dict(type='RAdam', lr=1e-3, weight_decay=0.05),
     ],
     ids=lambda o: o['type'] + str(o.get('momentum', '')),
 )
@@ -130,6 +133,23 @@ def test_scalars_and_curves_are_written(tmp_path):
     assert (tmp_path / 'gor_weights.png').stat().st_size > 10000
 
 
+@pytest.mark.parametrize('accumulate', [4, 16])
+def test_accumulated_gradients_slow_nothing(tmp_path, accumulate):
+    optimizer = dict(type='AdamW', lr=1e-3, weight_decay=0.05)
+    _, model = run(tmp_path, optimizer, 1000, accumulate=accumulate)
+    assert max(model.distances[600:]) < 0.25
+    assert model.distances[-1] < 0.1
+
+
+def test_thetas_take_no_part_in_clipping(tmp_path):
+    optimizer = dict(type='SGD', lr=0.01, weight_decay=1e-4)
+    _, model = run(tmp_path, optimizer, 8)
+    loss, _ = model.parse_losses(model(torch.ones(1)))
+    loss.backward()
+    grads = [p.grad for p in model.gor_weighting.parameters()]
+    assert all(g is not None and not g.any() for g in grads)
+
+
 def group(parameters, **kwargs):
     return torch.optim.SGD([dict(params=parameters, **kwargs)], lr=0.1)
 
@@ -138,29 +158,26 @@ def thetas():
     return dict(MODELS.build(dict(type='GoRWeighting')).named_parameters())
 
 
-def test_groups_of_their_own_are_accepted():
-    mine = thetas()
-    optimizer = group(list(mine.values()))
-    assert list(theta_groups(optimizer, mine)) == optimizer.param_groups
-
-
-@pytest.mark.parametrize('case', ['decay', 'shared', 'absent'])
-def test_bad_groups_raise_with_the_line_to_paste(case):
+def test_thetas_without_decay_are_accepted():
     mine, other = thetas(), nn.Parameter(torch.ones(1))
-    optimizer = {
-        'decay': lambda: group(list(mine.values()), weight_decay=0.1),
-        'shared': lambda: group([*mine.values(), other]),
-        'absent': lambda: group([other]),
-    }[case]()
-    with pytest.raises(RuntimeError, match=r"'gor_weighting\.': dict\(lr_mu"):
-        list(theta_groups(optimizer, mine))
+    check_optimizer(group([*mine.values(), other]), mine)
 
 
-def test_the_line_fits_optimizers_with_weight_decay():
+def test_weight_decay_raises_with_the_line_to_paste():
     mine = thetas()
-    optimizer = torch.optim.SGD(mine.values(), lr=0.1, weight_decay=0.1)
-    with pytest.raises(RuntimeError, match=r'dict\(decay_mult=0.0\)'):
-        list(theta_groups(optimizer, mine))
+    optimizer = group(list(mine.values()), weight_decay=0.1)
+    with pytest.raises(
+        RuntimeError, match=r"'gor_weighting\.': dict\(decay_mult=0\.0\)"
+    ):
+        check_optimizer(optimizer, mine)
+
+
+def test_thetas_must_be_in_the_optimizer():
+    optimizer = group([nn.Parameter(torch.ones(1))])
+    with pytest.raises(
+        RuntimeError, match=r"\['theta_kd', 'theta_task'\] are"
+    ):
+        check_optimizer(optimizer, thetas())
 
 
 def runner_with(classes):

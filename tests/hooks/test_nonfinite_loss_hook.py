@@ -1,0 +1,115 @@
+"""A bad step never was: weights, buffers and optimizer state stay."""
+
+import math
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import Dataset
+
+from mmgor.hooks import NonFiniteLossHook
+
+
+class Values(Dataset):
+    """One number a picture; some are not finite."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, index):
+        return dict(inputs=torch.tensor([1.0, 2.0]) * self.values[index])
+
+
+class Stock(BaseModel):
+    """A detector that knows nothing of mmgor, with batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+        self.linear = nn.Linear(2, 1)
+        self.states = []
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        return dict(loss_cls=self.linear(self.norm(inputs)).square().mean())
+
+
+class Recorder(NonFiniteLossHook):
+    """Remembers the model's state after every iteration."""
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        super().after_train_iter(runner, *args, **kwargs)
+        state = runner.model.state_dict()
+        runner.model.states.append({k: v.clone() for k, v in state.items()})
+
+
+def train(tmp_path, values, max_consecutive=10, accumulate=1):
+    torch.manual_seed(0)
+    model = Stock()
+    hook = Recorder(max_consecutive)
+    runner = Runner(
+        model=model,
+        work_dir=str(tmp_path),
+        train_dataloader=dict(
+            dataset=Values(values),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            batch_size=2,
+            num_workers=0,
+            collate_fn=dict(type='default_collate'),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(
+            type='OptimWrapper',
+            optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.1),
+            clip_grad=dict(max_norm=1.0),
+            accumulative_counts=accumulate,
+        ),
+        custom_hooks=[hook],
+        default_hooks=dict(checkpoint=None),
+        experiment_name=f'{tmp_path.name}{len(values)}',
+        default_scope='mmdet',
+        log_level='ERROR',
+    )
+    runner.train()
+    return model.states
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize('bad', [math.nan, math.inf])
+def test_a_bad_step_leaves_weights_and_buffers(tmp_path, bad):
+    states = train(tmp_path, [1.0, 2.0, bad, 1.0, 3.0, 4.0])
+    assert same(states[0], states[1])
+    assert not same(states[1], states[2])
+    assert all(torch.isfinite(v).all() for v in states[2].values())
+    clean = train(tmp_path, [1.0, 2.0, 3.0, 4.0])
+    assert same(states[2], clean[1])
+
+
+def test_accumulation_with_one_bad_part_skips_the_whole_step(tmp_path):
+    values = [1.0, 2.0, math.nan, 1.0, 3.0, 4.0, 5.0, 6.0]
+    states = train(tmp_path, values, accumulate=2)
+    assert torch.equal(states[0]['linear.weight'], states[1]['linear.weight'])
+    assert all(torch.isfinite(v).all() for v in states[-1].values())
+    assert not same(states[1], states[3])
+
+
+def test_it_stops_when_bad_steps_persist(tmp_path):
+    with pytest.raises(RuntimeError, match='not finite in 2 updates in a row'):
+        train(tmp_path, [1.0, 2.0, *[math.nan] * 4], max_consecutive=2)
+
+
+def test_a_good_step_starts_the_count_anew(tmp_path):
+    values = [math.nan, 1.0, 1.0, 2.0, math.nan, 1.0]
+    assert len(train(tmp_path, values, max_consecutive=2)) == 3
+
+
+def test_bad_argument():
+    with pytest.raises(ValueError, match='at least 1, got 0'):
+        NonFiniteLossHook(0)
