@@ -10,10 +10,11 @@ _SHOWN = 5
 def check_any_match(
     module: nn.Module, state_dict: dict, prefix: str, what: str
 ) -> None:
-    """Make sure that a file has at least one weight of ``module``.
+    """Make sure that a file has at least one weight that fits ``module``.
 
     mmengine loads with ``strict=False`` and only warns, so a wrong file would
-    leave random weights.
+    leave random weights. A file of another width has every name and not one
+    matching shape.
 
     Args:
         module (nn.Module): What is being loaded.
@@ -22,16 +23,23 @@ def check_any_match(
         what (str): Its name for the message.
 
     Raises:
-        RuntimeError: If no key matches.
+        RuntimeError: If no key and shape match.
     """
-    own = [prefix + key for key in module.state_dict()]
-    if not own or any(key in state_dict for key in own):
+    own = {
+        prefix + key: tuple(value.shape)
+        for key, value in module.state_dict().items()
+        if value.dim() > 1 and '_quantizer.' not in key
+    }
+    got = {k: tuple(getattr(v, 'shape', ())) for k, v in state_dict.items()}
+    if not own or any(got.get(key) == shape for key, shape in own.items()):
         return
+    named = [key for key in own if key in got] or list(got)
     raise RuntimeError(
-        f'the checkpoint matches nothing of the {what}: expected keys such '
-        f'as {own[:_SHOWN]}, got {list(state_dict)[:_SHOWN]}. Give the '
-        'checkpoint of this architecture; keys of a wrapper (module., '
-        'student.) must be stripped.'
+        f'the checkpoint matches nothing of the {what}: expected weights such '
+        f'as {dict(list(own.items())[:_SHOWN])}, got '
+        f'{ {key: got[key] for key in named[:_SHOWN]} }. Give the checkpoint '
+        'of this architecture; keys of a wrapper (module., student.) must be '
+        'stripped.'
     )
 
 

@@ -9,13 +9,24 @@ from mmgor.checkpoint import (
 )
 
 
-def test_one_matching_key_is_enough():
-    check_any_match(nn.Linear(2, 1), {'a.bias': 0}, 'a.', 'model')
+def test_one_matching_weight_is_enough():
+    state = {'a.weight': torch.zeros(1, 2)}
+    check_any_match(nn.Linear(2, 1), state, 'a.', 'model')
 
 
 def test_nothing_matching_names_both_sides():
-    with pytest.raises(RuntimeError, match=r"'weight', 'bias'.*'foo'"):
-        check_any_match(nn.Linear(2, 1), {'foo': 0}, '', 'model')
+    state = {'foo': torch.zeros(3)}
+    with pytest.raises(
+        RuntimeError, match=r"'weight': \(1, 2\).*'foo': \(3,\)"
+    ):
+        check_any_match(nn.Linear(2, 1), state, '', 'model')
+
+
+def test_names_without_shapes_are_no_match():
+    wider = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16))
+    narrow = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    with pytest.raises(RuntimeError, match=r'\(8, 3, 3, 3\).*\(16, 3, 3, 3\)'):
+        check_any_match(narrow, wider.state_dict(), '', 'model')
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
-from mmgor.hooks.gor_weight_hook import theta_groups
+from mmgor.hooks.utils import check_optimizer
 from mmgor.quantization import quantized_layers
 from mmgor.registry import HOOKS, MODELS
 
@@ -49,7 +49,7 @@ def test_config_builds(path):
             assert group['weight_decay'] == 0
     if hasattr(model, 'gor_weighting'):
         thetas = dict(model.gor_weighting.named_parameters())
-        list(theta_groups(groups, thetas))
+        check_optimizer(groups, thetas, 'thetas')
 
 
 def test_demo_arms_share_schedule_and_data():

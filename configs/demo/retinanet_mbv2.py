@@ -1,7 +1,7 @@
 """The teacher: RetinaNet on MobileNetV2.
 
-A backbone checkpoint (``model.backbone.init_cfg``) lifts it far above the
-student; without one it starts from scratch.
+Meant for a pretrained backbone (``model.backbone.init_cfg``), which lifts it
+far above the student.
 """
 
 _base_ = './retinanet_r18half.py'

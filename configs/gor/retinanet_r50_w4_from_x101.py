@@ -31,13 +31,15 @@ load_from = (
     'retinanet_r50_fpn_1x_coco/'
     'retinanet_r50_fpn_1x_coco_20200130-c2398f9e.pth'
 )
+# Step sizes hardly move under SGD (docs/design.md).
 optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=0.05),
     paramwise_cfg=dict(
         custom_keys={
             '_quantizer.': dict(decay_mult=0.0),
             'gor_weighting.': dict(decay_mult=0.0),
         }
-    )
+    ),
 )
 custom_hooks = [
     dict(type='QuantCalibrationHook'),

@@ -105,9 +105,14 @@ def build_arm(
         data (DataFolder): What to train on.
         work_dir (Path): The demo's folder.
         epochs (int, optional): Instead of the config's.
-        backbone (Path, optional): ImageNet weights of the teacher's backbone.
+        backbone (Path, optional): ImageNet weights of the teacher's backbone,
+            a MobileNetV2. Without them the teacher is a ResNet-18 from
+            scratch, which a MobileNetV2 does not reach on few pictures.
     """
-    cfg = Config.fromfile(REPOSITORY / 'configs' / 'demo' / CONFIGS[name])
+    file = CONFIGS[name]
+    if name == 'teacher' and backbone is None:
+        file = 'retinanet_r18.py'
+    cfg = Config.fromfile(REPOSITORY / 'configs' / 'demo' / file)
     folder = _folder(name, seed, work_dir)
     options: dict[str, Any] = {
         'work_dir': str(folder),
@@ -127,9 +132,10 @@ def build_arm(
         sources.append(start.result_file)
     if name in TAUGHT:
         teacher = build_arm('teacher', 0, data, work_dir, epochs, backbone)
-        cfg.model.teachers.mbv2 = dict(
+        files = dict(
             config=str(teacher.config_file), checkpoint=str(teacher.checkpoint)
         )
+        cfg.model.teachers = {'mbv2' if backbone else 'r18': files}
         sources.append(teacher.result_file)
     return Arm(name, seed, folder, cfg, tuple(sources))
 

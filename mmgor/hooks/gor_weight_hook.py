@@ -12,14 +12,8 @@ from torch import nn
 
 from mmgor.registry import HOOKS
 
-from .utils import unwrapped_model
+from .utils import check_optimizer, unwrapped_model
 from .weight_plot import plot_weight_curves, read_scalars
-
-OPTIM_LINE = (
-    'optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'
-    "'gor_weighting.': dict(decay_mult=0.0), "
-    "'_quantizer.': dict(decay_mult=0.0)}))"
-)
 
 
 @HOOKS.register_module()
@@ -96,7 +90,7 @@ class GoRWeightHook(Hook):
         if not thetas:  # weights set by hand
             return
         wrapper = runner.optim_wrapper
-        check_optimizer(wrapper.optimizer, thetas)
+        check_optimizer(wrapper.optimizer, thetas, "GoR's thetas")
         if self.theta_lr is None:
             steps = runner.max_iters / wrapper._accumulative_counts
             self.theta_lr = min(0.3, max(0.02, 60 / steps))
@@ -156,31 +150,6 @@ class GoRWeightHook(Hook):
             runner.logger.warning(f'weight curves not drawn: {error}')
             return
         runner.logger.info(f'Weight curves: {path}')
-
-
-def check_optimizer(
-    optimizer: torch.optim.Optimizer, thetas: dict[str, nn.Parameter]
-) -> None:
-    """Make sure that the optimizer holds the thetas, without weight decay.
-
-    Raises:
-        RuntimeError: If one is missing or decays, with the line to paste.
-    """
-    missing = {id(p): name for name, p in thetas.items()}
-    for group in optimizer.param_groups:
-        inside = [missing.pop(id(p), None) for p in group['params']]
-        if any(inside) and group.get('weight_decay', 0):
-            raise RuntimeError(
-                "expected GoR's thetas without weight decay, got a group of "
-                f'{len(inside)} parameter(s) with weight_decay='
-                f'{group["weight_decay"]}. Add to the config:\n{OPTIM_LINE}'
-            )
-    if missing:
-        raise RuntimeError(
-            f'expected {sorted(thetas)} of gor_weighting in the optimizer, '
-            f'but {sorted(missing.values())} are missing. Remove them from '
-            'the exclusions of your optimizer constructor.'
-        )
 
 
 def _take_no_part(theta: nn.Parameter) -> None:

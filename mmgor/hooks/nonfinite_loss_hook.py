@@ -29,6 +29,9 @@ class NonFiniteLossHook(Hook):
         ValueError: If ``max_consecutive`` is less than 1.
     """
 
+    # Before EMAHook averages the buffers of a bad step.
+    priority = 'VERY_HIGH'
+
     def __init__(self, max_consecutive: int = 10) -> None:
         if max_consecutive < 1:
             raise ValueError(
@@ -85,6 +88,8 @@ class NonFiniteLossHook(Hook):
             for p in group['params']
             if p.grad is not None
         ]
+        if not gradients:
+            return
         # The largest norm is inf or nan where any value is.
         norms = torch._foreach_norm(gradients, float('inf'))
         self._dropped = not bool(torch.isfinite(torch.stack(norms)).all())

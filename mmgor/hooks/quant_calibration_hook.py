@@ -22,16 +22,17 @@ from mmgor.quantization import (
 )
 from mmgor.registry import HOOKS
 
-from .utils import unwrapped_model
+from .utils import check_optimizer, unwrapped_model
 
 
 @HOOKS.register_module()
 class QuantCalibrationHook(Hook):
     """Fills uncalibrated quantizers before the first iteration.
 
-    Runs after weights were loaded or resumed: a resumed or already quantized
-    model keeps its scales. The per-layer table goes to the log and to
-    ``quant_table.json`` in the work directory.
+    Runs after weights were loaded or resumed: layers whose ranges came from
+    a quantized checkpoint keep them. Checks that the step sizes are in the
+    optimizer without weight decay. The per-layer table goes to the log and
+    to ``quant_table.json`` in the work directory.
 
     Args:
         num_batches (int): Training batches to look at.
@@ -40,8 +41,8 @@ class QuantCalibrationHook(Hook):
         ValueError: If ``num_batches`` is less than 1.
     """
 
-    # After EMAHook made its copy (NORMAL) would be too early to matter: EMA
-    # copies everything at its first update, which comes after calibration.
+    # EMAHook's copy, made before, catches up: it takes everything over at its
+    # first update.
     priority = 'LOW'
 
     def __init__(self, num_batches: int = 8) -> None:
@@ -61,6 +62,7 @@ class QuantCalibrationHook(Hook):
         state_dict = checkpoint.get('state_dict', checkpoint)
         if runner._resume:
             check_resume(model, state_dict)
+            check_resume_ranges(model, state_dict)
         else:
             check_any_match(model, state_dict, '', 'model')
 
@@ -69,7 +71,8 @@ class QuantCalibrationHook(Hook):
 
         Raises:
             RuntimeError: If the model has no quantized layer, or one that
-                calibration did not reach.
+                calibration did not reach, or if step sizes are not in the
+                optimizer as they should be.
         """
         model = unwrapped_model(runner)
         if not quantized_layers(model):
@@ -78,14 +81,24 @@ class QuantCalibrationHook(Hook):
                 "backbone=dict(type='QuantBackbone', backbone=<stock type>, "
                 '...) and the same for neck and head, or remove the hook.'
             )
-        if uncalibrated_layers(model):
-            self._calibrate(runner, model)
+        check_optimizer(
+            runner.optim_wrapper.optimizer,
+            {
+                name: parameter
+                for name, parameter in model.named_parameters()
+                if '_quantizer.' in name and parameter.requires_grad
+            },
+            'the step sizes of the quantizers',
+        )
+        names = uncalibrated_layers(model)
+        if names:
+            self._calibrate(runner, model, names)
         if is_main_process():
             table = layer_table(model)
             runner.logger.info('Bit policy\n' + format_table(table))
             save_table(table, Path(runner.work_dir) / 'quant_table.json')
 
-    def _calibrate(self, runner: Runner, model: Any) -> None:
+    def _calibrate(self, runner: Runner, model: Any, names: list[str]) -> None:
         batches = list(islice(_look_at(runner), self.num_batches))
         if not batches:
             raise RuntimeError(
@@ -93,15 +106,34 @@ class QuantCalibrationHook(Hook):
                 'at least one. Check its ann_file and filter_cfg.'
             )
         runner.logger.info(
-            f'Calibrating {len(quantized_layers(model))} quantized layers on '
-            f'{len(batches)} batches.'
+            f'Calibrating {len(names)} of {len(quantized_layers(model))} '
+            f'quantized layers on {len(batches)} batches.'
         )
 
         def run(batch: Any) -> None:
             data = model.data_preprocessor(batch, False)
             model(**data, mode='tensor')
 
-        calibrate(model, batches, run)
+        calibrate(model, batches, run, names)
+
+
+def check_resume_ranges(model: Any, state_dict: dict) -> None:
+    """Make sure that a resumed file has this model's bits.
+
+    Raises:
+        RuntimeError: If it has others, naming the first such layer.
+    """
+    for name, layer in quantized_layers(model).items():
+        for kind in ('weight_quantizer', 'input_quantizer'):
+            quantizer, prefix = getattr(layer, kind), f'{name}.{kind}.'
+            if not quantizer.accepts(state_dict, prefix):
+                raise RuntimeError(
+                    'resume from a file of another config: expected '
+                    f'{quantizer.bits} bits for {prefix[:-1]}, got a range up '
+                    f'to {int(state_dict[prefix + "qmax"])}. Resume with the '
+                    'config that wrote the file, or start from its weights '
+                    'with load_from=<file>.'
+                )
 
 
 def _look_at(runner: Runner) -> Iterator[Any]:

@@ -1,10 +1,10 @@
 """What all quantizers share: range, calibration state, slots.
 
-A weight quantizer has one scale a channel (``channel_axis=0``) or one in all;
-an input quantizer has one scale a slot, where slot n serves the n-th call of
-a pass (a head shared across pyramid levels). The integer range travels in the
-state dict as ``qmin`` and ``qmax``, both 0 until calibration: integers, so
-that an averaging hook copies and never averages them.
+A weight quantizer has one scale an output channel or one in all; an input
+quantizer has one scale a slot, where slot n serves the n-th call of a pass (a
+head shared across pyramid levels). The integer range travels in the state
+dict as ``qmin`` and ``qmax``, both 0 until calibration: integers, so that an
+averaging hook copies and never averages them.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import functional
-from .observer import RangeObserver
+from .observer import RangeObserver, check_finite
 
 MIN_BITS, MAX_BITS = 2, 8
 
@@ -24,8 +24,7 @@ class BaseQuantizer(nn.Module):
     Args:
         bits (int): 2 to 8.
         num_scales (int): Channels of a weight, or slots of an input.
-        channel_axis (int, optional): Weights: the axis with one scale an
-            entry. None: one scale for the whole tensor.
+        per_channel (bool): Weights: one scale an entry of the first axis.
         for_weight (bool): Weights are signed with a symmetric range; inputs
             are unsigned where calibration saw nothing below zero.
 
@@ -42,7 +41,7 @@ class BaseQuantizer(nn.Module):
         self,
         bits: int,
         num_scales: int = 1,
-        channel_axis: int | None = None,
+        per_channel: bool = False,
         for_weight: bool = False,
     ) -> None:
         super().__init__()
@@ -54,7 +53,7 @@ class BaseQuantizer(nn.Module):
             )
         self.bits = bits
         self.num_scales = num_scales
-        self.channel_axis = channel_axis
+        self.per_channel = per_channel
         self.for_weight = for_weight
         self.observer: RangeObserver | None = None
         self.layer_name = ''
@@ -78,9 +77,11 @@ class BaseQuantizer(nn.Module):
 
         Raises:
             RuntimeError: If the quantizer was never calibrated.
+            ValueError: If calibration meets NaN or infinity.
         """
         slot = self._next_slot()
         if self.observer is not None:
+            check_finite(x, self.layer_name or 'a layer')
             self.observer.update(x, slot)
             return x
         if not self._calibrated:
@@ -103,10 +104,6 @@ class BaseQuantizer(nn.Module):
         """Take over what calibration found, each of shape (num_scales, )."""
         raise NotImplementedError
 
-    def current_scale(self) -> Tensor:
-        """The step sizes in use, shape (num_scales, )."""
-        raise NotImplementedError
-
     def choose_range(self, signed: bool) -> None:
         """Fix the integer range; from here on the quantizer is calibrated."""
         qmin, qmax = functional.integer_range(
@@ -122,26 +119,35 @@ class BaseQuantizer(nn.Module):
 
     def _next_slot(self) -> int:
         slot = self._slot
-        if self.channel_axis is None:
+        if not self.per_channel:
             self._slot = (slot + 1) % self.num_scales
         return slot
 
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, *args: Any
     ) -> None:
-        """Refuse ranges of other bits: they count as not calibrated.
+        """Refuse another quantizer's ranges: they count as not calibrated.
 
         A file without any quantizer keys (a float checkpoint) is not
         reported as missing them: ``forward`` and calibration look after it.
         """
-        bounds = [state_dict.get(prefix + name) for name in ('qmin', 'qmax')]
-        stored = tuple(-1 if b is None else int(b) for b in bounds)
-        if stored not in self._valid_ranges():
+        if self.accepts(state_dict, prefix):
+            super()._load_from_state_dict(state_dict, prefix, *args)
+            self._calibrated = bool(self.qmax > 0)
+        else:
             for key in [k for k in state_dict if k.startswith(prefix)]:
                 state_dict.pop(key)
-        if any(key.startswith(prefix) for key in state_dict):
-            super()._load_from_state_dict(state_dict, prefix, *args)
-            self._calibrated = stored not in ((0, 0), (-1, -1))
+
+    def accepts(self, state_dict: dict, prefix: str) -> bool:
+        """Whether the file's quantizer is of this kind, size and bits."""
+        own = {prefix + k: v.shape for k, v in self.state_dict().items()}
+        stored = {
+            k: v.shape for k, v in state_dict.items() if k.startswith(prefix)
+        }
+        if stored != own:
+            return False
+        bounds = tuple(int(state_dict[prefix + k]) for k in ('qmin', 'qmax'))
+        return bounds in self._valid_ranges()
 
     def _valid_ranges(self) -> set[tuple[int, int]]:
         """What a checkpoint of the same bits can hold; (0, 0) is 'never'."""
@@ -155,12 +161,11 @@ class BaseQuantizer(nn.Module):
         return f'bits={self.bits}, num_scales={self.num_scales}'
 
 
-def weight_extremes(
-    weight: Tensor, channel_axis: int | None
-) -> tuple[Tensor, Tensor]:
-    """Smallest and largest value a channel, each of shape (C, ) or (1, )."""
-    if channel_axis is None:
-        rows = weight.reshape(1, -1)
-    else:
-        rows = weight.transpose(0, channel_axis).flatten(1)
-    return rows.amin(1), rows.amax(1)
+def weight_rows(weight: Tensor, per_channel: bool) -> Tensor:
+    """What shares one scale in a row each: (C, N) or (1, N).
+
+    Args:
+        weight (Tensor): Output channels first.
+        per_channel (bool): One row a channel, or one in all.
+    """
+    return weight.flatten(1) if per_channel else weight.reshape(1, -1)

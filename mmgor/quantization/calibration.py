@@ -5,10 +5,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine import dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .base import BaseQuantizer, weight_extremes
+from .base import BaseQuantizer, weight_rows
 from .functional import MIN_SCALE
 from .layers import QuantLayerMixin
 from .observer import RangeObserver, best_row_scales, best_scales
@@ -37,7 +38,10 @@ def uncalibrated_layers(model: nn.Module) -> list[str]:
 
 @torch.no_grad()
 def calibrate(
-    model: nn.Module, batches: Iterable[Any], run: Callable[[Any], Any]
+    model: nn.Module,
+    batches: Iterable[Any],
+    run: Callable[[Any], Any],
+    names: Iterable[str] | None = None,
 ) -> None:
     """Give every quantizer the range of least squared error.
 
@@ -49,45 +53,52 @@ def calibrate(
         model (nn.Module): Model with quantized layers.
         batches (Iterable): What ``run`` takes.
         run (Callable): Runs the model on one batch; its result is unused.
+        names (Iterable[str], optional): Paths of the quantized layers to
+            calibrate; the others keep their ranges. Default: all.
 
     Raises:
         RuntimeError: If a layer never ran, or no batch came.
     """
     layers = quantized_layers(model)
+    chosen = list(layers if names is None else names)
     was_training = model.training
     model.train()
-    with _batch_norm_untouched(model), _observing(layers):
-        for batch in batches:
-            run(batch)
-        observers = {
-            name: layer.input_quantizer.observer
-            for name, layer in layers.items()
-        }
-    model.train(was_training)
-    silent = [
-        name for name, observer in observers.items() if not observer.seen
-    ]
+    try:
+        with _batch_norm_untouched(model), _observing(layers):
+            for batch in batches:
+                run(batch)
+            observers = {
+                name: layers[name].input_quantizer.observer for name in chosen
+            }
+    finally:
+        model.train(was_training)
+    _check_seen(observers)
+    for name, observer in observers.items():
+        layer = layers[name]
+        _fit_weight(layer.weight_quantizer, layer.channels_first())
+        _fit_input(layer.input_quantizer, observer)
+
+
+def _check_seen(observers: dict[str, RangeObserver]) -> None:
+    """Every rank raises if a layer was silent on one: none waits for it."""
+    seen = torch.tensor([int(o.seen) for o in observers.values()])
+    dist.all_reduce(seen, 'min')
+    silent = [name for name, ran in zip(observers, seen.tolist()) if not ran]
     if silent:
+        # Patterns are paths inside the wrapped backbone, neck or head.
+        pattern = silent[0].partition('.')[2]
         raise RuntimeError(
             'expected every quantized layer to run during calibration, but '
             f'these did not: {silent[:5]} ({len(silent)} in all). Keep them '
-            'in float with quant=dict(overrides={"<layer>": None}).'
+            f'in float with quant=dict(overrides={{"{pattern}": None}}).'
         )
-    for name, layer in layers.items():
-        _fit_weight(layer.weight_quantizer, layer.weight)
-        _fit_input(layer.input_quantizer, observers[name])
 
 
 def _fit_weight(quantizer: BaseQuantizer, weight: Tensor) -> None:
     quantizer.choose_range(signed=True)
-    low, high = weight_extremes(weight, quantizer.channel_axis)
-    if quantizer.channel_axis is None:
-        rows = weight.reshape(1, -1)
-    else:
-        rows = weight.transpose(0, quantizer.channel_axis).flatten(1)
-    scale = best_row_scales(
-        rows.float(), int(quantizer.qmin), int(quantizer.qmax)
-    )
+    rows = weight_rows(weight, quantizer.per_channel).float()
+    low, high = rows.aminmax(dim=1)
+    scale = best_row_scales(rows, int(quantizer.qmin), int(quantizer.qmax))
     scale = _usable(scale, quantizer)
     quantizer.set_ranges(scale, torch.zeros_like(scale), low, high)
 

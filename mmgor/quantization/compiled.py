@@ -32,24 +32,22 @@ class _Fused:
     def __call__(self, *args: Tensor) -> Any:
         if self._compiled is None:
             self._compiled = torch.compile(self.function, dynamic=True)
-            try:
-                return self._run(*args)
-            except Exception as error:  # every backend raises its own kind
-                print_log(
-                    f'{self.function.__name__} could not be compiled '
-                    f'({type(error).__name__}); quantizers run uncompiled, '
-                    'several times slower. Install a C++ compiler (CPU) or '
-                    'triton (GPU) to mend it.',
-                    logger='current',
-                    level=logging.WARNING,
-                )
-                self._compiled = self.function
-        return self._run(*args)
-
-    def _run(self, *args: Tensor) -> Any:
-        assert self._compiled is not None
-        with torch._dynamo.config.patch(recompile_limit=_MAX_VARIANTS):
-            return self._compiled(*args)
+        try:
+            with torch._dynamo.config.patch(recompile_limit=_MAX_VARIANTS):
+                return self._compiled(*args)
+        except Exception as error:  # every backend raises its own kind
+            # Raises again if it was not the compiler's fault.
+            result = self.function(*args)
+            self._compiled = self.function
+            print_log(
+                f'{self.function.__name__} could not be compiled '
+                f'({type(error).__name__}); quantizers run uncompiled, '
+                'several times slower. Install a C++ compiler (CPU) or '
+                'triton (GPU) to mend it.',
+                logger='current',
+                level=logging.WARNING,
+            )
+            return result
 
 
 _forward = _Fused(functional.fake_quantize)
@@ -104,19 +102,18 @@ def fake_quantize(
     offset: Tensor,
     qmin: Tensor,
     qmax: Tensor,
-    channel_axis: int | None = None,
+    per_channel: bool = False,
 ) -> Tensor:
     """:func:`functional.fake_quantize` for a whole tensor or per channel.
 
     Args:
         x (Tensor): Any shape.
-        scale (Tensor): Shape () without, (C, ) with ``channel_axis``.
+        scale (Tensor): Shape () without, (C, ) with ``per_channel``.
             Smaller values than ``functional.MIN_SCALE`` count as that.
         offset (Tensor): Shape of ``scale``.
         qmin (Tensor): Smallest integer, shape ().
         qmax (Tensor): Largest integer, shape ().
-        channel_axis (int, optional): The axis of ``x`` that has one scale an
-            entry, 0 or 1.
+        per_channel (bool): One scale an entry of ``x``'s first axis.
     """
     scale = functional.at_least(scale.float(), functional.MIN_SCALE)
     tensors = (x, scale, offset)
@@ -124,11 +121,10 @@ def fake_quantize(
         t.requires_grad for t in tensors
     )
     kernel = _FakeQuantize.apply if with_grad else functional.fake_quantize
-    if channel_axis is None:
+    if not per_channel:
         flat, back = _flat(x)
         return back(kernel(flat, scale, offset, qmin, qmax))
-    rows = x.transpose(0, channel_axis)
     out = kernel(
-        rows.flatten(1), scale.unsqueeze(1), offset.unsqueeze(1), qmin, qmax
+        x.flatten(1), scale.unsqueeze(1), offset.unsqueeze(1), qmin, qmax
     )
-    return out.view(rows.shape).transpose(0, channel_axis)
+    return out.view(x.shape)

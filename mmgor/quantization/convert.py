@@ -14,21 +14,21 @@ from mmgor.registry import MODELS
 from .layers import QUANTIZED_CLASSES, is_quantizable, to_quantized
 from .policy import LayerBits, QuantPolicy
 
-# Smallest picture that all strides up to 128 divide evenly.
-_PROBE_SIDE = 2
+# Side of the coarsest map; deformable 3 x 3 kernels refuse smaller ones.
+_PROBE_SIDE = 4
 
 
 def find_layers(module: nn.Module) -> dict[str, nn.Module]:
     """Path -> layer for every layer that can be quantized.
 
-    The offset branch of a deformable convolution is left out: rounded
-    offsets sample the wrong pixels. A layer shared under several paths is
+    Offset branches of deformable convolutions are left out: rounded offsets
+    sample the wrong pixels. A layer shared under several paths is
     listed once.
     """
     return {
         name: layer
         for name, layer in module.named_modules()
-        if is_quantizable(layer) and not name.endswith('conv_offset')
+        if is_quantizable(layer) and 'offset' not in name
     }
 
 
@@ -71,12 +71,12 @@ def _quantize_layer(
     bits: LayerBits,
     slots: int,
 ) -> None:
-    axis = QUANTIZED_CLASSES[type(layer).__name__].channel_axis
+    channels = getattr(layer, 'out_channels', None) or layer.out_features
     weight_cfg = dict(
         policy.weight_quantizer,
         bits=bits.w_bits,
-        num_scales=layer.weight.shape[axis] if policy.per_channel else 1,
-        channel_axis=axis if policy.per_channel else None,
+        num_scales=channels if policy.per_channel else 1,
+        per_channel=policy.per_channel,
         for_weight=True,
     )
     input_cfg = dict(
@@ -93,7 +93,7 @@ def count_calls(head: nn.Module) -> dict[str, int]:
     """How often one pass of a dense head calls each of its layers.
 
     The head is run once, without gradient, on zeros: one map a pyramid
-    level, the coarsest of ``2 x 2``. Heads without ``prior_generator`` (they
+    level, the coarsest of ``4 x 4``. Heads without ``prior_generator`` (they
     are not run level by level) count as one call a layer.
 
     Args:

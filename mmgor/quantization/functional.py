@@ -130,7 +130,7 @@ def lsq_gradient_factor(num_elements: int, qmax: Tensor) -> Tensor:
         num_elements (int): Elements that share one scale.
         qmax (Tensor): Largest integer, shape ().
     """
-    return (qmax.float() * num_elements).rsqrt()
+    return (qmax.float() * max(num_elements, 1)).rsqrt()
 
 
 def at_least(x: Tensor, low: float) -> Tensor:
@@ -184,7 +184,7 @@ def pact(x: Tensor, alpha: Tensor, qmin: Tensor, qmax: Tensor) -> Tensor:
     return (levels * scale + (clipped - clipped.detach())).to(x.dtype)
 
 
-def dorefa_weight(weight: Tensor, qmax: Tensor) -> Tensor:
+def dorefa_weight(weight: Tensor, qmax: Tensor, per_channel: bool) -> Tensor:
     """DoReFa weights (Zhou et al., 2016, eq. 9) on a symmetric grid.
 
     ``t = tanh(w) / max|tanh(w)|`` is rounded to multiples of ``1 / qmax``
@@ -193,15 +193,17 @@ def dorefa_weight(weight: Tensor, qmax: Tensor) -> Tensor:
     scratch only.
 
     Args:
-        weight (Tensor): Any shape; one maximum for the whole tensor.
+        weight (Tensor): Any shape.
         qmax (Tensor): Largest integer, shape ().
+        per_channel (bool): One maximum an entry of the first axis, or one
+            for the whole tensor (as in the paper).
 
     Returns:
         Tensor: Shape of ``weight``.
     """
-    squashed = torch.tanh(weight.float())
-    unit = squashed / squashed.detach().abs().max().clamp(min=MIN_SCALE)
-    peak = weight.detach().float().abs().max()
+    axes = tuple(range(1 if per_channel else 0, weight.dim()))
+    peak = weight.detach().float().abs().amax(axes, keepdim=True)
+    unit = torch.tanh(weight.float()) / torch.tanh(peak).clamp(min=MIN_SCALE)
     return (round_ste(unit * qmax.float()) / qmax.float() * peak).to(
         weight.dtype
     )

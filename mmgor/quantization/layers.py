@@ -22,8 +22,6 @@ class QuantLayerMixin:
         input_quantizer (BaseQuantizer): Applied to the input.
     """
 
-    #: Axis of ``weight`` that counts output channels.
-    channel_axis = 0
     weight: Tensor
     weight_quantizer: BaseQuantizer
     input_quantizer: BaseQuantizer
@@ -31,6 +29,10 @@ class QuantLayerMixin:
     def quantized_weight(self) -> Tensor:
         """The weight as the device will see it."""
         return self.weight_quantizer(self.weight)
+
+    def channels_first(self) -> Tensor:
+        """The weight with its output channels on the first axis."""
+        return self.weight
 
 
 class QuantConv2d(QuantLayerMixin, nn.Conv2d):
@@ -43,9 +45,21 @@ class QuantConv2d(QuantLayerMixin, nn.Conv2d):
 
 
 class QuantConvTranspose2d(QuantLayerMixin, nn.ConvTranspose2d):
-    """``nn.ConvTranspose2d`` with quantized weight and input."""
+    """``nn.ConvTranspose2d`` with quantized weight and input.
 
-    channel_axis = 1
+    Its weight has the shape (in, out / groups, h, w); a scale belongs to an
+    output channel, which is an entry of the second axis in one group.
+    """
+
+    def quantized_weight(self) -> Tensor:
+        quantized = self.weight_quantizer(self.channels_first())
+        grouped = quantized.unflatten(0, (self.groups, -1))
+        return grouped.transpose(1, 2).flatten(0, 1)
+
+    def channels_first(self) -> Tensor:
+        """Shape (out, in / groups, h, w)."""
+        grouped = self.weight.unflatten(0, (self.groups, -1))
+        return grouped.transpose(1, 2).flatten(0, 1)
 
     def forward(
         self, input: Tensor, output_size: list[int] | None = None

@@ -10,6 +10,19 @@ SAMPLES_A_CALL = 1 << 12
 NUM_CANDIDATES = 100
 
 
+def check_finite(x: Tensor, what: str) -> None:
+    """Refuse to choose a range for NaN or infinity.
+
+    Raises:
+        ValueError: If ``x`` has a non-finite value.
+    """
+    if not torch.isfinite(x).all():
+        raise ValueError(
+            f'{what} is not finite in calibration; expected finite weights '
+            'and inputs. Check the checkpoint in load_from and the pictures.'
+        )
+
+
 class RangeObserver:
     """Extremes and a random sample of an input, per slot.
 

@@ -8,7 +8,18 @@ from mmgor.registry import MODELS
 
 # The last part of a prediction layer's name in mmdet's heads (retina_cls,
 # gfl_reg, conv_centerness, multi_level_conv_obj.0, convs_pred.0, fc_cls ...).
-PREDICTION_ENDINGS = ('_cls', '_reg', '_obj', '_pred', '_score', '_centerness')
+PREDICTION_ENDINGS = (
+    '_cls',
+    '_reg',
+    '_reg_refine',
+    '_obj',
+    '_iou',
+    '_pred',
+    '_score',
+    '_centerness',
+)
+# What the layers decide, not the config.
+_OWN_KEYS = {'bits', 'num_scales', 'per_channel', 'for_weight'}
 
 
 @dataclass(frozen=True)
@@ -57,14 +68,26 @@ class QuantPolicy:
             _check_bits(name, getattr(self, name))
         for name in ('weight_quantizer', 'input_quantizer'):
             _check_quantizer(name, getattr(self, name))
+        if not isinstance(self.per_channel, bool):
+            raise ValueError(
+                f'per_channel must be True or False, got {self.per_channel!r}.'
+            )
+        if not isinstance(self.overrides, dict):
+            raise ValueError(
+                'overrides must be a dict of layer patterns, got '
+                f'{self.overrides!r}; expected e.g. '
+                'overrides={"layer1.*": dict(w_bits=8)}.'
+            )
         for pattern, bits in self.overrides.items():
             if bits is None:
                 continue
+            bits = bits if isinstance(bits, dict) else {repr(bits): 0}
             unknown = set(bits) - {'w_bits', 'a_bits'}
             if unknown or not bits:
                 raise ValueError(
                     f'overrides[{pattern!r}] must be None or a dict with '
-                    f"'w_bits' and/or 'a_bits', got {dict(bits)}."
+                    "'w_bits' and/or 'a_bits', got "
+                    f'{self.overrides[pattern]!r}.'
                 )
             for name, value in bits.items():
                 _check_bits(f'overrides[{pattern!r}][{name!r}]', value)
@@ -72,6 +95,11 @@ class QuantPolicy:
     @classmethod
     def from_config(cls, quant: Any) -> 'QuantPolicy':
         """Build from a config's ``quant`` dict; None gives the defaults."""
+        if quant is not None and not isinstance(quant, dict):
+            raise ValueError(
+                f'quant must be a dict, got {quant!r}; expected e.g. '
+                'quant=dict(w_bits=4, a_bits=4).'
+            )
         quant = dict(quant or {})
         unknown = sorted(set(quant) - set(cls.__dataclass_fields__))
         if unknown:
@@ -155,4 +183,10 @@ def _check_quantizer(name: str, cfg: Any) -> None:
         raise ValueError(
             f'unknown {name} {kind!r}; expected dict(type=...) '
             f'with one of {known}.'
+        )
+    taken = sorted(_OWN_KEYS & set(cfg))
+    if taken:
+        raise ValueError(
+            f'{name} must not set {taken}: bits come from w_bits, a_bits and '
+            'overrides, scales from per_channel.'
         )

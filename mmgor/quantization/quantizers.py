@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmgor.registry import MODELS
 
 from . import functional
-from .base import BaseQuantizer, weight_extremes
+from .base import BaseQuantizer, weight_rows
 from .compiled import fake_quantize
 
 
@@ -31,12 +31,12 @@ class LSQQuantizer(BaseQuantizer):
             torch.zeros_like(scale),
             self.qmin,
             self.qmax,
-            self.channel_axis,
+            self.per_channel,
         )
 
     def _scale(self, x: Tensor, slot: int) -> Tensor:
         log_scale: Tensor = self.log_scale
-        if self.channel_axis is None:
+        if not self.per_channel:
             log_scale = log_scale[slot]
         count = x.numel() // log_scale.numel()
         factor = functional.lsq_gradient_factor(count, self.qmax)
@@ -46,9 +46,6 @@ class LSQQuantizer(BaseQuantizer):
         self, scale: Tensor, offset: Tensor, low: Tensor, high: Tensor
     ) -> None:
         self.log_scale.data.copy_(scale.log())
-
-    def current_scale(self) -> Tensor:
-        return self.log_scale.detach().exp()
 
 
 @MODELS.register_module()
@@ -111,11 +108,6 @@ class PACTQuantizer(BaseQuantizer):
     ) -> None:
         self.alpha.data.copy_(scale * self.qmax)
 
-    def current_scale(self) -> Tensor:
-        return (self.alpha.detach() / self.qmax).clamp(
-            min=functional.MIN_SCALE
-        )
-
 
 @MODELS.register_module()
 class DoReFaQuantizer(BaseQuantizer):
@@ -130,16 +122,13 @@ class DoReFaQuantizer(BaseQuantizer):
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:
         if self.for_weight:
-            return functional.dorefa_weight(x, self.qmax)
+            return functional.dorefa_weight(x, self.qmax, self.per_channel)
         return functional.pact(x, self.clip[slot], self.qmin, self.qmax)
 
     def set_ranges(
         self, scale: Tensor, offset: Tensor, low: Tensor, high: Tensor
     ) -> None:
         self.clip.copy_(scale * self.qmax)
-
-    def current_scale(self) -> Tensor:
-        return self.clip / self.qmax
 
 
 @MODELS.register_module()
@@ -169,13 +158,14 @@ class MinMaxQuantizer(BaseQuantizer):
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:
         if self.for_weight:
-            low, high = weight_extremes(x.detach(), self.channel_axis)
-            low, high = low.view(-1), high.view(-1)
+            low, high = weight_rows(x.detach(), self.per_channel).aminmax(
+                dim=1
+            )
         else:
             if self.training:
                 self._average(x.detach(), slot)
             low, high = self.low[slot], self.high[slot]
-        if self.channel_axis is None and self.for_weight:
+        if self.for_weight and not self.per_channel:
             low, high = low[0], high[0]
         scale = functional.minmax_scale(low, high, self.qmin, self.qmax)
         return fake_quantize(
@@ -184,13 +174,16 @@ class MinMaxQuantizer(BaseQuantizer):
             torch.zeros_like(scale),
             self.qmin,
             self.qmax,
-            self.channel_axis,
+            self.per_channel,
         )
 
     @torch.no_grad()
     def _average(self, x: Tensor, slot: int) -> None:
+        if x.numel() == 0:  # no proposals: the other ranks still reduce
+            extremes = torch.stack([self.low[slot], self.high[slot]])
+        else:
+            extremes = torch.stack(x.aminmax()).float()
         # Ranks see other pictures; without the mean their ranges would part.
-        extremes = torch.stack([x.amin(), x.amax()]).float()
         dist.all_reduce(extremes, 'mean')
         self.low[slot].lerp_(extremes[0], self.momentum)
         self.high[slot].lerp_(extremes[1], self.momentum)
@@ -200,8 +193,3 @@ class MinMaxQuantizer(BaseQuantizer):
     ) -> None:
         self.low.copy_(low)
         self.high.copy_(high)
-
-    def current_scale(self) -> Tensor:
-        return functional.minmax_scale(
-            self.low, self.high, self.qmin, self.qmax
-        )

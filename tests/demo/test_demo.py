@@ -95,6 +95,19 @@ def test_teacher_backbone_changes_the_teacher_only(tmp_path):
     student = build_arm('gor', 0, DATA, tmp_path, backbone=backbone)
     assert teacher.config.model.backbone.init_cfg.checkpoint == str(backbone)
     assert student.config.model.backbone.init_cfg is None
+    assert list(student.config.model.teachers) == ['mbv2']
+
+
+def test_teacher_without_backbone_is_a_resnet(tmp_path):
+    teacher = build_arm('teacher', 0, DATA, tmp_path)
+    student = build_arm('gor', 0, DATA, tmp_path)
+    assert teacher.config.model.backbone.type == 'ResNet'
+    assert list(student.config.model.teachers) == ['r18']
+    files = student.config.model.teachers.r18
+    assert files.checkpoint == str(teacher.checkpoint)
+    kd = student.config.model.kd_heads.neck
+    channels = teacher.config.model.neck.out_channels
+    assert kd.teacher_channels == channels
 
 
 def test_a_finished_arm_counts_only_for_its_config(tmp_path):

@@ -14,7 +14,6 @@ from torch.utils.data import Dataset
 from mmgor.hooks.gor_weight_hook import (
     GoRWeightHook,
     check_classes,
-    check_optimizer,
 )
 from mmgor.hooks.weight_plot import plot_weight_curves, read_scalars
 from mmgor.registry import MODELS
@@ -148,36 +147,6 @@ def test_thetas_take_no_part_in_clipping(tmp_path):
     loss.backward()
     grads = [p.grad for p in model.gor_weighting.parameters()]
     assert all(g is not None and not g.any() for g in grads)
-
-
-def group(parameters, **kwargs):
-    return torch.optim.SGD([dict(params=parameters, **kwargs)], lr=0.1)
-
-
-def thetas():
-    return dict(MODELS.build(dict(type='GoRWeighting')).named_parameters())
-
-
-def test_thetas_without_decay_are_accepted():
-    mine, other = thetas(), nn.Parameter(torch.ones(1))
-    check_optimizer(group([*mine.values(), other]), mine)
-
-
-def test_weight_decay_raises_with_the_line_to_paste():
-    mine = thetas()
-    optimizer = group(list(mine.values()), weight_decay=0.1)
-    with pytest.raises(
-        RuntimeError, match=r"'gor_weighting\.': dict\(decay_mult=0\.0\)"
-    ):
-        check_optimizer(optimizer, mine)
-
-
-def test_thetas_must_be_in_the_optimizer():
-    optimizer = group([nn.Parameter(torch.ones(1))])
-    with pytest.raises(
-        RuntimeError, match=r"\['theta_kd', 'theta_task'\] are"
-    ):
-        check_optimizer(optimizer, thetas())
 
 
 def runner_with(classes):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
@@ -47,7 +48,7 @@ class Recorder(NonFiniteLossHook):
         runner.model.states.append({k: v.clone() for k, v in state.items()})
 
 
-def train(tmp_path, values, max_consecutive=10, accumulate=1):
+def train(tmp_path, values, max_consecutive=10, accumulate=1, hooks=()):
     torch.manual_seed(0)
     model = Stock()
     hook = Recorder(max_consecutive)
@@ -68,7 +69,7 @@ def train(tmp_path, values, max_consecutive=10, accumulate=1):
             clip_grad=dict(max_norm=1.0),
             accumulative_counts=accumulate,
         ),
-        custom_hooks=[hook],
+        custom_hooks=[hook, *hooks],
         default_hooks=dict(checkpoint=None),
         experiment_name=f'{tmp_path.name}{len(values)}',
         default_scope='mmdet',
@@ -98,6 +99,14 @@ def test_accumulation_with_one_bad_part_skips_the_whole_step(tmp_path):
     assert torch.equal(states[0]['linear.weight'], states[1]['linear.weight'])
     assert all(torch.isfinite(v).all() for v in states[-1].values())
     assert not same(states[1], states[3])
+
+
+def test_an_average_of_buffers_stays_finite(tmp_path):
+    """As in YOLOX's recipe, whose EMAHook comes before normal hooks."""
+    ema = EMAHook(update_buffers=True, momentum=0.5)
+    ema.priority = 49
+    train(tmp_path, [1.0, 2.0, math.nan, 1.0, 3.0, 4.0], hooks=[ema])
+    assert all(v.isfinite().all() for v in ema.ema_model.state_dict().values())
 
 
 def test_it_stops_when_bad_steps_persist(tmp_path):

@@ -79,11 +79,42 @@ def test_row_scales_match_the_single_search():
         assert scale.item() == pytest.approx(want.item())
 
 
-def test_dead_input_gives_a_finite_scale():
+def test_zeros_give_a_start_from_which_something_can_be_learned():
     module = nn.Sequential(nn.Conv2d(3, 4, 1))
+    module[0].weight.data[1] = 0
     quantize_layers(module, QuantPolicy(), set())
     calibrate(module, [torch.zeros(1, 3, 4, 4)], module)
-    assert torch.isfinite(module(torch.randn(1, 3, 4, 4))).all()
+    weight_scales = module[0].weight_quantizer.log_scale.exp()
+    others = weight_scales[[0, 2, 3]]
+    assert weight_scales[1].item() == pytest.approx(others.median().item())
+    # Unsigned at 4 bits: a range of 1 has steps of 1 / 15.
+    input_scale = module[0].input_quantizer.log_scale.exp().item()
+    assert input_scale == pytest.approx(1 / 15)
+
+
+def test_only_named_layers_are_calibrated():
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1))
+    quantize_layers(module, QuantPolicy(), set())
+    calibrate(module, [torch.randn(1, 3, 4, 4)], module)
+    kept = module[0].input_quantizer.log_scale.clone()
+    old = module[1].input_quantizer.log_scale.clone()
+    calibrate(module, [10 * torch.randn(1, 3, 4, 4)], module, ['1'])
+    assert torch.equal(module[0].input_quantizer.log_scale, kept)
+    assert not torch.equal(module[1].input_quantizer.log_scale, old)
+
+
+@pytest.mark.parametrize('bad', [float('nan'), float('inf')])
+def test_non_finite_values_are_refused(bad):
+    module = nn.Sequential(nn.Conv2d(3, 4, 1)).eval()
+    quantize_layers(module, QuantPolicy(), set())
+    x = torch.randn(1, 3, 4, 4)
+    x[0, 0, 0, 0] = bad
+    with pytest.raises(ValueError, match=r'0 \(input\) is not finite'):
+        calibrate(module, [x], module)
+    assert not module.training
+    module[0].weight.data[0, 0] = bad
+    with pytest.raises(ValueError, match=r'0\.weight is not finite'):
+        calibrate(module, [torch.randn(1, 3, 4, 4)], module)
 
 
 def test_a_layer_that_never_ran_is_named():

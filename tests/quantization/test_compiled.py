@@ -40,14 +40,12 @@ def test_per_tensor_matches_composition(eager_kernels, layout):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize('axis', [0, 1])
-def test_per_channel_matches_composition(eager_kernels, axis):
+def test_per_channel_matches_composition(eager_kernels):
     torch.manual_seed(0)
     x = torch.randn(3, 4, 2, 2)
-    scale = torch.rand(x.shape[axis]) + 0.1
-    shape = [1, 1, 1, 1]
-    shape[axis] = -1
-    got = run(compiled.fake_quantize, x, scale, channel_axis=axis)
+    scale = torch.rand(3) + 0.1
+    shape = [-1, 1, 1, 1]
+    got = run(compiled.fake_quantize, x, scale, per_channel=True)
     want = run(
         lambda x, s, o, low, high: functional.fake_quantize(
             x, s.view(shape), o.view(shape), low, high
@@ -118,6 +116,15 @@ def test_falls_back_when_nothing_compiles(monkeypatch, caplog):
     )
     assert fused(*args).item() == pytest.approx(0.3)
     assert fused._compiled is functional.fake_quantize
+
+
+def test_a_wrong_call_is_not_taken_for_a_missing_compiler(monkeypatch):
+    monkeypatch.setattr(torch, 'compile', lambda f, **_: lambda *a: f(*a))
+    fused = compiled._Fused(functional.fake_quantize)
+    one = torch.tensor(1.0)
+    with pytest.raises(RuntimeError, match='must match'):
+        fused(torch.zeros(3), torch.ones(2), torch.zeros(2), one, one)
+    assert fused._compiled is not functional.fake_quantize
 
 
 @pytest.mark.parametrize(

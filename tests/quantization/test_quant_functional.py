@@ -111,9 +111,29 @@ def test_pact_signed_clips_both_sides():
 
 def test_dorefa_keeps_the_peak_and_zero():
     weight = torch.tensor([0.0, 0.01, -2.0])
-    quantized = F.dorefa_weight(weight, torch.tensor(7))
+    quantized = F.dorefa_weight(weight, torch.tensor(7), False)
     # tanh(0.01) / tanh(2) * 7 = 0.07 -> 0.
     torch.testing.assert_close(quantized, torch.tensor([0.0, 0.0, -2.0]))
+
+
+def test_dorefa_per_channel_and_its_gradient_by_hand():
+    weight = torch.tensor([[0.5, -2.0], [0.05, 0.2]], requires_grad=True)
+    quantized = F.dorefa_weight(weight, torch.tensor(7), True)
+    # tanh(0.5) / tanh(2) * 7 = 3.36 -> 3; tanh(0.05) / tanh(0.2) * 7 = 1.77.
+    want = torch.tensor([[3 / 7 * 2, -2.0], [2 / 7 * 0.2, 0.2]])
+    torch.testing.assert_close(quantized, want)
+    quantized[0, 0].backward()
+    # Straight through: peak * (1 - tanh^2(w)) / tanh(peak).
+    slope = 2 * (1 - math.tanh(0.5) ** 2) / math.tanh(2)
+    assert weight.grad[0, 0].item() == pytest.approx(slope, rel=1e-5)
+
+
+def test_at_least_lets_gradients_through_below():
+    x = torch.tensor([0.1, 2.0], requires_grad=True)
+    y = F.at_least(x, 1.0)
+    y.sum().backward()
+    assert y.tolist() == [1.0, 2.0]
+    assert x.grad.tolist() == [1.0, 1.0]
 
 
 def test_minmax_scale_ignores_low_when_unsigned():

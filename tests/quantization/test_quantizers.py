@@ -63,7 +63,7 @@ def test_weight_levels_are_symmetric(cls):
     weight = torch.randn(4, 500)
     weight = torch.cat([weight, -weight], 1)
     quantizer = ready(
-        cls, 3, signed=True, num_scales=4, channel_axis=0, for_weight=True
+        cls, 3, signed=True, num_scales=4, per_channel=True, for_weight=True
     )
     quantized = quantizer(weight)
     for row in quantized:
@@ -101,16 +101,18 @@ def test_an_adam_step_is_relative():
         quantizer = ready(LSQQuantizer, 4, scale=scale).train()
         quantizer(torch.tensor([99.0 * scale])).sum().backward()
         torch.optim.Adam(quantizer.parameters(), lr=0.01).step()
-        ratio = quantizer.current_scale().item() / scale
+        ratio = quantizer.log_scale.exp().item() / scale
         assert ratio == pytest.approx(math.exp(-0.01), rel=1e-4)
 
 
 def test_minmax_average_moves_in_training_only():
-    quantizer = ready(MinMaxQuantizer, momentum=0.5)
-    quantizer(torch.tensor([0.0, 5.5]))
-    assert quantizer.high.item() == pytest.approx(1.5)
-    quantizer.train()(torch.tensor([0.0, 5.5]))
-    assert quantizer.high.item() == pytest.approx(3.5)
+    quantizer = ready(MinMaxQuantizer, signed=True, momentum=0.25)
+    quantizer(torch.tensor([-4.0, 5.5]))
+    assert quantizer.high.item() == pytest.approx(0.7)
+    quantizer.train()(torch.tensor([-4.0, 5.5]))
+    # A quarter of the way from 0.7 to 5.5, and from -0.8 to -4.
+    assert quantizer.high.item() == pytest.approx(1.9)
+    assert quantizer.low.item() == pytest.approx(-1.6)
 
 
 def test_minmax_momentum_out_of_range():
@@ -137,6 +139,63 @@ def test_other_bits_count_as_uncalibrated(stored, bits, signed):
         ready(LSQQuantizer, stored, signed=signed).state_dict(), strict=False
     )
     assert not target.calibrated
+
+
+@pytest.mark.parametrize(
+    'other',
+    [
+        ready(PACTQuantizer, 4),
+        ready(MinMaxQuantizer, 4),
+        ready(LSQPlusQuantizer, 4),
+        ready(LSQQuantizer, 4, num_scales=5),
+    ],
+    ids=['PACT', 'MinMax', 'LSQ+', 'five slots'],
+)
+def test_other_quantizers_count_as_uncalibrated(other):
+    target = LSQQuantizer(4)
+    before = target.log_scale.clone()
+    target.load_state_dict(other.state_dict(), strict=False)
+    assert not target.calibrated
+    assert torch.equal(target.log_scale, before)
+
+
+def test_step_gradient_per_channel_counts_a_channel():
+    quantizer = ready(
+        LSQQuantizer,
+        4,
+        signed=True,
+        scale=0.2,
+        num_scales=2,
+        per_channel=True,
+        for_weight=True,
+    )
+    weight = torch.tensor([[0.35, 0.0, 0.0], [99.0, 0.0, 0.0]])
+    quantizer(weight).sum().backward()
+    # Range -7..7, three weights a channel: 1 / sqrt(3 * 7).
+    want = torch.tensor([0.25, 7.0]) / 21**0.5
+    torch.testing.assert_close(quantizer.log_scale.grad, want)
+
+
+def test_lsq_plus_by_hand():
+    quantizer = ready(LSQPlusQuantizer, 4, scale=0.1)
+    quantizer.offset.data.fill_(-0.3)
+    x = torch.tensor([-0.34, 0.52, 9.0])
+    y = quantizer(x)
+    # Levels 0..15 from -0.3: clipped, 8.2 -> 8, clipped at 15.
+    torch.testing.assert_close(y, torch.tensor([-0.3, 0.5, 1.2]))
+    y.sum().backward()
+    # The two clipped values move with the offset; 1 / sqrt(3 * 15).
+    assert quantizer.offset.grad.item() == pytest.approx(2 / 45**0.5)
+
+
+@pytest.mark.parametrize('cls', INPUT_QUANTIZERS)
+def test_empty_inputs_train(cls):
+    quantizer = ready(cls, 4).train()
+    x = torch.zeros(0, 4, requires_grad=True)
+    quantizer(x).sum().backward()
+    values = [*quantizer.buffers(), *quantizer.parameters()]
+    values += [p.grad for p in quantizer.parameters() if p.grad is not None]
+    assert all(torch.isfinite(v).all() for v in values)
 
 
 @pytest.mark.parametrize('update_buffers', [False, True])

@@ -175,6 +175,31 @@ def test_eight_bits_are_close_to_float(layer, x):
     assert error < 0.02
 
 
+@pytest.mark.parametrize('groups', [1, 4])
+@pytest.mark.parametrize('quantizer', ['LSQQuantizer', 'MinMaxQuantizer'])
+def test_transposed_convs_scale_output_channels(groups, quantizer):
+    torch.manual_seed(0)
+    layer = nn.ConvTranspose2d(8, 8, 3, groups=groups, bias=False)
+    # Output channels of very different size, whatever the groups.
+    size = torch.logspace(0, 3, 8)
+    step = 8 // groups
+    for out in range(8):
+        group, column = divmod(out, step)
+        rows = slice(group * step, (group + 1) * step)
+        layer.weight.data[rows, column] *= size[out]
+    x = torch.randn(2, 8, 6, 6)
+    want = copy.deepcopy(layer)(x)
+    module = nn.Sequential(layer)
+    policy = QuantPolicy(
+        w_bits=8, a_bits=8, weight_quantizer=dict(type=quantizer)
+    )
+    quantize_layers(module, policy, set())
+    calibrate(module, [x], module)
+    assert layer.weight_quantizer.num_scales == 8
+    error = (module(x) - want).abs().mean((0, 2, 3))
+    assert (error / want.abs().mean((0, 2, 3))).max() < 0.03
+
+
 def test_per_tensor_weights_have_one_scale():
     module = nn.Sequential(nn.Conv2d(4, 6, 3))
     quantize_layers(module, QuantPolicy(per_channel=False), set())
@@ -200,6 +225,14 @@ def test_every_layer_exists_once_when_shared():
         (dict(overrides={'nope*': None}), "'nope\\*' matches no layer"),
         (dict(overrides={'conv1': dict(w_bits=33)}), 'from 2 to 8, got 33'),
         (dict(overrides={'conv1': dict(bits=4)}), "'w_bits' and/or 'a_bits'"),
+        (dict(overrides={'conv1': 8}), "'a_bits', got 8"),
+        (dict(overrides=['conv1']), 'overrides must be a dict'),
+        (dict(per_channel='no'), "per_channel must be True or False, got 'n"),
+        (
+            dict(input_quantizer=dict(type='LSQQuantizer', bits=2)),
+            r"input_quantizer must not set \['bits'\]",
+        ),
+        ('w4', "quant must be a dict, got 'w4'"),
     ],
 )
 def test_bad_policy(quant, message):
@@ -232,6 +265,8 @@ def test_nothing_to_quantize_is_an_error():
         ('convs_pred.2', True),
         ('cls_score', True),
         ('atss_centerness', True),
+        ('atss_iou', True),
+        ('vfnet_reg_refine', True),
         ('cls_convs.0.conv', False),
         ('multi_level_cls_convs.0.0.conv', False),
     ],

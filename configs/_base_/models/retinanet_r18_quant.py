@@ -17,7 +17,9 @@ load_from = (
     'retinanet_r18_fpn_1x_coco/'
     'retinanet_r18_fpn_1x_coco_20220407_171055-614fd399.pth'
 )
+# Step sizes hardly move under SGD (docs/design.md).
 optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys={'_quantizer.': dict(decay_mult=0.0)})
+    optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=0.05),
+    paramwise_cfg=dict(custom_keys={'_quantizer.': dict(decay_mult=0.0)}),
 )
 custom_hooks = [dict(type='QuantCalibrationHook')]
