@@ -51,8 +51,8 @@ $(STAMP): $(REQUIREMENTS) setup.py Makefile scripts/build_mmcv.sh \
 
 demo: env
 	$(PY) -W ignore tools/demo.py --work-dir $(WORK_DIR) --seeds $(SEEDS) \
-	  $(if $(DATA),--data $(DATA)) $(if $(ARMS),--arms $(ARMS)) \
-	  $(if $(TEACHER_BACKBONE),--teacher-backbone $(TEACHER_BACKBONE)) \
+	  $(if $(DATA),--data "$(DATA)") $(if $(ARMS),--arms $(ARMS)) \
+	  $(if $(TEACHER_BACKBONE),--teacher-backbone "$(TEACHER_BACKBONE)") \
 	  $(DEMO_ARGS)
 
 # The demo at its smallest size, and the test tool on what it trained.
@@ -72,4 +72,4 @@ lint: env
 	$(PY) -m mypy
 
 clean:
-	rm -rf work_dirs build *.egg-info
+	rm -rf build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -54,6 +54,7 @@ def worker(rank, port, teacher, out):
         logger=SimpleNamespace(warning=lambda _: None),
     )
     hook.before_train(runner)
+    hook.before_train_iter(runner)
     wrapper.optimizer.register_step_pre_hook(
         _theta_step(model.gor_weighting, 0.1)
     )

@@ -43,8 +43,13 @@ class NonFiniteLossHook(Hook):
         self._saved: dict[str, Tensor] = {}
 
     def before_train(self, runner: Runner) -> None:
-        self._save(runner)
         runner.optim_wrapper.optimizer.register_step_pre_hook(self._check)
+
+    def before_train_iter(
+        self, runner: Runner, *args: Any, **kwargs: Any
+    ) -> None:
+        if not self._saved:  # not before: calibration fills buffers, too
+            self._save(runner)
 
     def after_train_iter(
         self,

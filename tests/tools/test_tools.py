@@ -111,5 +111,10 @@ def test_plot_weights_finds_the_newest_run(tmp_path):
             json.dumps(dict(gor_w_kd=1.0, gor_w_task=1.0, step=1))
         )
     assert '20260102' in str(find_scalars(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r'no scalars\.json under'):
+    # A newer run that has no weights to plot does not count.
+    other = tmp_path / '20260103' / 'vis_data'
+    other.mkdir(parents=True)
+    (other / 'scalars.json').write_text(json.dumps(dict(loss=1.0)))
+    assert '20260102' in str(find_scalars(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r'no scalars\.json with gor'):
         find_scalars(tmp_path / '20260101' / 'gone')
