@@ -7,7 +7,8 @@ from typing import Any
 from mmgor.registry import MODELS
 
 # The last part of a prediction layer's name in mmdet's heads (retina_cls,
-# gfl_reg, conv_centerness, multi_level_conv_obj.0, convs_pred.0, fc_cls ...).
+# gfl_reg, conv_centerness, multi_level_conv_obj.0, convs_pred.0, fc_cls,
+# cls_branches.0 ...).
 PREDICTION_ENDINGS = (
     '_cls',
     '_reg',
@@ -17,6 +18,7 @@ PREDICTION_ENDINGS = (
     '_pred',
     '_score',
     '_centerness',
+    '_branches',
 )
 # What the layers decide, not the config.
 _OWN_KEYS = {'bits', 'num_scales', 'per_channel', 'for_weight'}

@@ -266,6 +266,7 @@ def test_nothing_to_quantize_is_an_error():
         ('cls_score', True),
         ('atss_centerness', True),
         ('atss_iou', True),
+        ('reg_branches.0.4', True),
         ('vfnet_reg_refine', True),
         ('cls_convs.0.conv', False),
         ('multi_level_cls_convs.0.0.conv', False),
