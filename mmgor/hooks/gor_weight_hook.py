@@ -42,8 +42,8 @@ class GoRWeightHook(Hook):
         theta_lr (float, optional): Default: 60 / optimizer steps of the run,
             in [0.02, 0.3].
         gradient_interval (int): 0 measures nothing.
-        collapse (float): Warn when the smaller weight's share of the sum is
-            below this.
+        collapse (float): Warn when the smaller weighted loss's share of the
+            sum is below this.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -117,16 +117,19 @@ class GoRWeightHook(Hook):
         outputs = outputs or {}
         if 'gor_w_task' not in outputs or self._warned:
             return
-        weights = torch.stack([outputs['gor_w_task'], outputs['gor_w_kd']])
-        share = float(weights.min() / weights.sum())
+        # Weights alone have the inverse of the losses' units.
+        task, kd = (
+            outputs[f'gor_w_{name}'] * outputs[f'gor_raw_{name}']
+            for name in ('task', 'kd')
+        )
+        share = float(torch.minimum(task, kd) / (task + kd))
         if share < self.collapse or share != share:
             self._warned = True
             runner.logger.warning(
-                f'GoR weights at iteration {runner.iter + 1}: task '
-                f'{float(weights[0]):.3g}, distillation '
-                f'{float(weights[1]):.3g}. The smaller has less than '
-                f'{self.collapse:g} of the sum: the losses differ by orders '
-                'of magnitude or one is not finite (said once).'
+                f'weighted losses at iteration {runner.iter + 1}: task '
+                f'{float(task):.3g}, distillation {float(kd):.3g}. The '
+                f'smaller has less than {self.collapse:g} of the sum, so that '
+                'only the other is trained, or one is not finite (said once).'
             )
 
     def after_train(self, runner: Runner) -> None:

@@ -186,6 +186,23 @@ def test_bad_hook_arguments(kwargs, message):
         GoRWeightHook(**kwargs)
 
 
+def outputs(weights, raw):
+    values = (*weights, *raw)
+    names = ('gor_w_task', 'gor_w_kd', 'gor_raw_task', 'gor_raw_kd')
+    return dict(zip(names, map(torch.tensor, values)))
+
+
+def test_a_small_weight_of_a_large_loss_is_no_collapse():
+    said = []
+    runner = SimpleNamespace(
+        iter=6, logger=SimpleNamespace(warning=said.append)
+    )
+    GoRWeightHook().after_train_iter(
+        runner, 0, outputs=outputs((1.0, 1e-6), (0.5, 5e5))
+    )
+    assert said == []
+
+
 @pytest.mark.parametrize('weights', [(2.0, 1e-6), (float('nan'), 1.0)])
 def test_collapse_and_nan_are_said_once(weights):
     said = []
@@ -193,9 +210,8 @@ def test_collapse_and_nan_are_said_once(weights):
         iter=6, logger=SimpleNamespace(warning=said.append)
     )
     hook = GoRWeightHook()
-    outputs = dict(zip(('gor_w_task', 'gor_w_kd'), map(torch.tensor, weights)))
-    hook.after_train_iter(runner, 0, outputs=outputs)
-    hook.after_train_iter(runner, 0, outputs=outputs)
+    for _ in range(2):
+        hook.after_train_iter(runner, 0, outputs=outputs(weights, (1.0, 1.0)))
     assert len(said) == 1 and 'iteration 7' in said[0]
 
 
