@@ -41,7 +41,7 @@ class SceneSpec:
 
     num_train: int = 240
     num_eval: int = 60
-    size: int = 160
+    size: int = 128
     max_objects: int = 4
     seed: int = 0
 
