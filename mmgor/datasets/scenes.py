@@ -39,8 +39,8 @@ class SceneSpec:
         ValueError: If ``max_objects`` is less than 2.
     """
 
-    num_train: int = 240
-    num_eval: int = 60
+    num_train: int = 192
+    num_eval: int = 48
     size: int = 128
     max_objects: int = 4
     seed: int = 0
