@@ -52,6 +52,13 @@ def test_config_builds(path):
         check_optimizer(groups, thetas, 'thetas')
 
 
+def test_the_config_in_readme_builds(tmp_path):
+    text = (ROOT.parent / 'README.md').read_text()
+    path = tmp_path / 'atss_w4_from_r101.py'
+    path.write_text(text.split('```python\n')[1].split('```')[0])
+    test_config_builds(path)
+
+
 def test_demo_arms_share_schedule_and_data():
     demo = [
         Config.fromfile(path)
