@@ -4,6 +4,11 @@ from torch import nn
 
 #: State-dict prefixes that only training needs.
 TRAINING_ONLY_PREFIXES = ('kd_heads.', 'gor_weighting.')
+#: What to do about a resume that does not fit.
+RESUME_HINT = (
+    'Resume with the config that wrote the file, or start from its weights '
+    'with load_from=<file>.'
+)
 _SHOWN = 5
 
 
@@ -76,8 +81,7 @@ def check_resume(module: nn.Module, state_dict: dict) -> None:
     ]
     raise RuntimeError(
         'resume from a file of another config: expected exactly the keys of '
-        f'this model, got {"; ".join(parts)}. Resume with the config that '
-        'wrote the file, or start from its weights with load_from=<file>.'
+        f'this model, got {"; ".join(parts)}. {RESUME_HINT}'
     )
 
 

@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 from conftest import make_batch
-from mmengine.config import ConfigDict
 from mmengine.hub import get_config
 from torch import nn
 
@@ -24,40 +23,20 @@ R18 = dict(
     frozen_stages=-1,
 )
 GROUPS = dict(type='GN', num_groups=4, requires_grad=True)
-SMALL_HEAD = dict(in_channels=16, feat_channels=16, stacked_convs=1)
+
+
+def dense(**head):
+    """A dense detector on an FPN."""
+    head = dict(in_channels=16, feat_channels=16, stacked_convs=1, **head)
+    return dict(backbone=R18, neck=FPN, bbox_head=head), [16] * 5, True
+
 
 # Stock config; what makes it tiny; channels of the neck's maps; logit KD.
 STUDENTS = {
-    'retinanet/retinanet_r18_fpn_1x_coco': (
-        dict(backbone=R18, neck=FPN, bbox_head=SMALL_HEAD),
-        [16] * 5,
-        True,
-    ),
-    'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco': (
-        dict(
-            backbone=R18, neck=FPN, bbox_head=dict(SMALL_HEAD, norm_cfg=None)
-        ),
-        [16] * 5,
-        True,
-    ),
-    'atss/atss_r50_fpn_1x_coco': (
-        dict(
-            backbone=R18,
-            neck=FPN,
-            bbox_head=dict(SMALL_HEAD, norm_cfg=GROUPS),
-        ),
-        [16] * 5,
-        True,
-    ),
-    'gfl/gfl_r50_fpn_1x_coco': (
-        dict(
-            backbone=R18,
-            neck=FPN,
-            bbox_head=dict(SMALL_HEAD, norm_cfg=GROUPS),
-        ),
-        [16] * 5,
-        True,
-    ),
+    'retinanet/retinanet_r18_fpn_1x_coco': dense(),
+    'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco': dense(norm_cfg=None),
+    'atss/atss_r50_fpn_1x_coco': dense(norm_cfg=GROUPS),
+    'gfl/gfl_r50_fpn_1x_coco': dense(norm_cfg=GROUPS),
     'yolof/yolof_r50-c5_8xb8-1x_coco': (
         dict(
             backbone=R18,
@@ -111,23 +90,11 @@ STUDENTS = {
 
 
 def tiny(name):
-    model = get_config(f'mmdet::{name}.py').model
-    changes = STUDENTS[name][0]
-    cfg = ConfigDict(copy.deepcopy(model))
-    for part, change in changes.items():
-        merge(cfg[part], change)
+    cfg = get_config(f'mmdet::{name}.py')
+    cfg.merge_from_dict(dict(model=copy.deepcopy(STUDENTS[name][0])))
     # No multi-scale batches: the pictures stay as they are.
-    if cfg.get('data_preprocessor'):
-        cfg.data_preprocessor.pop('batch_augments', None)
-    return cfg
-
-
-def merge(cfg, change):
-    for key, value in change.items():
-        if isinstance(value, dict) and isinstance(cfg.get(key), dict):
-            merge(cfg[key], value)
-        else:
-            cfg[key] = copy.deepcopy(value)
+    cfg.model.data_preprocessor.pop('batch_augments', None)
+    return cfg.model
 
 
 def quantized(cfg):

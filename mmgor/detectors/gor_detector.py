@@ -7,7 +7,7 @@ from mmdet.models.detectors import BaseDetector
 from torch import Tensor, nn
 
 from mmgor.checkpoint import TRAINING_ONLY_PREFIXES, check_any_match
-from mmgor.distillation import Taps, Teacher, Teachers, check_tap
+from mmgor.distillation import Taps, Teacher, Teachers, as_list, check_tap
 from mmgor.registry import MODELS
 
 
@@ -110,7 +110,7 @@ class GoRMixin(BaseDetector):
         with Taps(self, paths) as taps:
             task = super().loss(batch_inputs, batch_data_samples)
         kd = self._kd_losses(taps, batch_inputs, batch_data_samples)
-        return self.gor_weighting(task, kd, _tensors(taps[self.gradient_tap]))
+        return self.gor_weighting(task, kd, as_list(taps[self.gradient_tap]))
 
     def _kd_losses(
         self, taps: Taps, batch_inputs: Tensor, batch_data_samples: list
@@ -156,10 +156,6 @@ def _forgive_training_keys(module: nn.Module, incompatible: Any) -> None:
     missing[:] = [
         k for k in missing if not k.startswith(TRAINING_ONLY_PREFIXES)
     ]
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    return [output] if isinstance(output, Tensor) else list(output)
 
 
 @cache

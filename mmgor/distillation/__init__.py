@@ -4,7 +4,7 @@ from .adapters import Connectors, match_size
 from .kd_heads import BaseKDHead, FeatureKDHead, LogitKDHead
 from .losses import CWDLoss, FeatureMSELoss, PKDLoss
 from .preprocess import to_teacher_inputs
-from .taps import Taps, check_tap
+from .taps import Taps, as_list, check_tap
 from .teachers import Teacher, Teachers
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     'Taps',
     'Teacher',
     'Teachers',
+    'as_list',
     'check_tap',
     'match_size',
     'to_teacher_inputs',

@@ -17,7 +17,7 @@ from .head_facts import (
     head_facts,
 )
 from .losses import check_temperature
-from .taps import check_tap
+from .taps import as_list, check_tap
 
 
 class BaseKDHead(nn.Module):
@@ -194,8 +194,7 @@ class LogitKDHead(BaseKDHead):
                 f'of the {owner} has {count} output(s), expected an index '
                 f'from 0 to {count - 1}.'
             )
-        levels = output[self.output_index]
-        return [levels] if isinstance(levels, Tensor) else list(levels)
+        return as_list(output[self.output_index])
 
 
 @MODELS.register_module()
@@ -247,7 +246,7 @@ class FeatureKDHead(BaseKDHead):
         return torch.stack(losses).mean()
 
     def _pick(self, output: Any, side: int, owner: str) -> list[Tensor]:
-        maps = list(output) if isinstance(output, Sequence) else [output]
+        maps = as_list(output)
         picked = []
         for pair, channels in zip(self.levels, self.channels):
             level, expected = pair[side], channels[side]

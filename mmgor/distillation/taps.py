@@ -1,6 +1,6 @@
 """Read a module's output by its path, for the length of one forward."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from types import TracebackType
 from typing import Any
@@ -29,6 +29,11 @@ def check_tap(model: nn.Module, path: str, owner: str) -> None:
         f'unknown tap {path!r} in the {owner}: expected a module '
         f'path under one of {top}{hint}'
     )
+
+
+def as_list(output: Any) -> list:
+    """A tapped output level by level: what is no sequence is one level."""
+    return list(output) if isinstance(output, Sequence) else [output]
 
 
 class Taps:

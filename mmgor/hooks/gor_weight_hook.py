@@ -1,6 +1,5 @@
 """Watches the game: its parameters, its log, its curves."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +136,7 @@ class GoRWeightHook(Hook):
             return
         scalars = Path(runner.log_dir) / 'vis_data' / 'scalars.json'
         if not scalars.is_file():
-            runner.logger.log(
-                logging.WARNING,
+            runner.logger.warning(
                 f'no {scalars}: weight curves not drawn; '
                 'expected visualizer.vis_backends=[dict(type='
                 "'LocalVisBackend')].",

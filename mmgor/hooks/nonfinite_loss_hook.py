@@ -40,7 +40,8 @@ class NonFiniteLossHook(Hook):
         self.max_consecutive = max_consecutive
         self.consecutive = 0
         self._dropped = False
-        self._saved: dict[str, Tensor] = {}
+        self._buffers: list[Tensor] = []
+        self._saved: list[Tensor] = []
 
     def before_train(self, runner: Runner) -> None:
         runner.optim_wrapper.optimizer.register_step_pre_hook(self._check)
@@ -49,7 +50,8 @@ class NonFiniteLossHook(Hook):
         self, runner: Runner, *args: Any, **kwargs: Any
     ) -> None:
         if not self._saved:  # not before: calibration fills buffers, too
-            self._save(runner)
+            self._buffers = list(unwrapped_model(runner).buffers())
+            self._saved = [buffer.clone() for buffer in self._buffers]
 
     def after_train_iter(
         self,
@@ -67,11 +69,11 @@ class NonFiniteLossHook(Hook):
         bad = _is_bad(outputs.get('loss'))
         if not (bad or self._dropped):
             self.consecutive = 0
-            self._save(runner)
+            _copy(self._buffers, self._saved)
             return
         self._dropped = False
         self.consecutive += 1
-        _restore(self._saved, dict(unwrapped_model(runner).named_buffers()))
+        _copy(self._saved, self._buffers)
         names = [k for k, v in outputs.items() if 'loss' in k and _is_bad(v)]
         runner.logger.warning(
             f'iteration {runner.iter + 1}: non-finite '
@@ -101,21 +103,11 @@ class NonFiniteLossHook(Hook):
         if self._dropped:
             optimizer.zero_grad(set_to_none=True)
 
-    @torch.no_grad()
-    def _save(self, runner: Runner) -> None:
-        buffers = dict(unwrapped_model(runner).named_buffers())
-        if self._saved.keys() != buffers.keys():
-            self._saved = {k: v.clone() for k, v in buffers.items()}
-        else:
-            _restore(buffers, self._saved)
-
 
 @torch.no_grad()
-def _restore(
-    source: dict[str, Tensor], destination: dict[str, Tensor]
-) -> None:
-    for name, value in source.items():
-        destination[name].copy_(value)
+def _copy(sources: list[Tensor], destinations: list[Tensor]) -> None:
+    for source, destination in zip(sources, destinations):
+        destination.copy_(source)
 
 
 def _is_bad(value: Any) -> bool:

@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from mmgor.checkpoint import check_any_match, check_resume
+from mmgor.checkpoint import RESUME_HINT, check_any_match, check_resume
 from mmgor.quantization import (
     calibrate,
     format_table,
@@ -130,9 +130,7 @@ def check_resume_ranges(model: Any, state_dict: dict) -> None:
                 raise RuntimeError(
                     'resume from a file of another config: expected '
                     f'{quantizer.bits} bits for {prefix[:-1]}, got a range up '
-                    f'to {int(state_dict[prefix + "qmax"])}. Resume with the '
-                    'config that wrote the file, or start from its weights '
-                    'with load_from=<file>.'
+                    f'to {int(state_dict[prefix + "qmax"])}. {RESUME_HINT}'
                 )
 
 

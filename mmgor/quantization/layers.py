@@ -44,6 +44,12 @@ class QuantConv2d(QuantLayerMixin, nn.Conv2d):
         )
 
 
+def _swap_channels(weight: Tensor, groups: int) -> Tensor:
+    """(in, out / groups, ...) to (out, in / groups, ...), and back."""
+    grouped = weight.unflatten(0, (groups, -1))
+    return grouped.transpose(1, 2).flatten(0, 1)
+
+
 class QuantConvTranspose2d(QuantLayerMixin, nn.ConvTranspose2d):
     """``nn.ConvTranspose2d`` with quantized weight and input.
 
@@ -53,13 +59,11 @@ class QuantConvTranspose2d(QuantLayerMixin, nn.ConvTranspose2d):
 
     def quantized_weight(self) -> Tensor:
         quantized = self.weight_quantizer(self.channels_first())
-        grouped = quantized.unflatten(0, (self.groups, -1))
-        return grouped.transpose(1, 2).flatten(0, 1)
+        return _swap_channels(quantized, self.groups)
 
     def channels_first(self) -> Tensor:
         """Shape (out, in / groups, h, w)."""
-        grouped = self.weight.unflatten(0, (self.groups, -1))
-        return grouped.transpose(1, 2).flatten(0, 1)
+        return _swap_channels(self.weight, self.groups)
 
     def forward(
         self, input: Tensor, output_size: list[int] | None = None

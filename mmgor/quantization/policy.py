@@ -83,13 +83,14 @@ class QuantPolicy:
         for pattern, bits in self.overrides.items():
             if bits is None:
                 continue
-            bits = bits if isinstance(bits, dict) else {repr(bits): 0}
-            unknown = set(bits) - {'w_bits', 'a_bits'}
-            if unknown or not bits:
+            known = isinstance(bits, dict) and set(bits) <= {
+                'w_bits',
+                'a_bits',
+            }
+            if not (known and bits):
                 raise ValueError(
                     f'overrides[{pattern!r}] must be None or a dict with '
-                    "'w_bits' and/or 'a_bits', got "
-                    f'{self.overrides[pattern]!r}.'
+                    f"'w_bits' and/or 'a_bits', got {bits!r}."
                 )
             for name, value in bits.items():
                 _check_bits(f'overrides[{pattern!r}][{name!r}]', value)
