@@ -1,13 +1,23 @@
 """Any mmdet detector as a student: stock losses plus weighted KD."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import torch
 from mmdet.models.detectors import BaseDetector
 from torch import Tensor, nn
 
 from mmgor.checkpoint import TRAINING_ONLY_PREFIXES, check_any_match
-from mmgor.distillation import Taps, Teacher, Teachers, as_list, check_tap
+from mmgor.distillation import (
+    Tapped,
+    Taps,
+    Teacher,
+    Teachers,
+    as_list,
+    check_tap,
+    class_index,
+)
 from mmgor.registry import MODELS
 
 
@@ -19,7 +29,8 @@ class GoRMixin(BaseDetector):
     they are built by ``init_weights`` (training only).
 
     Args:
-        teachers (dict): Name -> ``dict(config=..., checkpoint=...)``.
+        teachers (dict): Name -> the arguments of :class:`Teacher`, at least
+            ``dict(config=..., checkpoint=...)``.
         kd_heads (dict): Name -> config of a registered KD head.
         gor_weighting (dict): Config of a registered weighting.
         gradient_tap (str): Module whose output both losses depend on, where
@@ -64,17 +75,19 @@ class GoRMixin(BaseDetector):
         """Check teacher names and student taps while it is cheap."""
         names = self.teachers.names()
         for key, head in self._heads():
-            if head.teacher is None and len(names) == 1:
-                head.teacher = names[0]
-            if head.teacher not in names:
+            if not head.teachers and len(names) == 1:
+                head.teachers = names
+            unknown = [n for n in head.teachers if n not in names]
+            if unknown or not head.teachers:
                 raise ValueError(
-                    f'unknown teacher {head.teacher!r} in kd_heads.{key}; '
-                    f'expected one of {names}. With several teachers every '
-                    'head must name its own: teacher=<name>.'
+                    f'unknown teacher {unknown or None} in kd_heads.{key}; '
+                    f'expected some of {names}. With several teachers every '
+                    'head must name its own: teacher=<name>, or a list.'
                 )
             check_tap(self, head.student_tap, 'student')
         check_tap(self, self.gradient_tap, 'student')
-        idle = set(names) - {head.teacher for _, head in self._heads()}
+        used = {n for _, head in self._heads() for n in head.teachers}
+        idle = set(names) - used
         if idle:
             raise ValueError(
                 f'no KD head learns from teacher(s) {sorted(idle)}; expected '
@@ -92,8 +105,28 @@ class GoRMixin(BaseDetector):
         parameter = next(self.parameters())
         self.teachers.build(parameter.device)
         for _, head in self._heads():
-            teacher = self.teachers[head.teacher]
-            head.bind(self, teacher.model, head.teacher)
+            head.bind(self, [self.teachers[name] for name in head.teachers])
+
+    def map_classes(self, classes: Sequence[str] | None) -> None:
+        """Tell the KD heads where the teachers have the student's classes.
+
+        Where a class list is unknown, equal numbers are taken for equal
+        lists.
+
+        Args:
+            classes (Sequence[str], optional): Of the student's data.
+
+        Raises:
+            ValueError: If a teacher knows none of them.
+        """
+        index = {
+            name: class_index(classes, teacher.classes, name)
+            for name, teacher in self.teachers.items()
+            if classes and teacher.classes
+        }
+        for _, head in self._heads():
+            if all(name in index for name in head.teachers):
+                head.map_classes([index[name] for name in head.teachers])
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> dict:
         """Stock losses and KD losses, weighted.
@@ -110,32 +143,75 @@ class GoRMixin(BaseDetector):
         with Taps(self, paths) as taps:
             task = super().loss(batch_inputs, batch_data_samples)
         kd = self._kd_losses(taps, batch_inputs, batch_data_samples)
-        return self.gor_weighting(task, kd, as_list(taps[self.gradient_tap]))
+        shared = as_list(taps[self.gradient_tap])
+        weighted = self.gor_weighting(task, kd, shared)
+        weighted.update(self._by_teacher(kd, weighted['gor_w_kd']))
+        return weighted
 
     def _kd_losses(
         self, taps: Taps, batch_inputs: Tensor, batch_data_samples: list
     ) -> dict[str, Tensor]:
+        size = (batch_inputs.shape[-2], batch_inputs.shape[-1])
         losses: dict[str, Tensor] = {}
-        for teacher, heads in self._heads_by_model():
-            outputs = teacher.forward_taps(
+        answers: dict[str, dict[str, Tapped]] = {k: {} for k in self.kd_heads}
+        for teachers, tap_names in self._models():
+            outputs = teachers[0].forward_taps(
                 batch_inputs,
                 self.data_preprocessor,
                 batch_data_samples,
-                {head.teacher_tap for head in heads.values()},
+                tap_names,
             )
-            for key, head in heads.items():
-                losses[f'loss_kd_{key}'] = head(
-                    taps[head.student_tap], outputs[head.teacher_tap]
-                )
-        return losses
+            new = {teacher.name for teacher in teachers}
+            for key, head in self._heads():
+                heard, mine = answers[key], new.intersection(head.teachers)
+                if not mine:
+                    continue
+                heard.update(dict.fromkeys(mine, outputs[head.teacher_tap]))
+                # As soon as it can, so that outputs need not be kept.
+                if len(heard) == len(head.teachers):
+                    tap = head.student_tap
+                    student = Tapped(
+                        self.get_submodule(tap),
+                        taps[tap],
+                        size,
+                        batch_data_samples,
+                    )
+                    losses[f'loss_kd_{key}'] = head(
+                        student, [heard.pop(name) for name in head.teachers]
+                    )
+            del outputs
+        return {f'loss_kd_{key}': losses[f'loss_kd_{key}'] for key in answers}
 
-    def _heads_by_model(self) -> list[tuple[Teacher, dict[str, Any]]]:
-        """Each teacher model once, with all KD heads that learn from it."""
-        groups: dict[int, tuple[Teacher, dict[str, Any]]] = {}
-        for key, head in self._heads():
-            teacher = self.teachers[head.teacher]
-            group = groups.setdefault(id(teacher.model), (teacher, {}))
-            group[1][key] = head
+    def _by_teacher(
+        self, kd: dict[str, Tensor], w_kd: Tensor
+    ) -> dict[str, Tensor]:
+        """For the log, with several teachers: the raw loss against each and
+        what it is multiplied by, the mean over its KD heads."""
+        if len(self.teachers.names()) == 1:
+            return {}
+        values: dict[str, Tensor] = {}
+        for name in self.teachers.names():
+            heads = [(k, h) for k, h in self._heads() if name in h.teachers]
+            raw = [
+                h.parts.get(name, kd[f'loss_kd_{k}'].detach())
+                for k, h in heads
+            ]
+            shares = [h.shares.get(name, w_kd.new_ones(())) for _, h in heads]
+            values[f'gor_raw_kd_{name}'] = torch.stack(raw).sum()
+            values[f'gor_w_kd_{name}'] = w_kd * torch.stack(shares).mean()
+        return values
+
+    def _models(self) -> list[tuple[list[Teacher], set[str]]]:
+        """Each teacher model once: its teachers and all their taps."""
+        groups: dict[int, tuple[list[Teacher], set[str]]] = {}
+        for _, teacher in self.teachers.items():
+            group = groups.setdefault(id(teacher.model), ([], set()))
+            group[0].append(teacher)
+            group[1].update(
+                head.teacher_tap
+                for _, head in self._heads()
+                if teacher.name in head.teachers
+            )
         return list(groups.values())
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> nn.Module:

@@ -1,25 +1,39 @@
 """Knowledge distillation: teachers, taps, KD heads."""
 
-from .adapters import Connectors, match_size
-from .kd_heads import BaseKDHead, FeatureKDHead, LogitKDHead
+from .adapters import Connectors
+from .box_kd import BoxKDHead
+from .boxes_fusion import weighted_boxes_fusion
+from .class_kd import LogitKDHead, ScoreKDHead
+from .class_lists import class_index
+from .detection_kd import DetectionKDHead
+from .feature_kd import FeatureKDHead
+from .fusion import TeacherFusion
+from .kd_base import BaseKDHead
 from .losses import CWDLoss, FeatureMSELoss, PKDLoss
 from .preprocess import to_teacher_inputs
-from .taps import Taps, as_list, check_tap
-from .teachers import Teacher, Teachers
+from .taps import Tapped, Taps, as_list, check_tap
+from .teacher import Teacher
+from .teachers import Teachers
 
 __all__ = [
     'BaseKDHead',
+    'BoxKDHead',
     'CWDLoss',
     'Connectors',
+    'DetectionKDHead',
     'FeatureKDHead',
     'FeatureMSELoss',
     'LogitKDHead',
     'PKDLoss',
+    'ScoreKDHead',
+    'Tapped',
     'Taps',
     'Teacher',
+    'TeacherFusion',
     'Teachers',
     'as_list',
     'check_tap',
-    'match_size',
+    'class_index',
     'to_teacher_inputs',
+    'weighted_boxes_fusion',
 ]

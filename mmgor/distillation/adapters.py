@@ -1,6 +1,5 @@
-"""Bring student and teacher features to one shape."""
+"""Bring student features to the teacher's channel counts."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -26,20 +25,3 @@ class Connectors(nn.Module):
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Student features of shape (N, C_s, H, W) to (N, C_t, H, W)."""
         return [level(x) for level, x in zip(self.levels, features)]
-
-
-def match_size(teacher: Tensor, student: Tensor) -> Tensor:
-    """Resize a teacher map to the student's height and width.
-
-    Shrinking averages, growing interpolates bilinearly.
-
-    Args:
-        teacher (Tensor): Shape (N, C, H_t, W_t).
-        student (Tensor): Shape (N, C, H_s, W_s).
-    """
-    size = (student.shape[-2], student.shape[-1])
-    if teacher.shape[-2:] == size:
-        return teacher
-    if teacher.shape[-2] >= size[0] and teacher.shape[-1] >= size[1]:
-        return F.adaptive_avg_pool2d(teacher, size)
-    return F.interpolate(teacher, size, mode='bilinear', align_corners=False)

@@ -14,24 +14,28 @@ class HeadFacts:
         use_sigmoid (bool): Binary scores a class, or one softmax.
         num_classes (int): Class channels an anchor; with the background
             class, which mmdet puts last, where it is a softmax.
+        activated (bool): Outputs are probabilities, not logits (TOOD).
     """
 
     use_sigmoid: bool
     num_classes: int
+    activated: bool = False
 
     def __str__(self) -> str:
         kind = 'sigmoid' if self.use_sigmoid else 'softmax'
         return f'{kind} head with {self.num_classes} class outputs'
 
 
-def head_facts(head: nn.Module) -> HeadFacts:
+def head_facts(head: nn.Module, allow_activated: bool = False) -> HeadFacts:
     """Read the facts of a head.
 
     Args:
         head (nn.Module): A dense mmdet head.
+        allow_activated (bool): Accept a head that gives probabilities.
 
     Raises:
-        ValueError: If it does not tell them, or gives no logits.
+        ValueError: If it does not tell them, or gives no logits and
+            ``allow_activated`` is False.
     """
     loss = getattr(head, 'loss_cls', None)
     sigmoid = getattr(
@@ -48,13 +52,14 @@ def head_facts(head: nn.Module) -> HeadFacts:
         )
     # TOOD: the loss takes probabilities, since the head already applied the
     # sigmoid; a second one would squeeze every score into 0.5 to 0.73.
-    if getattr(loss, 'activated', False):
+    activated = bool(getattr(loss, 'activated', False))
+    if activated and not allow_activated:
         raise ValueError(
             f'{type(head).__name__} gives probabilities '
             '(loss_cls.activated=True), expected a head that gives logits. '
             'Use a FeatureKDHead.'
         )
-    return HeadFacts(bool(sigmoid), int(channels))
+    return HeadFacts(bool(sigmoid), int(channels), activated)
 
 
 def anchors_per_level(head: nn.Module) -> list[int] | None:
@@ -100,24 +105,29 @@ def check_logits(
             )
 
 
-def check_same_shapes(
-    student: Sequence[Tensor], teacher: Sequence[Tensor]
+def check_same_levels(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], teacher_name: str
 ) -> None:
-    """Make sure that logits of student and teacher can be compared.
+    """Make sure that logits of one layout can be compared level by level.
+
+    A teacher's maps may have a row or column more, since its input may be
+    padded further.
 
     Raises:
-        ValueError: If the number of levels or a shape differs.
+        ValueError: If the number of levels or a size differs.
     """
     if len(student) != len(teacher):
         raise ValueError(
-            f"the student's head has {len(student)} levels, the teacher's "
-            f'{len(teacher)}; logit KD needs the same pyramid. Use a '
-            'FeatureKDHead with levels=[...].'
+            f"the student's head has {len(student)} levels, that of teacher "
+            f'{teacher_name!r} {len(teacher)}; logit KD needs the same '
+            'pyramid. Use a ScoreKDHead, which matches levels by stride.'
         )
     for level, (s, t) in enumerate(zip(student, teacher)):
-        if s.shape != t.shape:
+        sizes = tuple(s.shape[-2:]), tuple(t.shape[-2:])
+        if any(2 * min(a, b) < max(a, b) for a, b in zip(*sizes)):
             raise ValueError(
-                f'level {level}: student logits have shape {tuple(s.shape)}, '
-                f"the teacher's {tuple(t.shape)}; logit KD needs the same "
-                'anchors, strides and classes.'
+                f'level {level}: student logits have size {sizes[0]}, those '
+                f'of teacher {teacher_name!r} {sizes[1]}; logit KD needs the '
+                'same strides. Use a ScoreKDHead, which matches levels by '
+                'stride.'
             )

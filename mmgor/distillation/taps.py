@@ -1,11 +1,33 @@
 """Read a module's output by its path, for the length of one forward."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from types import TracebackType
 from typing import Any
 
 from torch import nn
+
+#: Stands for a teacher's final detections where a tap is asked for.
+DETECTIONS = 'detections'
+
+
+@dataclass(frozen=True)
+class Tapped:
+    """What a detector's tap gave for one batch.
+
+    Attributes:
+        module (nn.Module): The tapped module (the detector itself where its
+            detections were asked for).
+        output (Any): What the module returned.
+        size (tuple[int, int]): Height and width of the detector's input.
+        data_samples (list[DetDataSample]): Of the batch.
+    """
+
+    module: nn.Module
+    output: Any
+    size: tuple[int, int]
+    data_samples: list
 
 
 def check_tap(model: nn.Module, path: str, owner: str) -> None:
@@ -45,6 +67,8 @@ class Taps:
     Args:
         model (nn.Module): Where to listen.
         paths (Iterable[str]): Module paths.
+        keep (Callable): What to keep of an output when it comes; default:
+            the output itself.
 
     Example:
         >>> with Taps(model, ['neck']) as taps:
@@ -52,7 +76,13 @@ class Taps:
         >>> features = taps['neck']
     """
 
-    def __init__(self, model: nn.Module, paths: Iterable[str]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        paths: Iterable[str],
+        keep: Callable[[Any], Any] = lambda output: output,
+    ) -> None:
+        self._keep = keep
         self._modules = {path: model.get_submodule(path) for path in paths}
         self._handles: list[Any] = []
         self._outputs: dict[str, Any] = {}
@@ -91,6 +121,6 @@ class Taps:
     def _catcher(self, path: str) -> Any:
 
         def catch(module: nn.Module, args: Any, output: Any) -> None:
-            self._outputs[path] = output
+            self._outputs[path] = self._keep(output)
 
         return catch

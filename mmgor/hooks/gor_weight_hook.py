@@ -12,6 +12,7 @@ from torch import nn
 from mmgor.registry import HOOKS
 
 from .utils import check_optimizer, unwrapped_model
+from .verify_teacher import verify_teachers
 from .weight_plot import plot_weight_curves, read_scalars
 
 
@@ -30,7 +31,7 @@ class GoRWeightHook(Hook):
       come to rest, and warm-up, clipping and loss scaling would slow the game
       down by factors that have nothing to do with it. It arrives within a
       few per cent of the run with any optimizer;
-    - compares the student's class list with each teacher's;
+    - maps each teacher's classes to the student's by name;
     - measures, every ``gradient_interval`` iterations, the norm ratio and
       the cosine of the two weighted gradients at the detector's
       ``gradient_tap`` (costs two backward passes through the head);
@@ -41,6 +42,9 @@ class GoRWeightHook(Hook):
         theta_lr (float, optional): Default: 60 / optimizer steps of the run,
             in [0.02, 0.3].
         gradient_interval (int): 0 measures nothing.
+        verify_teacher (int): Before training, log each teacher's metrics on
+            so many evaluation pictures, as the student's pipeline and the
+            teacher's data_preprocessor show them to it; 0: none.
         collapse (float): Warn when the smaller weighted loss's share of the
             sum is below this.
 
@@ -54,6 +58,7 @@ class GoRWeightHook(Hook):
         self,
         theta_lr: float | None = None,
         gradient_interval: int = 0,
+        verify_teacher: int = 0,
         collapse: float = 1e-3,
     ) -> None:
         if theta_lr is not None and not theta_lr > 0:
@@ -64,7 +69,12 @@ class GoRWeightHook(Hook):
                 f'{gradient_interval} and {collapse}.'
             )
         self.theta_lr = theta_lr
+        if verify_teacher < 0:
+            raise ValueError(
+                f'verify_teacher must be at least 0, got {verify_teacher}.'
+            )
         self.gradient_interval = gradient_interval
+        self.verify_teacher = verify_teacher
         self.collapse = collapse
         self._warned = False
 
@@ -74,7 +84,7 @@ class GoRWeightHook(Hook):
         Raises:
             RuntimeError: If the model has no weighting, or the optimizer
                 does not hold its parameters as it should.
-            ValueError: If a teacher has other classes than the student.
+            ValueError: If a teacher knows none of the student's classes.
         """
         model = unwrapped_model(runner)
         if not hasattr(model, 'gor_weighting'):
@@ -84,7 +94,9 @@ class GoRWeightHook(Hook):
                 "type='GoRDetector', detector=<stock type>, ...) or remove "
                 'the hook.'
             )
-        check_classes(runner, model)
+        map_classes(runner, model)
+        if self.verify_teacher:
+            verify_teachers(runner, model, self.verify_teacher)
         thetas = dict(model.gor_weighting.named_parameters())
         if not thetas:  # weights set by hand
             return
@@ -172,24 +184,26 @@ def _theta_step(weighting: Any, rate: float) -> Any:
     return step
 
 
-def check_classes(runner: Runner, model: Any) -> None:
-    """Compare class lists of the training data and of each teacher.
+def map_classes(runner: Runner, model: Any) -> None:
+    """Map the teachers' classes to those of the training data by name.
 
     Raises:
-        ValueError: If they differ, listing both.
+        ValueError: If a teacher knows none of them.
     """
     dataset = runner.train_dataloader.dataset
     student = getattr(dataset, 'metainfo', {}).get('classes')
+    model.map_classes(student)
     for name, teacher in model.teachers.items():
         if student is None or teacher.classes is None:
             runner.logger.warning(
                 f'class names of teacher {name!r} or of the training data '
-                'are unknown; only their number was compared.'
+                'are unknown: equal numbers are taken for equal lists. Set '
+                f'teachers=dict({name}=dict(classes=[...], ...)).'
             )
-        elif tuple(student) != tuple(teacher.classes):
-            raise ValueError(
-                f'teacher {name!r} has classes {tuple(teacher.classes)}, the '
-                f"student's data {tuple(student)}; expected the same list "
-                'in the same order. Train the teacher on these classes or '
-                'set train_dataloader.dataset.metainfo=dict(classes=...).'
+            continue
+        lacking = [c for c in student if c not in teacher.classes]
+        if lacking:
+            runner.logger.warning(
+                f'teacher {name!r} lacks {len(lacking)} of {len(student)} '
+                f'classes, which get no KD signal from it: {lacking[:10]}.'
             )

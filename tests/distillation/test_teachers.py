@@ -7,7 +7,12 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmengine.config import Config
 from torch import nn
 
-from mmgor.distillation import Teacher, Teachers
+from mmgor.distillation import Teachers
+from mmgor.distillation.teacher_files import (
+    find_classes,
+    model_config,
+    read_config,
+)
 from mmgor.registry import MODELS
 
 CPU = torch.device('cpu')
@@ -42,8 +47,8 @@ def test_outputs_equal_the_teachers_own(teacher_spec):
     with torch.no_grad():
         features = model.extract_feat(batch['inputs'])
         logits = model.bbox_head(features)[0]
-    torch.testing.assert_close(got['neck'], features)
-    torch.testing.assert_close(got['bbox_head'][0], logits)
+    torch.testing.assert_close(got['neck'].output, features)
+    torch.testing.assert_close(got['bbox_head'].output[0], logits)
 
 
 def test_the_head_runs_only_when_tapped(teacher_spec, monkeypatch):
@@ -111,7 +116,7 @@ def test_students_pixels_reach_the_teacher_its_own_way(tmp_path):
     )
     with torch.no_grad():
         want = teachers['big'].model.extract_feat(batch['inputs'] * 2 + 10)
-    torch.testing.assert_close(got['neck'], want)
+    torch.testing.assert_close(got['neck'].output, want)
 
 
 def test_stays_in_eval_mode_and_without_gradients(teacher_spec):
@@ -126,7 +131,7 @@ def test_stays_in_eval_mode_and_without_gradients(teacher_spec):
         batch['data_samples'],
         ['neck'],
     )
-    assert not any(x.requires_grad for x in got['neck'])
+    assert not any(x.requires_grad for x in got['neck'].output)
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key]), key
 
@@ -146,13 +151,13 @@ def test_preprocessor_outside_the_model_is_used(tmp_path):
     preprocessor = model.pop('data_preprocessor')
     path = tmp_path / 'config.py'
     Config(dict(model=model, data_preprocessor=preprocessor)).dump(path)
-    cfg = Teacher('big', str(path), 'x.pth')._model_config()
+    cfg = model_config('big', read_config('big', str(path)))
     assert cfg.data_preprocessor == preprocessor
 
 
 def test_model_zoo_names_are_found_and_download_nothing():
     name = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
-    cfg = Teacher('big', name, 'x.pth')._model_config()
+    cfg = model_config('big', read_config('big', name))
     assert cfg.type == 'RetinaNet'
     assert cfg.backbone.init_cfg is None
 
@@ -263,3 +268,80 @@ def test_other_shapes_are_an_error(tmp_path):
     torch.save(MODELS.build(retinanet_cfg(channels=12)).state_dict(), path)
     with pytest.raises(RuntimeError, match='does not fit its config'):
         one(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)
+
+
+def test_classes_of_the_config_where_the_checkpoint_has_none():
+    coco = read_config('big', 'mmdet::yolox/yolox_nano_8xb8-300e_coco.py')
+    names = find_classes({}, coco)
+    assert len(names) == 80 and names[0] == 'person'
+    dataset = dict(type='CocoDataset', metainfo=dict(classes=['a']))
+    wrapped = dict(type='RepeatDataset', dataset=dataset)
+    config = dict(val_dataloader=None, train_dataloader=dict(dataset=wrapped))
+    assert find_classes({}, config) == ('a',)
+    assert find_classes(dict(CLASSES=['b']), config) == ('b',)
+    assert find_classes({}, dict(model=dict(type='RetinaNet'))) is None
+
+
+def built(teacher_spec, **options):
+    teachers = one(**teacher_spec, **options)
+    teachers.build(CPU)
+    return teachers['big']
+
+
+def answer(teacher, *names):
+    batch = make_batch()
+    return teacher.forward_taps(
+        batch['inputs'],
+        teacher.model.data_preprocessor,
+        batch['data_samples'],
+        names,
+    )
+
+
+def test_detections_are_those_of_predict(teacher_spec):
+    teacher, batch = built(teacher_spec), make_batch()
+    want = teacher.model(**batch, mode='predict')
+    got = answer(teacher, 'detections', 'bbox_head')
+    for a, b in zip(got['detections'].output, want, strict=True):
+        torch.testing.assert_close(a.bboxes, b.pred_instances.bboxes)
+        torch.testing.assert_close(a.scores, b.pred_instances.scores)
+    logits = answer(teacher, 'bbox_head')['bbox_head'].output[0]
+    torch.testing.assert_close(got['bbox_head'].output[0], logits)
+
+
+def test_size_is_that_of_the_padded_input(teacher_spec):
+    teacher = built(teacher_spec)
+    teacher.model.data_preprocessor.pad_size_divisor = 96
+    assert answer(teacher, 'neck')['neck'].size == (96, 96)
+
+
+@pytest.mark.parametrize(
+    'options, tolerance',
+    [
+        (dict(dtype='bfloat16'), 0.05),
+        (dict(channels_last=True), 1e-4),
+        (dict(offload=True), 0.0),
+    ],
+)
+def test_cheaper_ways_to_run_give_the_same(teacher_spec, options, tolerance):
+    want = answer(built(teacher_spec), 'neck')['neck'].output
+    teacher = built(teacher_spec, **options)
+    got = answer(teacher, 'neck')['neck'].output
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
+
+
+def test_an_offloaded_teacher_stays_where_it_is(teacher_spec):
+    teachers = one(**teacher_spec, offload=True)
+    teachers.build(torch.device('meta'))
+    teachers._apply(lambda t: t.double() if t.is_floating_point() else t)
+    parameter = next(teachers['big'].model.parameters())
+    assert (parameter.device, parameter.dtype) == (CPU, torch.float32)
+
+
+def test_no_teacher_and_unknown_dtype(teacher_spec):
+    with pytest.raises(ValueError, match='at least one teacher, got none'):
+        Teachers({})
+    with pytest.raises(ValueError, match="dtype='fp8'; expected one of"):
+        one(**teacher_spec, dtype='fp8')

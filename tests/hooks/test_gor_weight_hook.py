@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from mmgor.hooks.gor_weight_hook import (
     GoRWeightHook,
-    check_classes,
+    map_classes,
 )
 from mmgor.hooks.weight_plot import plot_weight_curves, read_scalars
 from mmgor.registry import MODELS
@@ -43,6 +43,9 @@ class Toy(BaseModel):
         self.teachers = {}
         self.change_at, self.factor, self.step = change_at, factor, 0
         self.distances = []
+
+    def map_classes(self, classes):
+        """It has no KD heads that would care."""
 
     def forward(self, inputs, data_samples=None, mode='loss'):
         self.step += 1
@@ -157,14 +160,21 @@ def runner_with(classes):
     )
 
 
-def test_class_lists_must_agree():
+def test_classes_are_mapped_and_gaps_are_told():
+    told, mapped = [], []
+    runner = runner_with(['a', 'b', 'c'])
+    runner.logger.warning = told.append
     model = SimpleNamespace(
-        teachers=dict(big=SimpleNamespace(classes=('a', 'b')))
+        teachers=dict(
+            big=SimpleNamespace(classes=('b', 'a')),
+            mute=SimpleNamespace(classes=None),
+        ),
+        map_classes=mapped.append,
     )
-    check_classes(runner_with(['a', 'b']), model)
-    check_classes(runner_with(None), model)
-    with pytest.raises(ValueError, match=r"teacher 'big' has classes \('a'"):
-        check_classes(runner_with(['b', 'a']), model)
+    map_classes(runner, model)
+    assert mapped == [['a', 'b', 'c']]
+    assert "'big' lacks 1 of 3 classes" in told[0] and "['c']" in told[0]
+    assert "class names of teacher 'mute'" in told[1]
 
 
 def test_hook_without_a_gor_model():
@@ -178,6 +188,7 @@ def test_hook_without_a_gor_model():
     [
         (dict(theta_lr=0.0), 'theta_lr must be positive'),
         (dict(gradient_interval=-1), 'gradient_interval >= 0'),
+        (dict(verify_teacher=-1), 'verify_teacher must be at least 0'),
         (dict(collapse=0.7), 'collapse < 0.5'),
     ],
 )

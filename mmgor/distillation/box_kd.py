@@ -1,0 +1,135 @@
+"""KD head for box regression."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmdet.structures.bbox import bbox_overlaps
+from torch import Tensor, nn
+
+from mmgor.registry import MODELS
+
+from . import functional
+from .dense_boxes import distribution_logits, location_boxes
+from .dense_scores import head_strides, score_logits
+from .kd_base import BaseKDHead
+from .levels import common_strides, crop_to_common, pick_strides
+from .losses import check_temperature
+from .taps import Tapped
+from .teacher import Teacher
+
+FORMS = ('iou', 'ld')
+
+
+@MODELS.register_module()
+class BoxKDHead(BaseKDHead):
+    """Distils boxes between dense heads.
+
+    Forms:
+
+    - ``iou``: 1 - GIoU (Rezatofighi et al., CVPR 2019) of the two sides'
+      decoded boxes at each location, those of the best anchor; any two dense
+      heads with a stride in common.
+    - ``ld``: localization distillation (Zheng et al., CVPR 2022): KL
+      divergence with temperature between the distributions of the four
+      edges; GFL-type heads with the same ``reg_max``.
+
+    Locations are weighted by the teacher's largest class score to the power
+    ``foreground_gamma``: background has no box.
+
+    Args:
+        form (str): One of the two above.
+        temperature (float): ``ld`` only; the paper's is 10.
+        foreground_gamma (float): 0 weighs all locations the same.
+        **kwargs: Of :class:`BaseKDHead`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        form: str = 'iou',
+        temperature: float = 10.0,
+        foreground_gamma: float = 1.0,
+        student_tap: str = 'bbox_head',
+        teacher_tap: str = 'bbox_head',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(student_tap, teacher_tap, **kwargs)
+        if form not in FORMS:
+            raise ValueError(
+                f'unknown form {form!r} of BoxKDHead; expected one of '
+                f'{list(FORMS)}.'
+            )
+        check_temperature(temperature)
+        if foreground_gamma < 0:
+            raise ValueError(
+                f'foreground_gamma must be at least 0, got {foreground_gamma}.'
+            )
+        self.form = form
+        self.temperature = temperature
+        self.foreground_gamma = foreground_gamma
+
+    def check_pair(self, student: nn.Module, teacher: Teacher) -> None:
+        mine: Any = student.get_submodule(self.student_tap)
+        theirs: Any = teacher.model.get_submodule(self.teacher_tap)
+        common_strides(head_strides(mine), head_strides(theirs), teacher.name)
+        bins = [getattr(head, 'reg_max', None) for head in (mine, theirs)]
+        if self.form == 'ld' and (bins[0] is None or bins[0] != bins[1]):
+            raise ValueError(
+                "BoxKDHead(form='ld') compares box distributions; expected "
+                f'the same reg_max on both sides, got {bins[0]} in the '
+                f'student ({type(mine).__name__}) and {bins[1]} in teacher '
+                f"{teacher.name!r} ({type(theirs).__name__}). Set form='iou'."
+            )
+
+    def compute(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
+        teacher = teachers[0]
+        strides = common_strides(
+            head_strides(student.module),
+            head_strides(teacher.module),
+            self.teachers[0],
+        )
+        read = _edges if self.form == 'ld' else _boxes
+        mine, theirs = (
+            pick_strides(read(t), head_strides(t.module), strides)
+            for t in (student, teacher)
+        )
+        scores = pick_strides(
+            [
+                x.sigmoid().amax(1)
+                for x in score_logits(teacher.module, teacher.output)
+            ],
+            head_strides(teacher.module),
+            strides,
+        )
+        losses, weights = [], []
+        for s, t, w in zip(mine, theirs, scores):
+            s, t = crop_to_common(s, t)
+            loss = self._distance(s, t)
+            losses.append(loss.flatten(1))
+            w, _ = crop_to_common(w, loss)
+            weights.append(w.flatten(1) ** self.foreground_gamma)
+        return functional.weighted_mean(
+            torch.cat(losses, 1), torch.cat(weights, 1)
+        )
+
+    def _distance(self, s: Tensor, t: Tensor) -> Tensor:
+        """(N, 4, H, W) or (N, 4, bins, H, W) to (N, H, W)."""
+        if self.form == 'iou':
+            boxes = [x.movedim(1, -1) for x in (s, t)]
+            return 1 - bbox_overlaps(*boxes, mode='giou', is_aligned=True)
+        kl = functional.categorical_kl(
+            s.movedim(2, -1), t.movedim(2, -1), self.temperature
+        )
+        return kl.mean(1)
+
+
+def _boxes(tapped: Tapped) -> list[Tensor]:
+    module = tapped.module
+    return location_boxes(module, tapped.output, module.training)
+
+
+def _edges(tapped: Tapped) -> list[Tensor]:
+    return distribution_logits(tapped.module, tapped.output)

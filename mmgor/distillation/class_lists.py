@@ -1,0 +1,71 @@
+"""Class lists of student and teacher, mapped by name."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+#: In a class index: the teacher does not know this class.
+UNKNOWN = -1
+
+
+def class_index(
+    student: Sequence[str], teacher: Sequence[str], teacher_name: str
+) -> list[int]:
+    """Where the teacher has each of the student's classes.
+
+    Args:
+        student (Sequence[str]): K names.
+        teacher (Sequence[str]): Its names, in the order of its outputs.
+        teacher_name (str): For the message.
+
+    Returns:
+        list[int]: K positions in the teacher's list; -1 for a class that it
+        lacks.
+
+    Raises:
+        ValueError: If no class is in both.
+    """
+    position = {name: i for i, name in enumerate(teacher)}
+    index = [position.get(name, UNKNOWN) for name in student]
+    if all(i == UNKNOWN for i in index):
+        raise ValueError(
+            f'teacher {teacher_name!r} knows none of the classes of the '
+            f"student's data: expected some of {list(student)[:10]}, got "
+            f'{list(teacher)[:10]}. If only the spelling differs, set '
+            f'teachers=dict({teacher_name}=dict(classes=[...], ...)).'
+        )
+    return index
+
+
+def take_classes(x: Tensor, index: Sequence[int]) -> Tensor:
+    """A teacher's values in the student's class order.
+
+    Args:
+        x (Tensor): Shape (..., K_t).
+        index (Sequence[int]): K entries, see :func:`class_index`.
+
+    Returns:
+        Tensor: Shape (..., K); what stands at unknown classes means nothing.
+    """
+    if list(index) == list(range(x.shape[-1])):
+        return x
+    where = torch.as_tensor(index, device=x.device).clamp(min=0)
+    return x.index_select(-1, where)
+
+
+def to_student_labels(
+    labels: Tensor, index: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """A teacher's labels as the student's.
+
+    Args:
+        labels (Tensor): Positions in the teacher's list, shape (n, ).
+        index (Sequence[int]): K entries, see :func:`class_index`.
+
+    Returns:
+        tuple[Tensor, Tensor]: Positions in the student's list, shape (n, ),
+        and whether the student has the class, bool, shape (n, ).
+    """
+    same = labels[:, None] == torch.as_tensor(index, device=labels.device)
+    return same.long().argmax(1), same.any(1)

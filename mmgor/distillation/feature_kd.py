@@ -1,0 +1,118 @@
+"""KD head for feature maps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmgor.registry import MODELS
+
+from .adapters import Connectors
+from .kd_base import BaseKDHead
+from .levels import check_strides, crop_to_common, map_strides, pick_strides
+from .taps import Tapped, as_list
+
+
+@MODELS.register_module()
+class FeatureKDHead(BaseKDHead):
+    """Distils feature maps; levels are matched by stride.
+
+    Args:
+        student_channels (int | list[int]): Of the student's maps.
+        teacher_channels (int | list[int], optional): Of the teacher's; where
+            they differ a 1x1 convolution connects. Default: the same.
+        strides (list[int]): Of the levels to use, which both sides must have.
+            Default: the five of an FPN.
+        loss (dict): Registered feature loss; default PKDLoss.
+        **kwargs: Of :class:`BaseKDHead`.
+
+    Raises:
+        ValueError: If channel lists and strides do not fit.
+    """
+
+    def __init__(
+        self,
+        student_channels: int | list[int],
+        teacher_channels: int | list[int] | None = None,
+        strides: Sequence[int] = (8, 16, 32, 64, 128),
+        loss: dict | None = None,
+        student_tap: str = 'neck',
+        teacher_tap: str = 'neck',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(student_tap, teacher_tap, **kwargs)
+        self.strides = _checked(strides)
+        student = _per_level(student_channels, self.strides, 'student')
+        teacher = (
+            student
+            if teacher_channels is None
+            else _per_level(teacher_channels, self.strides, 'teacher')
+        )
+        self.student_channels = student
+        self.teacher_channels = teacher
+        self.connectors = Connectors(student, teacher)
+        self.loss = MODELS.build(loss or dict(type='PKDLoss'))
+
+    def compute(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
+        mine = self._pick(student, 'student')
+        theirs = self._pick(teachers[0], 'teacher')
+        losses = []
+        for s, t in zip(self.connectors(mine), theirs):
+            s, t = crop_to_common(s, t)
+            losses.append(self.loss(s.float(), t.float()))
+        return torch.stack(losses).mean()
+
+    def _pick(self, tapped: Tapped, side: str) -> list[Tensor]:
+        owner = side if side == 'student' else f'teacher {self.teachers[0]!r}'
+        maps = as_list(tapped.output)
+        if any(getattr(x, 'ndim', None) != 4 for x in maps):
+            raise ValueError(
+                f'the tap of the {owner} gives no feature maps; expected '
+                "tensors of shape (N, C, H, W), as from 'neck' or 'backbone'."
+            )
+        shapes = [(x.shape[-2], x.shape[-1]) for x in maps]
+        strides = map_strides(tapped.size, shapes)
+        check_strides(strides, self.strides, owner)
+        picked = pick_strides(maps, strides, self.strides)
+        for s, x, expected in zip(
+            self.strides, picked, getattr(self, f'{side}_channels')
+        ):
+            if x.shape[1] != expected:
+                raise ValueError(
+                    f'the level of stride {s} of the {owner} has '
+                    f'{x.shape[1]} channels, expected {expected}. Set '
+                    f'{side}_channels={x.shape[1]}.'
+                )
+        return picked
+
+
+def _checked(strides: Any) -> list[int]:
+    given = list(strides) if isinstance(strides, Sequence) else []
+    sound = all(type(s) is int and s > 0 and s & (s - 1) == 0 for s in given)
+    if not given or not sound or len(set(given)) < len(given):
+        raise ValueError(
+            f'strides={strides!r}; expected different powers of two, e.g. '
+            'strides=[8, 16, 32].'
+        )
+    return given
+
+
+def _per_level(channels: Any, strides: list[int], side: str) -> list[int]:
+    name = f'{side}_channels'
+    given = (
+        list(channels)
+        if isinstance(channels, Sequence) and not isinstance(channels, str)
+        else [channels] * len(strides)
+    )
+    if len(given) != len(strides):
+        raise ValueError(
+            f'{name} has {len(given)} entries for {len(strides)} strides; '
+            'expected as many.'
+        )
+    if not all(type(x) is int and x > 0 for x in given):
+        raise ValueError(
+            f'{name}={channels!r}; expected a positive int, or a list of '
+            'them, one a stride.'
+        )
+    return given

@@ -1,0 +1,124 @@
+"""What every KD head has."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from .taps import DETECTIONS, Tapped, check_tap
+from .teacher import Teacher
+
+
+class BaseKDHead(nn.Module):
+    """Turns what student and teachers show of a batch into one loss.
+
+    Args:
+        student_tap (str): Module path in the student.
+        teacher_tap (str): Module path in the teachers, or 'detections'.
+        teacher (str | list[str], optional): Name of the teacher, or of
+            several whose answers are fused; the only one if there is one.
+        loss_weight (float): Factor inside the distillation loss, > 0.
+
+    Attributes:
+        teachers (list[str]): Names.
+        shares (dict[str, Tensor]): Teacher -> its part of the fused answer
+            in the last call, mean over locations; for the log.
+        parts (dict[str, Tensor]): Teacher -> the loss against it alone in
+            the last call, detached; for the log.
+
+    Raises:
+        ValueError: If ``loss_weight`` is not a positive number.
+    """
+
+    #: Whether the head can learn from several teachers at once.
+    fuses = False
+
+    def __init__(
+        self,
+        student_tap: str,
+        teacher_tap: str,
+        teacher: str | Sequence[str] | None = None,
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not 0 < loss_weight < float('inf'):
+            raise ValueError(
+                f'loss_weight must be positive, got {loss_weight}; to drop '
+                'a KD head, remove it from kd_heads.'
+            )
+        self.student_tap = student_tap
+        self.teacher_tap = teacher_tap
+        self.teachers = _names(teacher)
+        if len(self.teachers) > 1 and not self.fuses:
+            raise ValueError(
+                f'{type(self).__name__} learns from one teacher, got '
+                f'{self.teachers}; expected one such head a teacher.'
+            )
+        self.loss_weight = loss_weight
+        self.class_indices: list[list[int]] | None = None
+        self.shares: dict[str, Tensor] = {}
+        self.parts: dict[str, Tensor] = {}
+        self._bound = False
+
+    def bind(self, student: nn.Module, teachers: Sequence[Teacher]) -> None:
+        """Check both taps and read what the head needs to know, once.
+
+        Args:
+            student (nn.Module): The student detector.
+            teachers (Sequence[Teacher]): Built, in the order of
+                :attr:`teachers`.
+
+        Raises:
+            ValueError: If a tap does not exist or the two do not fit.
+        """
+        check_tap(student, self.student_tap, 'student')
+        for teacher in teachers:
+            owner = f'teacher {teacher.name!r}'
+            if self.teacher_tap != DETECTIONS:
+                check_tap(teacher.model, self.teacher_tap, owner)
+            self.check_pair(student, teacher)
+        self._bound = True
+
+    def check_pair(self, student: nn.Module, teacher: Teacher) -> None:
+        """What a subclass requires of the two models."""
+
+    def map_classes(self, indices: list[list[int]]) -> None:
+        """Learn where each teacher has the student's classes.
+
+        Args:
+            indices (list[list[int]]): One a teacher, see
+                :func:`~.class_lists.class_index`.
+
+        Raises:
+            ValueError: If the head cannot do with these.
+        """
+        self.class_indices = indices
+
+    def forward(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            student (Tapped): What the student's tap gave.
+            teachers (Sequence[Tapped]): What each teacher's tap gave,
+                without gradient.
+        """
+        if not self._bound:
+            raise RuntimeError(
+                f'{type(self).__name__} was not bound to its teacher; '
+                'expected model.init_weights() before training.'
+            )
+        return self.compute(student, teachers) * self.loss_weight
+
+    def compute(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
+        """The loss without ``loss_weight``."""
+        raise NotImplementedError
+
+
+def _names(teacher: Any) -> list[str]:
+    names = [teacher] if isinstance(teacher, str) else list(teacher or [])
+    if len(set(names)) < len(names) or teacher in ([], ()):
+        raise ValueError(
+            f'teacher={teacher!r}; expected a name or a list of different '
+            "names, e.g. teacher=['r50', 'gfl']."
+        )
+    return names

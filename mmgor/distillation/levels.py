@@ -1,0 +1,103 @@
+"""Which feature map has which stride, and the pairs that two sides share."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+#: Powers of two that a detector's pyramid may have.
+STRIDES = tuple(2**k for k in range(11))
+
+
+def map_strides(
+    size: tuple[int, int], shapes: Sequence[tuple[int, int]]
+) -> list[int]:
+    """Strides of maps by their sizes.
+
+    A map of stride s has ceil(size / s) rows and columns, or one less where
+    a convolution does not pad. Where several powers of two fit (a 1 x 1 map
+    of a small picture), a map gets the next one after the map before it.
+
+    Args:
+        size (tuple[int, int]): Height and width of the detector's input.
+        shapes (Sequence[tuple[int, int]]): Height and width of each map.
+
+    Returns:
+        list[int]: One a map, in the order given.
+    """
+    strides = [0] * len(shapes)
+    last = 0
+    for i in sorted(range(len(shapes)), key=lambda i: -shapes[i][0]):
+        misfit = {s: _misfit(size, shapes[i], s) for s in STRIDES}
+        best = min(misfit.values())
+        fitting = [s for s in STRIDES if misfit[s] == best]
+        later = [s for s in fitting if s > last]
+        strides[i] = last = (later or fitting)[0]
+    return strides
+
+
+def _misfit(size: tuple[int, int], shape: tuple[int, int], s: int) -> int:
+    return sum(abs(-(-a // s) - b) for a, b in zip(size, shape))
+
+
+def pick_strides(
+    levels: Sequence, strides: Sequence[int], wanted: Sequence[int]
+) -> list:
+    """The levels of the wanted strides.
+
+    Args:
+        levels (Sequence): One a stride.
+        strides (Sequence[int]): Of the levels.
+        wanted (Sequence[int]): All of them must be in ``strides``.
+    """
+    by_stride = dict(zip(strides, levels))
+    return [by_stride[s] for s in wanted]
+
+
+def common_strides(
+    student: Sequence[int], teacher: Sequence[int], teacher_name: str
+) -> list[int]:
+    """Strides that both sides have, ascending.
+
+    Raises:
+        ValueError: If there is none, listing both sides.
+    """
+    common = sorted(set(student) & set(teacher))
+    if not common:
+        raise ValueError(
+            f'the student has levels of strides {list(student)}, teacher '
+            f'{teacher_name!r} of {list(teacher)}; expected at least one in '
+            'common. Choose another teacher or other taps.'
+        )
+    return common
+
+
+def check_strides(
+    strides: Sequence[int], wanted: Sequence[int], owner: str
+) -> None:
+    """Make sure that a side has the wanted strides.
+
+    Raises:
+        ValueError: If it lacks one, listing what it has.
+    """
+    missing = [s for s in wanted if s not in strides]
+    if missing:
+        raise ValueError(
+            f'no level of stride {missing} in the {owner}, whose tap gives '
+            f'strides {list(strides)}; expected {list(wanted)}. Set strides='
+            f'{[s for s in wanted if s in strides] or list(strides)}.'
+        )
+
+
+def crop_to_common(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps of one stride, cut to the rows and columns both have.
+
+    Inputs grow by padding at the right and at the bottom only (a teacher's
+    size divisor), so that equal indices are equal places.
+
+    Args:
+        a (Tensor): Shape (..., H_a, W_a).
+        b (Tensor): Shape (..., H_b, W_b).
+    """
+    height = min(a.shape[-2], b.shape[-2])
+    width = min(a.shape[-1], b.shape[-1])
+    return a[..., :height, :width], b[..., :height, :width]

@@ -1,0 +1,255 @@
+"""A teacher: a frozen detector outside the student's module tree."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.model import revert_sync_batchnorm
+from torch import Tensor, nn
+
+from mmgor.registry import MODELS
+
+from .class_lists import class_index, to_student_labels
+from .preprocess import to_teacher_inputs
+from .taps import DETECTIONS, Tapped, Taps
+from .teacher_files import (
+    find_classes,
+    load_weights,
+    model_config,
+    read_checkpoint,
+    read_config,
+)
+
+#: Parts that run on the features; a tap inside makes them run.
+HEADS = ('bbox_head', 'rpn_head')
+DTYPES = {'float32': None, 'bfloat16': torch.bfloat16}
+
+
+class Teacher:
+    """One frozen detector. Not a module: it is in no state dict, optimizer,
+    DDP wrapper or EMA copy.
+
+    Args:
+        name (str): For messages.
+        config (str | dict): Path of a config, an 'mmdet::...' name, a config
+            dict with ``model``, or a model dict.
+        checkpoint (str): Path or URL.
+        classes (list[str], optional): Its class names. Default: those in the
+            checkpoint, else those of the dataset that its config evaluates
+            on.
+        dtype (str): 'bfloat16' runs it under autocast.
+        channels_last (bool): Memory format of weights and inputs.
+        offload (bool): Keep the weights on the CPU between two steps.
+
+    Raises:
+        ValueError: If no checkpoint is given, or on an unknown dtype.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: Any,
+        checkpoint: str | None,
+        classes: Iterable[str] | None = None,
+        dtype: str = 'float32',
+        channels_last: bool = False,
+        offload: bool = False,
+    ) -> None:
+        if not checkpoint:
+            raise ValueError(
+                f'teacher {name!r} has no checkpoint; expected teachers=dict('
+                f'{name}=dict(config=..., checkpoint=<path or URL>)).'
+            )
+        if dtype not in DTYPES:
+            raise ValueError(
+                f'teacher {name!r} has dtype={dtype!r}; expected one of '
+                f'{list(DTYPES)}.'
+            )
+        self.name = name
+        self.config = config
+        self.checkpoint = str(checkpoint)
+        self.classes = tuple(classes) if classes else None
+        self.dtype = DTYPES[dtype]
+        self.channels_last = channels_last
+        self.offload = offload
+        self._model: nn.Module | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        """The detector.
+
+        Raises:
+            RuntimeError: Before :meth:`build`.
+        """
+        if self._model is None:
+            raise RuntimeError(
+                f'teacher {self.name!r} is not built; expected a call of '
+                'model.init_weights() before training (the Runner does it).'
+            )
+        return self._model
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the detector is there."""
+        return self._model is not None
+
+    def build(self, device: torch.device) -> None:
+        """Build, load and freeze the detector.
+
+        Raises:
+            FileNotFoundError: If config or checkpoint is not there.
+            ValueError: If the config has no model.
+            RuntimeError: If either cannot be read, or keys are missing.
+        """
+        config = read_config(self.name, self.config)
+        model = MODELS.build(model_config(self.name, config))
+        model = revert_sync_batchnorm(model)
+        state_dict, meta = read_checkpoint(self.name, self.checkpoint)
+        load_weights(self.name, self.checkpoint, model, state_dict)
+        self.classes = self.classes or find_classes(meta, config)
+        if not self.offload:
+            model = model.to(device)
+        if self.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        self._model = model.eval().requires_grad_(False)
+
+    def share(self, other: 'Teacher') -> None:
+        """Use the detector of another teacher with the same files."""
+        self._model = other.model
+        self.classes = self.classes or other.classes
+
+    @torch.no_grad()
+    def forward_taps(
+        self,
+        inputs: Tensor,
+        student_preprocessor: nn.Module,
+        data_samples: list,
+        tap_names: Iterable[str],
+    ) -> dict[str, Tapped]:
+        """Run on the student's batch and return the tapped outputs.
+
+        A head runs only where a tap is in it; test-time post-processing only
+        for 'detections'.
+
+        Args:
+            inputs (Tensor): The student's input, shape (N, 3, H, W).
+            student_preprocessor (nn.Module): Tells how it was normalised.
+            data_samples (list[DetDataSample]): N samples.
+            tap_names (Iterable[str]): Module paths in the teacher, or
+                'detections' for its N ``pred_instances``, in input pixels.
+
+        Returns:
+            dict[str, Tapped]: Tap -> what it gave, in float32.
+        """
+        model: Any = self.model
+        names = list(tap_names)
+        paths = [name for name in names if name != DETECTIONS]
+        model.eval()
+        inputs = to_teacher_inputs(
+            inputs, student_preprocessor, model.data_preprocessor, data_samples
+        )
+        if self.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        size = (inputs.shape[-2], inputs.shape[-1])
+        detections = None
+        # Post-processing may write into the outputs (YOLOv3's does).
+        taps = Taps(model, paths, keep=_float_copy)
+        with self._running(inputs.device), taps:
+            if DETECTIONS in names:
+                samples = _bare_samples(data_samples, size)
+                found = model.predict(inputs, samples, rescale=False)
+                detections = [sample.pred_instances for sample in found]
+            else:
+                features = model.extract_feat(inputs)
+                for head in HEADS:
+                    if any(path.split('.')[0] == head for path in paths):
+                        getattr(model, head)(features)
+        return {
+            name: Tapped(
+                model if name == DETECTIONS else model.get_submodule(name),
+                detections if name == DETECTIONS else taps[name],
+                size,
+                data_samples,
+            )
+            for name in names
+        }
+
+    @torch.no_grad()
+    def predict(
+        self,
+        inputs: Tensor,
+        student_preprocessor: nn.Module,
+        samples: list,
+        classes: Sequence[str] | None,
+    ) -> list:
+        """Detections in the original pictures' pixels, for evaluation.
+
+        Args:
+            inputs (Tensor): The student's input, shape (N, 3, H, W).
+            student_preprocessor (nn.Module): Tells how it was normalised.
+            samples (list[DetDataSample]): N samples with ``scale_factor``.
+            classes (Sequence[str], optional): The student's, which labels
+                refer to.
+
+        Returns:
+            list[DetDataSample]: The samples with ``pred_instances``.
+        """
+        model: Any = self.model
+        inputs = to_teacher_inputs(
+            inputs, student_preprocessor, model.data_preprocessor, samples
+        )
+        size = (inputs.shape[-2], inputs.shape[-1])
+        for sample in samples:
+            sample.set_metainfo(dict(batch_input_shape=size, pad_shape=size))
+        with self._running(inputs.device):
+            samples = model.predict(inputs, samples, rescale=True)
+        if classes and self.classes:
+            index = class_index(classes, self.classes, self.name)
+            for sample in samples:
+                found = sample.pred_instances
+                found.labels, known = to_student_labels(found.labels, index)
+                sample.pred_instances = found[known]
+        return samples
+
+    @contextmanager
+    def _running(self, device: torch.device) -> Iterator[None]:
+        """On the device, in its dtype; back to the CPU if offloaded."""
+        model = self.model
+        if self.offload:
+            model.to(device)
+        try:
+            with torch.autocast(
+                device.type, self.dtype, enabled=self.dtype is not None
+            ):
+                yield
+        finally:
+            if self.offload:
+                model.to('cpu')
+
+
+def _bare_samples(data_samples: list, size: tuple[int, int]) -> list:
+    """What post-processing reads: picture and batch shape, no labels."""
+    samples = []
+    for sample in data_samples:
+        shape = tuple(sample.metainfo['img_shape'][:2])
+        meta = dict(
+            img_shape=shape,
+            ori_shape=shape,
+            pad_shape=size,
+            batch_input_shape=size,
+            scale_factor=(1.0, 1.0),
+        )
+        samples.append(DetDataSample(metainfo=meta))
+    return samples
+
+
+def _float_copy(output: Any) -> Any:
+    """Floating-point tensors, however nested, as float32 of their own."""
+    if isinstance(output, Tensor):
+        floating = output.is_floating_point()
+        return output.to(torch.float32, copy=True) if floating else output
+    if isinstance(output, (list, tuple)):
+        return type(output)(_float_copy(part) for part in output)
+    return output

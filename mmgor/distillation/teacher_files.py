@@ -1,0 +1,184 @@
+"""Read a teacher's config, weights and class list."""
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.hub import get_config
+from mmengine.logging import print_log
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
+
+from mmgor.registry import DATASETS
+
+
+def read_config(name: str, config: Any) -> Any:
+    """A teacher's config as a dict.
+
+    Args:
+        name (str): The teacher's, for messages.
+        config (str | dict): Path of a config, an 'mmdet::...' name, a config
+            dict with ``model``, or a model dict.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is neither a file nor a dict.
+        RuntimeError: If it cannot be read.
+    """
+    if isinstance(config, (str, os.PathLike)):
+        return _read_config_file(name, str(config))
+    if not isinstance(config, (dict, Config)):
+        raise ValueError(
+            f'config of teacher {name!r} is {config!r}; expected a '
+            "path, an 'mmdet::...' name or a dict."
+        )
+    return config
+
+
+def _read_config_file(name: str, path: str) -> Config:
+    if '::' not in path and not Path(path).is_file():
+        raise FileNotFoundError(
+            f'config of teacher {name!r} not found: {path}. Expected '
+            "an existing .py file or a name such as 'mmdet::retinanet/"
+            "retinanet_r101_fpn_1x_coco.py'."
+        )
+    try:
+        return get_config(path) if '::' in path else Config.fromfile(path)
+    except Exception as error:
+        raise RuntimeError(
+            f'config of teacher {name!r} could not be read: {path} '
+            f'({type(error).__name__}: {error}).'
+        ) from error
+
+
+def model_config(name: str, config: Any) -> ConfigDict:
+    """The model of a config, without weights to download.
+
+    Args:
+        name (str): The teacher's, for messages.
+        config (dict): From :func:`read_config`.
+
+    Raises:
+        ValueError: If it has no model.
+    """
+    model = config.get('model', config)
+    if not isinstance(model, dict) or 'type' not in model:
+        raise ValueError(
+            f'config of teacher {name!r} has no model, only the keys '
+            f'{list(config)}; expected model=dict(type=...).'
+        )
+    model = copy.deepcopy(ConfigDict(model))
+    # As the Runner does: a config may keep it outside the model.
+    if config.get('data_preprocessor') is not None:
+        model.setdefault('data_preprocessor', config['data_preprocessor'])
+    # The checkpoint has every weight; no backbone download needed.
+    model.init_cfg = None
+    if 'backbone' in model:
+        model.backbone.init_cfg = None
+    return model
+
+
+def read_checkpoint(name: str, path: str) -> tuple[dict, dict]:
+    """Weights and meta of a checkpoint.
+
+    Args:
+        name (str): The teacher's, for messages.
+        path (str): Path or URL.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        RuntimeError: If it cannot be read.
+    """
+    if '://' not in path and not Path(path).is_file():
+        raise FileNotFoundError(
+            f'checkpoint of teacher {name!r} not found: {path}. '
+            'Train the teacher first, or give a path or URL of its '
+            'weights.'
+        )
+    try:
+        loaded = CheckpointLoader.load_checkpoint(path, 'cpu')
+    except Exception as error:
+        raise RuntimeError(
+            f'checkpoint of teacher {name!r} could not be read: '
+            f'{path} ({type(error).__name__}: {error}).'
+        ) from error
+    is_dict = isinstance(loaded, dict)
+    state_dict = loaded.get('state_dict', loaded) if is_dict else loaded
+    if not isinstance(state_dict, dict):
+        raise RuntimeError(
+            f'checkpoint of teacher {name!r} could not be read: '
+            f'{path} holds a {type(state_dict).__name__}, expected a dict '
+            'of tensors or one with a state_dict.'
+        )
+    state_dict = {
+        key.removeprefix('module.'): value for key, value in state_dict.items()
+    }
+    return state_dict, loaded.get('meta') or {}
+
+
+def load_weights(
+    name: str, path: str, model: nn.Module, state_dict: dict
+) -> None:
+    """Load a teacher's weights; every key of the model must be there.
+
+    Raises:
+        RuntimeError: If shapes differ or keys are missing.
+    """
+    try:
+        result = model.load_state_dict(state_dict, strict=False)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f'checkpoint of teacher {name!r} ({path}) '
+            f'does not fit its config: {error}'
+        ) from error
+    missing = [
+        key
+        for key in result.missing_keys
+        if not key.endswith('num_batches_tracked')
+    ]
+    if missing:
+        raise RuntimeError(
+            f'checkpoint of teacher {name!r} ({path}) '
+            f'lacks {len(missing)} keys of its config, e.g. '
+            f'{missing[:5]}; expected the checkpoint that this config '
+            'was trained with.'
+        )
+    if result.unexpected_keys:
+        print_log(
+            f'teacher {name!r}: {len(result.unexpected_keys)} keys '
+            f'of the checkpoint are unused, e.g. '
+            f'{result.unexpected_keys[:3]}.',
+            logger='current',
+        )
+
+
+def find_classes(meta: dict, config: Any) -> tuple[str, ...] | None:
+    """Class names that a checkpoint's meta tells, else those of the dataset
+    that the config evaluates on; None where neither tells any.
+
+    Args:
+        meta (dict): Of the checkpoint.
+        config (dict): From :func:`read_config`.
+    """
+    dataset_meta = meta.get('dataset_meta') or {}
+    classes = (
+        dataset_meta.get('classes')
+        or dataset_meta.get('CLASSES')
+        or meta.get('CLASSES')
+    )
+    for loader in ('val_dataloader', 'test_dataloader', 'train_dataloader'):
+        classes = classes or _dataset_classes(config.get(loader))
+    return tuple(classes) if classes else None
+
+
+def _dataset_classes(loader: dict | None) -> Any:
+    dataset = (loader or {}).get('dataset')
+    while isinstance(dataset, dict) and 'dataset' in dataset:  # a wrapper
+        dataset = dataset['dataset']
+    if not isinstance(dataset, dict):
+        return None
+    given = (dataset.get('metainfo') or {}).get('classes')
+    kind = DATASETS.get(dataset.get('type') or '')
+    return given or getattr(kind, 'METAINFO', {}).get('classes')

@@ -1,0 +1,43 @@
+"""Detectors and taps to try KD heads on."""
+
+from types import SimpleNamespace
+
+import torch
+from conftest import make_batch, retinanet_cfg
+
+from mmgor.distillation import Tapped
+from mmgor.registry import MODELS
+
+
+def detector(**kwargs):
+    torch.manual_seed(0)
+    return MODELS.build(retinanet_cfg(**kwargs))
+
+
+def bound(cfg, student, *teachers):
+    """A KD head that knows its teachers: 'big', or 'big0', 'big1' ..."""
+    names = ['big']
+    if len(teachers) > 1:
+        names = [f'big{i}' for i in range(len(teachers))]
+    head = MODELS.build(dict(teacher=names, **cfg))
+    head.bind(
+        student,
+        [
+            SimpleNamespace(name=name, model=teacher)
+            for name, teacher in zip(names, teachers)
+        ],
+    )
+    return head
+
+
+def tapped(module, output, side=64, samples=()):
+    return Tapped(module, output, (side, side), list(samples))
+
+
+def tap(model, path='bbox_head', side=64):
+    """What a detector shows of the batch of the tests."""
+    batch = make_batch(side=side)
+    features = model.extract_feat(batch['inputs'])
+    output = features if path == 'neck' else model.bbox_head(features)
+    module = model.get_submodule(path)
+    return tapped(module, output, side, batch['data_samples'])

@@ -1,0 +1,283 @@
+import pytest
+import torch
+from conftest import retinanet_cfg
+from kd_tools import bound, detector, tap, tapped
+
+from mmgor.distillation import functional as F
+from mmgor.distillation.dense_scores import score_logits
+from mmgor.distillation.head_facts import check_logits
+from mmgor.registry import MODELS
+
+LOGITS = dict(type='LogitKDHead')
+SCORES = dict(type='ScoreKDHead')
+
+
+def flat(levels, classes=3):
+    return torch.cat([F.flatten_anchors(x, classes) for x in levels], 1)
+
+
+def binary_kd(s, t):
+    weight = t.sigmoid().amax(-1)
+    return (F.bernoulli_kl(s, t).sum(-1) * weight).sum() / weight.sum()
+
+
+def test_logit_kd_equals_the_formula():
+    student, teacher = detector(), detector(channels=12)
+    head = bound(dict(LOGITS, loss_weight=3.0), student, teacher)
+    s, t = tap(student), tap(teacher)
+    want = 3 * binary_kd(flat(s.output[0]), flat(t.output[0]))
+    torch.testing.assert_close(head(s, [t]), want)
+
+
+@pytest.mark.parametrize('cfg', [LOGITS, SCORES])
+def test_equal_networks_have_nothing_to_learn(cfg):
+    student = detector()
+    head = bound(cfg, student, student)
+    assert head(tap(student), [tap(student)]).item() == 0
+
+
+def softmax_pair():
+    cfg = retinanet_cfg()
+    cfg['bbox_head']['loss_cls'] = dict(type='CrossEntropyLoss')
+    return MODELS.build(cfg)
+
+
+def test_logit_kd_softmax_ignores_background_in_weights():
+    student = softmax_pair()
+    head = bound(LOGITS, student, student)
+    assert not head.use_sigmoid
+    module = student.bbox_head
+    s, t = ([torch.randn(1, 36, 1, 2) for _ in range(5)] for _ in 'st')
+    flat_s, flat_t = flat(s, 4), flat(t, 4)
+    weight = flat_t.softmax(-1)[..., :3].amax(-1)
+    kl = F.categorical_kl(flat_s, flat_t)
+    torch.testing.assert_close(
+        head(tapped(module, (s,)), [tapped(module, (t,))]),
+        (kl * weight).sum() / weight.sum(),
+    )
+
+
+def test_softmax_needs_every_class_and_keeps_background_last():
+    student = softmax_pair()
+    head = bound(LOGITS, student, student)
+    with pytest.raises(ValueError, match="lacks 1 of the student's classes"):
+        head.map_classes([[0, -1, 1]])
+    head.map_classes([[2, 0, 1]])
+    assert head.class_indices == [[2, 0, 1, 3]]
+
+
+@pytest.mark.parametrize('cfg', [LOGITS, SCORES])
+def test_classes_are_taken_by_name_and_unknown_ones_left_out(cfg):
+    student, teacher = detector(), detector(channels=12, classes=5)
+    head = bound(cfg, student, teacher)
+    head.map_classes([[4, -1, 0]])
+    s, t = tap(student), tap(teacher)
+    if cfg is LOGITS:
+        mine, theirs = flat(s.output[0]), flat(t.output[0], 5)
+    else:
+        mine, theirs = (
+            torch.cat([x.flatten(2).mT for x in score_logits(*pair)], 1)
+            for pair in ((s.module, s.output), (t.module, t.output))
+        )
+    want = binary_kd(mine[..., [0, 2]], theirs[..., [4, 0]])
+    torch.testing.assert_close(head(s, [t]), want)
+
+
+def test_other_class_numbers_have_to_be_mapped():
+    student, teacher = detector(), detector(classes=5)
+    head = bound(SCORES, student, teacher)
+    with pytest.raises(RuntimeError, match="'big' has 5 classes, the student"):
+        head(tap(student), [tap(teacher)])
+
+
+@pytest.mark.parametrize('cfg', [LOGITS, SCORES])
+def test_two_teachers_teach_the_mean_of_their_scores(cfg):
+    student = detector()
+    one, two = detector(channels=12), detector(channels=4)
+    head = bound(cfg, student, one, two)
+    s, teachers = tap(student), [tap(one), tap(two)]
+    got = head(s, teachers)
+    if cfg is LOGITS:
+        mine, *theirs = (flat(x.output[0]) for x in (s, *teachers))
+    else:
+        mine, *theirs = (
+            torch.cat(
+                [x.flatten(2).mT for x in score_logits(t.module, t.output)], 1
+            )
+            for t in (s, *teachers)
+        )
+    fused = torch.stack([x.sigmoid() for x in theirs]).mean(0).logit()
+    torch.testing.assert_close(got, binary_kd(mine, fused))
+    assert {n: w.item() for n, w in head.shares.items()} == dict(
+        big0=0.5, big1=0.5
+    )
+    torch.testing.assert_close(head.parts['big1'], binary_kd(mine, theirs[1]))
+
+
+def test_learned_fusion_is_trained_with_the_student():
+    student = detector()
+    one, two = detector(channels=12), detector(channels=4)
+    head = bound(dict(SCORES, fusion='learned'), student, one, two)
+    assert set(head.state_dict()) == {'fusion.logits'}
+    head(tap(student), [tap(one), tap(two)]).backward()
+    assert head.fusion.logits.grad.abs().sum() > 0
+
+
+def test_a_class_is_learned_from_those_who_know_it():
+    student, teacher = detector(), detector(channels=12)
+    head = bound(SCORES, student, teacher, teacher)
+    head.map_classes([[0, 1, -1], [-1, 1, -1]])
+    s, t = tap(student), tap(teacher)
+    mine, theirs = (
+        torch.cat(
+            [x.flatten(2).mT for x in score_logits(y.module, y.output)], 1
+        )[..., :2]
+        for y in (s, t)
+    )
+    torch.testing.assert_close(head(s, [t, t]), binary_kd(mine, theirs))
+
+
+def test_levels_that_only_one_side_has_get_no_signal():
+    student, teacher = detector(), detector(channels=12)
+    teacher.bbox_head.prior_generator.strides[3:] = [(256, 256), (512, 512)]
+    head = bound(SCORES, student, teacher)
+    s, t = tap(student), tap(teacher)
+    mine, theirs = (
+        torch.cat(
+            [x.flatten(2).mT for x in score_logits(y.module, y.output)[:3]], 1
+        )
+        for y in (s, t)
+    )
+    torch.testing.assert_close(head(s, [t]), binary_kd(mine, theirs))
+
+
+def test_a_further_padded_teacher_is_cropped():
+    student, teacher = detector(), detector(channels=12)
+    wide = tap(teacher)
+    padded = [
+        torch.nn.functional.pad(x, (0, 1, 0, 1), value=9.0)
+        for x in wide.output[0]
+    ]
+    for cfg in (LOGITS, SCORES):
+        head = bound(cfg, student, teacher)
+        s = tap(student)
+        more = tapped(teacher.bbox_head, (padded, wide.output[1]), 96)
+        if cfg is LOGITS:  # 1 x 1 maps would be twice as large
+            more.output[0][2:] = wide.output[0][2:]
+            torch.testing.assert_close(head(s, [more]), head(s, [wide]))
+        else:
+            torch.testing.assert_close(head(s, [more]), head(s, [wide]))
+
+
+def test_teachers_without_a_common_stride():
+    student, teacher = detector(), detector()
+    other = [(3, 3), (6, 6), (12, 12), (24, 24), (48, 48)]
+    teacher.bbox_head.prior_generator.strides = other
+    message = r"strides \[8, 16, 32, 64, 128\], teacher 'big' of \[3, 6, 12"
+    with pytest.raises(ValueError, match=message):
+        bound(SCORES, student, teacher)
+    two = detector()
+    two.bbox_head.prior_generator.strides = [(8, 8), *other[1:]]
+    three = detector()
+    three.bbox_head.prior_generator.strides = [*other[:4], (16, 16)]
+    head = bound(SCORES, student, two, three)
+    with pytest.raises(ValueError, match='share no stride'):
+        head(tap(student), [tap(two), tap(three)])
+
+
+def test_unbound_head_is_an_error():
+    with pytest.raises(RuntimeError, match='was not bound'):
+        MODELS.build(LOGITS)(None, [])
+
+
+@pytest.mark.parametrize(
+    'cfg, message',
+    [
+        (dict(loss_weight=0), 'loss_weight must be positive, got 0'),
+        (dict(temperature=0.0), 'temperature must be positive'),
+        (dict(foreground_gamma=-1), 'foreground_gamma must be at least 0'),
+        (dict(loss_weight=float('inf')), 'must be positive, got inf'),
+        (dict(fusion='median'), "unknown fusion 'median'; expected one of"),
+        (dict(teacher=['a', 'a']), 'a list of different names'),
+        (dict(teacher=[]), r'teacher=\[\]; expected a name'),
+    ],
+)
+@pytest.mark.parametrize('kind', ['LogitKDHead', 'ScoreKDHead'])
+def test_bad_class_head(kind, cfg, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(dict(type=kind, **cfg))
+
+
+def test_other_anchors_need_another_head():
+    teacher = detector()
+    teacher.bbox_head.prior_generator.ratios = torch.tensor([1.0])
+    cfg = retinanet_cfg()
+    cfg.bbox_head.anchor_generator.ratios = [1.0]
+    with pytest.raises(ValueError, match='Use a ScoreKDHead, which needs nei'):
+        bound(LOGITS, detector(), MODELS.build(cfg))
+
+
+def test_softmax_heads_are_not_fused():
+    student = softmax_pair()
+    with pytest.raises(ValueError, match='LogitKDHead fuses sigmoid heads'):
+        bound(LOGITS, student, student, student)
+
+
+def test_a_module_that_is_no_head_is_an_error():
+    with pytest.raises(ValueError, match='does not tell how it classifies'):
+        bound(dict(LOGITS, student_tap='neck'), detector(), detector())
+    with pytest.raises(ValueError, match='cannot read the outputs of FPN'):
+        bound(dict(SCORES, student_tap='neck'), detector(), detector())
+
+
+def test_a_refused_head_is_not_bound():
+    head = MODELS.build(LOGITS)
+    with pytest.raises(ValueError, match='unknown tap'):
+        head.student_tap = 'nek'
+        head.bind(detector(), [])
+    with pytest.raises(RuntimeError, match='was not bound'):
+        head(None, [])
+
+
+def test_probabilities_are_no_logits():
+    cfg = retinanet_cfg()
+    cfg['bbox_head']['loss_cls']['activated'] = True  # as TOODHead has it
+    student = MODELS.build(cfg)
+    with pytest.raises(ValueError, match='gives probabilities'):
+        bound(LOGITS, student, student)
+
+
+@pytest.mark.parametrize('anchors', [None, [9] * 5])
+def test_box_deltas_are_no_logits(anchors):
+    # 9 anchors x 4 = 36 channels: a multiple of 3 classes, not of 5.
+    deltas = tap(detector()).output[1]
+    classes = 3 if anchors else 5
+    with pytest.raises(ValueError, match='output_index=1 holds no class log'):
+        check_logits(deltas, classes, anchors, 1)
+
+
+def test_levels_may_have_their_own_anchor_counts():
+    four, six = torch.zeros(1, 8, 1, 1), torch.zeros(1, 12, 1, 1)
+    check_logits([four, six], 2, [4, 6], 0)
+    with pytest.raises(ValueError, match='level 1 has 8 channels, expected 6'):
+        check_logits([four, four], 2, [4, 6], 0)
+
+
+def test_output_index_out_of_range():
+    student = detector()
+    head = bound(dict(LOGITS, output_index=7), student, student)
+    with pytest.raises(ValueError, match=r'output_index=7 .* has 2 output'):
+        head(tap(student), [tap(student)])
+
+
+def test_other_pyramid_or_size_is_an_error():
+    student = detector()
+    head = bound(LOGITS, student, student)
+    s = tap(student)
+    logits, boxes = s.output
+    fewer = tapped(s.module, (logits[:3], boxes))
+    with pytest.raises(ValueError, match='has 5 levels'):
+        head(s, [fewer])
+    other = tapped(s.module, ([logits[2], *logits[1:]], boxes))
+    with pytest.raises(ValueError, match='level 0: student logits'):
+        head(s, [other])
