@@ -12,6 +12,7 @@ from .quantizers import (
     PACTQuantizer,
 )
 from .report import format_table, layer_table, save_table
+from .transformers import QuantDeformableDETR, QuantDINO
 from .wrappers import QuantBackbone, QuantHead, QuantNeck
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     'QuantBackbone',
     'QuantConv2d',
     'QuantConvTranspose2d',
+    'QuantDINO',
+    'QuantDeformableDETR',
     'QuantHead',
     'QuantLinear',
     'QuantNeck',

@@ -65,6 +65,9 @@ class BaseQuantizer(nn.Module):
     @property
     def calibrated(self) -> bool:
         """Whether ranges were set, by calibration or from a checkpoint."""
+        # An averaging hook copies a range into its model without a word: look
+        # before saying no. A yes is kept, since to look stops an accelerator.
+        self._calibrated = self._calibrated or bool(self.qmax > 0)
         return self._calibrated
 
     @property
@@ -84,7 +87,7 @@ class BaseQuantizer(nn.Module):
             check_finite(x, self.layer_name or 'a layer')
             self.observer.update(x, slot)
             return x
-        if not self._calibrated:
+        if not self.calibrated:
             raise RuntimeError(
                 f'the quantizer of {self.layer_name or "a layer"} was never '
                 'calibrated: expected scales from a quantized checkpoint or '

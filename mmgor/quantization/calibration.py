@@ -72,21 +72,24 @@ def calibrate(
             }
     finally:
         model.train(was_training)
-    _check_seen(observers)
+    _check_seen(observers, layers)
     for name, observer in observers.items():
         layer = layers[name]
         _fit_weight(layer.weight_quantizer, layer.channels_first())
         _fit_input(layer.input_quantizer, observer)
 
 
-def _check_seen(observers: dict[str, RangeObserver]) -> None:
+def _check_seen(
+    observers: dict[str, RangeObserver], layers: dict[str, Any]
+) -> None:
     """Every rank raises if a layer was silent on one: none waits for it."""
     seen = torch.tensor([int(o.seen) for o in observers.values()])
     dist.all_reduce(seen, 'min')
     silent = [name for name, ran in zip(observers, seen.tolist()) if not ran]
     if silent:
-        # Patterns are paths inside the wrapped backbone, neck or head.
-        pattern = silent[0].partition('.')[2]
+        # Patterns are paths inside what was wrapped, as layer_name is.
+        named = layers[silent[0]].weight_quantizer.layer_name
+        pattern = named.removesuffix('.weight')
         raise RuntimeError(
             'expected every quantized layer to run during calibration, but '
             f'these did not: {silent[:5]} ({len(silent)} in all). Keep them '

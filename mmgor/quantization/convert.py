@@ -16,19 +16,23 @@ from .policy import LayerBits, QuantPolicy
 
 # Side of the coarsest map; deformable 3 x 3 kernels refuse smaller ones.
 _PROBE_SIDE = 4
+# Parts of the names of layers that stay in float (see find_layers).
+_FLOAT_NAMES = ('offset', 'attention_weights')
 
 
 def find_layers(module: nn.Module) -> dict[str, nn.Module]:
     """Path -> layer for every layer that can be quantized.
 
-    Offset branches of deformable convolutions are left out: rounded offsets
-    sample the wrong pixels. A layer shared under several paths is
-    listed once.
+    What tells a deformable convolution or attention where to sample and with
+    which weight is left out (``conv_offset``; ``sampling_offsets`` and
+    ``attention_weights``): rounded offsets sample the wrong pixels. A layer
+    shared under several paths is listed once.
     """
     return {
         name: layer
         for name, layer in module.named_modules()
-        if is_quantizable(layer) and 'offset' not in name
+        if is_quantizable(layer)
+        and not any(part in name for part in _FLOAT_NAMES)
     }
 
 

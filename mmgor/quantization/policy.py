@@ -167,6 +167,27 @@ def is_prediction_layer(name: str) -> bool:
     return bool(parts) and parts[-1].endswith(PREDICTION_ENDINGS)
 
 
+def prediction_layers(names: list[str]) -> set[str]:
+    """Those of a head's layers that predict.
+
+    Of a branch of several layers, which DETR heads keep one a decoder layer
+    (``reg_branches.<decoder layer>.<position>``), only the last predicts.
+
+    Args:
+        names (list[str]): Paths of all layers, in order.
+
+    Example:
+        >>> prediction_layers(['reg_branches.0.0', 'reg_branches.0.2'])
+        {'reg_branches.0.2'}
+    """
+    last = {}
+    for name in filter(is_prediction_layer, names):
+        *_, parent, own = ['', *name.split('.')]
+        in_branch = own.isdigit() and parent.isdigit()
+        last[name.rpartition('.')[0] if in_branch else name] = name
+    return set(last.values())
+
+
 def _check_bits(name: str, bits: Any) -> None:
     if (
         isinstance(bits, bool)

@@ -15,7 +15,7 @@ from mmgor.registry import MODELS
 
 from .base import BaseQuantizer
 from .convert import count_calls, find_layers, quantize_layers
-from .policy import QuantPolicy, is_prediction_layer
+from .policy import QuantPolicy, prediction_layers
 
 
 @MODELS.register_module()
@@ -87,7 +87,7 @@ def QuantHead(
     policy = QuantPolicy.from_config(quant)
     module = MODELS.build(dict(type=head, **kwargs))
     names = list(find_layers(module))
-    last = {name for name in names if is_prediction_layer(name)}
+    last = prediction_layers(names)
     if not last and not policy.overrides:
         raise ValueError(
             f'no prediction layer found in {head} by name, so that none would '

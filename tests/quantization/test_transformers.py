@@ -1,0 +1,98 @@
+import copy
+from collections import Counter
+
+import pytest
+import torch
+from conftest import make_batch
+from students import quantized, tiny
+
+from mmgor.quantization import calibrate, quantized_layers
+from mmgor.quantization.policy import prediction_layers
+from mmgor.registry import MODELS
+
+NAME = 'deformable_detr/deformable-detr_r50_16xb2-50e_coco'
+
+
+@pytest.fixture(scope='module')
+def pair():
+    """A stock detector and a quantized one with its weights."""
+    torch.manual_seed(0)
+    cfg = tiny(NAME)
+    stock = MODELS.build(copy.deepcopy(cfg)).eval()
+    model = MODELS.build(quantized(cfg)).eval()
+    missing, unexpected = model.load_state_dict(stock.state_dict(), False)
+    assert (missing, unexpected) == ([], [])
+    return stock, model
+
+
+def test_bits(pair):
+    bits = {
+        name: layer.weight_quantizer.bits
+        for name, layer in quantized_layers(pair[1]).items()
+        if not name.startswith(('backbone', 'neck'))
+    }
+    # By hand: an encoder layer has the value and output projection of one
+    # deformable attention and two feed-forward layers, and so has a decoder
+    # layer; there are two of each. The head's branches are shared.
+    assert Counter(name.split('.')[0] for name in bits) == dict(
+        encoder=8, decoder=8, reference_points_fc=1, bbox_head=4
+    )
+    assert {name for name in bits if bits[name] == 8} == {
+        'reference_points_fc',
+        'bbox_head.cls_branches.0',
+        'bbox_head.reg_branches.0.4',
+    }
+    assert bits['bbox_head.reg_branches.0.2'] == 4
+
+
+def test_in_calibration_it_is_the_stock_detector(pair):
+    """Quantizers that only look change nothing, in either mode; every
+    quantized layer runs, or ``calibrate`` would raise."""
+    stock, model = pair
+    batch = make_batch(side=64)
+    want = stock(**copy.deepcopy(batch), mode='tensor')
+    seen = []
+
+    def run(data):
+        model.eval()  # dropout off, as in the stock detector
+        seen.append(model(**data, mode='tensor'))
+        model.train()
+        model(**data, mode='tensor')
+
+    calibrate(model, [batch], run)
+    for a, b in zip(seen[0], want):
+        torch.testing.assert_close(a, b)
+    model.eval()
+    first, again = (
+        model(**copy.deepcopy(batch), mode='tensor')[0] for _ in range(2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, want[0])
+
+
+def test_patterns_are_paths_in_the_detector():
+    cfg = quantized(tiny(NAME))
+    cfg.quant = dict(overrides={'encoder.layers.0.*': None})
+    layers = quantized_layers(MODELS.build(cfg))
+    assert not any(name.startswith('encoder.layers.0.') for name in layers)
+    assert 'encoder.layers.1.ffn.layers.1' in layers
+    cfg = quantized(tiny(NAME))
+    cfg.quant = dict(overrides={'backbone.*': None})
+    with pytest.raises(ValueError, match=r"'backbone\.\*' matches no layer"):
+        MODELS.build(cfg)
+
+
+def test_of_a_branch_the_last_layer_predicts():
+    names = [
+        *('reg_branches.0.0', 'reg_branches.0.2', 'reg_branches.1.0'),
+        *('reg_branches.1.2', 'cls_branches.0', 'cls_branches.1'),
+        *('multi_level_conv_obj.0', 'multi_level_conv_obj.1'),
+        'stack.0.fc_cls',
+        'cls_convs.0.conv',
+    ]
+    assert prediction_layers(names) == {
+        *('reg_branches.0.2', 'reg_branches.1.2'),
+        *('cls_branches.0', 'cls_branches.1'),
+        *('multi_level_conv_obj.0', 'multi_level_conv_obj.1'),
+        'stack.0.fc_cls',
+    }
