@@ -5,6 +5,7 @@ composition. ``tests/quantization/test_compiled.py`` compares the two.
 """
 
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault('TORCHDYNAMO_DISABLE', '1')
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -160,6 +161,17 @@ def make_batch(size: int = 2, side: int = 64, boxes: int = 2) -> dict:
         samples.append(sample)
     inputs = torch.randn(size, 3, side, side, generator=generator)
     return dict(inputs=inputs, data_samples=samples)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def plain_config_text() -> Iterator[None]:
+    """Every Runner writes its config out several times; to lay the text out
+    takes yapf longer than the tests train."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            'mmengine.config.config.FormatCode', lambda text, **_: (text, True)
+        )
+        yield
 
 
 @pytest.fixture(scope='module', autouse=True)
