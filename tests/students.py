@@ -21,7 +21,8 @@ GROUPS = dict(type='GN', num_groups=4, requires_grad=True)
 def dense(**head):
     """A dense detector on an FPN."""
     head = dict(in_channels=16, feat_channels=16, stacked_convs=1, **head)
-    return dict(backbone=R18, neck=FPN, bbox_head=head), [16] * 5, True
+    neck = dict(student_channels=16)
+    return dict(backbone=R18, neck=FPN, bbox_head=head), neck, True
 
 
 def detr():
@@ -34,10 +35,12 @@ def detr():
         encoder=dict(num_layers=2, layer_cfg=ffn),
         decoder=dict(num_layers=2, layer_cfg=ffn),
     )
-    return model, [256] * 4, False
+    neck = dict(student_channels=256, strides=(8, 16, 32, 64))
+    return model, neck, False
 
 
-# Stock config; what makes it tiny; channels of the neck's maps; logit KD.
+THREE = dict(student_channels=16, strides=(8, 16, 32))
+# Stock config; what makes it tiny; feature KD of the neck; logit KD.
 STUDENTS = {
     'retinanet/retinanet_r18_fpn_1x_coco': dense(),
     'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco': dense(norm_cfg=None),
@@ -49,7 +52,7 @@ STUDENTS = {
             neck=dict(in_channels=64, out_channels=16, block_mid_channels=8),
             bbox_head=dict(in_channels=16),
         ),
-        [16],
+        dict(student_channels=16, strides=(32,)),
         True,
     ),
     'yolox/yolox_nano_8xb8-300e_coco': (
@@ -58,7 +61,7 @@ STUDENTS = {
             neck=dict(in_channels=[32, 64, 128], out_channels=16),
             bbox_head=dict(in_channels=16, feat_channels=16),
         ),
-        [16] * 3,
+        THREE,
         True,
     ),
     'yolo/yolov3_mobilenetv2_8xb24-320-300e_coco': (
@@ -67,7 +70,7 @@ STUDENTS = {
             neck=dict(out_channels=[16, 16, 16]),
             bbox_head=dict(in_channels=[16] * 3, out_channels=[16] * 3),
         ),
-        [16] * 3,
+        THREE,
         False,
     ),
     'rtmdet/rtmdet_tiny_8xb32-300e_coco': (
@@ -76,7 +79,7 @@ STUDENTS = {
             neck=dict(in_channels=[32, 64, 128], out_channels=16),
             bbox_head=dict(in_channels=16, feat_channels=16),
         ),
-        [16] * 3,
+        THREE,
         True,
     ),
     'faster_rcnn/faster-rcnn_r50_fpn_1x_coco': (
@@ -89,7 +92,7 @@ STUDENTS = {
                 bbox_head=dict(in_channels=16, fc_out_channels=16),
             ),
         ),
-        [16] * 5,
+        dict(student_channels=16, strides=(4, 8, 16, 32, 64)),
         False,
     ),
     'deformable_detr/deformable-detr_r50_16xb2-50e_coco': detr(),

@@ -18,19 +18,13 @@ FLOAT_IN_DETR = {'sampling_offsets', 'attention_weights', 'out_proj'}
 @pytest.mark.parametrize('name', list(STUDENTS))
 def test_a_step(name, tmp_path):
     torch.manual_seed(0)
-    _, channels, logits = STUDENTS[name]
+    _, neck, logits = STUDENTS[name]
     float_cfg = tiny(name)
     # A copy: DETRs write into their config.
     teacher = MODELS.build(copy.deepcopy(float_cfg))
     torch.save(teacher.state_dict(), tmp_path / 'teacher.pth')
     cfg = quantized(float_cfg)
-    heads = dict(
-        neck=dict(
-            type='FeatureKDHead',
-            student_channels=channels,
-            strides=strides(name, len(channels)),
-        )
-    )
+    heads = dict(neck=dict(type='FeatureKDHead', **neck))
     if logits:
         heads['cls'] = dict(type='LogitKDHead')
     cfg.update(

@@ -74,7 +74,7 @@ def recipe(root, work_dir, teacher_spec):
                 type='FeatureKDHead',
                 student_channels=16,
                 teacher_channels=24,
-                levels=(0, 1, 2),
+                strides=(8, 16, 32),
             )
         ),
         gor_weighting=dict(type='GoRWeighting'),

@@ -32,7 +32,7 @@ model = dict(
         neck=dict(
             type='FeatureKDHead',
             student_channels=256,
-            levels=(0, 1, 2, 3, 4),
+            strides=(4, 8, 16, 32, 64),
         ),
     ),
     gor_weighting=dict(type='GoRWeighting'),

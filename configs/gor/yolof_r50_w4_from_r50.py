@@ -28,7 +28,7 @@ model = dict(
         neck=dict(
             type='FeatureKDHead',
             student_channels=512,
-            levels=(0,),
+            strides=(32,),
         ),
     ),
     gor_weighting=dict(type='GoRWeighting'),

@@ -31,8 +31,8 @@ model = dict(
         neck=dict(
             type='FeatureKDHead',
             student_channels=96,
-            teacher_channels=[512, 256, 128],
-            levels=(0, 1, 2),
+            teacher_channels=[128, 256, 512],
+            strides=(8, 16, 32),
         ),
     ),
     gor_weighting=dict(type='GoRWeighting'),

@@ -27,7 +27,7 @@ model = dict(
             type='FeatureKDHead',
             student_channels=128,
             teacher_channels=256,
-            levels=(0, 1, 2),
+            strides=(8, 16, 32),
         ),
     ),
     gor_weighting=dict(type='GoRWeighting'),

@@ -27,7 +27,7 @@ model = dict(
             type='FeatureKDHead',
             student_channels=96,
             teacher_channels=128,
-            levels=(0, 1, 2),
+            strides=(8, 16, 32),
         ),
     ),
     gor_weighting=dict(type='GoRWeighting'),
