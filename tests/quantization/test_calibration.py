@@ -120,8 +120,8 @@ def test_non_finite_values_are_refused(bad):
 def test_a_layer_that_never_ran_is_named():
     module = nn.ModuleDict(dict(a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(3, 4, 1)))
     quantize_layers(module, QuantPolicy(), set())
-    model = nn.ModuleDict(dict(wrapped=module))
-    told = r"these did not: \['wrapped\.b'\].*overrides=\{\"b\": None\}"
+    model = nn.ModuleDict({'roi_head': nn.ModuleDict({'head': module})})
+    told = r"not: \['roi_head\.head\.b'\].*overrides=\{\"b\": None\}"
     with pytest.raises(RuntimeError, match=told):
         calibrate(model, [torch.randn(1, 3, 4, 4)], module['a'])
     assert module['a'].input_quantizer.observer is None
