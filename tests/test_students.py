@@ -8,7 +8,7 @@ from conftest import make_batch
 from students import STUDENTS, quantized, tiny
 from torch import nn
 
-from mmgor.quantization import calibrate
+from mmgor.quantization import calibrate, quantized_layers
 from mmgor.registry import MODELS
 
 # Transformers: what stays in float.
@@ -68,3 +68,26 @@ def test_a_step(name, tmp_path):
     ]
     # MobileNetV2 always has its last layer, which YOLOv3 does not use.
     assert [k for k in idle if not k.startswith('backbone.conv2.')] == []
+
+
+@pytest.mark.parametrize(
+    'name, scales',
+    [
+        ('atss/atss_r50_fpn_1x_coco', {5}),
+        ('yolox/yolox_nano_8xb8-300e_coco', {1}),
+        # Shared convolutions; batch norms and predictions a level.
+        ('rtmdet/rtmdet_tiny_8xb32-300e_coco', {1, 3}),
+        # The region proposal network is shared, the box head is not.
+        ('faster_rcnn/faster-rcnn_r50_fpn_1x_coco', {1, 5}),
+    ],
+)
+def test_a_scale_a_level_and_a_channel(name, scales):
+    layers = quantized_layers(MODELS.build(quantized(tiny(name))))
+    head = {k: q for k, q in layers.items() if 'head' in k}
+    assert {q.input_quantizer.num_scales for q in head.values()} == scales
+    depthwise = 0
+    for layer in layers.values():
+        channels = layer.channels_first().shape[0]
+        assert layer.weight_quantizer.num_scales == channels
+        depthwise += getattr(layer, 'groups', 1) == channels > 1
+    assert (depthwise > 0) is name.startswith(('yolox', 'rtmdet'))
