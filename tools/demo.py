@@ -13,7 +13,7 @@ import _common  # noqa: F401
 from mmdet.utils import register_all_modules
 
 from mmgor.datasets import SceneSpec, generate_scenes
-from mmgor.demo.arms import CONFIGS, build_arm, train_arm
+from mmgor.demo.arms import CONFIGS, TAUGHT, TEACHERS, build_arm, train_arm
 from mmgor.demo.data import DataFolder, read_data_folder
 from mmgor.demo.picture import draw_detections
 from mmgor.demo.table import format_rows, save_rows, summarise
@@ -36,22 +36,29 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--arms',
         nargs='+',
-        choices=[name for name in CONFIGS if name != 'teacher'],
+        choices=[n for n in CONFIGS if n not in TEACHERS.values()],
         default=['float', 'float2', 'gor'],
-        help='students to train besides the teacher',
+        help='students to train besides their teachers',
     )
     parser.add_argument(
         '--teacher-backbone',
         type=Path,
         help="ImageNet weights of MobileNetV2 in mmdet's keys",
     )
+    parser.add_argument(
+        '--yolox-weights',
+        type=Path,
+        help='COCO weights of YOLOX-nano, where the YOLOX teacher starts',
+    )
     parser.add_argument('--epochs', type=int, help='of every arm')
     parser.add_argument(
         '--smoke', action='store_true', help='smallest size, to see it run'
     )
     args = parser.parse_args()
-    if args.teacher_backbone and not args.teacher_backbone.is_file():
-        parser.error(f'--teacher-backbone not found: {args.teacher_backbone}')
+    for name in ('teacher_backbone', 'yolox_weights'):
+        path = getattr(args, name)
+        if path and not path.is_file():
+            parser.error(f'--{name.replace("_", "-")} not found: {path}')
     return args
 
 
@@ -74,12 +81,21 @@ def main() -> None:
     print(f'{data.root}: {len(data.classes)} classes, {data.side} px')
     # The float student first: every other student starts from it.
     names = ['float', *(name for name in args.arms if name != 'float')]
-    plan = [('teacher', 0)] + [(n, s) for s in args.seeds for n in names]
+    wanted = {key for name in names for key in TAUGHT.get(name, ())}
+    teachers = [arm for key, arm in TEACHERS.items() if key in wanted]
+    plan = [(name, 0) for name in teachers or ['teacher']]
+    plan += [(n, s) for s in args.seeds for n in names]
     epochs = 1 if args.smoke else args.epochs
     runs = []
     for number, (name, seed) in enumerate(plan, 1):
         arm = build_arm(
-            name, seed, data, args.work_dir, epochs, args.teacher_backbone
+            name,
+            seed,
+            data,
+            args.work_dir,
+            epochs,
+            args.teacher_backbone,
+            args.yolox_weights,
         )
         minutes = (time.monotonic() - started) / 60
         print(

@@ -15,22 +15,44 @@ from .progress import REPOSITORY, run_condensed
 
 CONFIGS = {
     'teacher': 'retinanet_mbv2.py',
+    'atss': 'atss_mbv2.py',
+    'yolox': 'yolox_nano.py',
     'float': 'retinanet_r18half.py',
     'float2': 'retinanet_r18half.py',
     'qat': 'retinanet_r18half_w4.py',
     'fixed': 'retinanet_r18half_w4_fixed_from_mbv2.py',
     'gor': 'retinanet_r18half_w4_from_mbv2.py',
+    'from_retinanet': 'retinanet_r18half_w4_scores_from_retinanet.py',
+    'from_atss': 'retinanet_r18half_w4_scores_from_atss.py',
+    'from_yolox': 'retinanet_r18half_w4_scores_from_yolox.py',
+    'ekd': 'retinanet_r18half_w4_from_ekd.py',
+}
+#: Trained once, with seed 0: name among an arm's teachers -> arm.
+TEACHERS = {'retinanet': 'teacher', 'atss': 'atss', 'yolox': 'yolox'}
+#: Arm -> its teachers.
+TAUGHT = {
+    'fixed': ('retinanet',),
+    'gor': ('retinanet',),
+    'from_retinanet': ('retinanet',),
+    'from_atss': ('atss',),
+    'from_yolox': ('yolox',),
+    'ekd': ('retinanet', 'atss', 'yolox'),
 }
 #: Arms that start from the float student's weights, for as many epochs.
-CONTINUED = ('float2', 'qat', 'fixed', 'gor')
-TAUGHT = ('fixed', 'gor')
+CONTINUED = ('float2', 'qat', *TAUGHT)
 TITLES = {
     'teacher': 'teacher, float',
+    'atss': 'teacher ATSS-MobileNetV2, float',
+    'yolox': 'teacher YOLOX-nano, float',
     'float': 'student, float',
     'float2': 'student, float, trained as long',
     'qat': 'student, W4A4 without KD',
     'fixed': 'student, W4A4, KD with fixed weight 1',
     'gor': 'student, W4A4, KD weighed by GoR',
+    'from_retinanet': 'student, W4A4, GoR, scores of RetinaNet',
+    'from_atss': 'student, W4A4, GoR, scores of ATSS',
+    'from_yolox': 'student, W4A4, GoR, scores of YOLOX-nano',
+    'ekd': 'student, W4A4, GoR, scores of all three (EKD)',
 }
 
 
@@ -96,6 +118,7 @@ def build_arm(
     work_dir: Path,
     epochs: int | None = None,
     backbone: Path | None = None,
+    yolox: Path | None = None,
 ) -> Arm:
     """Fill a shipped demo config in for one arm.
 
@@ -108,6 +131,7 @@ def build_arm(
         backbone (Path, optional): ImageNet weights of the teacher's backbone,
             a MobileNetV2. Without them the teacher is a ResNet-18 from
             scratch, which a MobileNetV2 does not reach on few pictures.
+        yolox (Path, optional): Weights that the YOLOX teacher starts from.
     """
     file = CONFIGS[name]
     if name == 'teacher' and backbone is None:
@@ -123,25 +147,35 @@ def build_arm(
     cfg.merge_from_dict(options)
     if epochs is not None:
         _set_epochs(cfg, epochs)
-    if name == 'teacher' and backbone is not None:
+    if name in ('teacher', 'atss') and backbone is not None:
         _use_backbone(cfg, backbone)
+    if name == 'yolox' and yolox is not None:
+        cfg.load_from = str(yolox.resolve())
     sources = [data.root / 'train.json', data.root / 'eval.json']
     if name in CONTINUED:
         start = build_arm('float', seed, data, work_dir, epochs)
         cfg.load_from = str(start.checkpoint)
         sources.append(start.result_file)
-    if name in TAUGHT:
-        teacher = build_arm('teacher', 0, data, work_dir, epochs, backbone)
-        files = dict(
+    teachers = {}
+    for key in TAUGHT.get(name, ()):
+        teacher = build_arm(
+            TEACHERS[key], 0, data, work_dir, epochs, backbone, yolox
+        )
+        if name in ('fixed', 'gor'):
+            key = 'mbv2' if backbone else 'r18'
+        teachers[key] = dict(
             config=str(teacher.config_file), checkpoint=str(teacher.checkpoint)
         )
-        cfg.model.teachers = {'mbv2' if backbone else 'r18': files}
         sources.append(teacher.result_file)
+    if teachers:
+        cfg.model.teachers = teachers
     return Arm(name, seed, folder, cfg, tuple(sources))
 
 
 def _folder(name: str, seed: int, work_dir: Path) -> Path:
-    return work_dir / (name if name == 'teacher' else f'{name}_seed{seed}')
+    return work_dir / (
+        name if name in TEACHERS.values() else f'{name}_seed{seed}'
+    )
 
 
 def _data_options(data: DataFolder) -> dict[str, Any]:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mmgor.demo.arms import CONTINUED, TAUGHT, build_arm
+from mmgor.demo.arms import CONTINUED, TAUGHT, TEACHERS, build_arm
 from mmgor.demo.data import DataFolder, read_data_folder
 from mmgor.demo.progress import condense
 from mmgor.demo.table import format_rows, model_size, spread
@@ -96,6 +96,23 @@ def test_teacher_backbone_changes_the_teacher_only(tmp_path):
     assert teacher.config.model.backbone.init_cfg.checkpoint == str(backbone)
     assert student.config.model.backbone.init_cfg is None
     assert list(student.config.model.teachers) == ['mbv2']
+
+
+def test_an_ensemble_knows_its_teachers(tmp_path):
+    weights = tmp_path / 'yolox.pth'
+    arm = build_arm('ekd', 1, DATA, tmp_path, yolox=weights)
+    assert arm.config.model.teachers == {
+        name: dict(
+            config=str(tmp_path / folder / 'config.py'),
+            checkpoint=str(tmp_path / folder / 'epoch_12.pth'),
+        )
+        for name, folder in TEACHERS.items()
+    }
+    heads = list(arm.config.model.kd_heads.values())
+    assert heads[0].teacher == list(TEACHERS)
+    yolox = build_arm('yolox', 0, DATA, tmp_path, yolox=weights)
+    assert yolox.config.load_from == str(weights)
+    assert yolox.config.model.bbox_head.num_classes == 2
 
 
 def test_teacher_without_backbone_is_a_resnet(tmp_path):
