@@ -113,7 +113,8 @@ def report(
     """Table, curves and pictures."""
     rows = summarise(runs)
     save_rows(rows, args.work_dir)
-    shown = [runs[0][0]] + [arm for arm, _ in runs if arm.name == 'gor'][:1]
+    taught = [arm for arm, _ in runs if arm.name in TAUGHT]
+    shown = [runs[0][0]] + [a for a in taught if a.name == taught[-1].name][:1]
     print(f'\n{format_rows(rows)}\n')
     print(draw_detections(data, shown, args.work_dir / 'detections.png'))
     if len(shown) > 1:
