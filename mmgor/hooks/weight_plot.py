@@ -98,7 +98,7 @@ def plot_weight_curves(records: list[dict], out: Path) -> Path:
     FigureCanvasAgg(figure)
     for index, (title, label, log, keys) in enumerate(panels, 1):
         axis = figure.add_subplot(rows, columns, index)
-        _draw(axis, records, keys)
+        _draw(axis, records, keys | _teacher_keys(records, keys))
         axis.set(title=title, ylabel=label, xlabel='iteration')
         if log:
             axis.set_yscale('log')
@@ -107,6 +107,13 @@ def plot_weight_curves(records: list[dict], out: Path) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110)
     return out
+
+
+def _teacher_keys(records: list[dict], keys: dict[str, str]) -> dict[str, str]:
+    """``gor_w_kd_<teacher>`` beside ``gor_w_kd``, and so for the losses."""
+    prefixes = tuple(f'{key}_' for key in keys if key.endswith('_kd'))
+    found = {k for record in records for k in record if k.startswith(prefixes)}
+    return {key: key.partition('_kd_')[2] for key in sorted(found)}
 
 
 def _draw(axis: Axes, records: list[dict], keys: dict[str, str]) -> None:

@@ -15,7 +15,12 @@ from mmgor.hooks.gor_weight_hook import (
     GoRWeightHook,
     map_classes,
 )
-from mmgor.hooks.weight_plot import plot_weight_curves, read_scalars
+from mmgor.hooks.weight_plot import (
+    PANELS,
+    _teacher_keys,
+    plot_weight_curves,
+    read_scalars,
+)
 from mmgor.registry import MODELS
 
 PARAMWISE = dict(custom_keys={'gor_weighting.': dict(decay_mult=0.0)})
@@ -236,3 +241,11 @@ def test_broken_scalars_name_the_line(tmp_path):
     path.write_text(json.dumps(dict(gor_w_kd=1.0)) + '\n{oops\n')
     with pytest.raises(ValueError, match='line 2'):
         read_scalars(path)
+
+
+def test_every_teacher_has_a_curve():
+    records = [dict(gor_w_kd=1.0, gor_w_kd_atss=0.4, gor_raw_kd_atss=2.0)]
+    weights, losses, thetas = (panel[3] for panel in PANELS[:3])
+    assert _teacher_keys(records, weights) == {'gor_w_kd_atss': 'atss'}
+    assert _teacher_keys(records, losses) == {'gor_raw_kd_atss': 'atss'}
+    assert _teacher_keys(records, thetas) == {}
