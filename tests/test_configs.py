@@ -82,10 +82,15 @@ def test_checkpoints_are_those_of_their_configs(path):
         assert cfg.load_from == zoo_weights(stock)
 
 
-def test_the_config_in_readme_builds(tmp_path):
-    text = (ROOT.parent / 'README.md').read_text()
-    path = tmp_path / 'atss_w4_from_r101.py'
-    path.write_text(text.split('```python\n')[1].split('```')[0])
+@pytest.mark.parametrize(
+    'block, name', enumerate(['atss_w4_from_r101', 'retinanet_w4_from_ekd'])
+)
+def test_the_configs_in_readme_build(block, name, tmp_path):
+    blocks = (ROOT.parent / 'README.md').read_text().split('```python\n')[1:]
+    assert len(blocks) == 2
+    text = blocks[block].split('```')[0]
+    path = tmp_path / f'{name}.py'
+    path.write_text(text.replace("'configs/", f"'{ROOT}/"))
     test_config_builds(path)
 
 

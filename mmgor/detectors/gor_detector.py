@@ -16,7 +16,6 @@ from mmgor.distillation import (
     Teachers,
     as_list,
     check_tap,
-    class_index,
 )
 from mmgor.registry import MODELS
 
@@ -110,23 +109,31 @@ class GoRMixin(BaseDetector):
     def map_classes(self, classes: Sequence[str] | None) -> None:
         """Tell the KD heads where the teachers have the student's classes.
 
-        Where a class list is unknown, equal numbers are taken for equal
-        lists.
-
         Args:
             classes (Sequence[str], optional): Of the student's data.
 
         Raises:
-            ValueError: If a teacher knows none of them.
+            ValueError: If a teacher knows none of them, or names are unknown
+                and numbers differ.
         """
-        index = {
-            name: class_index(classes, teacher.classes, name)
-            for name, teacher in self.teachers.items()
-            if classes and teacher.classes
-        }
         for _, head in self._heads():
-            if all(name in index for name in head.teachers):
-                head.map_classes([index[name] for name in head.teachers])
+            if head.reads_classes:
+                head.map_classes(
+                    [
+                        self.teachers[name].class_index(classes)
+                        for name in head.teachers
+                    ]
+                )
+
+    def class_teachers(self) -> list[Teacher]:
+        """Teachers whose classes a KD head reads."""
+        names = {
+            name
+            for _, head in self._heads()
+            if head.reads_classes
+            for name in head.teachers
+        }
+        return [t for name, t in self.teachers.items() if name in names]
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> dict:
         """Stock losses and KD losses, weighted.
@@ -192,13 +199,19 @@ class GoRMixin(BaseDetector):
         values: dict[str, Tensor] = {}
         for name in self.teachers.names():
             heads = [(k, h) for k, h in self._heads() if name in h.teachers]
-            raw = [
-                h.parts.get(name, kd[f'loss_kd_{k}'].detach())
-                for k, h in heads
-            ]
             shares = [h.shares.get(name, w_kd.new_ones(())) for _, h in heads]
-            values[f'gor_raw_kd_{name}'] = torch.stack(raw).sum()
-            values[f'gor_w_kd_{name}'] = w_kd * torch.stack(shares).mean()
+            share = torch.stack([s.to(w_kd) for s in shares]).mean()
+            values[f'gor_w_kd_{name}'] = w_kd * share
+            # Fused detections have no loss against one teacher alone.
+            raw = [
+                kd[f'loss_kd_{k}'].detach()
+                if len(h.teachers) == 1
+                else h.parts[name]
+                for k, h in heads
+                if len(h.teachers) == 1 or name in h.parts
+            ]
+            if raw:
+                values[f'gor_raw_kd_{name}'] = torch.stack(raw).sum()
         return values
 
     def _models(self) -> list[tuple[list[Teacher], set[str]]]:

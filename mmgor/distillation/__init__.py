@@ -3,14 +3,15 @@
 from .adapters import Connectors
 from .box_kd import BoxKDHead
 from .boxes_fusion import weighted_boxes_fusion
-from .class_kd import LogitKDHead, ScoreKDHead
 from .class_lists import class_index
 from .detection_kd import DetectionKDHead
 from .feature_kd import FeatureKDHead
 from .fusion import TeacherFusion
 from .kd_base import BaseKDHead
+from .logit_kd import LogitKDHead
 from .losses import CWDLoss, FeatureMSELoss, PKDLoss
 from .preprocess import to_teacher_inputs
+from .score_kd import ScoreKDHead
 from .taps import Tapped, Taps, as_list, check_tap
 from .teacher import Teacher
 from .teachers import Teachers

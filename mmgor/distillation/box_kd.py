@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from mmgor.registry import MODELS
 
 from . import functional
+from .class_lists import UNKNOWN
 from .dense_boxes import distribution_logits, location_boxes
 from .dense_scores import head_strides, score_logits
+from .head_facts import head_facts
 from .kd_base import BaseKDHead
 from .levels import common_strides, crop_to_common, pick_strides
 from .losses import check_temperature
-from .taps import Tapped
+from .taps import Tapped, as_list
 from .teacher import Teacher
 
 FORMS = ('iou', 'ld')
@@ -34,8 +36,9 @@ class BoxKDHead(BaseKDHead):
       divergence with temperature between the distributions of the four
       edges; GFL-type heads with the same ``reg_max``.
 
-    Locations are weighted by the teacher's largest class score to the power
-    ``foreground_gamma``: background has no box.
+    Locations are weighted by the teacher's largest score, among the classes
+    that the student has too, to the power ``foreground_gamma``: background
+    has no box.
 
     Args:
         form (str): One of the two above.
@@ -46,6 +49,8 @@ class BoxKDHead(BaseKDHead):
     Raises:
         ValueError: If an argument is out of range.
     """
+
+    reads_classes = True
 
     def __init__(
         self,
@@ -91,18 +96,20 @@ class BoxKDHead(BaseKDHead):
             head_strides(teacher.module),
             self.teachers[0],
         )
-        read = _edges if self.form == 'ld' else _boxes
-        mine, theirs = (
-            pick_strides(read(t), head_strides(t.module), strides)
-            for t in (student, teacher)
-        )
-        scores = pick_strides(
-            [
-                x.sigmoid().amax(1)
-                for x in score_logits(teacher.module, teacher.output)
-            ],
-            head_strides(teacher.module),
-            strides,
+        known, theirs_known = self._known_classes(student, teacher)
+        if self.form == 'ld':
+            mine, theirs = _edges(student), _edges(teacher)
+        else:
+            mine = _boxes(student, known)
+            theirs = _boxes(teacher, theirs_known)
+        scores = [
+            (x.sigmoid() * theirs_known[:, None, None]).amax(1)
+            for x in score_logits(teacher.module, teacher.output)
+        ]
+        mine = pick_strides(mine, head_strides(student.module), strides)
+        theirs, scores = (
+            pick_strides(x, head_strides(teacher.module), strides)
+            for x in (theirs, scores)
         )
         losses, weights = [], []
         for s, t, w in zip(mine, theirs, scores):
@@ -115,6 +122,22 @@ class BoxKDHead(BaseKDHead):
             torch.cat(losses, 1), torch.cat(weights, 1)
         )
 
+    def _known_classes(
+        self, student: Tapped, teacher: Tapped
+    ) -> tuple[Tensor, Tensor]:
+        """Which classes, on both sides, student and teacher both know."""
+        counts = [head_facts(t.module, True) for t in (student, teacher)]
+        k, k_t = (
+            facts.num_classes - (not facts.use_sigmoid) for facts in counts
+        )
+        device = as_list(student.output[0])[0].device
+        index = self.class_tensors(device, k, [k_t])[0]
+        known = index != UNKNOWN
+        # What is unknown goes to one place more, which is cut off.
+        marks = known.new_zeros(k_t + 1)
+        marks[torch.where(known, index, k_t)] = True
+        return known, marks[:k_t]
+
     def _distance(self, s: Tensor, t: Tensor) -> Tensor:
         """(N, 4, H, W) or (N, 4, bins, H, W) to (N, H, W)."""
         if self.form == 'iou':
@@ -126,9 +149,9 @@ class BoxKDHead(BaseKDHead):
         return kl.mean(1)
 
 
-def _boxes(tapped: Tapped) -> list[Tensor]:
+def _boxes(tapped: Tapped, classes: Tensor) -> list[Tensor]:
     module = tapped.module
-    return location_boxes(module, tapped.output, module.training)
+    return location_boxes(module, tapped.output, module.training, classes)
 
 
 def _edges(tapped: Tapped) -> list[Tensor]:

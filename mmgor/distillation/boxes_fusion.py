@@ -4,8 +4,6 @@ Solovyev, Wang, Gabruseva, "Weighted boxes fusion: Ensembling boxes from
 different object detection models", Image and Vision Computing 2021.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -15,27 +13,25 @@ def weighted_boxes_fusion(
     boxes: list[Tensor],
     scores: list[Tensor],
     labels: list[Tensor],
-    weights: Sequence[float] | Tensor | None = None,
+    known: Tensor | None = None,
     iou_threshold: float = 0.55,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Fuse the boxes of M teachers in one picture.
 
-    Within each class, boxes come in descending order of w s (weight of the
-    teacher times score). A box joins the cluster whose fused box it overlaps
-    most, if by more than ``iou_threshold``; otherwise it founds one. With W
-    the sum of all M weights and sums over the boxes of a cluster,
+    Within each class, boxes come in descending order of their score s. A box
+    joins the cluster whose fused box it overlaps most, if by more than
+    ``iou_threshold``; otherwise it founds one. For a cluster of T boxes of a
+    class that m of the M teachers know, with sums over its boxes,
 
-        box = sum(w s box) / sum(w s)
-        score = sum(w s) / sum(w) * min(sum(w), W) / W
+        box = sum(s box) / sum(s)
+        score = sum(s) / max(T, m)
 
-    so what one of M equal teachers alone has seen keeps 1/M of its score.
-    With equal weights this is the paper's mean(s) * min(T, M) / M for T
-    boxes; a weight of 2 is worth two copies of the teacher. The authors' code
-    says sum(w s) / T * min(T, M) / W: the same unless weights differ and a
-    teacher has several boxes in one cluster, where it can exceed 1.
+    so what one of m teachers alone has seen keeps 1/m of its score. Where
+    all teachers know the class this is the paper's mean(s) * min(T, M) / M.
+    A teacher that does not know a class says nothing by not finding it.
 
-    Boxes without area and boxes with w s = 0 are left out. Boxes of equal
-    w s come in the order given; apart from those, the order of the teachers
+    Boxes without area and boxes of score 0 are left out. Boxes of equal
+    score come in the order given; apart from those, the order of the teachers
     does not matter. Clusters form one box after the other, so the work is
     done on the CPU.
 
@@ -45,8 +41,8 @@ def weighted_boxes_fusion(
         scores (list[Tensor]): In [0, 1], shape (n_i, ).
         labels (list[Tensor]): Class indices that mean the same for all
             teachers, shape (n_i, ).
-        weights (Sequence[float] | Tensor, optional): Of each teacher, shape
-            (M, ), not negative. None: all equal.
+        known (Tensor, optional): Whether a teacher knows a class, bool, shape
+            (M, K); labels index K. None: all teachers know all classes.
         iou_threshold (float): In [0, 1).
 
     Returns:
@@ -58,13 +54,9 @@ def weighted_boxes_fusion(
         ValueError: If the arguments do not fit each other or are out of range.
     """
     _check(boxes, scores, labels, iou_threshold)
-    teacher_weights = _teacher_weights(weights, len(boxes))
     box = torch.cat(boxes).cpu().double()
-    label = torch.cat(labels).cpu()
-    weight = teacher_weights.repeat_interleave(
-        torch.tensor([len(x) for x in boxes])
-    )
     score = torch.cat(scores).cpu().double()
+    label = torch.cat(labels).cpu()
     valid = (score >= 0) & (score <= 1) & torch.isfinite(box).all(1)
     if not bool(valid.all()):
         raise ValueError(
@@ -72,20 +64,16 @@ def weighted_boxes_fusion(
             f'{torch.cat([box, score[:, None]], 1)[~valid][0].tolist()} (box '
             'and score). Give probabilities, not logits.'
         )
-    strength = score * weight
-    usable = (strength > 0) & (box[:, :2] < box[:, 2:]).all(1)
-    order = strength.argsort(descending=True, stable=True)
+    voters = _voters(known, len(boxes), label)
+    usable = (score > 0) & (box[:, :2] < box[:, 2:]).all(1)
+    order = score.argsort(descending=True, stable=True)
     order = order[usable[order]]
-    box, strength, weight, label = (
-        x[order] for x in (box, strength, weight, label)
-    )
-    # Columns: w s x1, w s y1, w s x2, w s y2, w s, w.
-    parts = torch.cat(
-        [box * strength[:, None], strength[:, None], weight[:, None]], 1
-    )
+    box, score, label, voters = (x[order] for x in (box, score, label, voters))
+    # Columns: s x1, s y1, s x2, s y2, s, 1.
+    one = torch.ones_like(score)
+    parts = torch.cat([box * score[:, None], torch.stack([score, one], 1)], 1)
     total, founder = _cluster_sums(box, parts, label, iou_threshold)
-    # sum(w s) / max(sum(w), W), the docstring's score in one division.
-    score = total[:, 4] / total[:, 5].clamp(min=float(teacher_weights.sum()))
+    score = total[:, 4] / total[:, 5].maximum(voters[founder])
     score, order = score.sort(descending=True, stable=True)
     fused = (total[:, :4] / total[:, 4:5])[order]
     label = label[founder][order]
@@ -95,7 +83,7 @@ def weighted_boxes_fusion(
 def _cluster_sums(
     boxes: Tensor, parts: Tensor, labels: Tensor, iou_threshold: float
 ) -> tuple[Tensor, Tensor]:
-    """Cluster boxes (n, 4) that come in descending order of w s.
+    """Cluster boxes (n, 4) that come in descending order of score.
 
     Returns:
         tuple[Tensor, Tensor]: Sums of ``parts`` (n, 6) over each of the c
@@ -136,21 +124,27 @@ def _iou(a: Tensor, b: Tensor | list[float]) -> Tensor:
     return shared / (areas - shared)
 
 
-def _teacher_weights(
-    weights: Sequence[float] | Tensor | None, num_teachers: int
-) -> Tensor:
-    """The weights as a double tensor (M, ) on the CPU."""
-    if weights is None:
-        return torch.ones(num_teachers, dtype=torch.float64)
-    result = torch.as_tensor(weights, dtype=torch.float64).cpu()
-    valid = torch.isfinite(result) & (result >= 0)
-    if result.shape != (num_teachers,) or not valid.all() or result.sum() <= 0:
+def _voters(known: Tensor | None, num_teachers: int, labels: Tensor) -> Tensor:
+    """How many teachers know the class of each label: shape (n, ), double."""
+    if known is None:
+        return torch.full(labels.shape, num_teachers, dtype=torch.float64)
+    if (
+        known.dtype != torch.bool
+        or known.dim() != 2
+        or len(known) != num_teachers
+    ):
         raise ValueError(
-            f'expected {num_teachers} finite weights >= 0, one for each '
-            f'teacher and not all 0, got {result.tolist()}. weights=None '
-            'weighs all teachers the same.'
+            f'expected known as bool of shape ({num_teachers}, K), a row for '
+            f'each teacher, got {known.dtype} of shape {tuple(known.shape)}. '
+            'known=None says that all teachers know all classes.'
         )
-    return result
+    outside = (labels < 0) | (labels >= known.shape[1])
+    if bool(outside.any()):
+        raise ValueError(
+            f'expected labels in [0, {known.shape[1]}), the columns of known, '
+            f'got {int(labels[outside][0])}.'
+        )
+    return known.cpu().sum(0).double()[labels.long()]
 
 
 def _check(

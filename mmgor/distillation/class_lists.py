@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 #: In a class index: the teacher does not know this class.
@@ -38,34 +37,29 @@ def class_index(
     return index
 
 
-def take_classes(x: Tensor, index: Sequence[int]) -> Tensor:
+def take_classes(x: Tensor, index: Tensor) -> Tensor:
     """A teacher's values in the student's class order.
 
     Args:
         x (Tensor): Shape (..., K_t).
-        index (Sequence[int]): K entries, see :func:`class_index`.
+        index (Tensor): From :func:`class_index`, shape (K, ).
 
     Returns:
         Tensor: Shape (..., K); what stands at unknown classes means nothing.
     """
-    if list(index) == list(range(x.shape[-1])):
-        return x
-    where = torch.as_tensor(index, device=x.device).clamp(min=0)
-    return x.index_select(-1, where)
+    return x.index_select(-1, index.clamp(min=0))
 
 
-def to_student_labels(
-    labels: Tensor, index: Sequence[int]
-) -> tuple[Tensor, Tensor]:
+def to_student_labels(labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """A teacher's labels as the student's.
 
     Args:
         labels (Tensor): Positions in the teacher's list, shape (n, ).
-        index (Sequence[int]): K entries, see :func:`class_index`.
+        index (Tensor): From :func:`class_index`, shape (K, ).
 
     Returns:
         tuple[Tensor, Tensor]: Positions in the student's list, shape (n, ),
         and whether the student has the class, bool, shape (n, ).
     """
-    same = labels[:, None] == torch.as_tensor(index, device=labels.device)
+    same = labels[:, None] == index
     return same.long().argmax(1), same.any(1)

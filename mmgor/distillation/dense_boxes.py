@@ -23,11 +23,14 @@ from .dense_scores import anchor_logits, by_anchor, head_strides, unreadable
 
 
 def location_boxes(
-    head: nn.Module, outputs: Any, training: bool
+    head: nn.Module,
+    outputs: Any,
+    training: bool,
+    classes: Tensor | None = None,
 ) -> list[Tensor]:
     """The box of every location's best anchor.
 
-    The best anchor has the largest class score (see
+    The best anchor has the largest score among ``classes`` (see
     :func:`~mmgor.distillation.dense_scores.score_logits`). Boxes are those
     that mmdet predicts, before they are clipped to the picture.
 
@@ -39,6 +42,8 @@ def location_boxes(
         training (bool): Whether the head was in training mode at that time:
             FCOS with ``norm_on_bbox`` and CenterNetUpdate then give distances
             in strides, else in pixels.
+        classes (Tensor, optional): Which classes count, bool, shape (K, );
+            default: all.
 
     Returns:
         list[Tensor]: One a level, shape (N, 4, H, W): x1, y1, x2, y2 in input
@@ -49,6 +54,9 @@ def location_boxes(
     """
     with torch.no_grad():  # scores only choose
         logits = anchor_logits(head, outputs)
+    if classes is not None:
+        others = ~classes[:, None, None]
+        logits = [x.masked_fill(others, -torch.inf) for x in logits]
     raw = _raw_boxes(head, outputs)
     strides = head_strides(head)
     generator: Any = head.prior_generator
@@ -177,8 +185,10 @@ def _(
     head: GFLHead, raw: Tensor, priors: Tensor, stride: int, training: bool
 ) -> Tensor:
     # head.integral is a matrix product, which autocast does in half precision.
+    # An offloaded teacher's is on the CPU again.
+    project = head.integral.project.to(raw)
     distribution = raw.unflatten(1, (4, -1)).softmax(2)
-    distances = (distribution * head.integral.project).sum(2) * stride
+    distances = (distribution * project).sum(2) * stride
     return head.bbox_coder.decode(head.anchor_center(priors), distances)
 
 

@@ -54,6 +54,21 @@ def head_strides(head: nn.Module) -> list[int]:
     return [int(pair[0]) for pair in pairs]
 
 
+def same_priors(head: nn.Module, other: nn.Module) -> bool:
+    """Whether two dense heads have the same anchors at the same strides."""
+    anchors = anchors_per_level(head)
+    if anchors is None or anchors != anchors_per_level(other):
+        return False
+    if head_strides(head) != head_strides(other):
+        return False
+    mine, theirs = (
+        getattr(h.prior_generator, 'base_anchors', []) for h in (head, other)
+    )
+    return len(mine) == len(theirs) and all(
+        torch.allclose(a.cpu(), b.cpu()) for a, b in zip(mine, theirs)
+    )
+
+
 def product_logit(a: Tensor, b: Tensor) -> Tensor:
     """The logit of sigmoid(a) * sigmoid(b).
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmdet.models.dense_heads import RPNHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from mmgor.registry import MODELS
 
 from .boxes_fusion import weighted_boxes_fusion
-from .class_lists import to_student_labels
+from .class_lists import UNKNOWN, to_student_labels
 from .kd_base import BaseKDHead
 from .taps import DETECTIONS, Tapped
 from .teacher import Teacher
@@ -25,9 +26,10 @@ class DetectionKDHead(BaseKDHead):
     becomes a box to learn with a probability equal to its score, drawn anew
     in every step: the expected target of a matched location is the score,
     and a loss that is linear in its target has the soft label's gradient in
-    the mean. (Hard labels above a threshold would need one, and would throw
-    away what the teacher is unsure of.) This loss does not vanish where
-    student and teacher agree.
+    the mean, up to the head's normaliser, which counts the boxes drawn.
+    (Hard labels above a threshold would need one, and would throw away what
+    the teacher is unsure of.) This loss does not vanish where student and
+    teacher agree.
 
     Args:
         min_score (float): Detections below are left out.
@@ -40,6 +42,7 @@ class DetectionKDHead(BaseKDHead):
     """
 
     fuses = True
+    reads_classes = True
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class DetectionKDHead(BaseKDHead):
 
     def check_pair(self, student: nn.Module, teacher: Teacher) -> None:
         head = student.get_submodule(self.student_tap)
-        if not isinstance(head, BaseDenseHead):
+        if not isinstance(head, BaseDenseHead) or isinstance(head, RPNHead):
             raise ValueError(
                 'DetectionKDHead needs a dense student head, whose '
                 'loss_by_feat assigns boxes to locations, got '
@@ -69,6 +72,8 @@ class DetectionKDHead(BaseKDHead):
 
     def compute(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
         head: Any = student.module
+        part = torch.tensor(1 / len(teachers))
+        self.shares = dict.fromkeys(self.teachers, part)
         boxes = [
             self._draw(*self._fused(picture))
             for picture in zip(*(tapped.output for tapped in teachers))
@@ -87,23 +92,30 @@ class DetectionKDHead(BaseKDHead):
         self, picture: Sequence[InstanceData]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes, scores and labels of one picture in the student's classes."""
-        found = [self._in_student_classes(p, i) for i, p in enumerate(picture)]
+        indices = self._indices(picture[0].scores.device)
+        found = [
+            self._in_student_classes(p, i) for p, i in zip(picture, indices)
+        ]
         if len(found) == 1:
             return found[0]
         boxes, scores, labels = (list(part) for part in zip(*found))
+        known = torch.stack([index != UNKNOWN for index in indices])
         return weighted_boxes_fusion(
-            boxes, scores, labels, None, self.iou_threshold
+            boxes, scores, labels, known, self.iou_threshold
         )
 
-    def _in_student_classes(
-        self, found: InstanceData, i: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _indices(self, device: torch.device) -> list[Tensor]:
         if self.class_indices is None:
             raise RuntimeError(
                 "nobody mapped the teachers' classes by name; expected "
                 "custom_hooks=[dict(type='GoRWeightHook')], which does."
             )
-        labels, known = to_student_labels(found.labels, self.class_indices[i])
+        return self.class_tensors(device, 0, [])
+
+    def _in_student_classes(
+        self, found: InstanceData, index: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        labels, known = to_student_labels(found.labels, index)
         kept = known & (found.scores >= self.min_score)
         return (
             found.bboxes[kept].float(),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .taps import DETECTIONS, Tapped, check_tap
@@ -32,6 +33,8 @@ class BaseKDHead(nn.Module):
 
     #: Whether the head can learn from several teachers at once.
     fuses = False
+    #: Whether it has to know which class is which.
+    reads_classes = False
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class BaseKDHead(nn.Module):
             )
         self.loss_weight = loss_weight
         self.class_indices: list[list[int]] | None = None
+        self._class_tensors: dict[torch.device, list[Tensor]] = {}
         self.shares: dict[str, Tensor] = {}
         self.parts: dict[str, Tensor] = {}
         self._bound = False
@@ -93,6 +97,40 @@ class BaseKDHead(nn.Module):
             ValueError: If the head cannot do with these.
         """
         self.class_indices = indices
+        self._class_tensors.clear()
+
+    def class_tensors(
+        self,
+        device: torch.device,
+        num_classes: int,
+        teacher_classes: Sequence[int],
+    ) -> list[Tensor]:
+        """The class indices as tensors of shape (K, ), one a teacher.
+
+        Args:
+            device (torch.device): Where; they are sent there once.
+            num_classes (int): K, the student's outputs.
+            teacher_classes (Sequence[int]): Each teacher's.
+
+        Raises:
+            RuntimeError: If nobody mapped classes of different numbers.
+        """
+        if device not in self._class_tensors:
+            indices = self.class_indices
+            if indices is None:
+                for name, count in zip(self.teachers, teacher_classes):
+                    if count != num_classes:
+                        raise RuntimeError(
+                            f'teacher {name!r} has {count} classes, the '
+                            f'student {num_classes}, and nobody mapped them '
+                            'by name; expected custom_hooks=[dict(type='
+                            "'GoRWeightHook')], which does."
+                        )
+                indices = [list(range(num_classes))] * len(teacher_classes)
+            self._class_tensors[device] = [
+                torch.tensor(index, device=device) for index in indices
+            ]
+        return self._class_tensors[device]
 
     def forward(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
         """The loss, a scalar.
@@ -115,10 +153,14 @@ class BaseKDHead(nn.Module):
 
 
 def _names(teacher: Any) -> list[str]:
-    names = [teacher] if isinstance(teacher, str) else list(teacher or [])
-    if len(set(names)) < len(names) or teacher in ([], ()):
+    names = [teacher] if isinstance(teacher, str) else teacher
+    names = [] if names is None else names
+    sound = isinstance(names, (list, tuple)) and all(
+        isinstance(name, str) for name in names
+    )
+    if not sound or len(set(names)) < len(names) or teacher in ([], ()):
         raise ValueError(
             f'teacher={teacher!r}; expected a name or a list of different '
             "names, e.g. teacher=['r50', 'gfl']."
         )
-    return names
+    return list(names)

@@ -13,7 +13,7 @@ def map_strides(
 ) -> list[int]:
     """Strides of maps by their sizes.
 
-    A map of stride s has ceil(size / s) rows and columns, or one less where
+    A map of stride s has size / s rows and columns, rounded up, or down where
     a convolution does not pad. Where several powers of two fit (a 1 x 1 map
     of a small picture), a map gets the next one after the map before it.
 
@@ -36,7 +36,9 @@ def map_strides(
 
 
 def _misfit(size: tuple[int, int], shape: tuple[int, int], s: int) -> int:
-    return sum(abs(-(-a // s) - b) for a, b in zip(size, shape))
+    up = sum(abs(-(-a // s) - b) for a, b in zip(size, shape))
+    down = sum(abs(a // s - b) for a, b in zip(size, shape))
+    return min(up, down)
 
 
 def pick_strides(
@@ -88,16 +90,15 @@ def check_strides(
         )
 
 
-def crop_to_common(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Two maps of one stride, cut to the rows and columns both have.
+def crop_to_common(*maps: Tensor) -> list[Tensor]:
+    """Maps of one stride, cut to the rows and columns that all have.
 
     Inputs grow by padding at the right and at the bottom only (a teacher's
     size divisor), so that equal indices are equal places.
 
     Args:
-        a (Tensor): Shape (..., H_a, W_a).
-        b (Tensor): Shape (..., H_b, W_b).
+        *maps (Tensor): Shapes (..., H_i, W_i).
     """
-    height = min(a.shape[-2], b.shape[-2])
-    width = min(a.shape[-1], b.shape[-1])
-    return a[..., :height, :width], b[..., :height, :width]
+    height = min(x.shape[-2] for x in maps)
+    width = min(x.shape[-1] for x in maps)
+    return [x[..., :height, :width] for x in maps]

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from mmdet.structures import DetDataSample
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
@@ -21,6 +21,7 @@ from .teacher_files import (
     read_checkpoint,
     read_config,
 )
+from .teacher_tools import bare_samples, features_in, float_copy, num_classes
 
 #: Parts that run on the features; a tap inside makes them run.
 HEADS = ('bbox_head', 'rpn_head')
@@ -39,12 +40,13 @@ class Teacher:
         classes (list[str], optional): Its class names. Default: those in the
             checkpoint, else those of the dataset that its config evaluates
             on.
-        dtype (str): 'bfloat16' runs it under autocast.
+        dtype (str): 'bfloat16' runs backbone and neck under autocast; heads
+            and boxes keep float32.
         channels_last (bool): Memory format of weights and inputs.
         offload (bool): Keep the weights on the CPU between two steps.
 
     Raises:
-        ValueError: If no checkpoint is given, or on an unknown dtype.
+        ValueError: If no checkpoint is given, or an argument is wrong.
     """
 
     def __init__(
@@ -62,6 +64,11 @@ class Teacher:
                 f'teacher {name!r} has no checkpoint; expected teachers=dict('
                 f'{name}=dict(config=..., checkpoint=<path or URL>)).'
             )
+        if 'loss' in name:
+            raise ValueError(
+                f"teacher {name!r}: expected a name without 'loss', since "
+                'values logged under it would be added to the loss.'
+            )
         if dtype not in DTYPES:
             raise ValueError(
                 f'teacher {name!r} has dtype={dtype!r}; expected one of '
@@ -70,7 +77,13 @@ class Teacher:
         self.name = name
         self.config = config
         self.checkpoint = str(checkpoint)
+        if isinstance(classes, str):
+            raise ValueError(
+                f'teacher {name!r} has classes={classes!r}; expected a list, '
+                f'e.g. classes=[{classes!r}].'
+            )
         self.classes = tuple(classes) if classes else None
+        self.found_classes: tuple[str, ...] | None = None
         self.dtype = DTYPES[dtype]
         self.channels_last = channels_last
         self.offload = offload
@@ -108,17 +121,55 @@ class Teacher:
         model = revert_sync_batchnorm(model)
         state_dict, meta = read_checkpoint(self.name, self.checkpoint)
         load_weights(self.name, self.checkpoint, model, state_dict)
-        self.classes = self.classes or find_classes(meta, config)
+        self.found_classes = find_classes(meta, config)
+        self.classes = self.classes or self.found_classes
         if not self.offload:
             model = model.to(device)
         if self.channels_last:
             model = model.to(memory_format=torch.channels_last)
+        if self.dtype is not None:
+            model.extract_feat = partial(features_in, self.dtype, model)
         self._model = model.eval().requires_grad_(False)
+
+    def class_index(self, classes: Sequence[str] | None) -> list[int]:
+        """Where this teacher has the student's classes.
+
+        Where class names are unknown, equal numbers count as equal lists.
+
+        Args:
+            classes (Sequence[str], optional): The student's.
+
+        Returns:
+            list[int]: See :func:`~.class_lists.class_index`.
+
+        Raises:
+            ValueError: If none is in both, or names and outputs differ in
+                number.
+        """
+        count = num_classes(self.model)
+        names = self.classes
+        hint = f'Set teachers=dict({self.name}=dict(classes=[...], ...)).'
+        if names is not None and count not in (None, len(names)):
+            raise ValueError(
+                f'teacher {self.name!r} has {count} classes in its head and '
+                f'{len(names)} class names, {list(names)[:5]} ...; expected '
+                f'as many. {hint}'
+            )
+        if classes is not None and names is not None:
+            return class_index(classes, names, self.name)
+        wanted = count if classes is None else len(classes)
+        if wanted is None or count not in (None, wanted):
+            raise ValueError(
+                f'class names of teacher {self.name!r} or of the training '
+                f'data are unknown, and {count} classes are no match for '
+                f'{wanted}; expected names. {hint}'
+            )
+        return list(range(wanted))
 
     def share(self, other: 'Teacher') -> None:
         """Use the detector of another teacher with the same files."""
         self._model = other.model
-        self.classes = self.classes or other.classes
+        self.classes = self.classes or other.found_classes
 
     @torch.no_grad()
     def forward_taps(
@@ -155,10 +206,10 @@ class Teacher:
         size = (inputs.shape[-2], inputs.shape[-1])
         detections = None
         # Post-processing may write into the outputs (YOLOv3's does).
-        taps = Taps(model, paths, keep=_float_copy)
+        taps = Taps(model, paths, keep=float_copy)
         with self._running(inputs.device), taps:
             if DETECTIONS in names:
-                samples = _bare_samples(data_samples, size)
+                samples = bare_samples(data_samples, size)
                 found = model.predict(inputs, samples, rescale=False)
                 detections = [sample.pred_instances for sample in found]
             else:
@@ -204,52 +255,21 @@ class Teacher:
         for sample in samples:
             sample.set_metainfo(dict(batch_input_shape=size, pad_shape=size))
         with self._running(inputs.device):
-            samples = model.predict(inputs, samples, rescale=True)
-        if classes and self.classes:
-            index = class_index(classes, self.classes, self.name)
-            for sample in samples:
-                found = sample.pred_instances
-                found.labels, known = to_student_labels(found.labels, index)
-                sample.pred_instances = found[known]
+            samples = model.eval().predict(inputs, samples, rescale=True)
+        index = torch.tensor(self.class_index(classes), device=inputs.device)
+        for sample in samples:
+            found = sample.pred_instances
+            found.labels, known = to_student_labels(found.labels, index)
+            sample.pred_instances = found[known]
         return samples
 
     @contextmanager
     def _running(self, device: torch.device) -> Iterator[None]:
-        """On the device, in its dtype; back to the CPU if offloaded."""
-        model = self.model
+        """On the device; back to the CPU if offloaded."""
         if self.offload:
-            model.to(device)
+            self.model.to(device)
         try:
-            with torch.autocast(
-                device.type, self.dtype, enabled=self.dtype is not None
-            ):
-                yield
+            yield
         finally:
             if self.offload:
-                model.to('cpu')
-
-
-def _bare_samples(data_samples: list, size: tuple[int, int]) -> list:
-    """What post-processing reads: picture and batch shape, no labels."""
-    samples = []
-    for sample in data_samples:
-        shape = tuple(sample.metainfo['img_shape'][:2])
-        meta = dict(
-            img_shape=shape,
-            ori_shape=shape,
-            pad_shape=size,
-            batch_input_shape=size,
-            scale_factor=(1.0, 1.0),
-        )
-        samples.append(DetDataSample(metainfo=meta))
-    return samples
-
-
-def _float_copy(output: Any) -> Any:
-    """Floating-point tensors, however nested, as float32 of their own."""
-    if isinstance(output, Tensor):
-        floating = output.is_floating_point()
-        return output.to(torch.float32, copy=True) if floating else output
-    if isinstance(output, (list, tuple)):
-        return type(output)(_float_copy(part) for part in output)
-    return output
+                self.model.to('cpu')

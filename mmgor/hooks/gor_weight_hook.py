@@ -11,7 +11,7 @@ from torch import nn
 
 from mmgor.registry import HOOKS
 
-from .utils import check_optimizer, unwrapped_model
+from .utils import check_optimizer, dataset_classes, unwrapped_model
 from .verify_teacher import verify_teachers
 from .weight_plot import plot_weight_curves, read_scalars
 
@@ -97,6 +97,16 @@ class GoRWeightHook(Hook):
         map_classes(runner, model)
         if self.verify_teacher:
             verify_teachers(runner, model, self.verify_teacher)
+        fusions = {
+            name: parameter
+            for name, parameter in model.named_parameters()
+            if name.endswith('fusion.logits')
+        }
+        check_optimizer(
+            runner.optim_wrapper.optimizer,
+            fusions,
+            'the learned weights of the teachers',
+        )
         thetas = dict(model.gor_weighting.named_parameters())
         if not thetas:  # weights set by hand
             return
@@ -188,22 +198,23 @@ def map_classes(runner: Runner, model: Any) -> None:
     """Map the teachers' classes to those of the training data by name.
 
     Raises:
-        ValueError: If a teacher knows none of them.
+        ValueError: If a teacher knows none of them, or names are unknown and
+            numbers differ.
     """
-    dataset = runner.train_dataloader.dataset
-    student = getattr(dataset, 'metainfo', {}).get('classes')
+    student = dataset_classes(runner.train_dataloader.dataset)
     model.map_classes(student)
-    for name, teacher in model.teachers.items():
+    for teacher in model.class_teachers():
         if student is None or teacher.classes is None:
             runner.logger.warning(
-                f'class names of teacher {name!r} or of the training data '
-                'are unknown: equal numbers are taken for equal lists. Set '
-                f'teachers=dict({name}=dict(classes=[...], ...)).'
+                f'class names of teacher {teacher.name!r} or of the training '
+                'data are unknown: equal numbers are taken for equal lists. '
+                f'Set teachers=dict({teacher.name}=dict(classes=[...], ...)).'
             )
             continue
         lacking = [c for c in student if c not in teacher.classes]
         if lacking:
             runner.logger.warning(
-                f'teacher {name!r} lacks {len(lacking)} of {len(student)} '
-                f'classes, which get no KD signal from it: {lacking[:10]}.'
+                f'teacher {teacher.name!r} lacks {len(lacking)} of '
+                f'{len(student)} classes, which get no KD signal from it: '
+                f'{lacking[:10]}.'
             )

@@ -10,6 +10,7 @@ from torch import nn
 OPTIM_LINE = (
     'optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'
     "'gor_weighting.': dict(decay_mult=0.0), "
+    "'fusion.logits': dict(decay_mult=0.0), "
     "'_quantizer.': dict(decay_mult=0.0)}))"
 )
 
@@ -18,6 +19,34 @@ def unwrapped_model(runner: Runner) -> Any:
     """The detector itself, without DDP's or another wrapper around it."""
     model = runner.model
     return model.module if is_model_wrapper(model) else model
+
+
+def dataset_classes(dataset: Any) -> list[str] | None:
+    """Class names of a data set, or of one that joins several.
+
+    Args:
+        dataset (Dataset): Its ``metainfo``, if it has one, is a dict, or, for
+            mmdet's ConcatDataset of unequal parts, a list of them.
+
+    Returns:
+        list[str] | None: None: no names are known.
+
+    Raises:
+        ValueError: If parts differ in their classes or in the order of them.
+    """
+    metainfo = getattr(dataset, 'metainfo', {})
+    parts = metainfo if isinstance(metainfo, list) else [metainfo]
+    names = [part.get('classes') for part in parts]
+    lists = [None if classes is None else list(classes) for classes in names]
+    for i, classes in enumerate(lists):
+        if classes != lists[0]:
+            raise ValueError(
+                'expected the same classes in all data sets of '
+                f'{type(dataset).__name__}, got {lists[0]} in number 0 and '
+                f'{classes} in number {i}. Set metainfo=dict(classes=[...]) '
+                'in every one of its datasets.'
+            )
+    return lists[0]
 
 
 def check_optimizer(

@@ -180,7 +180,6 @@ def test_an_ensemble_of_kinds_fuses_scores(specs, fusion):
         outputs['gor_w_kd'] * (share['yolox'] + 1) / 2,
     )
     assert outputs['gor_raw_kd_gfl'] > 0
-    assert outputs['gor_raw_kd_yolox'] > outputs['gor_raw_kd_gfl'] * 0
     assert not any('loss' in key for key in outputs if '_kd_' in key
                    and key.startswith('gor'))  # fmt: skip
 
@@ -191,7 +190,41 @@ def test_an_ensemble_fuses_detections(specs):
         {name: specs[name] for name in names},
         found=dict(type='DetectionKDHead', teacher=names, min_score=0.0),
     )
+    outputs = step(model, batch)
+    assert outputs['loss_kd_found'] > 0
+    assert outputs['gor_w_kd_yolox'] == outputs['gor_w_kd'] / 2
+    assert 'gor_raw_kd_yolox' not in outputs  # boxes are fused, not losses
+
+
+def test_half_precision_and_offload_teach_by_detections(specs):
+    spec = dict(specs['faster_rcnn'], dtype='bfloat16', offload=True)
+    model, batch = student(
+        dict(rcnn=spec), found=dict(type='DetectionKDHead', min_score=0.0)
+    )
     assert step(model, batch)['loss_kd_found'] > 0
+
+
+def test_known_names_are_used_where_another_teacher_has_none(specs):
+    unnamed = {k: specs['gfl'][k] for k in ('config', 'checkpoint')}
+    with pytest.raises(ValueError, match="of teacher 'gfl' or of the train"):
+        student(
+            dict(gfl=unnamed, yolox=specs['yolox']),
+            cls=dict(type='ScoreKDHead', teacher=['gfl', 'yolox']),
+        )
+
+
+def test_features_need_no_classes(specs):
+    teacher = dict(specs['gfl'], classes=[f'other{i}' for i in range(80)])
+    model, batch = student(
+        dict(gfl=teacher), neck=dict(type='FeatureKDHead', student_channels=16)
+    )
+    assert step(model, batch)['loss_kd_neck'] > 0
+
+
+def test_names_and_outputs_must_agree_in_number(specs):
+    teacher = dict(specs['gfl'], classes=NAMES)
+    with pytest.raises(ValueError, match='has 80 classes in its head and 3 c'):
+        student(dict(gfl=teacher), cls=dict(type='ScoreKDHead'))
 
 
 def test_one_teacher_is_not_broken_down(specs):

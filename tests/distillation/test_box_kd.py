@@ -48,6 +48,20 @@ def test_background_of_the_teacher_weighs_little():
     assert head(student, [teacher]).item() < 1e-5
 
 
+def test_classes_that_the_student_lacks_do_not_count():
+    model, teacher = detector(), detector(classes=5, channels=12)
+    head = bound(IOU, model, teacher)
+    head.map_classes([[4, -1, 0]])
+    student, t = tap(model), tap(teacher)
+    want = head(student, [t])
+    for logits in t.output[0]:  # what only the teacher knows
+        logits.unflatten(1, (-1, 5))[:, :, 1:4] += 9.0
+    torch.testing.assert_close(head(student, [t]), want)
+    for logits in t.output[0]:
+        logits.unflatten(1, (-1, 5))[:, :, 4, 0] += 9.0
+    assert not torch.allclose(head(student, [t]), want)
+
+
 class Edges(nn.Module):
     """A GFL head's model, as far as a KD head looks at it."""
 
@@ -60,17 +74,9 @@ class Edges(nn.Module):
             stacked_convs=1,
             reg_max=reg_max,
             num_classes=CLASSES,
-            norm_cfg=None,
-            conv_cfg=None,
+            norm_cfg=dict(type='GN', num_groups=4),
         )
-        cfg.pop('norm_cfg')
-        self.bbox_head = MODELS.build(
-            dict(
-                cfg,
-                norm_cfg=dict(type='GN', num_groups=4),
-                loss_dfl=dict(type='DistributionFocalLoss'),
-            )
-        )
+        self.bbox_head = MODELS.build(cfg)
 
     def tap(self, seed):
         torch.manual_seed(seed)

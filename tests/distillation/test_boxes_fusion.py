@@ -55,27 +55,43 @@ def test_three_overlapping_boxes_of_one_teacher():
     check(got, (0, 0, 10, 11.6 / 1.2, 0.4, 1))
 
 
-def test_weights():
-    # w s = 0.6 and 3 * 0.2: y2 = (0.6 * 10 + 0.6 * 8) / 1.2, score 1.2 / 4.
-    got = fuse(teacher(A), teacher(B), weights=[1, 3])
-    check(got, (0, 0, 10, 9, 0.3, 1))
-    # Only their ratio counts.
-    got = fuse(teacher(A), teacher(B), weights=torch.tensor([0.5, 1.5]))
-    check(got, (0, 0, 10, 9, 0.3, 1))
-    check(fuse(teacher(A), teacher(B), weights=[1, 0]), A)
+def knows(*rows):
+    return torch.tensor(rows, dtype=torch.bool)
 
 
-def test_a_weight_of_two_is_two_copies_of_the_teacher():
-    one, other = teacher(A, B, FAR), teacher((0, 0, 10, 9, 0.3, 1))
-    got = fuse(one, other, weights=[2, 1])
-    want = fuse(one, one, other)
-    for value, other_value in zip(got, want):
-        torch.testing.assert_close(value, other_value)
+def test_only_those_who_know_a_class_are_asked():
+    # Class 1: known to teachers 0 and 1 of three, class 2 to teacher 2 alone.
+    known = knows([1, 1, 0], [1, 1, 0], [1, 0, 1])
+    three = (
+        teacher(A, FAR, (20, 20, 30, 30, 0.9, 0)),
+        teacher(B),
+        teacher((70, 70, 80, 80, 0.7, 2)),
+    )
+    check(
+        fuse(*three, known=known),
+        (70, 70, 80, 80, 0.7, 2),  # 0.7 / 1
+        (50, 50, 60, 60, 0.45, 1),  # 0.9 / 2
+        (0, 0, 10, 9.5, 0.4, 1),  # (0.6 + 0.2) / 2
+        (20, 20, 30, 30, 0.3, 0),  # 0.9 / 3
+    )
 
 
-def test_scores_stay_probabilities_with_unequal_weights():
-    sure = (0, 0, 10, 10, 1, 1)
-    check(fuse(teacher(sure, sure), teacher(), weights=[2, 1]), sure)
+def test_more_boxes_than_teachers_who_know_the_class():
+    # Three boxes of the only one of two that knows class 1: their mean.
+    got = fuse(
+        teacher(A, (*A[:4], 0.4, 1), B),
+        teacher(),
+        known=knows([1, 1], [1, 0]),
+    )
+    check(got, (0, 0, 10, 11.6 / 1.2, 0.4, 1))
+
+
+def test_to_know_all_is_the_default():
+    teachers = crowd(1)
+    want = fuse(*teachers)
+    got = fuse(*teachers, known=torch.ones(3, 3, dtype=torch.bool))
+    for value, other in zip(got, want):
+        assert torch.equal(value, other)
 
 
 def test_joins_the_fused_box_it_overlaps_most():
@@ -116,11 +132,12 @@ def crowd(seed, count=3):
 
 def test_order_of_teachers_and_boxes_does_not_matter():
     teachers = crowd(0)
-    want = fuse(*teachers, weights=[1, 2, 3])
+    known = knows([1, 1, 1], [0, 1, 1], [0, 0, 1])
+    want = fuse(*teachers, known=known)
     assert 20 <= len(want[0]) < 40
     assert (want[1].diff() <= 0).all()
     turned = [tuple(x.flip(0) for x in t) for t in teachers[::-1]]
-    for value, other in zip(fuse(*turned, weights=[3, 2, 1]), want):
+    for value, other in zip(fuse(*turned, known=known.flip(0)), want):
         assert torch.equal(value, other)
 
 
@@ -155,12 +172,16 @@ def test_errors_say_what_fits():
         weighted_boxes_fusion([], [], [])
     with pytest.raises(ValueError, match=r'teacher 0: .*\(1, 3\)'):
         weighted_boxes_fusion([boxes], [torch.rand(1, 3)], [labels])
-    with pytest.raises(ValueError, match=r'expected 1 finite weights'):
-        fuse(teacher(A), weights=[1, 1])
-    with pytest.raises(ValueError, match=r'not all 0, got \[0\.0\]'):
-        fuse(teacher(A), weights=[0])
-    with pytest.raises(ValueError, match=r'got \[-1\.0, 2\.0\]'):
-        fuse(teacher(A), teacher(A), weights=[-1, 2])
+    with pytest.raises(ValueError, match=r'\(1, K\).* shape \(2, 2\)'):
+        fuse(teacher(A), known=knows([1, 1], [1, 1]))
+    with pytest.raises(ValueError, match=r'\(2, K\).* shape \(2,\)'):
+        fuse(teacher(A), teacher(A), known=knows(1, 1))
+    with pytest.raises(ValueError, match=r'got torch\.int64'):
+        fuse(teacher(A), known=knows([1, 1]).long())
+    with pytest.raises(ValueError, match=r'labels in \[0, 1\).* got 1'):
+        fuse(teacher(A), known=knows([1]))
+    with pytest.raises(ValueError, match=r'labels in \[0, 1\).* got -1'):
+        fuse(teacher((*A[:5], -1)), known=knows([1]))
     with pytest.raises(ValueError, match='iou_threshold in'):
         fuse(teacher(A), iou_threshold=1)
     with pytest.raises(ValueError, match='finite boxes and scores'):

@@ -180,9 +180,8 @@ def test_teachers_without_a_common_stride():
     two.bbox_head.prior_generator.strides = [(8, 8), *other[1:]]
     three = detector()
     three.bbox_head.prior_generator.strides = [*other[:4], (16, 16)]
-    head = bound(SCORES, student, two, three)
-    with pytest.raises(ValueError, match='share no stride'):
-        head(tap(student), [tap(two), tap(three)])
+    with pytest.raises(ValueError, match=r'levels of strides \[8\], teacher'):
+        bound(SCORES, student, two, three)
 
 
 def test_unbound_head_is_an_error():
@@ -200,6 +199,8 @@ def test_unbound_head_is_an_error():
         (dict(fusion='median'), "unknown fusion 'median'; expected one of"),
         (dict(teacher=['a', 'a']), 'a list of different names'),
         (dict(teacher=[]), r'teacher=\[\]; expected a name'),
+        (dict(teacher=3), 'teacher=3; expected a name'),
+        (dict(teacher=[['a']]), 'a list of different names'),
     ],
 )
 @pytest.mark.parametrize('kind', ['LogitKDHead', 'ScoreKDHead'])
@@ -208,13 +209,27 @@ def test_bad_class_head(kind, cfg, message):
         MODELS.build(dict(type=kind, **cfg))
 
 
-def test_other_anchors_need_another_head():
-    teacher = detector()
-    teacher.bbox_head.prior_generator.ratios = torch.tensor([1.0])
+@pytest.mark.parametrize(
+    'anchors',
+    [
+        dict(ratios=[1.0]),
+        dict(ratios=[0.5, 1.0, 3.0]),
+        dict(octave_base_scale=8),
+        dict(strides=[16, 32, 64, 128, 256]),
+    ],
+)
+def test_other_anchors_or_strides_need_another_head(anchors):
     cfg = retinanet_cfg()
-    cfg.bbox_head.anchor_generator.ratios = [1.0]
+    cfg.bbox_head.anchor_generator.update(anchors)
     with pytest.raises(ValueError, match='Use a ScoreKDHead, which needs nei'):
         bound(LOGITS, detector(), MODELS.build(cfg))
+
+
+def test_a_softmax_over_more_classes_is_no_teacher():
+    cfg = retinanet_cfg(classes=4)
+    cfg['bbox_head']['loss_cls'] = dict(type='CrossEntropyLoss')
+    with pytest.raises(ValueError, match='expected softmax head with 4 class'):
+        bound(LOGITS, softmax_pair(), MODELS.build(cfg))
 
 
 def test_softmax_heads_are_not_fused():

@@ -2,8 +2,8 @@ import copy
 
 import pytest
 import torch
-from conftest import make_batch
 from kd_tools import bound, detector, tap, tapped
+from mmdet.models.dense_heads import RPNHead
 from mmengine.structures import InstanceData
 
 from mmgor.registry import MODELS
@@ -92,6 +92,13 @@ def test_classes_have_to_be_mapped():
         head(s, [t])
 
 
+def test_an_rpn_knows_no_classes():
+    student = detector()
+    student.rpn_head = RPNHead(num_classes=1, in_channels=16)
+    with pytest.raises(ValueError, match=r'dense student head.* got RPNHead'):
+        bound(dict(DETECTIONS, student_tap='rpn_head'), student, detector())
+
+
 def test_the_student_needs_a_dense_head():
     with pytest.raises(ValueError, match=r'a dense student head.* got FPN'):
         bound(dict(DETECTIONS, student_tap='neck'), detector(), detector())
@@ -103,10 +110,23 @@ def test_bad_detection_head(cfg):
         MODELS.build(dict(DETECTIONS, **cfg))
 
 
-def test_gradients_reach_the_student_alone():
+def test_gradients_reach_the_student():
     head, _, t = setup(1.0)
     student = detector()
-    s = tap(student)
-    head(s, [t]).backward()
+    head(tap(student), [t]).backward()
     assert student.bbox_head.retina_cls.weight.grad.abs().sum() > 0
-    assert make_batch()['inputs'].grad is None
+
+
+def test_who_does_not_know_a_class_does_not_outvote_it():
+    student = detector()
+    head = bound(DETECTIONS, student, student, student)
+    head.map_classes([[0, 1, 2], [-1, 1, 2]])
+    box = torch.tensor([[0.0, 0.0, 9.0, 9.0]])
+    found = InstanceData(
+        bboxes=box, scores=torch.tensor([0.8]), labels=torch.tensor([0])
+    )
+    _, scores, _ = head._fused([found, found])  # the second one's is dropped
+    torch.testing.assert_close(scores, torch.tensor([0.8]))
+    found.labels = torch.tensor([1])
+    _, scores, _ = head._fused([found, found[:0]])
+    torch.testing.assert_close(scores, torch.tensor([0.4]))

@@ -22,6 +22,7 @@ from mmgor.distillation.levels import (
         ((416, 416), (13, 26, 52), [32, 16, 8]),
         ((300, 300), (38, 19, 10, 5), [8, 16, 32, 64]),
         ((64, 64), (32,), [2]),
+        ((75, 75), (9, 4, 2, 1), [8, 16, 32, 64]),
     ],
 )
 def test_strides_come_from_sizes(size, sides, want):
@@ -47,8 +48,9 @@ def test_maps_are_cut_at_the_right_and_below():
 
 
 def test_classes_are_found_by_name():
-    index = class_index(['cat', 'fox', 'dog'], ['dog', 'cow', 'cat'], 'big')
-    assert index == [2, -1, 0]
+    found = class_index(['cat', 'fox', 'dog'], ['dog', 'cow', 'cat'], 'big')
+    assert found == [2, -1, 0]
+    index = torch.tensor(found)
     x = torch.tensor([[0.0, 1.0, 2.0]])
     assert take_classes(x, index)[0, [0, 2]].tolist() == [2, 0]
     labels, known = to_student_labels(torch.tensor([0, 1, 2]), index)

@@ -345,3 +345,7 @@ def test_no_teacher_and_unknown_dtype(teacher_spec):
         Teachers({})
     with pytest.raises(ValueError, match="dtype='fp8'; expected one of"):
         one(**teacher_spec, dtype='fp8')
+    with pytest.raises(ValueError, match="classes='person'; expected a list"):
+        one(**teacher_spec, classes='person')
+    with pytest.raises(ValueError, match="expected a name without 'loss'"):
+        Teachers(dict(floss=teacher_spec))

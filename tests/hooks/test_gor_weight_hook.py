@@ -52,6 +52,9 @@ class Toy(BaseModel):
     def map_classes(self, classes):
         """It has no KD heads that would care."""
 
+    def class_teachers(self):
+        return []
+
     def forward(self, inputs, data_samples=None, mode='loss'):
         self.step += 1
         kd = 3.0 if self.step <= self.change_at else 3.0 * self.factor
@@ -170,10 +173,10 @@ def test_classes_are_mapped_and_gaps_are_told():
     runner = runner_with(['a', 'b', 'c'])
     runner.logger.warning = told.append
     model = SimpleNamespace(
-        teachers=dict(
-            big=SimpleNamespace(classes=('b', 'a')),
-            mute=SimpleNamespace(classes=None),
-        ),
+        class_teachers=lambda: [
+            SimpleNamespace(name='big', classes=('b', 'a')),
+            SimpleNamespace(name='mute', classes=None),
+        ],
         map_classes=mapped.append,
     )
     map_classes(runner, model)

@@ -1,0 +1,129 @@
+"""KD head for class logits of one layout."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmgor.registry import MODELS
+
+from . import functional
+from .class_kd import ClassKDHead
+from .class_lists import UNKNOWN, take_classes
+from .dense_scores import same_priors
+from .head_facts import (
+    anchors_per_level,
+    check_logits,
+    check_same_levels,
+    head_facts,
+)
+from .levels import crop_to_common
+from .taps import Tapped, as_list
+from .teacher import Teacher
+
+
+@MODELS.register_module()
+class LogitKDHead(ClassKDHead):
+    """Distils class logits of dense heads with the same anchors.
+
+    Sigmoid heads: see :class:`ClassKDHead`. Softmax heads: KL divergence with
+    temperature (Hinton et al., 2015), one teacher, the same classes.
+
+    Args:
+        output_index (int): Which of the head's outputs holds class logits,
+            a list of (N, A * K, H, W), one a level.
+        **kwargs: Of :class:`ClassKDHead`.
+    """
+
+    def __init__(self, output_index: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.output_index = output_index
+        self.use_sigmoid = True
+
+    def check_pair(self, student: nn.Module, teacher: Teacher) -> None:
+        head = student.get_submodule(self.student_tap)
+        other = teacher.model.get_submodule(self.teacher_tap)
+        mine, theirs = head_facts(head), head_facts(other)
+        self.use_sigmoid = mine.use_sigmoid
+        same_kind = mine.use_sigmoid == theirs.use_sigmoid
+        if not same_kind or not same_priors(head, other):
+            raise ValueError(
+                "LogitKDHead needs heads of one kind; expected the student's "
+                f'{mine} and its anchors and strides, got {theirs} from '
+                f'teacher {teacher.name!r}, or other anchors or strides. Use '
+                'a ScoreKDHead, which needs neither.'
+            )
+        if not self.use_sigmoid and mine.num_classes != theirs.num_classes:
+            raise ValueError(
+                'a softmax over other classes says nothing about these: '
+                f'expected {mine} in teacher {teacher.name!r}, too, got '
+                f'{theirs}. Use a ScoreKDHead.'
+            )
+        if not self.use_sigmoid and self.fusion is not None:
+            raise ValueError(
+                'LogitKDHead fuses sigmoid heads, the student has a '
+                f'{mine}; expected one head a teacher, or a ScoreKDHead.'
+            )
+
+    def map_classes(self, indices: list[list[int]]) -> None:
+        first = indices[0]
+        if not self.use_sigmoid and UNKNOWN in first:
+            raise ValueError(
+                'a softmax over other classes says nothing about these: '
+                f'teacher {self.teachers[0]!r} lacks {first.count(UNKNOWN)} '
+                "of the student's classes, expected all. Use a ScoreKDHead."
+            )
+        if not self.use_sigmoid:  # the background stays last
+            indices = [[*first, len(first)]]
+        super().map_classes(indices)
+
+    def compute(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
+        mine = self._levels(student, 'student')
+        theirs = [
+            self._levels(tapped, f'teacher {name!r}')
+            for name, tapped in zip(self.teachers, teachers)
+        ]
+        for name, levels in zip(self.teachers, theirs):
+            check_same_levels(mine, levels, name)
+        cropped = [crop_to_common(*level) for level in zip(mine, *theirs)]
+        s, *flat = (
+            _flat(levels, tapped)
+            for levels, tapped in zip(zip(*cropped), [student, *teachers])
+        )
+        if self.use_sigmoid:
+            return self.distil(s, flat)
+        count = s.shape[-1]
+        t = take_classes(
+            flat[0], self.class_tensors(s.device, count, [count])[0]
+        )
+        weights = functional.foreground_weight(
+            t.softmax(-1)[..., :-1],  # mmdet: background is last
+            self.foreground_gamma,
+        )
+        kl = functional.categorical_kl(s, t, self.temperature)
+        return functional.weighted_mean(kl, weights)
+
+    def _levels(self, tapped: Tapped, owner: str) -> list[Tensor]:
+        output, index = tapped.output, self.output_index
+        if not isinstance(output, Sequence) or not (
+            -len(output) <= index < len(output)
+        ):
+            count = len(output) if isinstance(output, Sequence) else 1
+            raise ValueError(
+                f'output_index={index} is out of range: the head '
+                f'of the {owner} has {count} output(s), expected an index '
+                f'from 0 to {count - 1}.'
+            )
+        levels = as_list(output[index])
+        facts = head_facts(tapped.module)
+        anchors = anchors_per_level(tapped.module)
+        check_logits(levels, facts.num_classes, anchors, index)
+        return levels
+
+
+def _flat(levels: Sequence[Tensor], tapped: Tapped) -> Tensor:
+    """Logits of all levels, (N, L, K)."""
+    k = head_facts(tapped.module).num_classes
+    parts = [functional.flatten_anchors(x, k) for x in levels]
+    return torch.cat(parts, 1).float()

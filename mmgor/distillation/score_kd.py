@@ -1,0 +1,52 @@
+"""KD head for class-score maps of dense heads of any kinds."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mmgor.registry import MODELS
+
+from .class_kd import ClassKDHead
+from .dense_scores import head_strides, score_logits
+from .levels import common_strides, crop_to_common, pick_strides
+from .taps import Tapped
+from .teacher import Teacher
+
+
+@MODELS.register_module()
+class ScoreKDHead(ClassKDHead):
+    """Distils class-score maps between dense heads of any kinds.
+
+    A location's score for a class is the largest over its anchors, times
+    objectness, centerness or IoU where the head predicts one. Levels are
+    matched by stride; those that the student or one of the teachers lacks
+    get no signal.
+    """
+
+    def bind(self, student: nn.Module, teachers: Sequence[Teacher]) -> None:
+        super().bind(student, teachers)
+        self._bound = False
+        shared = head_strides(student.get_submodule(self.student_tap))
+        for teacher in teachers:
+            theirs = teacher.model.get_submodule(self.teacher_tap)
+            shared = common_strides(shared, head_strides(theirs), teacher.name)
+        self._bound = True
+
+    def compute(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
+        everyone = [student, *teachers]
+        strides = set(head_strides(student.module))
+        for tapped in teachers:
+            strides &= set(head_strides(tapped.module))
+        maps = [_score_maps(tapped, sorted(strides)) for tapped in everyone]
+        cropped = [crop_to_common(*level) for level in zip(*maps)]
+        mine, *theirs = (
+            torch.cat([x.flatten(2).transpose(1, 2) for x in levels], 1)
+            for levels in zip(*cropped)
+        )
+        return self.distil(mine, theirs)
+
+
+def _score_maps(tapped: Tapped, strides: list[int]) -> list[Tensor]:
+    maps = score_logits(tapped.module, tapped.output)
+    return pick_strides(maps, head_strides(tapped.module), strides)
