@@ -3,6 +3,7 @@
 from .base import BaseQuantizer
 from .calibration import calibrate, quantized_layers, uncalibrated_layers
 from .layers import QuantConv2d, QuantConvTranspose2d, QuantLinear
+from .norms import EvalBatchNorm2d
 from .policy import LayerBits, QuantPolicy
 from .quantizers import (
     DoReFaQuantizer,
@@ -18,6 +19,7 @@ from .wrappers import QuantBackbone, QuantHead, QuantNeck
 __all__ = [
     'BaseQuantizer',
     'DoReFaQuantizer',
+    'EvalBatchNorm2d',
     'LSQPlusQuantizer',
     'LSQQuantizer',
     'LayerBits',

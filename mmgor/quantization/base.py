@@ -2,9 +2,10 @@
 
 A weight quantizer has one scale an output channel or one in all; an input
 quantizer has one scale a slot, where slot n serves the n-th call of a pass (a
-head shared across pyramid levels). The integer range travels in the state
-dict as ``qmin`` and ``qmax``, both 0 until calibration: integers, so that an
-averaging hook copies and never averages them.
+head shared across pyramid levels), or one a slot and channel (depthwise
+convolutions). The integer range travels in the state dict as ``qmin`` and
+``qmax``, both 0 until calibration: integers, so that an averaging hook copies
+and never averages them.
 """
 
 from typing import Any
@@ -23,8 +24,11 @@ class BaseQuantizer(nn.Module):
 
     Args:
         bits (int): 2 to 8.
-        num_scales (int): Channels of a weight, or slots of an input.
+        num_scales (int): Channels of a weight, or slots of an input (times
+            ``channels``).
         per_channel (bool): Weights: one scale an entry of the first axis.
+        channels (int): Inputs: scales a slot, one an entry of the second
+            axis.
         for_weight (bool): Weights are signed with a symmetric range; inputs
             are unsigned where calibration saw nothing below zero.
 
@@ -43,6 +47,7 @@ class BaseQuantizer(nn.Module):
         num_scales: int = 1,
         per_channel: bool = False,
         for_weight: bool = False,
+        channels: int = 1,
     ) -> None:
         super().__init__()
         if not isinstance(bits, int) or not MIN_BITS <= bits <= MAX_BITS:
@@ -55,6 +60,7 @@ class BaseQuantizer(nn.Module):
         self.num_scales = num_scales
         self.per_channel = per_channel
         self.for_weight = for_weight
+        self.channels = channels
         self.observer: RangeObserver | None = None
         self.layer_name = ''
         self._slot = 0
@@ -123,7 +129,7 @@ class BaseQuantizer(nn.Module):
     def _next_slot(self) -> int:
         slot = self._slot
         if not self.per_channel:
-            self._slot = (slot + 1) % self.num_scales
+            self._slot = (slot + 1) % (self.num_scales // self.channels)
         return slot
 
     def _load_from_state_dict(

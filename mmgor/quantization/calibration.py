@@ -137,8 +137,10 @@ def _fit_input(quantizer: BaseQuantizer, observer: RangeObserver) -> None:
 def _observing(layers: dict[str, Any]) -> Iterator[None]:
     """Input quantizers look, weight quantizers pass through."""
     for layer in layers.values():
-        slots = layer.input_quantizer.num_scales
-        layer.input_quantizer.observer = RangeObserver(slots)
+        quantizer = layer.input_quantizer
+        quantizer.observer = RangeObserver(
+            quantizer.num_scales, quantizer.channels
+        )
         layer.input_quantizer.reset_slot()
         layer.weight_quantizer.observer = _PassThrough()
     try:

@@ -86,11 +86,19 @@ def _quantize_layer(
     input_cfg = dict(
         policy.input_quantizer, bits=bits.a_bits, num_scales=slots
     )
+    if policy.per_channel_depthwise and is_depthwise(layer):
+        groups = layer.groups
+        input_cfg.update(num_scales=slots * groups, channels=groups)
     weight_quantizer = MODELS.build(weight_cfg)
     input_quantizer = MODELS.build(input_cfg)
     weight_quantizer.layer_name = f'{name}.weight'
     input_quantizer.layer_name = f'{name} (input)'
     to_quantized(layer, weight_quantizer, input_quantizer)
+
+
+def is_depthwise(layer: Any) -> bool:
+    """Whether every channel of ``layer``'s input stays by itself."""
+    return 1 < getattr(layer, 'groups', 1) == layer.in_channels
 
 
 def count_calls(head: nn.Module) -> dict[str, int]:

@@ -7,6 +7,7 @@ from torch import Tensor
 from . import functional
 
 SAMPLES_A_CALL = 1 << 12
+SAMPLES_A_CHANNEL = 1 << 9
 NUM_CANDIDATES = 100
 
 
@@ -24,29 +25,39 @@ def check_finite(x: Tensor, what: str) -> None:
 
 
 class RangeObserver:
-    """Extremes and a random sample of an input, per slot.
+    """Extremes and a random sample of an input, per slot and channel.
 
     Args:
-        num_slots (int): Scales of the quantizer that is calibrated.
+        num_scales (int): Scales of the quantizer that is calibrated.
+        channels (int): Scales a slot, one an entry of the second axis.
     """
 
-    def __init__(self, num_slots: int) -> None:
-        self.samples: list[list[Tensor]] = [[] for _ in range(num_slots)]
-        self.low = torch.full((num_slots,), float('inf'))
-        self.high = torch.full((num_slots,), -float('inf'))
+    def __init__(self, num_scales: int, channels: int = 1) -> None:
+        self.channels = channels
+        self.samples: list[list[Tensor]] = [[] for _ in range(num_scales)]
+        self.low = torch.full((num_scales,), float('inf'))
+        self.high = torch.full((num_scales,), -float('inf'))
         self._generator = torch.Generator().manual_seed(0)
 
     def update(self, x: Tensor, slot: int) -> None:
         """Look at one call's tensor of any shape."""
-        flat = x.detach().flatten().float()
-        if flat.numel() == 0:
+        if x.numel() == 0:
             return
+        start = slot * self.channels
+        if self.channels == 1:
+            self._look(x, start, SAMPLES_A_CALL)
+            return
+        for i, channel in enumerate(x.unbind(1)):
+            self._look(channel, start + i, SAMPLES_A_CHANNEL)
+
+    def _look(self, x: Tensor, slot: int, limit: int) -> None:
+        flat = x.detach().flatten().float()
         self.low[slot] = min(float(self.low[slot]), float(flat.min()))
         self.high[slot] = max(float(self.high[slot]), float(flat.max()))
-        if flat.numel() > SAMPLES_A_CALL:
+        if flat.numel() > limit:
             # A generator of its own: calibration leaves the global one alone.
             index = torch.randint(
-                flat.numel(), (SAMPLES_A_CALL,), generator=self._generator
+                flat.numel(), (limit,), generator=self._generator
             )
             flat = flat[index.to(flat.device)]
         self.samples[slot].append(flat.cpu())

@@ -21,7 +21,8 @@ PREDICTION_ENDINGS = (
     '_branches',
 )
 # What the layers decide, not the config.
-_OWN_KEYS = {'bits', 'num_scales', 'per_channel', 'for_weight'}
+_OWN_KEYS = {'bits', 'num_scales', 'per_channel', 'for_weight', 'channels'}
+_PER_CHANNEL_INPUTS = ('LSQQuantizer', 'LSQPlusQuantizer')
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class QuantPolicy:
         input_quantizer (dict): Registered quantizer of inputs.
         per_channel (bool): One weight scale an output channel, or one a
             layer.
+        per_channel_depthwise (bool): One input scale a channel in depthwise
+            convolutions. A channel of theirs meets no other, so that its
+            scale folds into the weight's exactly.
         overrides (dict): Glob on the layer's path inside the module ->
             ``dict(w_bits=..., a_bits=...)``, or None to keep it in float.
             Later patterns win. They also win over ``first_last_bits``.
@@ -63,6 +67,7 @@ class QuantPolicy:
         default_factory=lambda: dict(type='LSQQuantizer')
     )
     per_channel: bool = True
+    per_channel_depthwise: bool = False
     overrides: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,9 +75,17 @@ class QuantPolicy:
             _check_bits(name, getattr(self, name))
         for name in ('weight_quantizer', 'input_quantizer'):
             _check_quantizer(name, getattr(self, name))
-        if not isinstance(self.per_channel, bool):
+        for name in ('per_channel', 'per_channel_depthwise'):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise ValueError(
+                    f'{name} must be True or False, got {value!r}.'
+                )
+        kind = self.input_quantizer['type']
+        if self.per_channel_depthwise and kind not in _PER_CHANNEL_INPUTS:
             raise ValueError(
-                f'per_channel must be True or False, got {self.per_channel!r}.'
+                'per_channel_depthwise expected an input_quantizer of one of '
+                f'the types {_PER_CHANNEL_INPUTS}, got {kind!r}.'
             )
         if not isinstance(self.overrides, dict):
             raise ValueError(

@@ -25,19 +25,24 @@ class LSQQuantizer(BaseQuantizer):
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:
         scale = self._scale(x, slot)
-        return fake_quantize(
-            x,
-            scale,
-            torch.zeros_like(scale),
-            self.qmin,
-            self.qmax,
-            self.per_channel,
-        )
+        return self._round(x, scale, torch.zeros_like(scale))
+
+    def _round(self, x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+        bounds = self.qmin, self.qmax
+        if self.channels == 1:
+            return fake_quantize(x, scale, offset, *bounds, self.per_channel)
+        rows = x.flatten(0, 1)  # one a picture and channel
+        scale, offset = scale.repeat(len(x)), offset.repeat(len(x))
+        return fake_quantize(rows, scale, offset, *bounds, True).view_as(x)
+
+    def _of_slot(self, values: Tensor, slot: int) -> Tensor:
+        """Shape (), or (channels, )."""
+        return values.view(-1, self.channels)[slot].squeeze()
 
     def _scale(self, x: Tensor, slot: int) -> Tensor:
         log_scale: Tensor = self.log_scale
         if not self.per_channel:
-            log_scale = log_scale[slot]
+            log_scale = self._of_slot(log_scale, slot)
         count = x.numel() // log_scale.numel()
         factor = functional.lsq_gradient_factor(count, self.qmax)
         return functional.exp_scale(log_scale, factor)
@@ -69,11 +74,11 @@ class LSQPlusQuantizer(LSQQuantizer):
         self.offset = nn.Parameter(torch.zeros(self.num_scales))
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:
-        factor = functional.lsq_gradient_factor(x.numel(), self.qmax)
-        offset = functional.scale_gradient(self.offset[slot], factor)
-        return fake_quantize(
-            x, self._scale(x, slot), offset, self.qmin, self.qmax
-        )
+        count = x.numel() // self.channels
+        factor = functional.lsq_gradient_factor(count, self.qmax)
+        offset = self._of_slot(self.offset, slot)
+        offset = functional.scale_gradient(offset, factor)
+        return self._round(x, self._scale(x, slot), offset)
 
     def choose_range(self, signed: bool) -> None:
         super().choose_range(signed=False)
