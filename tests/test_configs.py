@@ -16,7 +16,13 @@ ROOT = Path(__file__).resolve().parents[1] / 'configs'
 CONFIGS = sorted(
     path for path in ROOT.glob('*/*.py') if path.parent.name != '_base_'
 )
-BITS = {'w8': (8, 8), 'w4a8': (4, 8), 'w4': (4, 4), 'w2': (2, 2)}
+BITS = {
+    'w8': (8, 8),
+    'w6': (6, 6),
+    'w4a8': (4, 8),
+    'w4': (4, 4),
+    'w2': (2, 2),
+}
 
 
 def test_there_are_configs():

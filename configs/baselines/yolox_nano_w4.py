@@ -1,0 +1,14 @@
+"""As yolox_nano_w8, at W4A4; start from the student of more bits:
+
+--cfg-options load_from=work_dirs/yolox_nano_w6/epoch_2.pth
+"""
+
+_base_ = './yolox_nano_w8.py'
+
+quant = dict(w_bits=4, a_bits=4)
+model = dict(
+    backbone=dict(quant=quant),
+    neck=dict(quant=quant),
+    bbox_head=dict(quant=quant),
+)
+optim_wrapper = dict(optimizer=dict(lr=5e-4))
