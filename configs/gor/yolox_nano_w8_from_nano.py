@@ -14,7 +14,9 @@ model = dict(
     ),
     kd_heads=dict(
         cls=dict(type='LogitKDHead'),
-        neck=dict(type='FeatureKDHead', student_channels=64, levels=[0, 1, 2]),
+        neck=dict(
+            type='FeatureKDHead', student_channels=64, strides=(8, 16, 32)
+        ),
     ),
     gor_weighting=dict(type='GoRWeighting'),
 )

@@ -92,10 +92,9 @@ def teacher_metrics(
         if len(ids) * get_world_size() >= num_images:
             break
     everyone = [i for part in all_gather_object(ids) for i in part]
-    if len(everyone) < whole:
-        for metric in evaluator.metrics:
-            if hasattr(metric, 'img_ids'):  # CocoMetric: else misses count
-                metric.img_ids = sorted(set(everyone))
+    for metric in evaluator.metrics:
+        if hasattr(metric, 'img_ids'):  # CocoMetric: else misses count
+            metric.img_ids = sorted(set(everyone))
     # Samplers repeat the first pictures at the end, so that all ranks have
     # the same number; the evaluator drops what goes beyond this size.
     return evaluator.evaluate(min(len(everyone), whole))
