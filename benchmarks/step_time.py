@@ -35,6 +35,13 @@ ARMS = {
     'qat': 'retinanet_r18half_w4.py',
     'fixed': 'retinanet_r18half_w4_fixed_from_mbv2.py',
     'gor': 'retinanet_r18half_w4_from_mbv2.py',
+    'ekd': 'retinanet_r18half_w4_from_ekd.py',
+}
+TEACHERS = {
+    'mbv2': 'retinanet_mbv2.py',
+    'retinanet': 'retinanet_mbv2.py',
+    'atss': 'atss_mbv2.py',
+    'yolox': 'yolox_nano.py',
 }
 WARM_UP = 3
 
@@ -65,11 +72,11 @@ def make_batch(args: argparse.Namespace, device: str) -> dict[str, Any]:
     return dict(inputs=inputs.to(device), data_samples=samples)
 
 
-def build(arm: str, args: argparse.Namespace, teacher: str) -> Any:
+def build(arm: str, args: argparse.Namespace, weights: Path) -> Any:
     """The arm's model, calibrated, with its optimizer, in training mode."""
     cfg = Config.fromfile(CONFIGS / ARMS[arm])
-    if 'teachers' in cfg.model:
-        cfg.model.teachers.mbv2 = teacher_spec(teacher)
+    for name in cfg.model.get('teachers', {}):
+        cfg.model.teachers[name] = teacher_spec(name, weights)
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model.init_weights()
@@ -80,9 +87,10 @@ def build(arm: str, args: argparse.Namespace, teacher: str) -> Any:
     return model, build_optim_wrapper(model, cfg.optim_wrapper)
 
 
-def teacher_spec(path: str) -> dict[str, str]:
-    """Config and weights of the teacher."""
-    return dict(config=str(CONFIGS / 'retinanet_mbv2.py'), checkpoint=path)
+def teacher_spec(name: str, weights: Path) -> dict[str, str]:
+    """Config and weights of a teacher."""
+    file = CONFIGS / TEACHERS[name]
+    return dict(config=str(file), checkpoint=str(weights / f'{name}.pth'))
 
 
 def step_of(model: Any, wrapper: Any, batch: dict) -> Callable[[], None]:
@@ -96,10 +104,10 @@ def step_of(model: Any, wrapper: Any, batch: dict) -> Callable[[], None]:
 
 
 def teacher_forward(
-    args: argparse.Namespace, path: str, batch: dict
+    name: str, args: argparse.Namespace, weights: Path, batch: dict
 ) -> Callable[[], None]:
-    """The teacher's forward as the KD arms do it."""
-    teacher = Teacher('mbv2', **teacher_spec(path))
+    """A teacher's forward as the KD arms do it."""
+    teacher = Teacher(name, **teacher_spec(name, weights))
     teacher.build(torch.device(args.device))
     preprocessor = teacher.model.data_preprocessor
 
@@ -123,11 +131,12 @@ def timed(step: Callable[[], None], device: str) -> float:
     return time.perf_counter() - start
 
 
-def measure_time(args: argparse.Namespace, path: str) -> dict[str, list]:
+def measure_time(args: argparse.Namespace, weights: Path) -> dict[str, list]:
     """Seconds of each arm, round by round."""
     batch = make_batch(args, args.device)
-    steps = {arm: step_of(*build(arm, args, path), batch) for arm in ARMS}
-    steps['teacher'] = teacher_forward(args, path, batch)
+    steps = {arm: step_of(*build(arm, args, weights), batch) for arm in ARMS}
+    for name in TEACHERS:
+        steps[name] = teacher_forward(name, args, weights, batch)
     for step in steps.values():
         for _ in range(WARM_UP):
             step()
@@ -138,11 +147,11 @@ def measure_time(args: argparse.Namespace, path: str) -> dict[str, list]:
     return seconds
 
 
-def measure_memory(arm: str, args: argparse.Namespace, path: str) -> float:
+def measure_memory(arm: str, args: argparse.Namespace, weights: Path) -> float:
     """Peak bytes during a step, in this process."""
     register_all_modules()
     batch = make_batch(args, args.device)
-    step = step_of(*build(arm, args, path), batch)
+    step = step_of(*build(arm, args, weights), batch)
     for _ in range(WARM_UP):
         step()
     if args.device != 'cpu':
@@ -157,10 +166,10 @@ def measure_memory(arm: str, args: argparse.Namespace, path: str) -> float:
     return 1024.0 * int(line.split()[1])
 
 
-def in_own_process(arm: str, args: argparse.Namespace, path: str) -> float:
+def in_own_process(arm: str, args: argparse.Namespace, weights: Path) -> float:
     """Run :func:`measure_memory` in a fresh process."""
     with multiprocessing.get_context('spawn').Pool(1) as pool:
-        return pool.apply(measure_memory, (arm, args, path))
+        return pool.apply(measure_memory, (arm, args, weights))
 
 
 def ratio_line(label: str, above: list[float], below: list[float]) -> str:
@@ -177,22 +186,22 @@ def report(seconds: dict[str, list], memory: dict[str, float]) -> None:
         if name in memory:
             extra = f'   peak {memory[name] / 2**20:.0f} MiB'
         print(f'{name:10s} {1000 * median(values):8.1f} ms{extra}')
-    floor = [a + b for a, b in zip(seconds['float'], seconds['teacher'])]
+    floor = [a + b for a, b in zip(seconds['float'], seconds['mbv2'])]
+    parts = [seconds[n] for n in ('qat', 'retinanet', 'atss', 'yolox')]
+    rows = [
+        ('QAT step / float step', 'qat', seconds['float']),
+        ('GoR step / (float step + teacher forward)', 'gor', floor),
+        ('GoR step / fixed-weight step', 'gor', seconds['fixed']),
+        (
+            'EKD step / (QAT step + forwards of 3 teachers)',
+            'ekd',
+            [sum(times) for times in zip(*parts)],
+        ),
+    ]
     print('\nratio: median (quartiles) over rounds')
-    print(
-        ratio_line('QAT step / float step', seconds['qat'], seconds['float'])
-    )
-    print(
-        ratio_line(
-            'GoR step / (float step + teacher forward)', seconds['gor'], floor
-        )
-    )
-    print(
-        ratio_line(
-            'GoR step / fixed-weight step', seconds['gor'], seconds['fixed']
-        )
-    )
-    for arm in ('qat', 'gor'):
+    for label, arm, below in rows:
+        print(ratio_line(label, seconds[arm], below))
+    for arm in ('qat', 'gor', 'ekd'):
         ratio = memory[arm] / memory['float']
         print(f'{"peak memory, " + arm + " / float":52s} {ratio:.3f}')
 
@@ -206,12 +215,14 @@ def main() -> None:
     args = parser.parse_args()
     args.size = [side + -side % 32 for side in args.size]
     register_all_modules()
-    cfg = Config.fromfile(CONFIGS / 'retinanet_mbv2.py')
-    weights = Path('work_dirs/benchmark_teacher.pth')
-    weights.parent.mkdir(exist_ok=True)
-    torch.save(MODELS.build(cfg.model).state_dict(), weights)
-    memory = {arm: in_own_process(arm, args, str(weights)) for arm in ARMS}
-    report(measure_time(args, str(weights)), memory)
+    weights = Path('work_dirs/benchmark_teachers')
+    weights.mkdir(parents=True, exist_ok=True)
+    for name, file in TEACHERS.items():
+        cfg = Config.fromfile(CONFIGS / file)
+        state_dict = MODELS.build(cfg.model).state_dict()
+        torch.save(state_dict, weights / f'{name}.pth')
+    memory = {arm: in_own_process(arm, args, weights) for arm in ARMS}
+    report(measure_time(args, weights), memory)
 
 
 if __name__ == '__main__':
