@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import torch
 from mmdet.models.detectors import BaseDetector
 from torch import Tensor, nn
 
@@ -15,7 +14,9 @@ from mmgor.distillation import (
     Teacher,
     Teachers,
     as_list,
+    by_teacher,
     check_tap,
+    kd_losses,
 )
 from mmgor.registry import MODELS
 
@@ -149,83 +150,28 @@ class GoRMixin(BaseDetector):
         paths.add(self.gradient_tap)
         with Taps(self, paths) as taps:
             task = super().loss(batch_inputs, batch_data_samples)
-        kd = self._kd_losses(taps, batch_inputs, batch_data_samples)
+        size = (batch_inputs.shape[-2], batch_inputs.shape[-1])
+        heads = dict(self._heads())
+        kd = kd_losses(
+            heads,
+            self.teachers,
+            {
+                path: Tapped(
+                    self.get_submodule(path),
+                    taps[path],
+                    size,
+                    batch_data_samples,
+                )
+                for path in paths
+            },
+            batch_inputs,
+            self.data_preprocessor,
+        )
         shared = as_list(taps[self.gradient_tap])
         weighted = self.gor_weighting(task, kd, shared)
-        weighted.update(self._by_teacher(kd, weighted['gor_w_kd']))
+        if len(self.teachers.names()) > 1:
+            weighted.update(by_teacher(heads, kd, weighted['gor_w_kd']))
         return weighted
-
-    def _kd_losses(
-        self, taps: Taps, batch_inputs: Tensor, batch_data_samples: list
-    ) -> dict[str, Tensor]:
-        size = (batch_inputs.shape[-2], batch_inputs.shape[-1])
-        losses: dict[str, Tensor] = {}
-        answers: dict[str, dict[str, Tapped]] = {k: {} for k in self.kd_heads}
-        for teachers, tap_names in self._models():
-            outputs = teachers[0].forward_taps(
-                batch_inputs,
-                self.data_preprocessor,
-                batch_data_samples,
-                tap_names,
-            )
-            new = {teacher.name for teacher in teachers}
-            for key, head in self._heads():
-                heard, mine = answers[key], new.intersection(head.teachers)
-                if not mine:
-                    continue
-                heard.update(dict.fromkeys(mine, outputs[head.teacher_tap]))
-                # As soon as it can, so that outputs need not be kept.
-                if len(heard) == len(head.teachers):
-                    tap = head.student_tap
-                    student = Tapped(
-                        self.get_submodule(tap),
-                        taps[tap],
-                        size,
-                        batch_data_samples,
-                    )
-                    losses[f'loss_kd_{key}'] = head(
-                        student, [heard.pop(name) for name in head.teachers]
-                    )
-            del outputs
-        return {f'loss_kd_{key}': losses[f'loss_kd_{key}'] for key in answers}
-
-    def _by_teacher(
-        self, kd: dict[str, Tensor], w_kd: Tensor
-    ) -> dict[str, Tensor]:
-        """For the log, with several teachers: the raw loss against each and
-        what it is multiplied by, the mean over its KD heads."""
-        if len(self.teachers.names()) == 1:
-            return {}
-        values: dict[str, Tensor] = {}
-        for name in self.teachers.names():
-            heads = [(k, h) for k, h in self._heads() if name in h.teachers]
-            shares = [h.shares.get(name, w_kd.new_ones(())) for _, h in heads]
-            share = torch.stack([s.to(w_kd) for s in shares]).mean()
-            values[f'gor_w_kd_{name}'] = w_kd * share
-            # Fused detections have no loss against one teacher alone.
-            raw = [
-                kd[f'loss_kd_{k}'].detach()
-                if len(h.teachers) == 1
-                else h.parts[name]
-                for k, h in heads
-                if len(h.teachers) == 1 or name in h.parts
-            ]
-            if raw:
-                values[f'gor_raw_kd_{name}'] = torch.stack(raw).sum()
-        return values
-
-    def _models(self) -> list[tuple[list[Teacher], set[str]]]:
-        """Each teacher model once: its teachers and all their taps."""
-        groups: dict[int, tuple[list[Teacher], set[str]]] = {}
-        for _, teacher in self.teachers.items():
-            group = groups.setdefault(id(teacher.model), ([], set()))
-            group[0].append(teacher)
-            group[1].update(
-                head.teacher_tap
-                for _, head in self._heads()
-                if teacher.name in head.teachers
-            )
-        return list(groups.values())
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> nn.Module:
         """Take the teachers along to other devices and dtypes."""

@@ -8,6 +8,7 @@ from .detection_kd import DetectionKDHead
 from .feature_kd import FeatureKDHead
 from .fusion import TeacherFusion
 from .kd_base import BaseKDHead
+from .lessons import by_teacher, kd_losses
 from .logit_kd import LogitKDHead
 from .losses import CWDLoss, FeatureMSELoss, PKDLoss
 from .preprocess import to_teacher_inputs
@@ -33,8 +34,10 @@ __all__ = [
     'TeacherFusion',
     'Teachers',
     'as_list',
+    'by_teacher',
     'check_tap',
     'class_index',
+    'kd_losses',
     'to_teacher_inputs',
     'weighted_boxes_fusion',
 ]
