@@ -203,14 +203,16 @@ def test_missing_teacher_file_stops_before_training(scenes, teacher, tmp_path):
         train(config)
 
 
-def test_other_class_list_stops_before_training(scenes, teacher, tmp_path):
+def test_a_teacher_of_other_classes_stops_before_training(
+    scenes, teacher, tmp_path
+):
     state = torch.load(teacher['checkpoint'], weights_only=True)
     path = tmp_path / 'named.pth'
     meta = dict(dataset_meta=dict(classes=['a', 'b', 'c', 'd', 'e']))
     torch.save(dict(state_dict=state, meta=meta), path)
     config = training_config(scenes, tmp_path / 'classes', teacher)
     config.model.teachers.big.checkpoint = str(path)
-    with pytest.raises(ValueError, match=r"teacher 'big' has classes \('a'"):
+    with pytest.raises(ValueError, match="teacher 'big' knows none of the"):
         train(config)
 
 

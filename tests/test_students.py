@@ -23,6 +23,7 @@ def test_a_few_iterations(name, tmp_path):
     float_cfg = tiny(name)
     # A copy: DETRs write into their config.
     teacher = MODELS.build(copy.deepcopy(float_cfg))
+    teacher.init_weights()  # before, DETR's level_embed is uninitialised
     torch.save(teacher.state_dict(), tmp_path / 'teacher.pth')
     cfg = quantized(float_cfg)
     heads = dict(neck=dict(type='FeatureKDHead', **neck))
@@ -43,7 +44,7 @@ def test_a_few_iterations(name, tmp_path):
         gor_weighting=dict(type='GoRWeighting'),
     )
     model = MODELS.build(cfg)
-    model.build_teachers()
+    model.init_weights()
     batch = make_batch(side=128)
     calibrate(
         model, [copy.deepcopy(batch)], lambda b: model(**b, mode='tensor')

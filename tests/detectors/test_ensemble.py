@@ -88,6 +88,7 @@ def specs(tmp_path_factory):
         torch.manual_seed(i)
         path = folder / f'{i}.pth'
         model = MODELS.build(copy.deepcopy(cfg.model))  # DETRs write into it
+        model.init_weights()
         torch.save(model.state_dict(), path)
         specs[name.split('/')[0]] = dict(
             config=dict(model=cfg.model),
