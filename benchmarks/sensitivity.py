@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import nn
 
 import mmgor  # noqa: F401
-from mmgor.quantization import calibrate, quantized_layers
+from mmgor.quantization import PassThrough, calibrate, quantized_layers
 
 ARMS = {
     'float': (False, False),
@@ -29,13 +29,6 @@ ARMS = {
     'inputs': (False, True),
     'both': (True, True),
 }
-
-
-class PassThrough:
-    """Stands where an observer would, and leaves the tensor in float."""
-
-    def update(self, x: Tensor, slot: int) -> None:
-        """Nothing to remember."""
 
 
 def switch(

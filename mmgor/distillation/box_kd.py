@@ -16,7 +16,7 @@ from .dense_scores import head_strides, score_logits
 from .head_facts import head_facts
 from .kd_base import BaseKDHead
 from .levels import common_strides, crop_to_common, pick_strides
-from .losses import check_temperature
+from .losses import check_foreground_gamma, check_temperature
 from .taps import Tapped, as_list
 from .teacher import Teacher
 
@@ -68,10 +68,7 @@ class BoxKDHead(BaseKDHead):
                 f'{list(FORMS)}.'
             )
         check_temperature(temperature)
-        if foreground_gamma < 0:
-            raise ValueError(
-                f'foreground_gamma must be at least 0, got {foreground_gamma}.'
-            )
+        check_foreground_gamma(foreground_gamma)
         self.form = form
         self.temperature = temperature
         self.foreground_gamma = foreground_gamma

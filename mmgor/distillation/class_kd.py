@@ -9,7 +9,7 @@ from . import functional
 from .class_lists import UNKNOWN, take_classes
 from .fusion import TeacherFusion
 from .kd_base import BaseKDHead
-from .losses import check_temperature
+from .losses import check_foreground_gamma, check_temperature
 
 # Of probabilities that become logits again after fusion.
 EPS = 1e-6
@@ -49,10 +49,7 @@ class ClassKDHead(BaseKDHead):
     ) -> None:
         super().__init__(student_tap, teacher_tap, **kwargs)
         check_temperature(temperature)
-        if foreground_gamma < 0:
-            raise ValueError(
-                f'foreground_gamma must be at least 0, got {foreground_gamma}.'
-            )
+        check_foreground_gamma(foreground_gamma)
         self.temperature = temperature
         self.foreground_gamma = foreground_gamma
         # Built for one teacher too, so that an unknown kind is seen.

@@ -43,6 +43,14 @@ class FeatureMSELoss(nn.Module):
         return functional.feature_mse(student, teacher)
 
 
+def check_foreground_gamma(foreground_gamma: float) -> None:
+    """Raise ValueError unless the exponent is at least 0."""
+    if foreground_gamma < 0:
+        raise ValueError(
+            f'foreground_gamma must be at least 0, got {foreground_gamma}.'
+        )
+
+
 def check_temperature(temperature: float) -> None:
     """Raise ValueError unless the temperature is positive."""
     if not temperature > 0:

@@ -4,6 +4,7 @@ from .base import BaseQuantizer
 from .calibration import calibrate, quantized_layers, uncalibrated_layers
 from .layers import QuantConv2d, QuantConvTranspose2d, QuantLinear
 from .norms import EvalBatchNorm2d
+from .observer import PassThrough
 from .policy import LayerBits, QuantPolicy
 from .quantizers import (
     DoReFaQuantizer,
@@ -25,6 +26,7 @@ __all__ = [
     'LayerBits',
     'MinMaxQuantizer',
     'PACTQuantizer',
+    'PassThrough',
     'QuantBackbone',
     'QuantConv2d',
     'QuantConvTranspose2d',

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .base import BaseQuantizer, weight_rows
 from .functional import MIN_SCALE
 from .layers import QuantLayerMixin
-from .observer import RangeObserver, best_row_scales, best_scales
+from .observer import PassThrough, RangeObserver, best_row_scales, best_scales
 
 
 def quantized_layers(model: nn.Module) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _observing(layers: dict[str, Any]) -> Iterator[None]:
             quantizer.num_scales, quantizer.channels
         )
         layer.input_quantizer.reset_slot()
-        layer.weight_quantizer.observer = _PassThrough()
+        layer.weight_quantizer.observer = PassThrough()
     try:
         yield
     finally:
@@ -150,13 +150,6 @@ def _observing(layers: dict[str, Any]) -> Iterator[None]:
             layer.input_quantizer.observer = None
             layer.weight_quantizer.observer = None
             layer.input_quantizer.reset_slot()
-
-
-class _PassThrough:
-    """Stands where an observer would: a weight needs no looking at."""
-
-    def update(self, x: Tensor, slot: int) -> None:
-        """Nothing to remember."""
 
 
 @contextmanager

@@ -24,6 +24,14 @@ def check_finite(x: Tensor, what: str) -> None:
         )
 
 
+class PassThrough:
+    """Stands where an observer would: the quantizer leaves the tensor in
+    float and nothing is remembered."""
+
+    def update(self, x: Tensor, slot: int) -> None:
+        """Nothing to remember."""
+
+
 class RangeObserver:
     """Extremes and a random sample of an input, per slot and channel.
 
