@@ -2,6 +2,7 @@
 
 from .base import BaseQuantizer
 from .calibration import calibrate, quantized_layers, uncalibrated_layers
+from .grid import Grid
 from .layers import QuantConv2d, QuantConvTranspose2d, QuantLinear
 from .norms import EvalBatchNorm2d
 from .observer import PassThrough
@@ -21,6 +22,7 @@ __all__ = [
     'BaseQuantizer',
     'DoReFaQuantizer',
     'EvalBatchNorm2d',
+    'Grid',
     'LSQPlusQuantizer',
     'LSQQuantizer',
     'LayerBits',

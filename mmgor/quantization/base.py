@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from . import functional
+from .grid import Grid
 from .observer import RangeObserver, check_finite
 
 MIN_BITS, MAX_BITS = 2, 8
@@ -38,6 +39,9 @@ class BaseQuantizer(nn.Module):
 
     #: Whether calibration should also search an offset.
     asymmetric = False
+    #: Whether inputs are clipped to [-alpha, alpha], which leaves the most
+    #: negative integer unused.
+    clips_symmetrically = False
     qmin: Tensor
     qmax: Tensor
 
@@ -93,6 +97,10 @@ class BaseQuantizer(nn.Module):
             check_finite(x, self.layer_name or 'a layer')
             self.observer.update(x, slot)
             return x
+        self._check_calibrated()
+        return self.quantize(x, slot)
+
+    def _check_calibrated(self) -> None:
         if not self.calibrated:
             raise RuntimeError(
                 f'the quantizer of {self.layer_name or "a layer"} was never '
@@ -101,10 +109,41 @@ class BaseQuantizer(nn.Module):
                 "type='QuantCalibrationHook')] to the config; to test, load "
                 'a checkpoint of the quantized model.'
             )
-        return self.quantize(x, slot)
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:
         """Fake-quantize ``x`` with the scale of ``slot``."""
+        raise NotImplementedError
+
+    @property
+    def num_slots(self) -> int:
+        """Calls of a pass that have a scale of their own."""
+        return 1 if self.per_channel else self.num_scales // self.channels
+
+    @torch.no_grad()
+    def grid(self, x: Tensor, slot: int = 0) -> Grid:
+        """The integers that :meth:`quantize` rounds to.
+
+        Args:
+            x (Tensor): The weight with its output channels first. Of an
+                input only the number of axes counts.
+            slot (int): Which call of a pass.
+
+        Raises:
+            RuntimeError: If the quantizer was never calibrated.
+        """
+        self._check_calibrated()
+        scale, zero_point = self.step(x, slot)
+        qmin, qmax = int(self.qmin), int(self.qmax)
+        return Grid(
+            scale.detach().float().clone(),
+            zero_point.to(torch.int32),
+            max(qmin, -qmax) if self.clips_symmetrically else qmin,
+            qmax,
+            axis=0 if self.for_weight else 1,
+        )
+
+    def step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
+        """Scale and zero point, of shape () or (C, ) each."""
         raise NotImplementedError
 
     def set_ranges(
@@ -129,7 +168,7 @@ class BaseQuantizer(nn.Module):
     def _next_slot(self) -> int:
         slot = self._slot
         if not self.per_channel:
-            self._slot = (slot + 1) % (self.num_scales // self.channels)
+            self._slot = (slot + 1) % self.num_slots
         return slot
 
     def _load_from_state_dict(

@@ -184,6 +184,13 @@ def pact(x: Tensor, alpha: Tensor, qmin: Tensor, qmax: Tensor) -> Tensor:
     return (levels * scale + (clipped - clipped.detach())).to(x.dtype)
 
 
+def weight_peak(weight: Tensor, per_channel: bool) -> Tensor:
+    """Largest magnitude of each entry of the first axis, or of all, in a
+    shape that broadcasts with ``weight``."""
+    axes = tuple(range(1 if per_channel else 0, weight.dim()))
+    return weight.detach().float().abs().amax(axes, keepdim=True)
+
+
 def dorefa_weight(weight: Tensor, qmax: Tensor, per_channel: bool) -> Tensor:
     """DoReFa weights (Zhou et al., 2016, eq. 9) on a symmetric grid.
 
@@ -201,8 +208,7 @@ def dorefa_weight(weight: Tensor, qmax: Tensor, per_channel: bool) -> Tensor:
     Returns:
         Tensor: Shape of ``weight``.
     """
-    axes = tuple(range(1 if per_channel else 0, weight.dim()))
-    peak = weight.detach().float().abs().amax(axes, keepdim=True)
+    peak = weight_peak(weight, per_channel)
     unit = torch.tanh(weight.float()) / torch.tanh(peak).clamp(min=MIN_SCALE)
     return (round_ste(unit * qmax.float()) / qmax.float() * peak).to(
         weight.dtype

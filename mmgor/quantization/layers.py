@@ -8,10 +8,12 @@ look for it there.
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import BaseQuantizer
+from .grid import Grid
 
 
 class QuantLayerMixin:
@@ -33,6 +35,21 @@ class QuantLayerMixin:
     def channels_first(self) -> Tensor:
         """The weight with its output channels on the first axis."""
         return self.weight
+
+    @torch.no_grad()
+    def weight_integers(self) -> tuple[Tensor, Grid]:
+        """The weight as the device stores it.
+
+        Returns:
+            tuple[Tensor, Grid]: int32 integers in the shape of
+            :meth:`channels_first`, and what they stand for.
+
+        Raises:
+            RuntimeError: If the quantizer was never calibrated.
+        """
+        weight = self.channels_first()
+        grid = self.weight_quantizer.grid(weight)
+        return grid.quantize(self.weight_quantizer(weight)), grid
 
 
 class QuantConv2d(QuantLayerMixin, nn.Conv2d):

@@ -13,6 +13,12 @@ from .base import BaseQuantizer, weight_rows
 from .compiled import fake_quantize
 
 
+def _clip_step(peak: Tensor, qmax: Tensor) -> tuple[Tensor, Tensor]:
+    """The step that puts ``peak`` on the largest integer; no zero point."""
+    scale = peak.float().clamp(min=functional.MIN_SCALE) / qmax.float()
+    return scale, torch.zeros_like(scale)
+
+
 @MODELS.register_module()
 class LSQQuantizer(BaseQuantizer):
     """Learned step size (Esser et al., "Learned Step Size Quantization",
@@ -47,6 +53,10 @@ class LSQQuantizer(BaseQuantizer):
         factor = functional.lsq_gradient_factor(count, self.qmax)
         return functional.exp_scale(log_scale, factor)
 
+    def step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
+        scale = self._scale(x, slot)
+        return scale, torch.zeros_like(scale)
+
     def set_ranges(
         self, scale: Tensor, offset: Tensor, low: Tensor, high: Tensor
     ) -> None:
@@ -80,6 +90,10 @@ class LSQPlusQuantizer(LSQQuantizer):
         offset = functional.scale_gradient(offset, factor)
         return self._round(x, self._scale(x, slot), offset)
 
+    def step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
+        scale = self._scale(x, slot)
+        return scale, -torch.round(self._of_slot(self.offset, slot) / scale)
+
     def choose_range(self, signed: bool) -> None:
         super().choose_range(signed=False)
 
@@ -95,6 +109,8 @@ class PACTQuantizer(BaseQuantizer):
     """Learned clipping of inputs (Choi et al., "PACT", 2018): ``alpha`` is a
     parameter of shape (num_scales, )."""
 
+    clips_symmetrically = True
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.for_weight:
@@ -108,6 +124,9 @@ class PACTQuantizer(BaseQuantizer):
     def quantize(self, x: Tensor, slot: int) -> Tensor:
         return functional.pact(x, self.alpha[slot], self.qmin, self.qmax)
 
+    def step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
+        return _clip_step(self.alpha[slot], self.qmax)
+
     def set_ranges(
         self, scale: Tensor, offset: Tensor, low: Tensor, high: Tensor
     ) -> None:
@@ -119,6 +138,7 @@ class DoReFaQuantizer(BaseQuantizer):
     """Tanh-squashed weights and fixed input ranges (Zhou et al., "DoReFa-Net",
     2016). Nothing is learned; inputs keep the calibrated ``clip``."""
 
+    clips_symmetrically = True
     clip: Tensor
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -129,6 +149,12 @@ class DoReFaQuantizer(BaseQuantizer):
         if self.for_weight:
             return functional.dorefa_weight(x, self.qmax, self.per_channel)
         return functional.pact(x, self.clip[slot], self.qmin, self.qmax)
+
+    def step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
+        if self.for_weight:
+            peak = functional.weight_peak(x, self.per_channel).flatten()
+            return _clip_step(peak if self.per_channel else peak[0], self.qmax)
+        return _clip_step(self.clip[slot], self.qmax)
 
     def set_ranges(
         self, scale: Tensor, offset: Tensor, low: Tensor, high: Tensor
@@ -162,25 +188,23 @@ class MinMaxQuantizer(BaseQuantizer):
         self.register_buffer('high', torch.ones(self.num_scales))
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:
-        if self.for_weight:
-            low, high = weight_rows(x.detach(), self.per_channel).aminmax(
-                dim=1
-            )
-        else:
-            if self.training:
-                self._average(x.detach(), slot)
-            low, high = self.low[slot], self.high[slot]
-        if self.for_weight and not self.per_channel:
-            low, high = low[0], high[0]
-        scale = functional.minmax_scale(low, high, self.qmin, self.qmax)
+        if self.training and not self.for_weight:
+            self._average(x.detach(), slot)
+        scale, offset = self.step(x, slot)
         return fake_quantize(
-            x,
-            scale,
-            torch.zeros_like(scale),
-            self.qmin,
-            self.qmax,
-            self.per_channel,
+            x, scale, offset, self.qmin, self.qmax, self.per_channel
         )
+
+    def step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
+        if self.for_weight:
+            rows = weight_rows(x.detach(), self.per_channel)
+            low, high = rows.aminmax(dim=1)
+            if not self.per_channel:
+                low, high = low[0], high[0]
+        else:
+            low, high = self.low[slot], self.high[slot]
+        scale = functional.minmax_scale(low, high, self.qmin, self.qmax)
+        return scale, torch.zeros_like(scale)
 
     @torch.no_grad()
     def _average(self, x: Tensor, slot: int) -> None:

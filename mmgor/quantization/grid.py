@@ -1,0 +1,44 @@
+"""The integers behind a quantizer, for whatever runs them on a device."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The values ``scale * (q - zero_point)`` with ``qmin <= q <= qmax``.
+
+    Args:
+        scale (Tensor): Step size in units of the tensor, shape () or (C, ).
+        zero_point (Tensor): Integer of the value 0, int32, shape of
+            ``scale``. It may lie outside of ``[qmin, qmax]``.
+        qmin (int): Smallest integer.
+        qmax (int): Largest integer.
+        axis (int): The tensor's axis that C runs along.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+    qmin: int
+    qmax: int
+    axis: int = 0
+
+    def quantize(self, x: Tensor) -> Tensor:
+        """The nearest integers (half to even), int32, shape of ``x``."""
+        scale, zero_point = self._shaped(x)
+        levels = torch.round(x.float() / scale) + zero_point
+        return levels.clamp(self.qmin, self.qmax).to(torch.int32)
+
+    def dequantize(self, integers: Tensor) -> Tensor:
+        """The values of ``integers``, float32."""
+        scale, zero_point = self._shaped(integers)
+        return (integers - zero_point) * scale
+
+    def _shaped(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.scale.dim() == 0:
+            return self.scale, self.zero_point
+        shape = [1] * x.dim()
+        shape[self.axis] = -1
+        return self.scale.view(shape), self.zero_point.view(shape)
