@@ -1,0 +1,136 @@
+"""What an exported file says about itself."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from torch import nn
+
+from mmgor.quantization import quantized_layers
+from mmgor.version import __version__
+
+from .extras import require
+
+#: Key in ONNX metadata_props and in OpenVINO's rt_info.
+KEY = 'mmgor'
+#: Rises when a reader of the former would misread the new.
+FORMAT = 1
+
+
+def make_metadata(
+    cfg: Config,
+    model: nn.Module,
+    classes: tuple[str, ...],
+    image_shape: tuple[int | None, ...],
+    outputs: Any,
+) -> dict[str, Any]:
+    """Describe an export.
+
+    Args:
+        cfg (Config): Complete config of the student.
+        model (nn.Module): The student.
+        classes (tuple[str, ...]): Class names in label order.
+        image_shape (tuple): Batch, height and width; None where dynamic.
+        outputs (list): Names of the graph's outputs, nested as the head
+            gives them.
+
+    Returns:
+        dict: Can be written as JSON.
+    """
+    batch, height, width = image_shape
+    preprocessing = cfg.model.get('data_preprocessor') or {}
+    return dict(
+        format=FORMAT,
+        version=__version__,
+        model=cfg.model.get('detector', cfg.model.type),
+        classes=list(classes),
+        input=dict(
+            name='images',
+            batch=batch,
+            height=height,
+            width=width,
+            divisor=size_divisor(cfg),
+        ),
+        preprocessing=json.loads(json.dumps(preprocessing)),
+        outputs=outputs,
+        quantization=[
+            dict(
+                name=name,
+                w_bits=layer.weight_quantizer.bits,
+                a_bits=layer.input_quantizer.bits,
+            )
+            for name, layer in quantized_layers(model).items()
+        ],
+        config=cfg.pretty_text,
+    )
+
+
+def size_divisor(cfg: Config) -> int:
+    """What the sides of a batch are padded to a multiple of."""
+    preprocessing = cfg.model.get('data_preprocessor') or {}
+    return int(preprocessing.get('pad_size_divisor', 1))
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The description inside of an exported file.
+
+    Args:
+        path (str | Path): ``.onnx`` file, or ``.xml`` with its ``.bin``.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it can't be read, mmgor did not write it, or a newer
+            version did.
+    """
+    path = Path(path)
+    if path.suffix not in ('.onnx', '.xml'):
+        raise ValueError(
+            f'expected a .onnx or .xml file of tools/export.py, got {path}.'
+        )
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'exported model not found: {path}; write it with '
+            f'python tools/export.py CONFIG CHECKPOINT --out {path}.'
+        )
+    text = _onnx_text(path) if path.suffix == '.onnx' else _ir_text(path)
+    if text is None:
+        raise ValueError(
+            f'{path} has no mmgor metadata; expected a file that '
+            'tools/export.py wrote, got one of another program.'
+        )
+    metadata: dict[str, Any] = json.loads(text)
+    if metadata['format'] > FORMAT:
+        raise ValueError(
+            f'{path} has metadata of format {metadata["format"]}, written by '
+            f'mmgor {metadata["version"]}; this is mmgor {__version__}, which '
+            f'reads up to {FORMAT}. Upgrade mmgor.'
+        )
+    return metadata
+
+
+def _onnx_text(path: Path) -> str | None:
+    onnx = require('onnx')
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's own, of changing names
+        raise ValueError(
+            f'{path} could not be read as ONNX ({error}); the file is '
+            'truncated or of another kind. Export it again.'
+        ) from error
+    texts = {p.key: p.value for p in model.metadata_props}
+    return texts.get(KEY)
+
+
+def _ir_text(path: Path) -> str | None:
+    core = require('openvino').Core()
+    try:
+        model = core.read_model(path)
+    except RuntimeError as error:
+        raise ValueError(
+            f'{path} could not be read as OpenVINO IR ({error}); the file or '
+            'its .bin is missing or truncated. Export it again.'
+        ) from error
+    if not model.has_rt_info([KEY]):
+        return None
+    return str(model.get_rt_info([KEY]).value)
