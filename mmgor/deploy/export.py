@@ -10,6 +10,8 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmgor.checkpoint import TRAINING_ONLY_PREFIXES
+
 from .extras import require
 from .fold import fold_norms
 from .frozen import freeze
@@ -29,7 +31,8 @@ class Network(nn.Module):
         detector (nn.Module): With ``bbox_head``.
 
     Raises:
-        ValueError: If it is no single-stage detector.
+        ValueError: If it is no single-stage detector, or has an operator
+            that ONNX has not.
     """
 
     def __init__(self, detector: nn.Module) -> None:
@@ -41,6 +44,7 @@ class Network(nn.Module):
                 'single-stage detector with a dense bbox_head, such as '
                 'RetinaNet, FCOS, ATSS, GFL, YOLOX, YOLOF, YOLOV3 or RTMDet.'
             )
+        _check_operators(detector)
         self.detector = detector
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -50,6 +54,21 @@ class Network(nn.Module):
         """What the head gives, in its own structure."""
         detector: Any = self.detector
         return detector.bbox_head(detector.extract_feat(images))
+
+
+def _check_operators(detector: nn.Module) -> None:
+    unknown = {
+        name: type(module).__name__
+        for name, module in detector.named_modules()
+        if type(module).__module__.startswith('mmcv.ops')
+        and not name.startswith(TRAINING_ONLY_PREFIXES)
+        and 'loss' not in name
+    }
+    if unknown:
+        raise ValueError(
+            f'mmcv operators without an ONNX form: {unknown}. Expected a '
+            'detector without them; choose another backbone, neck or head.'
+        )
 
 
 def flatten(outputs: Any) -> list[Tensor]:

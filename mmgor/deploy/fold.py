@@ -17,7 +17,7 @@ def fold_batch_norm(
     integers: NDArray,
     scale: NDArray,
     bias: NDArray,
-    norm: tuple[NDArray, NDArray, NDArray, NDArray],
+    norm: tuple[NDArray, ...],
     epsilon: float,
 ) -> tuple[NDArray, NDArray, NDArray]:
     """Quantized weights that compute the batch norm, too.

@@ -1,0 +1,328 @@
+"""What every layer of a detector costs: bits, bytes, MACs, BitOPs, time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from mmdet.structures import DetDataSample
+from torch import Tensor, nn
+
+from mmgor.quantization import layer_table, quantized_layers
+
+WARMUP_PASSES = 1
+TIMED_PASSES = 5
+#: Name of the last row: norms, activations, resizing, whatever is no layer.
+EVERYTHING_ELSE = '(everything else)'
+# Stride of the last stage of the usual backbones: smaller pictures leave it
+# less than one pixel.
+_MIN_SIDE = 32
+_FLOAT_BITS = 32
+# What a row takes over from layer_table as it is.
+_TABLE_KEYS = ('name', 'type', 'params', 'w_bits', 'a_bits', 'input', 'bytes')
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer's row.
+
+    Attributes:
+        name (str): Path in the model.
+        type (str): Class of the layer.
+        shape (tuple[int, ...]): Of the weight.
+        params (int): Numbers in weight and bias.
+        w_bits (int): Bits of the weight; 32 is float.
+        a_bits (int): Bits of the input (activation); 32 is float.
+        input (str): What calibration decided (see ``layer_table``).
+        bytes (int): In the packed file.
+        float_bytes (int): The same in float32.
+        calls (int): In one pass; 0 if the layer was not run.
+        output (tuple[int, ...]): Of the first call, without batch axis.
+        macs (int): Multiply-accumulates of one picture, over all calls.
+        seconds (float): Of the float computation, over all calls.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    params: int
+    w_bits: int
+    a_bits: int
+    input: str
+    bytes: int
+    float_bytes: int
+    calls: int = 0
+    output: tuple[int, ...] = ()
+    macs: int = 0
+    seconds: float = 0.0
+
+    @property
+    def bitops(self) -> int:
+        """MACs x weight bits x input bits (Bayesian Bits,
+        arXiv:2005.07093)."""
+        return self.macs * self.w_bits * self.a_bits
+
+
+@dataclass(frozen=True)
+class CostTotals:
+    """Sums over rows; ``weight_bits`` is the mean over all weights of
+    layers, 0 if there are none."""
+
+    params: int
+    bytes: int
+    float_bytes: int
+    macs: int
+    bitops: int
+    float_bitops: int
+    weight_bits: float
+    seconds: float
+
+
+def layer_macs(layer: Any, x: Tensor, y: Tensor) -> int:
+    """Multiply-accumulates of one call.
+
+    An output of a convolution or linear takes one for each number of its
+    filter. A transposed convolution spreads every input instead; what its
+    padding cuts off afterwards counts, as it does in fvcore.
+
+    Args:
+        layer (nn.Module): Convolution, transposed convolution or linear.
+        x (Tensor): Its input.
+        y (Tensor): Its output.
+    """
+    transposed = isinstance(layer, nn.ConvTranspose2d)
+    return (x if transposed else y).numel() * layer.weight[0].numel()
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Refuse sizes that leave a backbone nothing to see.
+
+    Args:
+        size (tuple[int, int]): Height and width of the input in pixels.
+
+    Raises:
+        ValueError: If a side is not positive or less than 32.
+    """
+    if min(size) < _MIN_SIDE:
+        raise ValueError(
+            'the input is too small: expected a height and a width of at '
+            f'least {_MIN_SIDE} pixels, got {size[0]} x {size[1]}. Give the '
+            'size of the test pictures, e.g. 640 x 640.'
+        )
+
+
+def total_costs(rows: list[LayerCost]) -> CostTotals:
+    """Sum rows up."""
+    weights = [prod(row.shape) if row.shape else 0 for row in rows]
+    bits = sum(n * row.w_bits for n, row in zip(weights, rows))
+    macs = sum(row.macs for row in rows)
+    return CostTotals(
+        params=sum(row.params for row in rows),
+        bytes=sum(row.bytes for row in rows),
+        float_bytes=sum(row.float_bytes for row in rows),
+        macs=macs,
+        bitops=sum(row.bitops for row in rows),
+        float_bitops=macs * _FLOAT_BITS**2,
+        weight_bits=bits / max(1, sum(weights)),
+        seconds=sum(row.seconds for row in rows),
+    )
+
+
+@torch.no_grad()
+def layer_costs(model: nn.Module, size: tuple[int, int]) -> list[LayerCost]:
+    """Run a detector on one random picture and count.
+
+    Run are backbone, neck and dense head (the RPN of a two-stage detector;
+    its RoI head, whose work depends on the picture, is not), or all of a
+    DETR. Post-processing is not. Quantizers are switched off meanwhile, so
+    that times are those of the float computation and an uncalibrated model
+    will do. (The observer ``PassThrough`` would let the quantizers look for
+    non-finite values, which takes as long as a depthwise convolution.)
+
+    Args:
+        model (nn.Module): Detector with ``extract_feat`` and ``bbox_head``
+            or ``rpn_head``, on the CPU. It is left as it was.
+        size (tuple[int, int]): Height and width of the input in pixels.
+
+    Returns:
+        list[LayerCost]: One row a layer in the model's order, and a last
+        one, :data:`EVERYTHING_ELSE`, that completes parameters, bytes and
+        time.
+
+    Raises:
+        ValueError: If the size is too small, if the model cannot run on
+            it, or if it is no detector.
+    """
+    check_size(size)
+    _check_detector(model)
+    table = layer_table(model)
+    modules = dict(model.named_modules())
+    stopwatch = _Stopwatch(
+        {row['name']: modules[row['name']] for row in table['layers']}
+    )
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.rand(1, 3, *size, generator=generator)
+    with stopwatch, _float_inference(model):
+        for _ in range(WARMUP_PASSES + TIMED_PASSES):
+            stopwatch.start_pass()
+            _run(model, picture)
+            stopwatch.mark(EVERYTHING_ELSE)
+    seconds = stopwatch.seconds()
+    rows = [
+        _row(row, stopwatch.calls[row['name']], seconds[row['name']])
+        for row in table['layers']
+    ]
+    rest = _everything_else(rows, table['total'], seconds[EVERYTHING_ELSE])
+    return [*rows, rest]
+
+
+_Calls = list[tuple[int, tuple[int, ...]]]
+
+
+class _Stopwatch:
+    """Cuts a pass into the calls of layers and what lies between them.
+
+    Each piece has its own median over the passes: that of whole passes would
+    hold the interruptions by other processes, which a piece seldom meets.
+
+    Args:
+        layers (dict[str, nn.Module]): They have hooks in a ``with`` block.
+
+    Attributes:
+        calls (dict): A layer's MACs and output shape, call by call, in the
+            last pass.
+    """
+
+    def __init__(self, layers: dict[str, nn.Module]) -> None:
+        self.layers = layers
+        self.calls: dict[str, _Calls] = {}
+        self._passes: list[list[tuple[str, float]]] = []
+
+    def __enter__(self) -> None:
+        self._hooks = [
+            hook
+            for name, layer in self.layers.items()
+            for hook in (
+                layer.register_forward_pre_hook(self._before),
+                layer.register_forward_hook(partial(self._after, name)),
+            )
+        ]
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def start_pass(self) -> None:
+        self.calls = {name: [] for name in self.layers}
+        self._passes.append([])
+        self._last = perf_counter()
+
+    def mark(self, name: str) -> None:
+        """The time since the last mark was ``name``'s."""
+        now = perf_counter()
+        self._passes[-1].append((name, now - self._last))
+        self._last = now
+
+    def _before(self, *_: object) -> None:
+        self.mark(EVERYTHING_ELSE)
+
+    def _after(self, name: str, layer: nn.Module, x: Any, y: Tensor) -> None:
+        self.mark(name)
+        macs = layer_macs(layer, x[0], y)
+        self.calls[name].append((macs, tuple(y.shape[1:])))
+        self._last = perf_counter()
+
+    def seconds(self) -> dict[str, float]:
+        """Time a name, summed over the pieces of a pass."""
+        sums = dict.fromkeys([*self.layers, EVERYTHING_ELSE], 0.0)
+        timed = self._passes[WARMUP_PASSES:]
+        assert len({len(pieces) for pieces in timed}) == 1, 'passes differ'
+        for piece in zip(*timed):
+            sums[piece[0][0]] += median(seconds for _, seconds in piece)
+        return sums
+
+
+def _check_detector(model: nn.Module) -> None:
+    heads = [hasattr(model, name) for name in ('bbox_head', 'rpn_head')]
+    if not (hasattr(model, 'extract_feat') and any(heads)):
+        raise ValueError(
+            'expected a detector with extract_feat and bbox_head or '
+            f'rpn_head, got a {type(model).__name__}.'
+        )
+
+
+@contextmanager
+def _float_inference(model: nn.Module) -> Iterator[None]:
+    """In evaluation mode, with quantizers that pass everything on."""
+    layers = quantized_layers(model).values()
+    kept = [(x.weight_quantizer, x.input_quantizer) for x in layers]
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    for layer in layers:
+        layer.weight_quantizer = layer.input_quantizer = nn.Identity()
+    try:
+        yield
+    finally:
+        for layer, quantizers in zip(layers, kept):
+            layer.weight_quantizer, layer.input_quantizer = quantizers
+        for module, training in modes.items():
+            module.training = training
+
+
+def _run(model: Any, picture: Tensor) -> None:
+    size = tuple(picture.shape[-2:])
+    try:
+        if hasattr(model, 'forward_transformer'):
+            info = dict(img_shape=size, batch_input_shape=size)
+            sample = DetDataSample(metainfo=info)
+            model(picture, [sample], mode='tensor')
+            return
+        features = model.extract_feat(picture)
+        two_stage = hasattr(model, 'rpn_head')
+        (model.rpn_head if two_stage else model.bbox_head)(features)
+    except RuntimeError as error:
+        raise ValueError(
+            f'{type(model).__name__} does not run on {size[0]} x {size[1]} '
+            f'pixels ({error}); expected a size that its strides divide, '
+            'e.g. 640 x 640.'
+        ) from error
+
+
+def _row(
+    entry: dict[str, Any],
+    calls: _Calls,
+    seconds: float,
+) -> LayerCost:
+    """Join an entry of ``layer_table`` with what a pass showed."""
+    return LayerCost(
+        **{key: entry[key] for key in _TABLE_KEYS},
+        shape=tuple(entry['shape']),
+        float_bytes=4 * entry['params'],
+        calls=len(calls),
+        output=calls[0][1] if calls else (),
+        macs=sum(macs for macs, _ in calls),
+        seconds=seconds,
+    )
+
+
+def _everything_else(
+    rows: list[LayerCost], total: dict[str, int], seconds: float
+) -> LayerCost:
+    listed = total_costs(rows)
+    return LayerCost(
+        name=EVERYTHING_ELSE,
+        type='',
+        shape=(),
+        params=total['params'] - listed.params,
+        w_bits=_FLOAT_BITS,
+        a_bits=_FLOAT_BITS,
+        input='float',
+        bytes=total['bytes'] - listed.bytes,
+        float_bytes=total['float_bytes'] - listed.float_bytes,
+        seconds=seconds,
+    )

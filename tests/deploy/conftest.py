@@ -1,0 +1,94 @@
+"""One tiny quantized RetinaNet, exported once for all tests here.
+
+``tests/deploy`` is a package: a second top-level module named ``conftest``
+would hide ``tests/conftest.py`` from the tests that import it.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import tiny_scenes, training_config
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from mmgor.datasets.shapes import CLASSES
+from mmgor.quantization import calibrate
+from mmgor.registry import MODELS
+
+
+@dataclass
+class Exported:
+    """A student's config, checkpoint and files.
+
+    Attributes:
+        scenes (Path): Data folder; eval.json has four pictures of 64 px.
+        config (Path): Of a W4A4 ``GoRDetector``.
+        checkpoint (Path): Its calibrated weights.
+        onnx (Path): Exported for one image of 64 x 96.
+        xml (Path): The same for OpenVINO.
+    """
+
+    scenes: Path
+    config: Path
+    checkpoint: Path
+    onnx: Path
+    xml: Path
+
+    def cfg(self) -> Config:
+        return Config.fromfile(self.config)
+
+    def model(self) -> nn.Module:
+        """The student in evaluation mode."""
+        model = MODELS.build(self.cfg().model)
+        weights = torch.load(self.checkpoint)['state_dict']
+        model.load_state_dict(weights)
+        return model.eval()
+
+
+@pytest.fixture(scope='session')
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    pytest.importorskip('onnx')
+    pytest.importorskip('onnxscript')
+    pytest.importorskip('onnxruntime')
+    openvino = pytest.importorskip('openvino')
+    from mmgor.deploy.export import export_detector
+    from mmgor.deploy.metadata import KEY
+
+    init_default_scope('mmdet')
+    folder = tmp_path_factory.mktemp('exported')
+    files = Exported(
+        scenes=tiny_scenes(tmp_path_factory.mktemp('scenes')),
+        config=folder / 'student.py',
+        checkpoint=folder / 'student.pth',
+        onnx=folder / 'student.onnx',
+        xml=folder / 'student.xml',
+    )
+    # No training: no teacher.
+    teacher = dict(config='unused.py', checkpoint='unused.pth')
+    cfg = training_config(files.scenes, folder / 'work', teacher)
+    cfg.dump(files.config)
+    torch.manual_seed(0)
+    model = MODELS.build(files.cfg().model)
+    images = torch.randn(4, 3, 64, 96)
+    calibrate(model, [images], model)
+    # Calibration saw the batch's own statistics.
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+    model.train()(images)
+    meta = dict(dataset_meta=dict(classes=CLASSES))
+    torch.save(
+        dict(state_dict=model.state_dict(), meta=meta), files.checkpoint
+    )
+    done = export_detector(
+        model, files.cfg(), files.onnx, (64, 96), tuple(CLASSES)
+    )
+    # To trace the model a second time would take longer than all tests.
+    converted = openvino.convert_model(files.onnx)
+    converted.set_rt_info(json.dumps(done['metadata']), [KEY])
+    openvino.save_model(converted, files.xml, compress_to_fp16=False)
+    return files

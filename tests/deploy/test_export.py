@@ -1,0 +1,204 @@
+import json
+
+import pytest
+import torch
+from conftest import quantized_cfg, retinanet_cfg
+from mmcv.ops import DeformConv2dPack
+from mmengine.config import Config
+from torch import nn
+
+from mmgor.datasets.shapes import CLASSES
+from mmgor.deploy.export import Network, export_detector, name_outputs
+from mmgor.deploy.metadata import KEY, read_metadata
+from mmgor.quantization import calibrate, quantized_layers
+from mmgor.registry import MODELS
+
+onnx = pytest.importorskip('onnx')
+ort = pytest.importorskip('onnxruntime')
+
+
+def run(path, images):
+    """Without optimization: node for node, in float32."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = (
+        ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    )
+    session = ort.InferenceSession(str(path), options)
+    return [
+        torch.from_numpy(out)
+        for out in session.run(None, {'images': images.numpy()})
+    ]
+
+
+def shallow_cfg():
+    """Two stages, two levels: traced with dynamic sizes in seconds."""
+    cfg = quantized_cfg(
+        w_bits=4,
+        a_bits=4,
+        input_quantizer=dict(type='LSQPlusQuantizer'),
+    )
+    cfg.backbone.update(num_stages=2, out_indices=(0, 1))
+    cfg.backbone.update(strides=(1, 2), dilations=(1, 1))
+    cfg.neck.update(in_channels=[8, 16], start_level=0, num_outs=2)
+    cfg.bbox_head.anchor_generator.strides = [4, 8]
+    return cfg
+
+
+@pytest.fixture(scope='module')
+def shallow():
+    torch.manual_seed(0)
+    model = MODELS.build(shallow_cfg())
+    calibrate(model, [torch.randn(2, 3, 64, 64)], model)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight)
+            nn.init.normal_(layer.running_mean, std=0.1)
+    return model.eval()
+
+
+def test_dynamic_file(shallow, tmp_path):
+    path = tmp_path / 'net.onnx'
+    cfg = Config(dict(model=shallow_cfg()))
+    done = export_detector(
+        shallow, cfg, path, (64, 64), ('a', 'b', 'c'), dynamic=True, int4=True
+    )
+    assert done['bytes'] == path.stat().st_size
+    assert done['folded'] == 10
+    for shape in ((1, 3, 32, 96), (3, 3, 64, 64)):
+        images = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            scores, boxes = shallow(images)
+        got = run(path, images)
+        for a, b in zip([*scores, *boxes], got, strict=True):
+            # Steps may flip where sums are ordered differently.
+            assert (a - b).abs().mean() < 0.02 * a.std()
+    graph = onnx.load(path).graph
+    kinds = {node.op_type for node in graph.node}
+    assert {'QuantizeLinear', 'Clip', 'DequantizeLinear'} <= kinds
+    assert 'BatchNormalization' not in kinds
+    stored = {i.name: i.data_type for i in graph.initializer}
+    assert onnx.TensorProto.INT4 in stored.values()
+    assert read_metadata(path)['input'] == dict(
+        name='images', batch=None, height=None, width=None, divisor=32
+    )
+
+
+def test_graph_has_the_trained_integers(exported):
+    model = exported.model()
+    layer = model.bbox_head.retina_cls
+    expected, grid = layer.weight_integers()
+    graph = onnx.load(exported.onnx).graph
+    arrays = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
+    same = [
+        name
+        for name, array in arrays.items()
+        if array.dtype == 'int8'
+        and array.shape == tuple(expected.shape)
+        and (array == expected.numpy()).all()
+    ]
+    assert len(same) == 1
+    node = next(n for n in graph.node if same[0] in n.input)
+    scale = torch.from_numpy(arrays[node.input[1]].copy())
+    torch.testing.assert_close(scale, grid.scale)
+
+
+def test_metadata(exported):
+    metadata = read_metadata(exported.onnx)
+    assert metadata == read_metadata(exported.xml)
+    assert metadata['classes'] == list(CLASSES)
+    assert metadata['model'] == 'RetinaNet'
+    assert metadata['input']['height'] == 64
+    assert metadata['input']['width'] == 96
+    assert [len(level) for level in metadata['outputs']] == [5, 5]
+    layers = quantized_layers(exported.model())
+    assert [q['name'] for q in metadata['quantization']] == list(layers)
+    first = metadata['quantization'][0]
+    assert (first['w_bits'], first['a_bits']) == (8, 8)
+    cfg = Config.fromstring(metadata['config'], '.py')
+    assert cfg.model.bbox_head.type == 'QuantHead'
+    names = [n for level in metadata['outputs'] for n in level]
+    graph = onnx.load(exported.onnx).graph
+    assert [o.name for o in graph.output] == names
+
+
+def test_names_keep_the_structure():
+    t = torch.zeros(1)
+    assert name_outputs(([t, t], [t])) == [
+        ['output_0_0', 'output_0_1'],
+        ['output_1_0'],
+    ]
+
+
+def test_float_detector(tmp_path):
+    model = MODELS.build(retinanet_cfg())
+    with pytest.raises(ValueError, match='no quantized layer'):
+        export_detector(
+            model,
+            Config(dict(model=retinanet_cfg())),
+            tmp_path / 'net.onnx',
+            (64, 64),
+            ('a',),
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('size', [(64, 65), (0, 64), (64, 8192)])
+def test_size(shallow, tmp_path, size):
+    cfg = Config(dict(model=shallow_cfg()))
+    with pytest.raises(ValueError, match=r'multiples of 32 .*pad_size_div'):
+        export_detector(shallow, cfg, tmp_path / 'n.onnx', size, ('a',))
+
+
+def test_suffix(shallow, tmp_path):
+    cfg = Config(dict(model=shallow_cfg()))
+    with pytest.raises(ValueError, match=r'ending in \.onnx or \.xml'):
+        export_detector(shallow, cfg, tmp_path / 'n.pth', (64, 64), ('a',))
+
+
+def test_two_stages_are_named():
+    detector = nn.Module()
+    detector.roi_head = nn.Identity()
+    with pytest.raises(ValueError, match='expected a single-stage detector'):
+        Network(detector)
+
+
+def test_operators_are_named():
+    detector = MODELS.build(shallow_cfg())
+    detector.neck.lateral_convs[1] = DeformConv2dPack(8, 8, 3)
+    name = r"neck\.lateral_convs\.1': 'DeformConv2dPack'"
+    with pytest.raises(ValueError, match=name):
+        Network(detector)
+
+
+def test_nothing_half_written_stays(shallow, tmp_path, monkeypatch):
+    broken = tmp_path / 'net.onnx'
+    cfg = Config(dict(model=shallow_cfg()))
+    monkeypatch.setattr(
+        'mmgor.deploy.export.make_metadata', lambda *_: {'bad': object()}
+    )
+    with pytest.raises(TypeError):
+        export_detector(shallow, cfg, broken, (64, 64), ('a',))
+    assert not list(tmp_path.iterdir())
+
+
+def test_foreign_and_missing_files(exported, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'tools/export\.py CONFIG'):
+        read_metadata(tmp_path / 'none.onnx')
+    with pytest.raises(ValueError, match=r'expected a \.onnx or \.xml file'):
+        read_metadata(exported.checkpoint)
+    model = onnx.load(exported.onnx)
+    newer = json.loads(model.metadata_props[0].value)
+    newer.update(format=99)
+    model.metadata_props[0].value = json.dumps(newer)
+    assert model.metadata_props[0].key == KEY
+    onnx.save(model, tmp_path / 'newer.onnx')
+    with pytest.raises(ValueError, match='metadata of format 99'):
+        read_metadata(tmp_path / 'newer.onnx')
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / 'foreign.onnx')
+    with pytest.raises(ValueError, match='no mmgor metadata'):
+        read_metadata(tmp_path / 'foreign.onnx')
+    whole = exported.onnx.read_bytes()
+    (tmp_path / 'cut.onnx').write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match='could not be read as ONNX'):
+        read_metadata(tmp_path / 'cut.onnx')

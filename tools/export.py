@@ -1,0 +1,92 @@
+"""Write a trained quantized detector as ONNX or OpenVINO IR.
+
+Weights as integers, batch norm folded, QuantizeLinear and DequantizeLinear
+(with Clip below 8 bits) where training had fake quantization.
+
+python tools/export.py CONFIG CHECKPOINT --backend onnxruntime --out m.onnx
+python tools/export.py CONFIG CHECKPOINT --backend openvino --out m.xml
+"""
+
+import argparse
+from math import ceil
+from pathlib import Path
+
+from _common import read_config
+
+from mmgor.deploy.export import BACKENDS, export_detector
+from mmgor.deploy.loading import class_names, load_detector, test_size
+from mmgor.deploy.metadata import size_divisor
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('--backend', choices=BACKENDS, default='onnxruntime')
+    parser.add_argument(
+        '--out', type=Path, required=True, help='.onnx, or .xml for openvino'
+    )
+    parser.add_argument(
+        '--size',
+        nargs=2,
+        type=int,
+        metavar=('H', 'W'),
+        help='padded images in pixels; by default what the test pipeline '
+        'resizes to',
+    )
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument(
+        '--dynamic', action='store_true', help='any image and batch size'
+    )
+    sizes.add_argument('--batch', type=int, default=1, help='batch size')
+    parser.add_argument(
+        '--int4',
+        action='store_true',
+        help='store weights of up to 4 bits two in a byte',
+    )
+    # What read_config asks for and this tool has no use for.
+    parser.set_defaults(
+        work_dir=None, launcher='none', local_rank=0, cfg_options=None
+    )
+    args = parser.parse_args()
+    if args.out.suffix != BACKENDS[args.backend]:
+        parser.error(
+            f'--out expected a name ending in {BACKENDS[args.backend]} for '
+            f'{args.backend}, got {args.out}'
+        )
+    if args.batch < 1:
+        parser.error(f'--batch expected at least 1, got {args.batch}')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = read_config(args)
+    model = load_detector(cfg, args.checkpoint)
+    divisor = size_divisor(cfg)
+    # A default is rounded up to what the batch is padded to; what was typed
+    # is checked.
+    size = args.size or [ceil(s / divisor) * divisor for s in test_size(cfg)]
+    done = export_detector(
+        model,
+        cfg,
+        args.out,
+        (size[0], size[1]),
+        class_names(cfg, model),
+        dynamic=args.dynamic,
+        batch=args.batch,
+        int4=args.int4,
+    )
+    shape = 'dynamic' if args.dynamic else f'{args.batch} x 3 x {size}'
+    print(
+        f'{args.out}: {done["bytes"] / 1e6:.2f} MB, input {shape}, '
+        f'{len(done["metadata"]["quantization"])} quantized layers, '
+        f'{done["folded"]} batch norms folded'
+    )
+
+
+if __name__ == '__main__':
+    main()

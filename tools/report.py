@@ -1,0 +1,244 @@
+"""What a quantized detector costs, layer by layer.
+
+Bits, parameters, packed bytes, MACs, BitOPs and where the time of the float32
+computation goes, as text and, on demand, as one HTML page.
+
+python tools/report.py configs/gor/yolox_nano_w4_from_nano.py --html r.html
+"""
+
+import argparse
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from _common import read_config
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from torch import nn
+
+from mmgor.checkpoint import TRAINING_ONLY_PREFIXES, check_any_match
+from mmgor.deploy.layer_costs import (
+    EVERYTHING_ELSE,
+    TIMED_PASSES,
+    WARMUP_PASSES,
+    LayerCost,
+    check_size,
+    layer_costs,
+    total_costs,
+)
+from mmgor.deploy.report_html import COLUMNS, report_html, summary
+from mmgor.quantization import layer_table
+from mmgor.registry import MODELS
+
+_SHOWN = 3
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Bits, bytes, MACs, BitOPs and time of every layer'
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='checkpoint file or URL; else untrained'
+    )
+    parser.add_argument(
+        '--size',
+        nargs=2,
+        type=int,
+        metavar=('H', 'W'),
+        help='input in pixels; by default that of the test pictures',
+    )
+    parser.add_argument('--html', type=Path, help='also write this page')
+    # What read_config asks for and this tool has no use for.
+    parser.set_defaults(
+        work_dir=None, launcher='none', local_rank=0, cfg_options=None
+    )
+    return parser.parse_args()
+
+
+def build_model(cfg: Config, checkpoint: str | None) -> Any:
+    """The config's detector, without its teachers.
+
+    Raises:
+        FileNotFoundError: If the checkpoint does not exist.
+        RuntimeError: If it matches nothing of the model.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    model = MODELS.build(cfg.model)
+    if checkpoint is None:
+        return model
+    if '://' not in checkpoint and not Path(checkpoint).is_file():
+        raise FileNotFoundError(
+            f'checkpoint not found: {checkpoint}; expected a .pth file of '
+            f'this config, relative to {Path.cwd()}.'
+        )
+    # Wrapped parts look for themselves; a float model does not.
+    model.register_load_state_dict_pre_hook(
+        lambda module, state_dict, prefix, *_: check_any_match(
+            module, state_dict, prefix, 'model'
+        )
+    )
+    load_checkpoint(model, checkpoint, map_location='cpu')
+    return model
+
+
+def input_size(
+    cfg: Config, asked: list[int] | None, divisor: int
+) -> tuple[int, int]:
+    """Height and width that reach the network.
+
+    Args:
+        cfg (Config): Its test pictures are the default.
+        asked (list[int], optional): Height and width.
+        divisor (int): Pictures are padded to multiples of it.
+
+    Raises:
+        ValueError: If a side is less than 32, or none is known.
+    """
+    height, width = asked or _test_size(cfg)
+    check_size((height, width))
+    return (
+        ceil(height / divisor) * divisor,
+        ceil(width / divisor) * divisor,
+    )
+
+
+def _test_size(cfg: Config) -> tuple[int, int]:
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    for step in dataset.get('pipeline') or ():
+        if step['type'] == 'Resize' and 'scale' in step:
+            width, height = step['scale']
+            return height, width
+    raise ValueError(
+        'the size of the test pictures is not in the config: expected a '
+        'Resize with a scale in the pipeline of test_dataloader. Type e.g. '
+        '--size 640 640.'
+    )
+
+
+def uncounted_weights(model: nn.Module) -> list[str]:
+    """Weights outside convolutions and linears, whose MACs no row has.
+
+    Those of deformable convolutions and embeddings, and the projections of
+    ``nn.MultiheadAttention``.
+    """
+    listed = {f'{row["name"]}.weight' for row in layer_table(model)['layers']}
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.dim() > 1
+        and name not in listed
+        and '_quantizer.' not in name
+        and not name.startswith(TRAINING_ONLY_PREFIXES)
+    ]
+
+
+def report_notes(rows: list[LayerCost], uncounted: list[str]) -> list[str]:
+    """What the numbers mean, in words.
+
+    Args:
+        rows (list[LayerCost]): From ``layer_costs``.
+        uncounted (list[str]): From :func:`uncounted_weights`.
+    """
+    notes = [
+        'Times are those of the float32 computation in PyTorch on this '
+        'machine, all quantizers switched off: of each call the median of '
+        f'{TIMED_PASSES} passes after {WARMUP_PASSES} to warm up. They show '
+        'where the work is, not how fast a quantized model runs, which only '
+        'the runtime on the target device can tell.',
+        'MACs are those of convolutions and linear layers on one picture, '
+        'without post-processing. A layer that is shared, by pyramid levels '
+        'for instance, counts once a call; its output is that of the first. '
+        'BitOPs are MACs x weight bits (W) x input bits (A); a float layer '
+        'has 32 x 32.',
+        'Bytes are those of the packed file: weights at their bits, one '
+        'float32 scale a channel and an input, biases and everything else '
+        '(batch norm, not folded) in float32. 1 kB is 1000 bytes.',
+    ]
+    layers = [row for row in rows if row.name != EVERYTHING_ELSE]
+    silent = [row.name for row in layers if not row.calls]
+    roi = [name for name in silent if name.startswith('roi_head.')]
+    others = [name for name in silent if name not in roi]
+    uncalibrated = sum(row.input == 'uncalibrated' for row in rows)
+    if roi:
+        notes.append(
+            f'The {len(roi)} layers of roi_head have 0 calls: they run once '
+            'a proposal, so that their work depends on the picture. MACs, '
+            'BitOPs and times are without them; bytes are with them.'
+        )
+    if others:
+        notes.append(
+            f'0 calls: {_some(others)} did not run as a layer (used in '
+            'training only, or read by their weight alone). MACs, BitOPs '
+            'and times are without them; bytes are with them.'
+        )
+    if uncalibrated:
+        notes.append(
+            f'{uncalibrated} quantized layers are not calibrated, so that '
+            'the kind of their input (signed, unsigned or affine) is open. '
+            'Give the checkpoint of the quantized model to see it.'
+        )
+    if uncounted:
+        notes.append(
+            'Not counted in MACs and BitOPs are weights outside '
+            f'convolutions and linear layers: {_some(uncounted)}.'
+        )
+    return notes
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - _SHOWN
+    more = f' and {rest} more' if rest > 0 else ''
+    return ', '.join(names[:_SHOWN]) + more
+
+
+def as_text(
+    rows: list[LayerCost], facts: dict[str, str], notes: list[str]
+) -> str:
+    """The report as aligned lines."""
+    total = total_costs(rows)
+    table = [[column.title for column in COLUMNS]] + [
+        [column.show(row, total) for column in COLUMNS] for row in rows
+    ]
+    widths = [max(map(len, cells)) for cells in zip(*table)]
+    lines = [
+        '  '.join(
+            cell.ljust(width) if column.kind == 'text' else cell.rjust(width)
+            for column, cell, width in zip(COLUMNS, line, widths)
+        )
+        for line in table
+    ]
+    lines += ['', *(f'{k + ":":12s} {v}' for k, v in facts.items()), '']
+    lines += [f'{k + ":":12s} {v:>10s}  {why}' for k, v, why in summary(total)]
+    return '\n'.join([*lines, '', *notes])
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = read_config(args)
+    model = build_model(cfg, args.checkpoint)
+    divisor = getattr(model.data_preprocessor, 'pad_size_divisor', 1)
+    size = input_size(cfg, args.size, divisor)
+    rows = layer_costs(model, size)
+    facts = {
+        'Config': str(args.config),
+        'Checkpoint': args.checkpoint or 'none, untrained weights',
+        'Input': f'1 x 3 x {size[0]} x {size[1]}',
+        'Measured in': f'PyTorch {torch.__version__} on the CPU, '
+        f'{torch.get_num_threads()} thread(s)',
+    }
+    notes = report_notes(rows, uncounted_weights(model))
+    print(as_text(rows, facts, notes))
+    if args.html is not None:
+        args.html.parent.mkdir(parents=True, exist_ok=True)
+        title = f'Cost of {Path(args.config).stem}'
+        args.html.write_text(report_html(rows, title, facts, notes))
+        print(f'\n{args.html}')
+
+
+if __name__ == '__main__':
+    main()
