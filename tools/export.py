@@ -47,6 +47,11 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='store weights of up to 4 bits two in a byte',
     )
+    parser.add_argument(
+        '--nms',
+        action='store_true',
+        help='decode and suppress inside the graph: boxes, scores, labels',
+    )
     # What read_config asks for and this tool has no use for.
     parser.set_defaults(
         work_dir=None, launcher='none', local_rank=0, cfg_options=None
@@ -79,6 +84,7 @@ def main() -> None:
         dynamic=args.dynamic,
         batch=args.batch,
         int4=args.int4,
+        nms=args.nms,
     )
     shape = 'dynamic' if args.dynamic else f'{args.batch} x 3 x {size}'
     print(

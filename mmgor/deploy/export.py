@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmgor.checkpoint import TRAINING_ONLY_PREFIXES
 
+from .detections import NAMES, Detections
 from .extras import require
 from .fold import fold_norms
 from .frozen import freeze
@@ -46,9 +47,13 @@ class Network(nn.Module):
             )
         _check_operators(detector)
         self.detector = detector
+        self.detections: nn.Module | None = None
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        return flatten(self.outputs(images))
+        outputs = self.outputs(images)
+        if self.detections is not None:
+            outputs = self.detections(outputs)
+        return flatten(outputs)
 
     def outputs(self, images: Tensor) -> Any:
         """What the head gives, in its own structure."""
@@ -94,6 +99,7 @@ def export_detector(
     dynamic: bool = False,
     batch: int = 1,
     int4: bool = False,
+    nms: bool = False,
 ) -> dict[str, Any]:
     """Write the integers of a trained detector to a file.
 
@@ -107,6 +113,8 @@ def export_detector(
             (at least 32) as height and width, and any batch size.
         batch (int): Batch size of a file that is not dynamic.
         int4 (bool): Store weights of up to 4 bits two in a byte.
+        nms (bool): Give boxes, scores and labels of one image instead of
+            the head's outputs (see :class:`Detections`).
 
     Returns:
         dict: ``bytes`` of what was written, ``folded`` batch norms, and the
@@ -126,11 +134,22 @@ def export_detector(
     network = Network(freeze(model)).eval()
     images = torch.zeros(2 if dynamic else batch, 3, *size)
     with torch.no_grad():
-        names = name_outputs(network.outputs(images))
+        outputs = network.outputs(images)
+    names = name_outputs(outputs)
+    if nms:
+        if dynamic or batch != 1:
+            raise ValueError(
+                'nms in the graph expected a static file for one image, got '
+                f'dynamic={dynamic}, batch={batch}.'
+            )
+        maps = [(o.shape[-2], o.shape[-1]) for o in outputs[0]]
+        head: Any = network.detector.bbox_head
+        network.detections = Detections(head, size, maps)
+        names = NAMES
     program = _trace(network, images, names, size_divisor(cfg), dynamic)
     folded = _tidy(program.model, int4)
     shape = (None, None, None) if dynamic else (batch, *size)
-    metadata = make_metadata(cfg, model, classes, shape, names)
+    metadata = make_metadata(cfg, model, classes, shape, names, nms)
     written = _save(program.model, metadata, path)
     return dict(bytes=written, folded=folded, metadata=metadata)
 

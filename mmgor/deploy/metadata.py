@@ -24,6 +24,7 @@ def make_metadata(
     classes: tuple[str, ...],
     image_shape: tuple[int | None, ...],
     outputs: Any,
+    nms: bool = False,
 ) -> dict[str, Any]:
     """Describe an export.
 
@@ -34,6 +35,7 @@ def make_metadata(
         image_shape (tuple): Batch, height and width; None where dynamic.
         outputs (list): Names of the graph's outputs, nested as the head
             gives them.
+        nms (bool): Whether they are detections.
 
     Returns:
         dict: Can be written as JSON.
@@ -54,6 +56,7 @@ def make_metadata(
         ),
         preprocessing=json.loads(json.dumps(preprocessing)),
         outputs=outputs,
+        nms=nms,
         quantization=[
             dict(
                 name=name,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .detections import write_select_detections
 from .extras import require
 
 #: QuantizeLinear has int16 and DequantizeLinear int4 from here on.
@@ -108,4 +109,5 @@ def translations() -> dict[Any, Callable]:
     return {
         names.quantize_dequantize.default: write_quantize_dequantize,
         names.dequantize.default: write_dequantize,
+        names.select_detections.default: write_select_detections(op),
     }

@@ -1,0 +1,155 @@
+"""The packed file: a header, a manifest and the bytes of the tensors.
+
+====================  ====================================================
+bytes                 meaning
+====================  ====================================================
+8                     ``MAGIC``
+8                     length of the manifest's bytes, little-endian
+4                     CRC-32 of these bytes, little-endian
+length                manifest, JSON in UTF-8 behind zlib
+rest                  blocks, at the offsets that the manifest tells
+====================  ====================================================
+"""
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from zlib import compress, crc32, decompress
+
+from mmgor.version import __version__
+
+#: A text-mode copy changes the line end, a truncated one the length.
+MAGIC = b'mmgor\r\n\x1a'
+#: Of the manifest and the blocks; a higher one cannot be read.
+FORMAT = 1
+PACK_HINT = 'python tools/pack.py CONFIG CHECKPOINT --out FILE'
+_HEADER = struct.Struct('<8sQI')
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to; it becomes ``path`` if nothing was raised, and
+    otherwise leaves nothing behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_file(
+    path: Path,
+    meta: dict[str, Any],
+    entries: list[tuple[dict[str, Any], bytes]],
+) -> dict[str, int]:
+    """Write manifest and blocks.
+
+    Args:
+        path (Path): Written in place; see :func:`replacing`.
+        meta (dict): Facts for the manifest that JSON can hold.
+        entries (list[tuple[dict, bytes]]): What the manifest tells of a
+            tensor, and its bytes. Offset, length and checksum are added to
+            those that have bytes.
+
+    Returns:
+        dict[str, int]: ``bytes`` of the file; of these, ``tensor_bytes`` of
+        all blocks and ``manifest_bytes``, the rest.
+    """
+    tensors, offset = [], 0
+    for entry, block in entries:
+        if block:
+            where = dict(offset=offset, bytes=len(block), crc32=crc32(block))
+            entry = {**entry, **where}
+            offset += len(block)
+        tensors.append(entry)
+    manifest = dict(
+        format=FORMAT, mmgor_version=__version__, meta=meta, tensors=tensors
+    )
+    # The names of a small network would take a quarter of its file.
+    text = compress(json.dumps(manifest).encode())
+    with path.open('wb') as file:
+        file.write(_HEADER.pack(MAGIC, len(text), crc32(text)))
+        file.write(text)
+        for _, block in entries:
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    overhead = _HEADER.size + len(text)
+    return dict(
+        bytes=overhead + offset, tensor_bytes=offset, manifest_bytes=overhead
+    )
+
+
+def read_file(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Manifest, and the bytes of each tensor that has some.
+
+    Args:
+        path (Path): From :func:`write_file`.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it is no packed file, of a later format, cut off or
+            damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'packed file not found: {path}. To write one: {PACK_HINT}'
+        )
+    data = path.read_bytes()
+    if data[: len(MAGIC)] != MAGIC:
+        raise ValueError(
+            f'{path} is no packed file of mmgor: expected it to begin with '
+            f'{MAGIC!r}, got {data[: len(MAGIC)]!r}. To write one: {PACK_HINT}'
+        )
+    _check_length(path, data, _HEADER.size)
+    _, length, checksum = _HEADER.unpack_from(data)
+    start = _HEADER.size + length
+    _check_length(path, data, start)
+    text = data[_HEADER.size : start]
+    _check_sum(path, 'the manifest', text, checksum)
+    manifest = json.loads(decompress(text))
+    if manifest['format'] > FORMAT:
+        raise ValueError(
+            f'{path} has format {manifest["format"]}, written by mmgor '
+            f'{manifest["mmgor_version"]}; expected at most {FORMAT}, which '
+            f'is what this mmgor {__version__} reads. Type: '
+            'pip install -U mmgor, or write the file with this version: '
+            f'{PACK_HINT}'
+        )
+    stored = [entry for entry in manifest['tensors'] if 'offset' in entry]
+    end = start + sum(entry['bytes'] for entry in stored)
+    _check_length(path, data, end, exactly=True)
+    blocks = {}
+    for entry in stored:
+        first = start + entry['offset']
+        block = data[first : first + entry['bytes']]
+        _check_sum(path, entry['name'], block, entry['crc32'])
+        blocks[entry['name']] = block
+    return manifest, blocks
+
+
+def _check_length(
+    path: Path, data: bytes, expected: int, exactly: bool = False
+) -> None:
+    if len(data) < expected or (exactly and len(data) > expected):
+        bound = '' if exactly else 'at least '
+        raise ValueError(
+            f'{path} is cut off or has something behind it: expected {bound}'
+            f'{expected} bytes, got {len(data)}. Copy it again, or write it '
+            f'anew: {PACK_HINT}'
+        )
+
+
+def _check_sum(path: Path, what: str, block: bytes, expected: int) -> None:
+    if crc32(block) != expected:
+        raise ValueError(
+            f'{path} is damaged at {what}: expected the checksum '
+            f'{expected:08x}, got {crc32(block):08x}. Copy it again, or write '
+            f'it anew: {PACK_HINT}'
+        )
