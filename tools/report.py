@@ -9,16 +9,13 @@ python tools/report.py configs/gor/yolox_nano_w4_from_nano.py --html r.html
 import argparse
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 import torch
 from _common import read_config
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
 from torch import nn
 
-from mmgor.checkpoint import TRAINING_ONLY_PREFIXES, check_any_match
+from mmgor.checkpoint import TRAINING_ONLY_PREFIXES
 from mmgor.deploy.layer_costs import (
     EVERYTHING_ELSE,
     TIMED_PASSES,
@@ -28,9 +25,9 @@ from mmgor.deploy.layer_costs import (
     layer_costs,
     total_costs,
 )
+from mmgor.deploy.loading import load_detector, test_size
 from mmgor.deploy.report_html import COLUMNS, report_html, summary
 from mmgor.quantization import layer_table
-from mmgor.registry import MODELS
 
 _SHOWN = 3
 
@@ -58,32 +55,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def build_model(cfg: Config, checkpoint: str | None) -> Any:
-    """The config's detector, without its teachers.
-
-    Raises:
-        FileNotFoundError: If the checkpoint does not exist.
-        RuntimeError: If it matches nothing of the model.
-    """
-    init_default_scope(cfg.get('default_scope') or 'mmdet')
-    model = MODELS.build(cfg.model)
-    if checkpoint is None:
-        return model
-    if '://' not in checkpoint and not Path(checkpoint).is_file():
-        raise FileNotFoundError(
-            f'checkpoint not found: {checkpoint}; expected a .pth file of '
-            f'this config, relative to {Path.cwd()}.'
-        )
-    # Wrapped parts look for themselves; a float model does not.
-    model.register_load_state_dict_pre_hook(
-        lambda module, state_dict, prefix, *_: check_any_match(
-            module, state_dict, prefix, 'model'
-        )
-    )
-    load_checkpoint(model, checkpoint, map_location='cpu')
-    return model
-
-
 def input_size(
     cfg: Config, asked: list[int] | None, divisor: int
 ) -> tuple[int, int]:
@@ -97,26 +68,11 @@ def input_size(
     Raises:
         ValueError: If a side is less than 32, or none is known.
     """
-    height, width = asked or _test_size(cfg)
+    height, width = asked or test_size(cfg)
     check_size((height, width))
     return (
         ceil(height / divisor) * divisor,
         ceil(width / divisor) * divisor,
-    )
-
-
-def _test_size(cfg: Config) -> tuple[int, int]:
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    for step in dataset.get('pipeline') or ():
-        if step['type'] == 'Resize' and 'scale' in step:
-            width, height = step['scale']
-            return height, width
-    raise ValueError(
-        'the size of the test pictures is not in the config: expected a '
-        'Resize with a scale in the pipeline of test_dataloader. Type e.g. '
-        '--size 640 640.'
     )
 
 
@@ -220,7 +176,7 @@ def as_text(
 def main() -> None:
     args = parse_args()
     cfg = read_config(args)
-    model = build_model(cfg, args.checkpoint)
+    model = load_detector(cfg, args.checkpoint)
     divisor = getattr(model.data_preprocessor, 'pad_size_divisor', 1)
     size = input_size(cfg, args.size, divisor)
     rows = layer_costs(model, size)

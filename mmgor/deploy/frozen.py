@@ -82,11 +82,8 @@ class FrozenWeight(nn.Module):
         return dequantize(self.integers, self.scale)
 
 
-def freeze(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` in evaluation mode, its quantizers frozen.
-
-    Args:
-        model (nn.Module): With calibrated quantized layers.
+def check_calibrated(model: nn.Module) -> None:
+    """Make sure that a model has integers to deploy.
 
     Raises:
         ValueError: If no layer is quantized, or one was never calibrated.
@@ -105,6 +102,18 @@ def freeze(model: nn.Module) -> nn.Module:
             'quantized training of this config, got one without (all of) '
             'their ranges. Train first: python tools/train.py CONFIG.'
         )
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` in evaluation mode, its quantizers frozen.
+
+    Args:
+        model (nn.Module): With calibrated quantized layers.
+
+    Raises:
+        ValueError: If no layer is quantized, or one was never calibrated.
+    """
+    check_calibrated(model)
     frozen = deepcopy(model).eval()
     for layer in quantized_layers(frozen).values():
         weight = FrozenWeight(layer)

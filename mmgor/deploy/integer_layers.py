@@ -13,7 +13,7 @@ from mmgor.quantization import (
     QuantConvTranspose2d,
     QuantLinear,
 )
-from mmgor.quantization.layers import _swap_channels
+from mmgor.quantization.layers import swap_channels
 
 from . import integer
 from .integer_scaling import along, requantize_to
@@ -178,7 +178,7 @@ def accumulate(layer: Any, folded: FoldedLayer, x: Tensor) -> Tensor:
         geometry = _attributes(layer, _GEOMETRY)
         return integer.conv2d(x, weight, bias, zero_point, **geometry)
     if isinstance(layer, QuantConvTranspose2d):
-        weight = _swap_channels(weight, layer.groups)
+        weight = swap_channels(weight, layer.groups)
         geometry = _attributes(layer, [*_GEOMETRY, 'output_padding'])
         return integer.conv_transpose2d(
             x, weight, bias, zero_point, **geometry

@@ -5,10 +5,11 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
+from mmengine.runner import load_state_dict
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from mmgor.checkpoint import check_any_match
+from mmgor.checkpoint import strip_training_keys
 from mmgor.registry import DATASETS, MODELS
 
 
@@ -22,28 +23,39 @@ def load_detector(cfg: Config, checkpoint: str | Path | None) -> nn.Module:
 
     Raises:
         FileNotFoundError: If the checkpoint does not exist.
-        RuntimeError: If it matches nothing of the model.
+        ValueError: If it can't be read.
+        RuntimeError: If it does not have all weights of the model, and no
+            others.
     """
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     model: Any = MODELS.build(cfg.model).eval()
     model.dataset_meta = {}
     if checkpoint is None:
         return model
-    if '://' not in str(checkpoint) and not Path(checkpoint).is_file():
-        raise FileNotFoundError(
-            f'checkpoint not found: {checkpoint}; expected a .pth file of '
-            f'this config, relative to {Path.cwd()}.'
-        )
-    # Wrapped parts look for themselves; a float model does not.
-    model.register_load_state_dict_pre_hook(
-        lambda module, state_dict, prefix, *_: check_any_match(
-            module, state_dict, prefix, 'model'
-        )
-    )
-    loaded = load_checkpoint(model, str(checkpoint), map_location='cpu')
-    meta = loaded.get('meta') or {}
+    state_dict, meta = _read_checkpoint(str(checkpoint))
+    # Strict, other than the Runner: a part of the weights left at their
+    # initial values would be written to the device without a word.
+    load_state_dict(model, strip_training_keys(state_dict), strict=True)
     model.dataset_meta = meta.get('dataset_meta') or {}
     return model
+
+
+def _read_checkpoint(path: str) -> tuple[dict, dict]:
+    """State dict and meta."""
+    if '://' not in path and not Path(path).is_file():
+        raise FileNotFoundError(
+            f'checkpoint not found: {path}; expected a .pth file of this '
+            f'config, relative to {Path.cwd()}.'
+        )
+    try:
+        loaded = CheckpointLoader.load_checkpoint(path, 'cpu')
+    except Exception as error:  # the unpickler raises whatever it meets
+        raise ValueError(
+            f'{path} could not be read ({type(error).__name__}: {error}); '
+            'expected a checkpoint that tools/train.py wrote.'
+        ) from error
+    state_dict = loaded.get('state_dict', loaded)
+    return state_dict, loaded.get('meta') or {}
 
 
 def class_names(cfg: Config, model: Any) -> tuple[str, ...]:
@@ -60,7 +72,7 @@ def class_names(cfg: Config, model: Any) -> tuple[str, ...]:
         ValueError: If they are as many as the head's classes nowhere.
     """
     dataset = test_dataset(cfg)
-    kind = DATASETS.get(dataset.get('type', ''))
+    kind = DATASETS.get(dataset['type']) if dataset else None
     sources = (
         model.dataset_meta,
         dataset.get('metainfo') or {},

@@ -24,14 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from mmgor.checkpoint import strip_training_keys
-from mmgor.quantization import (
-    QuantConvTranspose2d,
-    quantized_layers,
-    uncalibrated_layers,
-)
+from mmgor.quantization import QuantConvTranspose2d
 from mmgor.quantization.functional import weight_peak
-from mmgor.quantization.layers import QuantLayerMixin, _swap_channels
+from mmgor.quantization.layers import QuantLayerMixin, swap_channels
 
+from .frozen import check_calibrated
 from .pack_bits import pack_bits, unpack_bits
 from .pack_file import read_file, replacing, write_file
 from .pack_weights import has_stored_step, restore_weight
@@ -65,7 +62,7 @@ def pack_model(
             tensor is not finite or cannot be stored.
         RuntimeError: If what was read back differs.
     """
-    _check_calibrated(model)
+    check_calibrated(model)
     with replacing(Path(path)) as temporary:
         sizes = write_file(temporary, meta, _entries(model))
         _verify(model, read_packed(temporary)[0])
@@ -107,23 +104,6 @@ def read_packed(
         elif kind == 'tensor':
             state_dict[name] = _tensor(entry, blocks)
     return state_dict, manifest
-
-
-def _check_calibrated(model: nn.Module) -> None:
-    if not quantized_layers(model):
-        raise ValueError(
-            'the model has no quantized layer; expected a config with '
-            'QuantBackbone, QuantNeck or QuantHead, such as '
-            'configs/gor/retinanet_r18_w4_from_r101.py.'
-        )
-    missing = uncalibrated_layers(model)
-    if missing:
-        raise ValueError(
-            f'{len(missing)} quantized layers were never calibrated '
-            f'({", ".join(missing[:_SHOWN])}); expected the checkpoint of a '
-            'quantized training of this config, got one without (all of) '
-            'their ranges. Train first: python tools/train.py CONFIG'
-        )
 
 
 def _quantized_weights(model: nn.Module) -> dict[str, Any]:
@@ -221,7 +201,7 @@ def _weight(
         _tensor(scale, blocks),
         entry['qmax'],
     )
-    return _swap_channels(weight, groups) if groups else weight
+    return swap_channels(weight, groups) if groups else weight
 
 
 def _verify(model: nn.Module, state_dict: dict[str, Tensor]) -> None:
@@ -234,7 +214,7 @@ def _verify(model: nn.Module, state_dict: dict[str, Tensor]) -> None:
         if name in layers:
             quantizer = layers[name].weight_quantizer
             groups = _transposed_groups(layers[name])
-            got = _swap_channels(got, groups) if groups else got
+            got = swap_channels(got, groups) if groups else got
             want = quantizer(layers[name].channels_first())
             got = quantizer(got.to(want.device))
         same = want.shape == got.shape and want.dtype == got.dtype

@@ -61,7 +61,7 @@ class QuantConv2d(QuantLayerMixin, nn.Conv2d):
         )
 
 
-def _swap_channels(weight: Tensor, groups: int) -> Tensor:
+def swap_channels(weight: Tensor, groups: int) -> Tensor:
     """(in, out / groups, ...) to (out, in / groups, ...), and back."""
     grouped = weight.unflatten(0, (groups, -1))
     return grouped.transpose(1, 2).flatten(0, 1)
@@ -76,11 +76,11 @@ class QuantConvTranspose2d(QuantLayerMixin, nn.ConvTranspose2d):
 
     def quantized_weight(self) -> Tensor:
         quantized = self.weight_quantizer(self.channels_first())
-        return _swap_channels(quantized, self.groups)
+        return swap_channels(quantized, self.groups)
 
     def channels_first(self) -> Tensor:
         """Shape (out, in / groups, h, w)."""
-        return _swap_channels(self.weight, self.groups)
+        return swap_channels(self.weight, self.groups)
 
     def forward(
         self, input: Tensor, output_size: list[int] | None = None

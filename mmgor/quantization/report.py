@@ -19,7 +19,7 @@ def layer_table(model: nn.Module) -> dict[str, Any]:
     Bytes are those of the packed file: integer weights at their bits rounded
     up to whole bytes a layer, one float32 scale a channel, and float32 for
     everything that stays float (biases, batch norm, other layers). Input
-    scales count 4 bytes each.
+    scales and offsets count 4 bytes each.
 
     Args:
         model (nn.Module): Any model; parameters under ``kd_heads`` and
@@ -77,7 +77,13 @@ def _row(name: str, layer: Any) -> dict[str, Any]:
         )
     w_quantizer, a_quantizer = layer.weight_quantizer, layer.input_quantizer
     packed = ceil(weight.numel() * w_quantizer.bits / 8)
-    scales = w_quantizer.num_scales + a_quantizer.num_scales
+    # Offsets and extremes besides scales, for quantizers that have them.
+    ranges = sum(
+        value.numel()
+        for value in a_quantizer.state_dict().values()
+        if value.is_floating_point()
+    )
+    scales = w_quantizer.num_scales + ranges
     return dict(
         row,
         w_bits=w_quantizer.bits,
