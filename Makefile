@@ -21,7 +21,8 @@ endif
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 STAMP := $(VENV)/.mmgor-env
-REQUIREMENTS := requirements/common.txt requirements/$(STACK).txt
+REQUIREMENTS := requirements/common.txt requirements/deploy.txt \
+    requirements/$(STACK).txt
 WORK_DIR ?= work_dirs/demo
 SEEDS ?= 0
 
@@ -41,7 +42,8 @@ $(STAMP): $(REQUIREMENTS) setup.py Makefile scripts/build_mmcv.sh \
 	  f"expected Python 3.10 to 3.12, got {v}; try make PYTHON=python3.11"'
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -q "setuptools>=77,<81" wheel ninja psutil packaging $(TORCH)
-	$(PIP) install -q $(TORCH) -r requirements/common.txt
+	$(PIP) install -q $(TORCH) -r requirements/common.txt \
+	  -r requirements/deploy.txt
 	$(PIP) install -q --no-build-isolation $(TORCH) -r requirements/$(STACK).txt
 	scripts/fix_opencv.sh $(VENV)
 	scripts/build_mmcv.sh $(VENV) $(MMCV)

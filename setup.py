@@ -24,10 +24,13 @@ setup(
     long_description=(HERE / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    # The demo runs the checkout's configs and tools.
+    # The demo and the ledger run the checkout's configs and tools.
     packages=find_packages(
-        include=['mmgor', 'mmgor.*'], exclude=['mmgor.demo']
+        include=['mmgor', 'mmgor.*'], exclude=['mmgor.demo', 'mmgor.ledger']
     ),
     python_requires='>=3.10,<3.13',
     install_requires=['numpy', 'matplotlib', 'packaging'],
+    extras_require=dict(
+        deploy=['onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript', 'openvino']
+    ),
 )
