@@ -106,6 +106,6 @@ def test_demo_arms_share_schedule_and_data():
         for path in CONFIGS
         if path.parent.name == 'demo' and 'r18half' in path.stem
     ]
-    assert len(demo) == 8
+    assert len(demo) == 9
     for key in ('train_cfg', 'param_scheduler', 'train_dataloader'):
         assert all(cfg[key] == demo[0][key] for cfg in demo)

@@ -5,8 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmgor.registry import MODELS
+
 from . import functional
 from .class_lists import UNKNOWN, take_classes
+from .class_losses import ForwardKL
 from .fusion import TeacherFusion
 from .kd_base import BaseKDHead
 from .losses import check_foreground_gamma, check_temperature
@@ -24,8 +27,10 @@ class ClassKDHead(BaseKDHead):
     are not drowned by background.
 
     Args:
-        temperature (float): > 0.
+        temperature (float): > 0, for any loss.
         foreground_gamma (float): 0 weighs all locations the same.
+        loss (dict): Registered class loss, see :mod:`~.class_losses`;
+            default ForwardKL.
         fusion (str): How several teachers' scores become one, see
             :class:`~.fusion.TeacherFusion`.
         **kwargs: Of :class:`BaseKDHead`.
@@ -42,6 +47,7 @@ class ClassKDHead(BaseKDHead):
         self,
         temperature: float = 1.0,
         foreground_gamma: float = 1.0,
+        loss: dict | None = None,
         fusion: str = 'mean',
         student_tap: str = 'bbox_head',
         teacher_tap: str = 'bbox_head',
@@ -52,6 +58,13 @@ class ClassKDHead(BaseKDHead):
         check_foreground_gamma(foreground_gamma)
         self.temperature = temperature
         self.foreground_gamma = foreground_gamma
+        self.loss = MODELS.build(loss or dict(type='ForwardKL'))
+        if not isinstance(self.loss, ForwardKL):
+            raise ValueError(
+                f'loss={loss} compares no class scores; expected ForwardKL, '
+                'BalancedKL, EntropyAwareKL or TopKKL, e.g. loss=dict(type='
+                "'ForwardKL')."
+            )
         # Built for one teacher too, so that an unknown kind is seen.
         several = TeacherFusion(fusion, max(1, len(self.teachers)))
         self.fusion = several if len(self.teachers) > 1 else None
@@ -79,14 +92,17 @@ class ClassKDHead(BaseKDHead):
         return loss + self.fusion.regularizer(loss)
 
     def _mean_kl(self, s: Tensor, t: Tensor, kept: Tensor) -> Tensor:
-        kl = functional.bernoulli_kl(s, t, self.temperature)
         # Multiply, not index: the mask's size would make the host wait.
-        mask = kept.to(kl.dtype)
+        mask = kept.to(s.dtype)
         # A target is weighed as it is: no gradient to a learned fusion.
-        weights = functional.foreground_weight(
-            t.detach().sigmoid() * mask, self.foreground_gamma
-        )
-        return functional.weighted_mean((kl * mask).sum(-1), weights)
+        scores = t.detach().sigmoid() * mask
+        kl = self.loss.binary(s, t, mask, self.temperature)
+        return functional.weighted_mean(kl, self._weights(scores))
+
+    def _weights(self, scores: Tensor) -> Tensor:
+        """Of locations: foreground scores (N, L, K) to (N, L)."""
+        weights = functional.foreground_weight(scores, self.foreground_gamma)
+        return self.loss.weigh_locations(weights, scores)
 
     @torch.no_grad()
     def _log(

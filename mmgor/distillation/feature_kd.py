@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmgor.registry import MODELS
 
@@ -24,7 +24,9 @@ class FeatureKDHead(BaseKDHead):
             they differ a 1x1 convolution connects. Default: the same.
         strides (list[int]): Of the levels to use, which both sides must have.
             Default: the five of an FPN.
-        loss (dict): Registered feature loss; default PKDLoss.
+        loss (dict): Registered feature loss, built once a level; one with
+            the attribute ``needs_channels`` gets the teacher's. Default
+            PKDLoss.
         **kwargs: Of :class:`BaseKDHead`.
 
     Raises:
@@ -52,15 +54,21 @@ class FeatureKDHead(BaseKDHead):
         self.student_channels = student
         self.teacher_channels = teacher
         self.connectors = Connectors(student, teacher)
-        self.loss = MODELS.build(loss or dict(type='PKDLoss'))
+        self.losses = nn.ModuleList(
+            _build_loss(loss or dict(type='PKDLoss'), count)
+            for count in teacher
+        )
 
     def compute(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
         mine = self._pick(student, 'student')
         theirs = self._pick(teachers[0], 'teacher')
         losses = []
-        for s, t in zip(self.connectors(mine), theirs):
-            s, t = crop_to_common(s, t)
-            losses.append(self.loss(s.float(), t.float()))
+        levels = zip(self.losses, self.connectors(mine), theirs)
+        for loss, *pair in levels:
+            s, t = crop_to_common(*pair)
+            # What a loss is made of may have low-precision kernels.
+            with torch.autocast(s.device.type, enabled=False):
+                losses.append(loss(s.float(), t.float()))
         return torch.stack(losses).mean()
 
     def _pick(self, tapped: Tapped, side: str) -> list[Tensor]:
@@ -85,6 +93,14 @@ class FeatureKDHead(BaseKDHead):
                     f'{side}_channels={x.shape[1]}.'
                 )
         return picked
+
+
+def _build_loss(loss: dict, channels: int) -> nn.Module:
+    kind = loss.get('type')
+    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    if getattr(kind, 'needs_channels', False):
+        loss = dict(channels=channels, **loss)
+    return MODELS.build(loss)
 
 
 def _checked(strides: Any) -> list[int]:

@@ -1,5 +1,7 @@
 """Distillation losses as pure functions."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -49,6 +51,137 @@ def categorical_kl(
     log_s = F.log_softmax(student_logits / temperature, -1)
     log_t = F.log_softmax(teacher_logits / temperature, -1)
     return (log_t.exp() * (log_t - log_s)).sum(-1) * temperature**2
+
+
+def bernoulli_entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Entropy of sigmoid(x / T) as a share of the largest, ln 2.
+
+    Args:
+        logits (Tensor): Any shape.
+        temperature (float): T > 0.
+
+    Returns:
+        Tensor: Same shape, in [0, 1].
+    """
+    x = logits / temperature
+    # -log sigma(x) = softplus(x) - x, so that H = softplus(x) - x sigma(x).
+    entropy = F.softplus(x) - x * torch.sigmoid(x)
+    return (entropy / math.log(2)).clamp(0, 1)
+
+
+def categorical_entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Entropy of softmax(x / T) as a share of the largest, ln K.
+
+    Args:
+        logits (Tensor): Shape (..., K), K > 1.
+        temperature (float): T > 0.
+
+    Returns:
+        Tensor: Shape (...), in [0, 1].
+    """
+    log_p = F.log_softmax(logits / temperature, -1)
+    entropy = -(log_p.exp() * log_p).sum(-1)
+    return (entropy / math.log(logits.shape[-1])).clamp(0, 1)
+
+
+def balanced(
+    forward: Tensor,
+    reverse: Tensor,
+    student_entropy: Tensor,
+    teacher_entropy: Tensor,
+    favoured: float,
+) -> Tensor:
+    """Both KL divergences, the more useful one with the larger weight.
+
+    f * reverse + (1 - f) * forward where the student is less certain than
+    the teacher: the reverse divergence seeks the mode. f * forward + (1 - f)
+    * reverse elsewhere: the forward one covers. Sample-wise weights after
+    BD-KD (Amara et al., 2022, arXiv 2212.12965).
+
+    Args:
+        forward (Tensor): KL(teacher || student), any shape.
+        reverse (Tensor): KL(student || teacher), same shape.
+        student_entropy (Tensor): Same shape.
+        teacher_entropy (Tensor): Same shape.
+        favoured (float): f in [0.5, 1]; 0.5 is the plain mean.
+
+    Returns:
+        Tensor: Same shape.
+    """
+    seeks = student_entropy > teacher_entropy
+    more = torch.where(seeks, reverse, forward)
+    less = torch.where(seeks, forward, reverse)
+    return favoured * more + (1 - favoured) * less
+
+
+def entropy_aware(
+    forward: Tensor,
+    reverse: Tensor,
+    teacher_entropy: Tensor,
+    threshold: float,
+) -> Tensor:
+    """reverse + [teacher_entropy > threshold] * forward (Jin et al., 2026,
+    arXiv 2603.07079): where the teacher hesitates, the mode-seeking reverse
+    divergence alone would have the student pick one side.
+
+    Args:
+        forward (Tensor): KL(teacher || student), any shape.
+        reverse (Tensor): KL(student || teacher), same shape.
+        teacher_entropy (Tensor): Same shape.
+        threshold (float): In the unit of the entropy.
+
+    Returns:
+        Tensor: Same shape.
+    """
+    return reverse + (teacher_entropy > threshold) * forward
+
+
+def top_k_mask(scores: Tensor, k: int) -> Tensor:
+    """The k largest along the last axis; all, if there are no more.
+
+    Args:
+        scores (Tensor): Shape (..., K).
+        k (int): At least 1.
+
+    Returns:
+        Tensor: Bool, same shape.
+    """
+    top = scores.topk(min(k, scores.shape[-1]), -1).indices
+    mask = torch.zeros_like(scores, dtype=torch.bool)
+    return mask.scatter(-1, top, True)
+
+
+def top_k_categorical_kl(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    k: int,
+    temperature: float = 1.0,
+) -> Tensor:
+    """:func:`categorical_kl` of the teacher's k likeliest classes and one
+    class for all others together.
+
+    Without the others the sum could be negative. Joined they keep their mass:
+    the result lies between 0 and the divergence of all classes (data
+    processing inequality).
+
+    Args:
+        student_logits (Tensor): Shape (..., K).
+        teacher_logits (Tensor): Same shape.
+        k (int): 1 <= k <= K.
+        temperature (float): T > 0.
+
+    Returns:
+        Tensor: Shape (...).
+    """
+    if k >= teacher_logits.shape[-1] - 1:  # at most one class is joined
+        return categorical_kl(student_logits, teacher_logits, temperature)
+    order = teacher_logits.argsort(-1, descending=True)
+    joined = []
+    for logits in (student_logits, teacher_logits):
+        x = (logits / temperature).gather(-1, order)
+        rest = x[..., k:].logsumexp(-1, True)
+        joined.append(torch.cat([x[..., :k], rest], -1))
+    return categorical_kl(joined[0], joined[1]) * temperature**2
 
 
 def foreground_weight(teacher_scores: Tensor, gamma: float) -> Tensor:

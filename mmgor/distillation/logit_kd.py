@@ -27,8 +27,8 @@ from .teacher import Teacher
 class LogitKDHead(ClassKDHead):
     """Distils class logits of dense heads with the same anchors.
 
-    Sigmoid heads: see :class:`ClassKDHead`. Softmax heads: KL divergence with
-    temperature (Hinton et al., 2015), one teacher, the same classes.
+    Sigmoid heads: see :class:`ClassKDHead`. Softmax heads: the same losses on
+    the softmax, one teacher, the same classes.
 
     Args:
         output_index (int): Which of the head's outputs holds class logits,
@@ -97,12 +97,9 @@ class LogitKDHead(ClassKDHead):
         t = take_classes(
             flat[0], self.class_tensors(s.device, count, [count])[0]
         )
-        weights = functional.foreground_weight(
-            t.softmax(-1)[..., :-1],  # mmdet: background is last
-            self.foreground_gamma,
-        )
-        kl = functional.categorical_kl(s, t, self.temperature)
-        return functional.weighted_mean(kl, weights)
+        scores = t.softmax(-1)[..., :-1]  # mmdet: background is last
+        kl = self.loss.categorical(s, t, self.temperature)
+        return functional.weighted_mean(kl, self._weights(scores))
 
     def _levels(self, tapped: Tapped, owner: str) -> list[Tensor]:
         output, index = tapped.output, self.output_index

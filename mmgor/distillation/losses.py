@@ -1,10 +1,10 @@
-"""Feature losses as registered modules, thin shells of ``functional``."""
+"""Feature losses without parameters, thin shells of the functions."""
 
 from torch import Tensor, nn
 
 from mmgor.registry import MODELS
 
-from . import functional
+from . import feature_functional, functional
 
 
 @MODELS.register_module()
@@ -41,6 +41,15 @@ class FeatureMSELoss(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         return functional.feature_mse(student, teacher)
+
+
+@MODELS.register_module()
+class AttentionTransferLoss(nn.Module):
+    """Spatial attention transfer, see
+    :func:`feature_functional.attention_transfer`."""
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return feature_functional.attention_transfer(student, teacher)
 
 
 def check_foreground_gamma(foreground_gamma: float) -> None:
