@@ -1,4 +1,6 @@
-"""Evaluate a checkpoint; the flags are those of mmdet's tools/test.py.
+"""Evaluate a checkpoint or an exported file (.onnx, .xml).
+
+The flags are those of mmdet's tools/test.py.
 
 python tools/test.py configs/gor/retinanet_r18_w4_from_r101.py CHECKPOINT
 """
@@ -12,6 +14,8 @@ from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
+
+from mmgor.deploy.runtime_config import runtime_model
 
 META_KEYS = (
     'img_id',
@@ -27,7 +31,9 @@ META_KEYS = (
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test a detector')
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument(
+        'checkpoint', help='checkpoint file or URL, or an exported file'
+    )
     parser.add_argument('--out', help='write predictions to this .pkl file')
     parser.add_argument(
         '--show', action='store_true', help='show pictures with boxes'
@@ -83,7 +89,11 @@ def main() -> None:
     args = parse_args()
     setup_cache_size_limit_of_dynamo()
     cfg = read_config(args)
-    cfg.load_from = args.checkpoint
+    if args.checkpoint.endswith(('.onnx', '.xml')):
+        cfg.model = runtime_model(cfg, args.checkpoint)
+        cfg.load_from, cfg.resume = None, False
+    else:
+        cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
     if args.tta:

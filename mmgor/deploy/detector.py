@@ -1,0 +1,249 @@
+"""Detection in pictures and videos from an exported file alone."""
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmdet.utils import get_test_pipeline_cfg
+from mmdet.utils.misc import IMG_EXTENSIONS
+from mmdet.visualization import DetLocalVisualizer
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from numpy.typing import NDArray
+
+from mmgor.registry import MODELS
+
+from .metadata import read_metadata
+from .runtime_config import runtime_detector_cfg
+
+Picture = str | Path | NDArray
+
+
+class Detector:
+    """An exported file, ready for pictures.
+
+    The file holds the config that it was exported with: its test pipeline,
+    preprocessing and decoding are used. A config is Python code, which
+    opening the file runs; open only files from where you would run code.
+
+    Args:
+        path (str | Path): ``.onnx`` or ``.xml`` that ``tools/export.py``
+            wrote.
+        threads (int, optional): Threads of the backend; default: its choice.
+        score_thr (float): Detections of a lower score are left out.
+
+    Raises:
+        FileNotFoundError: If the file is not there.
+        ValueError: If the file can't be used.
+
+    Attributes:
+        classes (list[str]): Class names in label order.
+
+    Example:
+        >>> detector = Detector('student.onnx')
+        >>> (sample,) = detector('street.jpg')
+        >>> boxes = sample.pred_instances.bboxes  # (n, 4), x1 y1 x2 y2
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        threads: int | None = None,
+        score_thr: float = 0.3,
+    ) -> None:
+        metadata = read_metadata(path)
+        cfg = Config.fromstring(metadata['config'], '.py')
+        init_default_scope(cfg.get('default_scope') or 'mmdet')
+        self.classes: list[str] = metadata['classes']
+        self.score_thr = score_thr
+        model = runtime_detector_cfg(cfg, path)
+        self._model = MODELS.build({**model, 'threads': threads}).eval()
+        self._pipeline = Compose(_for_pictures(get_test_pipeline_cfg(cfg)))
+        self._visualizer = DetLocalVisualizer()
+        self._visualizer.dataset_meta = dict(classes=self.classes)
+
+    def __call__(
+        self, inputs: Picture | Sequence[Picture], batch_size: int = 1
+    ) -> list[Any]:
+        """Detect objects.
+
+        Args:
+            inputs (str | Path | ndarray | list): A picture's path, a picture
+                of shape (H, W, 3) in BGR and uint8, a list of those, or a
+                folder, whose pictures are taken in the order of their names.
+            batch_size (int): Pictures a batch.
+
+        Returns:
+            list[DetDataSample]: One a picture, with ``pred_instances``:
+            ``bboxes`` (n, 4) as x1, y1, x2, y2 in pixels of the picture,
+            ``scores`` (n, ) in descending order and ``labels`` (n, ).
+
+        Raises:
+            FileNotFoundError: If there is no such picture or folder.
+            ValueError: If there is no picture in the folder, one can't be
+                read, is no BGR picture, or is larger than the file takes.
+        """
+        if batch_size < 1:
+            raise ValueError(
+                f'batch_size must be at least 1, got {batch_size}.'
+            )
+        pictures = list_pictures(inputs)
+        return [
+            sample
+            for start in range(0, len(pictures), batch_size)
+            for sample in self._detect(pictures[start : start + batch_size])
+        ]
+
+    def video(self, path: str | Path) -> Iterator[tuple[NDArray, Any]]:
+        """Detect objects frame by frame.
+
+        Args:
+            path (str | Path): A file that OpenCV can decode.
+
+        Returns:
+            Iterator[tuple[ndarray, DetDataSample]]: Each frame, shape
+            (H, W, 3) in BGR, and what is in it.
+
+        Raises:
+            FileNotFoundError: If the file is not there.
+            ValueError: If it has no frame that can be decoded.
+        """
+        frames = open_video(path)
+        return ((frame, self._detect([frame])[0]) for frame in frames)
+
+    def draw(self, image: NDArray, sample: Any) -> NDArray:
+        """Boxes, class names and scores on a picture.
+
+        Args:
+            image (ndarray): Shape (H, W, 3) in BGR, uint8.
+            sample (DetDataSample): What was found in it.
+
+        Returns:
+            ndarray: A copy of the same shape, in BGR.
+        """
+        # The visualizer takes RGB and scores above a threshold.
+        self._visualizer.add_datasample(
+            'picture',
+            mmcv.bgr2rgb(image),
+            sample,
+            draw_gt=False,
+            pred_score_thr=-1,
+        )
+        return mmcv.rgb2bgr(self._visualizer.get_image())
+
+    @torch.no_grad()
+    def _detect(self, pictures: list[Picture]) -> list[Any]:
+        loaded = [self._load(picture) for picture in pictures]
+        samples = self._model.test_step(
+            dict(
+                inputs=[item['inputs'] for item in loaded],
+                data_samples=[item['data_samples'] for item in loaded],
+            )
+        )
+        for sample in samples:
+            found = sample.pred_instances
+            sample.pred_instances = found[found.scores >= self.score_thr]
+        return samples
+
+    def _load(self, picture: Picture) -> dict[str, Any]:
+        data = _as_input(picture)
+        try:
+            loaded: dict[str, Any] = self._pipeline(data)
+        except AssertionError as error:  # mmcv's, of a file without a picture
+            raise ValueError(
+                f'{picture} could not be decoded ({error}); expected a '
+                'picture that OpenCV reads.'
+            ) from error
+        return loaded
+
+
+def list_pictures(inputs: Picture | Sequence[Picture]) -> list[Picture]:
+    """What a user gave, one by one; a folder's pictures by name.
+
+    Raises:
+        FileNotFoundError: If a path does not exist.
+        ValueError: If a folder has no picture.
+    """
+    if not isinstance(inputs, (str, Path)):
+        return [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
+    path = Path(inputs)
+    if not path.exists():
+        raise FileNotFoundError(
+            f'picture not found: {path}; expected a picture or a folder of '
+            f'pictures, relative to {Path.cwd()}.'
+        )
+    if path.is_file():
+        return [path]
+    pictures = [
+        p for p in sorted(path.iterdir()) if p.suffix.lower() in IMG_EXTENSIONS
+    ]
+    if not pictures:
+        raise ValueError(
+            f'no picture in {path}; expected files ending in '
+            f'{", ".join(IMG_EXTENSIONS)}.'
+        )
+    return list(pictures)
+
+
+def open_video(path: str | Path) -> mmcv.VideoReader:
+    """A video's frames, and its ``fps``.
+
+    Raises:
+        FileNotFoundError: If the file is not there.
+        ValueError: If it has no frame that can be decoded.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f'video not found: {path}, relative to {Path.cwd()}.'
+        )
+    video = mmcv.VideoReader(str(path))
+    if not video.opened or video.frame_cnt < 1:
+        raise ValueError(
+            f'{path} has no frame that OpenCV can decode; expected a video '
+            'such as .mp4 or .avi.'
+        )
+    return video
+
+
+def _for_pictures(pipeline: list) -> list:
+    """A test pipeline whose first step takes paths and arrays."""
+    steps = deepcopy(list(pipeline))
+    if steps[0]['type'] != 'LoadImageFromFile':
+        raise ValueError(
+            "the test pipeline in the file's config must start with "
+            f'LoadImageFromFile, got {steps[0]["type"]}; export with a '
+            'config that loads pictures so.'
+        )
+    steps[0]['type'] = 'mmdet.InferencerLoader'
+    return steps
+
+
+def _as_input(picture: Picture) -> dict[str, Any]:
+    """What the pipeline starts from.
+
+    Raises:
+        FileNotFoundError: If the picture is not there.
+        ValueError: If it can't be read or is no BGR picture.
+    """
+    if isinstance(picture, np.ndarray):
+        if picture.ndim != 3 or picture.shape[2] != 3:
+            raise ValueError(
+                'expected a BGR picture of shape (H, W, 3), got an array of '
+                f'shape {picture.shape}.'
+            )
+        if picture.dtype != np.uint8:
+            raise ValueError(
+                'expected a picture of uint8 from 0 to 255, got '
+                f'{picture.dtype}.'
+            )
+        return dict(img=picture, img_id=0)
+    if not Path(picture).is_file():
+        raise FileNotFoundError(
+            f'picture not found: {picture}, relative to {Path.cwd()}.'
+        )
+    return dict(img_path=str(picture), img_id=0)

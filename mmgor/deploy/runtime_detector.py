@@ -1,0 +1,213 @@
+"""An exported file as an mmdet detector: decoding and NMS are mmdet's own."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.detectors import BaseDetector
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmgor.registry import MODELS
+
+from .runtime import map_nested, open_runtime
+
+
+@MODELS.register_module()
+class RuntimeDetector(BaseDetector):
+    """Backbone, neck and head run in a file; their outputs are decoded here.
+
+    A file with decoding and NMS in its graph gives detections by itself.
+
+    Args:
+        file (str): ``.onnx`` or ``.xml`` that ``tools/export.py`` wrote.
+        bbox_head (dict): The stock head; its ``predict_by_feat`` decodes the
+            outputs, its own layers never run.
+        data_preprocessor (dict, optional): As in training.
+        test_cfg (dict, optional): Of the head.
+        threads (int, optional): See :func:`open_runtime`.
+
+    Raises:
+        FileNotFoundError: If the file is not there.
+        ValueError: If the file can't be used.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        bbox_head: dict,
+        data_preprocessor: dict | None = None,
+        test_cfg: dict | None = None,
+        threads: int | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor)
+        self.runtime = open_runtime(file, threads)
+        self.bbox_head = MODELS.build(
+            ConfigDict({**bbox_head, 'test_cfg': test_cfg})
+        )
+
+    def fit(self, images: Tensor) -> Tensor:
+        """Pad at the right and the bottom to a size that the file takes.
+
+        With the ``data_preprocessor``'s own padding: it pads after it has
+        normalised.
+
+        Args:
+            images (Tensor): Shape (N, 3, H, W), preprocessed.
+
+        Returns:
+            Tensor: Shape (N, 3, H', W').
+
+        Raises:
+            ValueError: If they are larger than the file takes.
+        """
+        spec = self.runtime.metadata['input']
+        missing = []
+        for key, side in zip(('height', 'width'), images.shape[2:]):
+            wanted = spec[key] or -(-side // spec['divisor']) * spec['divisor']
+            if side > wanted:
+                raise ValueError(
+                    f'{self.runtime.path} takes images of {spec["height"]} x '
+                    f'{spec["width"]} (height x width), got a batch of '
+                    f'{images.shape[2]} x {images.shape[3]} from the test '
+                    'pipeline. Lower the scale of its Resize, or export for '
+                    'a size that holds all pictures, upright ones too.'
+                )
+            missing.append(wanted - side)
+        value = getattr(self.data_preprocessor, 'pad_value', 0)
+        return F.pad(images, (0, missing[1], 0, missing[0]), value=value)
+
+    def outputs(self, images: Tensor) -> Any:
+        """The head's raw outputs.
+
+        Args:
+            images (Tensor): Shape (N, 3, H, W), preprocessed, of a size that
+                the file takes. Any N: a file of batch B runs B at a time.
+
+        Returns:
+            list: Tensors of N entries on the images' device, nested as the
+            head gives them.
+
+        Raises:
+            RuntimeError: If the file gives detections instead.
+        """
+        if self.runtime.metadata['nms']:
+            raise RuntimeError(
+                f'{self.runtime.path} gives detections, not the outputs of '
+                'the head; export without nms for those.'
+            )
+        batch = self.runtime.metadata['input']['batch'] or len(images)
+        runs = []
+        for part in images.split(batch):
+            full = F.pad(part, (0,) * 7 + (batch - len(part),))
+            runs.append(self.runtime(full))
+        return map_nested(
+            lambda *tensors: torch.cat(tensors)[: len(images)].to(
+                images.device
+            ),
+            *runs,
+        )
+
+    def decode(
+        self, outputs: Any, samples: list, rescale: bool = True
+    ) -> list[Any]:
+        """Boxes of raw outputs, by the head's own code.
+
+        Args:
+            outputs (list): From :meth:`outputs`.
+            samples (list[DetDataSample]): N samples.
+            rescale (bool): Boxes in the pictures' own pixels, not in those
+                of the resized ones.
+
+        Returns:
+            list[InstanceData]: Boxes, scores and labels of each image.
+        """
+        head: Any = self.bbox_head
+        metas = [sample.metainfo for sample in samples]
+        return head.predict_by_feat(
+            *outputs, batch_img_metas=metas, rescale=rescale
+        )
+
+    def detect(
+        self, images: Tensor, samples: list, rescale: bool = True
+    ) -> list[Any]:
+        """Run the file and, where it does not decode by itself, its head.
+
+        Args:
+            images (Tensor): Shape (N, 3, H, W), preprocessed, of a size that
+                the file takes.
+            samples (list[DetDataSample]): N samples.
+            rescale (bool): See :meth:`decode`.
+
+        Returns:
+            list[InstanceData]: See :meth:`decode`.
+        """
+        if not self.runtime.metadata['nms']:
+            return self.decode(self.outputs(images), samples, rescale)
+        return [
+            self._instances(self.runtime(image), sample.metainfo, rescale)
+            for image, sample in zip(images.split(1), samples)
+        ]
+
+    def _instances(
+        self, detections: list[Tensor], meta: dict[str, Any], rescale: bool
+    ) -> Any:
+        device = self.data_preprocessor.device
+        boxes, scores, labels = (part.to(device) for part in detections)
+        coder = getattr(self.bbox_head, 'bbox_coder', None)
+        if getattr(coder, 'clip_border', False):
+            # The graph knows the padded image only.
+            height, width = meta['img_shape'][:2]
+            limit = boxes.new_tensor([width, height, width, height])
+            boxes = boxes.clamp(min=0).minimum(limit)
+        if rescale:
+            boxes = boxes / boxes.new_tensor(meta['scale_factor']).repeat(2)
+        return InstanceData(bboxes=boxes, scores=scores, labels=labels)
+
+    def predict(
+        self,
+        batch_inputs: Tensor,
+        batch_data_samples: list,
+        rescale: bool = True,
+    ) -> list:
+        """Detections as of any single-stage detector.
+
+        Args:
+            batch_inputs (Tensor): Shape (N, 3, H, W), preprocessed.
+            batch_data_samples (list[DetDataSample]): N samples.
+            rescale (bool): See :meth:`decode`.
+
+        Returns:
+            list[DetDataSample]: The samples with ``pred_instances``.
+        """
+        images = self.fit(batch_inputs)
+        found = self.detect(images, batch_data_samples, rescale)
+        return self.add_pred_to_datasample(batch_data_samples, found)
+
+    def _forward(
+        self, batch_inputs: Tensor, batch_data_samples: list | None = None
+    ) -> Any:
+        return self.outputs(self.fit(batch_inputs))
+
+    def extract_feat(self, batch_inputs: Tensor) -> Any:
+        """An exported file does not show its features.
+
+        Raises:
+            RuntimeError: Always.
+        """
+        raise RuntimeError(
+            f'{self.runtime.path} gives the outputs of the head alone; for '
+            'features use the config and the checkpoint that it came from.'
+        )
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> Any:
+        """An exported file is not trained.
+
+        Raises:
+            RuntimeError: Always.
+        """
+        raise RuntimeError(
+            f'{self.runtime.path} can not be trained; train the config and '
+            'the checkpoint that it came from and export again.'
+        )

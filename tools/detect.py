@@ -1,0 +1,91 @@
+"""Draw what an exported detector finds in a picture, a folder or a video.
+
+python tools/detect.py student.onnx street.jpg --out detections
+"""
+
+import argparse
+from pathlib import Path
+
+import _common  # noqa: F401
+import cv2
+import mmcv
+from mmdet.structures import DetDataSample
+from mmdet.utils.misc import IMG_EXTENSIONS
+
+from mmgor.deploy.detector import Detector, list_pictures, open_video
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('model', help='.onnx or .xml of tools/export.py')
+    parser.add_argument('input', type=Path, help='picture, folder or video')
+    parser.add_argument(
+        '--out', type=Path, required=True, help='folder to write to'
+    )
+    parser.add_argument(
+        '--score-thr', type=float, default=0.3, help='lowest score shown'
+    )
+    args = parser.parse_args()
+    if not args.input.exists():
+        parser.error(f'input not found: {args.input}')
+    folder = args.input if args.input.is_dir() else args.input.parent
+    if args.out.resolve() == folder.resolve():
+        parser.error(f'--out {args.out} would overwrite the input')
+    return args
+
+
+def detect_pictures(detector: Detector, source: Path, out: Path) -> None:
+    """Write every picture of ``source`` with its boxes, under its name."""
+    for path in list_pictures(source):
+        (sample,) = detector(path)
+        target = out / Path(path).name
+        mmcv.imwrite(detector.draw(mmcv.imread(path), sample), str(target))
+        print(f'{target}: {describe(detector, sample)}')
+
+
+def detect_video(detector: Detector, source: Path, out: Path) -> None:
+    """Write the video with boxes as .mp4."""
+    video = open_video(source)
+    target = out / f'{source.stem}.mp4'
+    out.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(
+        str(target),
+        cv2.VideoWriter_fourcc(*'mp4v'),
+        video.fps,
+        video.resolution,
+    )
+    if not writer.isOpened():
+        raise RuntimeError(f'OpenCV can not write {target}.')
+    frames = 0
+    for frame, sample in detector.video(source):
+        writer.write(detector.draw(frame, sample))
+        frames += 1
+    writer.release()
+    print(f'{target}: {frames} frames')
+
+
+def describe(detector: Detector, sample: DetDataSample) -> str:
+    """As in "2 person, 1 dog"."""
+    labels = sample.pred_instances.labels.tolist()
+    counts = [
+        f'{labels.count(label)} {detector.classes[label]}'
+        for label in sorted(set(labels))
+    ]
+    return ', '.join(counts) or 'nothing'
+
+
+def main() -> None:
+    args = parse_args()
+    detector = Detector(args.model, score_thr=args.score_thr)
+    single = args.input.is_file()
+    if single and args.input.suffix.lower() not in IMG_EXTENSIONS:
+        detect_video(detector, args.input, args.out)
+    else:
+        detect_pictures(detector, args.input, args.out)
+
+
+if __name__ == '__main__':
+    main()

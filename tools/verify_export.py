@@ -1,0 +1,70 @@
+"""Compare an exported file with the checkpoint that it came from.
+
+Raw outputs and detections on the same test pictures, with --map also what the
+config's evaluator makes of both. Exit status 1: further apart than tolerated.
+
+python tools/verify_export.py CONFIG CHECKPOINT student.onnx --map
+"""
+
+import argparse
+import sys
+
+from _common import read_config
+
+from mmgor.deploy.comparison import MAP_TOLERANCE, MEAN_TOLERANCE
+from mmgor.deploy.verify import verify_export
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('model', help='.onnx or .xml of tools/export.py')
+    parser.add_argument(
+        '--images',
+        type=int,
+        default=32,
+        help='test pictures to compare outputs on (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--tolerance',
+        type=float,
+        default=MEAN_TOLERANCE,
+        help='largest mean difference of an output in units of its standard '
+        'deviation (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--map',
+        action='store_true',
+        help='also evaluate both on all test pictures',
+    )
+    parser.add_argument(
+        '--map-tolerance',
+        type=float,
+        default=MAP_TOLERANCE,
+        help='largest difference of a mAP in points (default: %(default)s)',
+    )
+    # What read_config asks for and this tool has no use for.
+    parser.set_defaults(
+        work_dir=None, launcher='none', local_rank=0, cfg_options=None
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    found = verify_export(
+        read_config(args), args.checkpoint, args.model, args.images, args.map
+    )
+    print(found.text())
+    failures = found.failures(args.tolerance, args.map_tolerance)
+    for line in failures:
+        print(f'FAILED {line}')
+    sys.exit(1 if failures else 0)
+
+
+if __name__ == '__main__':
+    main()
