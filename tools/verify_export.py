@@ -47,6 +47,11 @@ def parse_args() -> argparse.Namespace:
         default=MAP_TOLERANCE,
         help='largest difference of a mAP in points (default: %(default)s)',
     )
+    parser.add_argument(
+        '--integer-kernels',
+        action='store_true',
+        help="with the backend's integer kernels, which are not exact",
+    )
     # What read_config asks for and this tool has no use for.
     parser.set_defaults(
         work_dir=None, launcher='none', local_rank=0, cfg_options=None
@@ -57,7 +62,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     found = verify_export(
-        read_config(args), args.checkpoint, args.model, args.images, args.map
+        read_config(args),
+        args.checkpoint,
+        args.model,
+        args.images,
+        args.map,
+        args.integer_kernels,
     )
     print(found.text())
     failures = found.failures(args.tolerance, args.map_tolerance)

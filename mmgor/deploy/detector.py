@@ -12,13 +12,12 @@ from mmcv.transforms import Compose
 from mmdet.utils import get_test_pipeline_cfg
 from mmdet.utils.misc import IMG_EXTENSIONS
 from mmdet.visualization import DetLocalVisualizer
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
 
 from mmgor.registry import MODELS
 
-from .metadata import read_metadata
+from .metadata import exported_config, read_metadata
 from .runtime_config import runtime_detector_cfg
 
 Picture = str | Path | NDArray
@@ -28,13 +27,13 @@ class Detector:
     """An exported file, ready for pictures.
 
     The file holds the config that it was exported with: its test pipeline,
-    preprocessing and decoding are used. A config is Python code, which
-    opening the file runs; open only files from where you would run code.
+    preprocessing and decoding are used.
 
     Args:
         path (str | Path): ``.onnx`` or ``.xml`` that ``tools/export.py``
             wrote.
         threads (int, optional): Threads of the backend; default: its choice.
+        integer_kernels (bool): See :func:`open_runtime`.
         score_thr (float): Detections of a lower score are left out.
 
     Raises:
@@ -54,15 +53,17 @@ class Detector:
         self,
         path: str | Path,
         threads: int | None = None,
+        integer_kernels: bool = False,
         score_thr: float = 0.3,
     ) -> None:
         metadata = read_metadata(path)
-        cfg = Config.fromstring(metadata['config'], '.py')
+        cfg = exported_config(metadata)
         init_default_scope(cfg.get('default_scope') or 'mmdet')
         self.classes: list[str] = metadata['classes']
         self.score_thr = score_thr
         model = runtime_detector_cfg(cfg, path)
-        self._model = MODELS.build({**model, 'threads': threads}).eval()
+        model.update(threads=threads, integer_kernels=integer_kernels)
+        self._model = MODELS.build(model).eval()
         self._pipeline = Compose(_for_pictures(get_test_pipeline_cfg(cfg)))
         self._visualizer = DetLocalVisualizer()
         self._visualizer.dataset_meta = dict(classes=self.classes)

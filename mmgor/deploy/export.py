@@ -130,7 +130,9 @@ def export_detector(
         raise ValueError(
             f'expected a file name ending in .onnx or .xml, got {path}.'
         )
-    _check_size(size, size_divisor(cfg))
+    # Dynamic sides of no multiple of 32 would give levels of unequal halves.
+    divisor = max(size_divisor(cfg), 32 if dynamic else 1)
+    _check_size(size, divisor)
     network = Network(freeze(model)).eval()
     images = torch.zeros(2 if dynamic else batch, 3, *size)
     with torch.no_grad():
@@ -146,10 +148,10 @@ def export_detector(
         head: Any = network.detector.bbox_head
         network.detections = Detections(head, size, maps)
         names = NAMES
-    program = _trace(network, images, names, size_divisor(cfg), dynamic)
+    program = _trace(network, images, names, divisor if dynamic else None)
     folded = _tidy(program.model, int4)
     shape = (None, None, None) if dynamic else (batch, *size)
-    metadata = make_metadata(cfg, model, classes, shape, names, nms)
+    metadata = make_metadata(cfg, model, classes, shape, divisor, names, nms)
     written = _save(program.model, metadata, path)
     return dict(bytes=written, folded=folded, metadata=metadata)
 
@@ -165,14 +167,12 @@ def _check_size(size: tuple[int, int], divisor: int) -> None:
 
 
 def _trace(
-    network: Network, images: Tensor, names: Any, divisor: int, dynamic: bool
+    network: Network, images: Tensor, names: Any, unit: int | None
 ) -> Any:
     require('onnx')
     require('onnxscript')
     shapes: Any = None
-    if dynamic:
-        # Sides of no multiple of 32 would give levels of unequal halves.
-        unit = max(divisor, 32)
+    if unit is not None:
         top = _MAX_SIDE // unit
         height = unit * torch.export.Dim('height_units', min=1, max=top)
         width = unit * torch.export.Dim('width_units', min=1, max=top)

@@ -11,9 +11,12 @@ from mmgor.quantization import quantized_layers
 from mmgor.version import __version__
 
 from .extras import require
+from .loading import test_dataset
 
 #: Key in ONNX metadata_props and in OpenVINO's rt_info.
 KEY = 'mmgor'
+_TUPLE = '__tuple__'
+_TRAINING = ('teachers', 'kd_heads', 'gor_weighting', 'train_cfg', 'init_cfg')
 #: Rises when a reader of the former would misread the new.
 FORMAT = 1
 
@@ -23,6 +26,7 @@ def make_metadata(
     model: nn.Module,
     classes: tuple[str, ...],
     image_shape: tuple[int | None, ...],
+    divisor: int,
     outputs: Any,
     nms: bool = False,
 ) -> dict[str, Any]:
@@ -33,6 +37,7 @@ def make_metadata(
         model (nn.Module): The student.
         classes (tuple[str, ...]): Class names in label order.
         image_shape (tuple): Batch, height and width; None where dynamic.
+        divisor (int): What dynamic sides are a multiple of.
         outputs (list): Names of the graph's outputs, nested as the head
             gives them.
         nms (bool): Whether they are detections.
@@ -52,7 +57,7 @@ def make_metadata(
             batch=batch,
             height=height,
             width=width,
-            divisor=size_divisor(cfg),
+            divisor=divisor,
         ),
         preprocessing=json.loads(json.dumps(preprocessing)),
         outputs=outputs,
@@ -65,8 +70,45 @@ def make_metadata(
             )
             for name, layer in quantized_layers(model).items()
         ],
-        config=cfg.pretty_text,
+        config=_tag(_needed(cfg)),
     )
+
+
+def exported_config(metadata: dict[str, Any]) -> Config:
+    """Model (the student alone) and test pipeline that a file came from.
+
+    Args:
+        metadata (dict): From :func:`read_metadata`.
+    """
+    return Config(_untag(metadata['config']))
+
+
+def _needed(cfg: Config) -> dict[str, Any]:
+    """What inference needs: no teachers, no paths, nothing of training."""
+    model = {k: v for k, v in cfg.model.items() if k not in _TRAINING}
+    pipeline = test_dataset(cfg).get('pipeline', [])
+    return dict(
+        default_scope=cfg.get('default_scope') or 'mmdet',
+        model=model,
+        test_dataloader=dict(dataset=dict(pipeline=pipeline)),
+    )
+
+
+def _tag(value: Any) -> Any:
+    """For JSON, which has no tuples; mmcv tells them from lists."""
+    if isinstance(value, dict):
+        return {key: _tag(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return {_TUPLE: [_tag(item) for item in value]}
+    return [_tag(v) for v in value] if isinstance(value, list) else value
+
+
+def _untag(value: Any) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {_TUPLE}:
+            return tuple(_untag(item) for item in value[_TUPLE])
+        return {key: _untag(item) for key, item in value.items()}
+    return [_untag(v) for v in value] if isinstance(value, list) else value
 
 
 def size_divisor(cfg: Config) -> int:

@@ -9,7 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmgor.registry import DATASETS
 
 from .loading import test_dataset
-from .metadata import read_metadata
+from .metadata import exported_config, read_metadata
 from .runtime_detector import RuntimeDetector
 
 _NOT_DECODING = ('quant', 'train_cfg', 'test_cfg', 'init_cfg')
@@ -33,7 +33,7 @@ def runtime_model(cfg: Config, path: str | Path) -> ConfigDict:
             preprocessing or classes are not those of the file.
     """
     metadata = read_metadata(path)
-    exported = Config.fromstring(metadata['config'], '.py')
+    exported = exported_config(metadata)
     model = runtime_detector_cfg(cfg, path)
     wrong = []
     for part, want in runtime_detector_cfg(exported, path).items():

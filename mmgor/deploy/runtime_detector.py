@@ -27,6 +27,7 @@ class RuntimeDetector(BaseDetector):
         data_preprocessor (dict, optional): As in training.
         test_cfg (dict, optional): Of the head.
         threads (int, optional): See :func:`open_runtime`.
+        integer_kernels (bool): See :func:`open_runtime`.
 
     Raises:
         FileNotFoundError: If the file is not there.
@@ -40,9 +41,10 @@ class RuntimeDetector(BaseDetector):
         data_preprocessor: dict | None = None,
         test_cfg: dict | None = None,
         threads: int | None = None,
+        integer_kernels: bool = False,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
-        self.runtime = open_runtime(file, threads)
+        self.runtime = open_runtime(file, threads, integer_kernels)
         self.bbox_head = MODELS.build(
             ConfigDict({**bbox_head, 'test_cfg': test_cfg})
         )

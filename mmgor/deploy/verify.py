@@ -34,6 +34,7 @@ def verify_export(
     path: str | Path,
     images: int = 32,
     evaluate: bool = False,
+    integer_kernels: bool = False,
 ) -> Verification:
     """Run a checkpoint and the file exported from it on the test pictures.
 
@@ -49,6 +50,7 @@ def verify_export(
             up to whole batches; the first ones of the test data.
         evaluate (bool): Also evaluate both on all pictures, with the
             config's ``test_evaluator``.
+        integer_kernels (bool): See :func:`open_runtime`.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -60,6 +62,7 @@ def verify_export(
         raise ValueError(f'images must be at least 1, got {images}.')
     cfg = deepcopy(cfg)
     runtime_cfg = runtime_model(cfg, path)
+    runtime_cfg.integer_kernels = integer_kernels
     model: Any = load_detector(cfg, checkpoint)
     exported = MODELS.build(runtime_cfg).eval()
     if exported.runtime.metadata['nms'] and not evaluate:

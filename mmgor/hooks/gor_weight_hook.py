@@ -24,7 +24,8 @@ class GoRWeightHook(Hook):
     under ``gor_*`` into its outputs, from where mmengine writes them to the
     console line, ``scalars.json`` and TensorBoard. This hook
 
-    - checks that GoR's parameters are in the optimizer, without weight decay;
+    - checks that the balancer's thetas are in the optimizer, without weight
+      decay;
     - moves them, whenever the optimizer steps, by plain gradient descent at
       ``theta_lr``: their gradient is bounded by 1 and vanishes at the resting
       point, so that momentum would overshoot and Adam's normalisation never
@@ -108,10 +109,10 @@ class GoRWeightHook(Hook):
             'the learned weights of the teachers',
         )
         thetas = dict(model.gor_weighting.named_parameters())
-        if not thetas:  # weights set by hand
+        if not thetas:  # nothing to learn
             return
         wrapper = runner.optim_wrapper
-        check_optimizer(wrapper.optimizer, thetas, "GoR's thetas")
+        check_optimizer(wrapper.optimizer, thetas, "the balancer's thetas")
         if self.theta_lr is None:
             steps = runner.max_iters / wrapper._accumulative_counts
             self.theta_lr = min(0.3, max(0.02, 60 / steps))

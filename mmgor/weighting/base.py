@@ -6,7 +6,7 @@ import torch
 from mmengine import dist
 from torch import Tensor, nn
 
-from .gradients import gradient_stats
+from .gradients import GradientStats, gradient_stats
 
 Losses = dict[str, Tensor | list[Tensor]]
 
@@ -46,20 +46,21 @@ class BaseWeighting(nn.Module):
         super().__init__()
         self.measure_gradients = False
 
-    def needs_norms(self) -> bool:
-        """Whether this call's ``weigh`` takes gradient norms."""
+    def needs_gradients(self) -> bool:
+        """Whether this call's ``weigh`` takes the gradients' sizes."""
         return False
 
     def weigh(
-        self, losses: Tensor, norms: Tensor | None
+        self, losses: Tensor, gradients: GradientStats | None
     ) -> tuple[Tensor, Tensor | None]:
         """Effective weights for this step.
 
         Args:
             losses (Tensor): Task and distillation loss over all ranks,
                 detached, shape (2, ).
-            norms (Tensor, optional): Norms of their gradients at the shared
-                features, shape (2, ), where :meth:`needs_norms` held.
+            gradients (GradientStats, optional): Norms and cosine of their
+                gradients at the shared features, where
+                :meth:`needs_gradients` held.
 
         Returns:
             tuple[Tensor, Tensor | None]: Weights of shape (2, ), detached,
@@ -92,13 +93,12 @@ class BaseWeighting(nn.Module):
         task, kd = total_loss(task_losses), total_loss(kd_losses)
         raw = torch.stack([task.detach(), kd.detach()]).float()
         dist.all_reduce(raw, 'mean')
-        needed = self.needs_norms()
+        needed = self.needs_gradients()
         stats = None
         if needed or self.measure_gradients:
             stats = gradient_stats(task, kd, shared)
         self.measure_gradients = False
-        norms = stats[0] if stats is not None and needed else None
-        weights, own = self.weigh(raw, norms)
+        weights, own = self.weigh(raw, stats if needed else None)
         weighted = _scaled(task_losses, weights[0])
         weighted.update(_scaled(kd_losses, weights[1]))
         if own is not None:
@@ -111,9 +111,9 @@ class BaseWeighting(nn.Module):
             **self.diagnostics(),
         )
         if stats is not None:
-            seen = stats[0] * weights
+            seen = stats.norms * weights
             weighted['gor_grad_ratio'] = seen[1] / seen[0]
-            weighted['gor_grad_cosine'] = stats[1]
+            weighted['gor_grad_cosine'] = stats.cosine
         return weighted
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from mmgor.registry import MODELS
 
 from .base import BaseWeighting
+from .gradients import GradientStats
 
 
 @MODELS.register_module()
@@ -38,6 +39,6 @@ class FixedWeighting(BaseWeighting):
         )
 
     def weigh(
-        self, losses: Tensor, norms: Tensor | None
+        self, losses: Tensor, gradients: GradientStats | None
     ) -> tuple[Tensor, None]:
         return self.weights, None

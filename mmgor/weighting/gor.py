@@ -1,12 +1,13 @@
 """The Game of Regularizer: two trainable scalars weigh two losses."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmgor.registry import MODELS
 
 from . import functional
-from .base import BaseWeighting
+from .gradients import GradientStats
+from .learned import LearnedWeighting
 
 FORMS = ('zero_sum', 'barrier', 'gradient')
 # exp(+-20) = 5e8 either way: beyond, something is wrong.
@@ -14,7 +15,7 @@ THETA_LIMIT = 20.0
 
 
 @MODELS.register_module()
-class GoRWeighting(BaseWeighting):
+class GoRWeighting(LearnedWeighting):
     """Game of Regularizer (after arXiv 2509.20854; see ``functional`` for
     the equations, which are ours).
 
@@ -79,64 +80,43 @@ class GoRWeighting(BaseWeighting):
         self.init_iters = init_iters
         self.momentum = momentum
         self.gradient_interval = gradient_interval
-        self.theta_task = nn.Parameter(torch.zeros(()))
-        self.theta_kd = nn.Parameter(torch.zeros(()))
         self.register_buffer('mean', torch.ones(2))
         self.register_buffer('strength', torch.ones(2))
         self.register_buffer('count', torch.zeros(2, dtype=torch.int64))
         self.register_buffer('calls', torch.zeros((), dtype=torch.int64))
         self.register_buffer('kd_unit', torch.ones(()))
-        self._gradient_sum: Tensor | float = 0.0
-        self._gradient_calls = 0
 
-    def needs_norms(self) -> bool:
+    def needs_gradients(self) -> bool:
         if self.form != 'gradient':
             return False
         calls = int(self.calls)
         return calls < self.init_iters or calls % self.gradient_interval == 0
 
     def weigh(
-        self, losses: Tensor, norms: Tensor | None
+        self, losses: Tensor, gradients: GradientStats | None
     ) -> tuple[Tensor, Tensor]:
-        strength = norms if self.form == 'gradient' else losses
+        strength: Tensor | None = losses
+        if self.form == 'gradient':
+            strength = None if gradients is None else gradients.norms
         if strength is not None:
             self._observe(strength)
-        theta = torch.stack([self.theta_task, self.theta_kd]).float()
-        fixed = theta.detach()
+        fixed = self.theta().detach()
         gradient = functional.theta_gradient(
             fixed, self._in_task_unit(self.strength)
         )
         if self.training:
             self.calls += 1
-            self._gradient_sum = self._gradient_sum + gradient
-            self._gradient_calls += 1
-        own = functional.attach_gradient(theta, gradient)
+        own = self.learn(gradient)
         if self.form == 'barrier':
             return functional.weights_of(fixed), own + fixed.sum()
         weights = functional.zero_sum_weights(fixed)
         return self._in_task_unit(weights), own
 
-    def take_gradient(self) -> Tensor | None:
-        """dJ/dtheta of (task, kd), the mean over the calls since the last
-        time it was taken; None if there were none.
-
-        It is what ``theta.grad`` holds before a loss scaler, gradient
-        clipping or accumulation changed it.
-        """
-        if not self._gradient_calls:
-            return None
-        gradient = torch.as_tensor(self._gradient_sum / self._gradient_calls)
-        self._gradient_sum, self._gradient_calls = 0.0, 0
-        return gradient
-
     def diagnostics(self) -> dict[str, Tensor]:
-        theta = torch.stack([self.theta_task, self.theta_kd]).detach()
-        away = functional.distance(theta, self._in_task_unit(self.mean))
-        return dict(
-            gor_theta_task=theta[0],
-            gor_theta_kd=theta[1],
-            gor_distance=away.abs().max(),
+        away = functional.distance(
+            self.theta().detach(), self._in_task_unit(self.mean)
         )
+        return dict(super().diagnostics(), gor_distance=away.abs().max())
 
     def _in_task_unit(self, values: Tensor) -> Tensor:
         """(task, kd) with the second brought to the task loss's unit."""

@@ -1,6 +1,7 @@
 """Size and direction of the two losses' gradients at shared features."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from mmengine import dist
@@ -10,9 +11,24 @@ from torch import Tensor
 HALF_SCALE = 4096.0
 
 
+class GradientStats(NamedTuple):
+    """The two losses' gradients at the shared features, over all ranks.
+
+    With two losses this is their whole Gram matrix, and every combination of
+    the gradients that gradient surgery can ask for follows from it.
+
+    Attributes:
+        norms (Tensor): Of task and distillation, shape (2, ).
+        cosine (Tensor): Of the angle between them, shape ().
+    """
+
+    norms: Tensor
+    cosine: Tensor
+
+
 def gradient_stats(
     task: Tensor, kd: Tensor, shared: Sequence[Tensor]
-) -> tuple[Tensor, Tensor]:
+) -> GradientStats:
     """Norms and cosine of d task / d shared and d kd / d shared.
 
     Costs one more backward pass through what lies between the features and
@@ -25,8 +41,8 @@ def gradient_stats(
         shared (Sequence[Tensor]): Features of any shapes.
 
     Returns:
-        tuple[Tensor, Tensor]: Norms of shape (2, ) and the cosine, shape (),
-        both the mean over ranks.
+        GradientStats: Norms of shape (2, ) and the cosine, shape (), both the
+        mean over ranks.
 
     Raises:
         ValueError: If ``shared`` is empty or neither loss depends on it.
@@ -65,4 +81,4 @@ def gradient_stats(
     cosine = torch.nn.functional.cosine_similarity(flat[0], flat[1], dim=0)
     dist.all_reduce(norms, 'mean')
     dist.all_reduce(cosine, 'mean')
-    return norms, cosine
+    return GradientStats(norms, cosine)

@@ -9,7 +9,7 @@ from torch import nn
 
 from mmgor.datasets.shapes import CLASSES
 from mmgor.deploy.export import Network, export_detector, name_outputs
-from mmgor.deploy.metadata import KEY, read_metadata
+from mmgor.deploy.metadata import KEY, exported_config, read_metadata
 from mmgor.quantization import calibrate, quantized_layers
 from mmgor.registry import MODELS
 
@@ -114,8 +114,16 @@ def test_metadata(exported):
     assert [q['name'] for q in metadata['quantization']] == list(layers)
     first = metadata['quantization'][0]
     assert (first['w_bits'], first['a_bits']) == (8, 8)
-    cfg = Config.fromstring(metadata['config'], '.py')
-    assert cfg.model.bbox_head.type == 'QuantHead'
+    cfg = exported_config(metadata)
+    full = exported.cfg()
+    for part in ('backbone', 'neck', 'bbox_head', 'data_preprocessor'):
+        assert cfg.model[part] == full.model[part]
+    # Nothing of training and no paths.
+    assert 'teachers' in full.model and 'teachers' not in cfg.model
+    assert list(cfg.test_dataloader.dataset) == ['pipeline']
+    pipeline = full.test_dataloader.dataset.pipeline
+    assert cfg.test_dataloader.dataset.pipeline == pipeline
+    assert any(isinstance(step.get('scale'), tuple) for step in pipeline)
     names = [n for level in metadata['outputs'] for n in level]
     graph = onnx.load(exported.onnx).graph
     assert [o.name for o in graph.output] == names

@@ -70,8 +70,29 @@ class Toy(BaseModel):
         return out
 
 
-def run(tmp_path, optimizer, iters, clip=None, accumulate=1, **hook):
-    model = Toy(change_at=iters // 2, factor=0.5)
+class Constant(Toy):
+    """Losses, and gradients at the features, of a constant ratio of 10."""
+
+    def __init__(self, weighting):
+        super().__init__(change_at=0, factor=1.0)
+        self.gor_weighting = MODELS.build(weighting)
+        self.shares = []
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        shared = 2 * self.weight
+        pull = 1 + 1e-3 * (shared - shared.detach()).sum()
+        out = self.gor_weighting(
+            dict(loss_cls=0.5 * pull), dict(loss_kd_a=5.0 * pull), [shared]
+        )
+        kd = out['loss_kd_a'].item()
+        self.shares.append(kd / (kd + out['loss_cls'].item()))
+        return out
+
+
+def run(
+    tmp_path, optimizer, iters, clip=None, accumulate=1, model=None, **hook
+):
+    model = model or Toy(change_at=iters // 2, factor=0.5)
     runner = Runner(
         model=model,
         work_dir=str(tmp_path),
@@ -130,6 +151,26 @@ def test_theta_arrives_within_a_tenth_of_the_run(
     after = model.distances[iters // 2 + iters // 10 :]
     assert max(after) < 0.25
     assert after[-1] < 0.1
+
+
+@pytest.mark.parametrize('name', ['Uncertainty', 'GradNorm'])
+@pytest.mark.parametrize(
+    'optimizer',
+    [
+        dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=1e-4),
+        dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    ],
+    ids=lambda o: o['type'],
+)
+def test_other_balancers_thetas_arrive(tmp_path, optimizer, name):
+    """Ten to one, they end at equal shares: ln 10 = 2.3 nats to go."""
+    model = Constant(dict(type=f'{name}Weighting'))
+    run(tmp_path, optimizer, 100, dict(max_norm=0.1), model=model)
+    assert model.shares[0] == pytest.approx(10 / 11)
+    arrived = torch.tensor(model.shares[10:])
+    # GradNorm moves about its target by a step size, at most 0.3.
+    assert (arrived - 0.5).abs().max() < 0.17
+    assert abs(arrived.mean() - 0.5) < 0.06
 
 
 def test_scalars_and_curves_are_written(tmp_path):

@@ -1,0 +1,196 @@
+"""How balancers treat losses of very different size, and what they cost.
+
+A student with a trunk and a head fits targets (task loss) and a teacher's
+outputs (distillation loss) on random inputs. Two tables, in Markdown:
+
+- shares of the distillation loss and of its gradient at the shared features
+  at the end of a run in which its unit changes by a factor after the start;
+- time of a step over that with fixed weights, all in one process, round by
+  round in turn: median (quartiles). It depends on how much of the student
+  lies above the shared features: ``--trunk`` and ``--head`` set the layers.
+"""
+
+import argparse
+import time
+from statistics import fmean, median, quantiles
+from typing import Any
+
+import torch
+from mmdet.utils import register_all_modules
+from torch import Tensor, nn
+
+import mmgor  # noqa: F401
+from mmgor.hooks.gor_weight_hook import _theta_step
+from mmgor.registry import MODELS
+
+BALANCERS = {
+    'Fixed': dict(type='FixedWeighting'),
+    'GoR zero-sum': dict(type='GoRWeighting'),
+    'GoR barrier': dict(type='GoRWeighting', form='barrier'),
+    'GoR gradient': dict(type='GoRWeighting', form='gradient'),
+    'Uncertainty': dict(type='UncertaintyWeighting'),
+    'Uncertainty, revised': dict(type='RevisedUncertaintyWeighting'),
+    'UW-SO': dict(type='UWSOWeighting'),
+    'DWA': dict(type='DWAWeighting', interval=20),
+    'RLW': dict(type='RLWWeighting'),
+    'Geometric mean': dict(type='GeometricMeanWeighting'),
+    'FAMO': dict(type='FAMOWeighting'),
+    'GradNorm': dict(type='GradNormWeighting'),
+    'IMTL-G': dict(type='IMTLGWeighting'),
+    'PCGrad': dict(type='PCGradWeighting'),
+    'CAGrad': dict(type='CAGradWeighting'),
+    'MGDA': dict(type='MGDAWeighting'),
+}
+FACTORS = (1.0, 1000.0, 0.001)
+WARM_UP = 5
+
+
+def layers(count: int, width: int) -> nn.Sequential:
+    """``count`` linear layers with activations."""
+    return nn.Sequential(
+        *[
+            layer
+            for _ in range(count)
+            for layer in (nn.Linear(width, width), nn.Tanh())
+        ]
+    )
+
+
+class Training:
+    """A student, its data and its balancer.
+
+    Args:
+        cfg (dict): Of the weighting.
+        args (Namespace): The script's.
+    """
+
+    def __init__(self, cfg: dict, args: argparse.Namespace) -> None:
+        torch.manual_seed(0)
+        device = args.device
+        self.trunk = layers(args.trunk, args.width).to(device)
+        self.head = layers(args.head, args.width).to(device)
+        truth, teacher = (
+            nn.Linear(args.width, args.width).to(device) for _ in range(2)
+        )
+        self.inputs = torch.randn(args.batch, args.width, device=device)
+        with torch.no_grad():
+            self.target = truth(self.inputs).sin()
+            # The teacher is right in part, on its own scale.
+            self.taught = 0.7 * self.target + 0.3 * teacher(self.inputs).sin()
+        self.weighting = MODELS.build(cfg).to(device).train()
+        parameters = [
+            *self.trunk.parameters(),
+            *self.head.parameters(),
+            *self.weighting.parameters(),
+        ]
+        self.optimizer = torch.optim.AdamW(
+            parameters, lr=1e-3, weight_decay=0.0
+        )
+        if list(self.weighting.parameters()):
+            for theta in self.weighting.parameters():
+                theta.register_post_accumulate_grad_hook(_zero)
+            rate = min(0.3, max(0.02, 60 / args.steps))
+            self.optimizer.register_step_pre_hook(
+                _theta_step(self.weighting, rate)
+            )
+
+    def step(self, factor: float = 1.0) -> dict[str, Any]:
+        """One training step with the distillation loss in another unit."""
+        shared = self.trunk(self.inputs)
+        out = self.head(shared)
+        task = (out - self.target).square().mean()
+        kd = (out - self.taught).abs().mean() * factor
+        weighted = self.weighting(
+            dict(loss_cls=task), dict(loss_kd_out=kd), [shared]
+        )
+        total = sum(v for k, v in weighted.items() if 'loss' in k)
+        self.optimizer.zero_grad()
+        total.backward()
+        self.optimizer.step()
+        return weighted
+
+
+def _zero(theta: Tensor) -> None:
+    """As GoRWeightHook: the optimizer itself does not move the thetas."""
+    theta.grad.zero_()
+
+
+def shares(cfg: dict, factor: float, args: argparse.Namespace) -> str:
+    """Percent of the loss and of the gradient at the end of a run."""
+    training = Training(cfg, args)
+    losses, gradients = [], []
+    for number in range(args.steps):
+        last = number >= args.steps * 0.9
+        training.weighting.measure_gradients = last
+        out = training.step(factor if number >= args.steps * 0.1 else 1.0)
+        if last:
+            task, kd = out['loss_cls'].item(), out['loss_kd_out'].item()
+            losses.append(100 * kd / (task + kd))
+            # The ratio is infinite where the task's weight is 0.
+            gradients.append(100 - 100 / (1 + out['gor_grad_ratio'].item()))
+    return f'{fmean(losses):.1f} / {fmean(gradients):.1f}'
+
+
+def scale_table(args: argparse.Namespace) -> None:
+    """Print the shares for each balancer and factor."""
+    heads = [f'KD loss x {factor:g}' for factor in FACTORS]
+    print('\nKD share in percent, of the loss / of the gradient:\n')
+    print('| balancer | ' + ' | '.join(heads) + ' |')
+    print('|---|' + '---:|' * len(heads))
+    for name, cfg in BALANCERS.items():
+        cells = [shares(cfg, factor, args) for factor in FACTORS]
+        print(f'| {name} | ' + ' | '.join(cells) + ' |', flush=True)
+
+
+def timed(training: Training, device: str) -> float:
+    """Seconds of one step."""
+    start = time.perf_counter()
+    training.step()
+    if device != 'cpu':
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def cost_table(args: argparse.Namespace) -> None:
+    """Print each balancer's time of a step over that of fixed weights."""
+    trainings = {n: Training(cfg, args) for n, cfg in BALANCERS.items()}
+    for training in trainings.values():
+        # Past GoR's balanced start, in which every call is measured.
+        for _ in range(WARM_UP + getattr(training.weighting, 'init_iters', 0)):
+            training.step()
+    seconds: dict[str, list[float]] = {name: [] for name in trainings}
+    for _ in range(args.rounds):
+        for name, training in trainings.items():
+            seconds[name].append(timed(training, args.device))
+    print(
+        f'\nTime of a step (trunk {args.trunk}, head {args.head}, width '
+        f'{args.width}, batch {args.batch}, {args.device}):\n'
+    )
+    print('| balancer | ms | over fixed weights |')
+    print('|---|---:|---:|')
+    for name, values in seconds.items():
+        ratios = [a / b for a, b in zip(values, seconds['Fixed'])]
+        low, _, high = quantiles(ratios, n=4)
+        print(
+            f'| {name} | {1000 * median(values):.2f} | {median(ratios):.2f} '
+            f'({low:.2f} to {high:.2f}) |'
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--steps', type=int, default=1000)
+    parser.add_argument('--rounds', type=int, default=50)
+    parser.add_argument('--batch', type=int, default=256)
+    parser.add_argument('--width', type=int, default=256)
+    parser.add_argument('--trunk', type=int, default=8)
+    parser.add_argument('--head', type=int, default=4)
+    parser.add_argument('--device', default='cpu')
+    args = parser.parse_args()
+    register_all_modules()
+    scale_table(args)
+    cost_table(args)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,56 @@
+"""Random loss weighting."""
+
+import torch
+from torch import Tensor
+
+from mmgor.registry import MODELS
+
+from . import functional
+from .base import BaseWeighting
+from .gradients import GradientStats
+
+# Draws before they repeat; drawn ahead, so that no step waits for the host.
+PERIOD = 2**14
+
+
+@MODELS.register_module()
+class RLWWeighting(BaseWeighting):
+    """w = 2 softmax(z), z standard normal, drawn anew every call.
+
+    The paper's weights sum to 1. The n-th call takes the n-th of
+    ``PERIOD`` = 16,384 draws, which follow from ``seed`` alone.
+
+    Source: Lin et al., "Reasonable Effectiveness of Random Weighting", TMLR
+    2022, arXiv 2111.10603 (RLW, normal distribution).
+
+    Losses of very different size: it is blind to size. In the mean the weights
+    are (1, 1), so the larger loss rules, with noise. It is the baseline that a
+    balancer should beat.
+
+    Cost: nothing worth measuring. DDP: each rank has the same draws and the
+    same count of calls. AMP: float32.
+
+    Args:
+        seed (int): Of the draws.
+    """
+
+    draws: Tensor
+    calls: Tensor
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer(
+            'draws',
+            torch.randn(PERIOD, 2, generator=generator),
+            persistent=False,
+        )
+        self.register_buffer('calls', torch.zeros((), dtype=torch.int64))
+
+    def weigh(
+        self, losses: Tensor, gradients: GradientStats | None
+    ) -> tuple[Tensor, None]:
+        draw = self.draws.index_select(0, (self.calls % PERIOD)[None])[0]
+        if self.training:
+            self.calls += functional.usable(losses)
+        return 2 * torch.softmax(draw, 0), None

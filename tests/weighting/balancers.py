@@ -1,0 +1,75 @@
+"""What the balancers' tests share: all of them, and a game of two losses."""
+
+import torch
+
+from mmgor.registry import MODELS
+
+BY_LOSSES = [
+    dict(type='UncertaintyWeighting'),
+    dict(type='RevisedUncertaintyWeighting'),
+    dict(type='UWSOWeighting'),
+    dict(type='DWAWeighting', interval=3),
+    dict(type='RLWWeighting'),
+    dict(type='GeometricMeanWeighting'),
+    dict(type='FAMOWeighting'),
+]
+BY_GRADIENTS = [
+    dict(type='GradNormWeighting'),
+    dict(type='IMTLGWeighting'),
+    dict(type='PCGradWeighting'),
+    dict(type='CAGradWeighting'),
+    dict(type='MGDAWeighting'),
+]
+BALANCERS = BY_LOSSES + BY_GRADIENTS
+
+
+def name_of(cfg):
+    return cfg['type'].removesuffix('Weighting')
+
+
+def build(cfg):
+    return MODELS.build(cfg).train()
+
+
+def descend(weighting, rate=0.1):
+    """What GoRWeightHook does when the optimizer steps."""
+    if not list(weighting.parameters()):
+        return
+    gradient = weighting.take_gradient()
+    with torch.no_grad():
+        weighting.theta_task.sub_(rate * gradient[0])
+        weighting.theta_kd.sub_(rate * gradient[1])
+
+
+def call(weighting, task=0.5, kd=2.0, angle=(0.3, 1.0), rate=0.1):
+    """One step with losses of these values; the norms of their gradients at
+    two shared features are the values, and their cosine is angle[0].
+
+    Returns:
+        dict: The weighting's outputs.
+    """
+    shared = torch.zeros(2, requires_grad=True)
+    cosine = angle[0]
+    toward = torch.tensor([cosine, (1 - cosine**2) ** 0.5]) * angle[1]
+    out = weighting(
+        dict(loss_cls=task * (1 + shared[0])),
+        dict(loss_kd_a=kd * (1 + shared @ toward)),
+        [shared],
+    )
+    descend(weighting, rate)
+    return out
+
+
+def weights_in(out):
+    return torch.stack([out['gor_w_task'], out['gor_w_kd']])
+
+
+def kd_share(out):
+    """Of the distillation loss in the weighted sum."""
+    kd = out['loss_kd_a'].item()
+    return kd / (out['loss_cls'].item() + kd)
+
+
+def kd_gradient_share(out):
+    """Of the distillation gradient's norm in the sum of the two."""
+    return 1 - 1 / (1 + out['gor_grad_ratio'].item())
