@@ -1,5 +1,5 @@
 """QAT-EKD-GoR: one target fused from the class-score maps of three teachers of
-different kinds, features from each."""
+different kinds, boxes from each."""
 
 _base_ = './retinanet_r18half_w4_from_mbv2.py'
 unknown = dict(config='', checkpoint='filled in by tools/demo.py')
@@ -14,26 +14,10 @@ model = dict(
             teacher=['retinanet', 'atss', 'yolox'],
             fusion='confidence',
         ),
-        neck_retinanet=dict(
-            type='FeatureKDHead',
-            teacher='retinanet',
-            student_channels=64,
-            teacher_channels=128,
-            loss_weight=1 / 3,
+        box_retinanet=dict(
+            type='BoxKDHead', teacher='retinanet', loss_weight=1 / 3
         ),
-        neck_atss=dict(
-            type='FeatureKDHead',
-            teacher='atss',
-            student_channels=64,
-            teacher_channels=128,
-            loss_weight=1 / 3,
-        ),
-        neck_yolox=dict(
-            type='FeatureKDHead',
-            teacher='yolox',
-            student_channels=64,
-            strides=(8, 16, 32),
-            loss_weight=1 / 3,
-        ),
+        box_atss=dict(type='BoxKDHead', teacher='atss', loss_weight=1 / 3),
+        box_yolox=dict(type='BoxKDHead', teacher='yolox', loss_weight=1 / 3),
     ),
 )

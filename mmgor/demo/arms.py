@@ -22,9 +22,9 @@ CONFIGS = {
     'qat': 'retinanet_r18half_w4.py',
     'fixed': 'retinanet_r18half_w4_fixed_from_mbv2.py',
     'gor': 'retinanet_r18half_w4_from_mbv2.py',
-    'from_retinanet': 'retinanet_r18half_w4_scores_from_retinanet.py',
-    'from_atss': 'retinanet_r18half_w4_scores_from_atss.py',
-    'from_yolox': 'retinanet_r18half_w4_scores_from_yolox.py',
+    'from_retinanet': 'retinanet_r18half_w4_from_retinanet.py',
+    'from_atss': 'retinanet_r18half_w4_from_atss.py',
+    'from_yolox': 'retinanet_r18half_w4_from_yolox.py',
     'ekd': 'retinanet_r18half_w4_from_ekd.py',
 }
 #: Trained once, with seed 0: name among an arm's teachers -> arm.
@@ -143,10 +143,10 @@ def build_arm(
         'randomness': dict(seed=seed),
         'model.bbox_head.num_classes': len(data.classes),
     }
-    options.update(_data_options(data))
+    options.update(data_options(data))
     cfg.merge_from_dict(options)
     if epochs is not None:
-        _set_epochs(cfg, epochs)
+        set_epochs(cfg, epochs)
     if name in ('teacher', 'atss') and backbone is not None:
         _use_backbone(cfg, backbone)
     if name == 'yolox' and yolox is not None:
@@ -178,7 +178,18 @@ def _folder(name: str, seed: int, work_dir: Path) -> Path:
     )
 
 
-def _data_options(data: DataFolder) -> dict[str, Any]:
+def data_options(data: DataFolder) -> dict[str, Any]:
+    """What puts a data folder into a config.
+
+    Its pipelines resize in the third step in training, where annotations are
+    loaded first, and in the second in evaluation.
+
+    Args:
+        data (DataFolder): Folder, classes and size.
+
+    Returns:
+        dict: For ``Config.merge_from_dict``.
+    """
     root = str(data.root) + '/'
     options: dict[str, Any] = {}
     for split in ('train', 'val', 'test'):
@@ -192,7 +203,22 @@ def _data_options(data: DataFolder) -> dict[str, Any]:
     return options
 
 
-def _set_epochs(cfg: Config, epochs: int) -> None:
+def set_epochs(cfg: Config, epochs: int) -> None:
+    """Train and anneal for so many epochs, evaluate after the last.
+
+    Args:
+        cfg (Config): Its last ``param_scheduler`` is a cosine in epochs.
+        epochs (int): At least 1.
+
+    Raises:
+        ValueError: If it is another schedule.
+    """
+    if 'T_max' not in cfg.param_scheduler[-1]:
+        raise ValueError(
+            'to set the epochs, a cosine with T_max is expected as the last '
+            f'param_scheduler, got {dict(cfg.param_scheduler[-1])}; use a '
+            'config that ends with one, e.g. configs/demo/*.py.'
+        )
     cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = epochs
     cosine = cfg.param_scheduler[-1]
     cosine['end'] = cosine['T_max'] = epochs

@@ -1,4 +1,4 @@
-"""QAT with one teacher, RetinaNet on MobileNetV2: class-score maps."""
+"""QAT with one teacher, RetinaNet on MobileNetV2: class-score maps and boxes."""
 
 _base_ = './retinanet_r18half_w4_from_mbv2.py'
 model = dict(
@@ -9,8 +9,6 @@ model = dict(
     kd_heads=dict(
         _delete_=True,
         cls=dict(type='ScoreKDHead'),
-        neck=dict(
-            type='FeatureKDHead', student_channels=64, teacher_channels=128
-        ),
+        box=dict(type='BoxKDHead'),
     ),
 )

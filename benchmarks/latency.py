@@ -1,0 +1,307 @@
+"""Speed and mAP of exported students, against float32 and what else one
+would use.
+
+Batch 1, the same pictures for all, arms in turn on every picture, so that a
+machine whose speed drifts slows all alike. Opponents are the float student
+after the runtimes' own post-training quantization at 8 bits: ONNX Runtime's
+static one (per channel, QDQ, weights of 7 bits where the CPU has no VNNI, as
+its manual says) and NNCF's for OpenVINO (its defaults), calibrated on training
+pictures. Needs the "deploy" extra and nncf.
+
+python benchmarks/latency.py FLOAT_CONFIG FLOAT_CHECKPOINT \
+    --student W4A4 CONFIG CHECKPOINT --size 256 320 --map
+"""
+
+import argparse
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import nncf
+import onnx
+import openvino
+import torch
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.runner import Runner
+from onnxruntime import quantization
+from torch import Tensor
+
+from mmgor.deploy import export_detector, open_runtime, runtime_model
+from mmgor.deploy.export import Network, name_outputs
+from mmgor.deploy.loading import class_names, load_detector, test_dataset
+from mmgor.deploy.metadata import KEY, make_metadata, size_divisor
+from mmgor.deploy.onnx_ops import OPSET
+from mmgor.registry import MODELS
+
+FLOAT = 'float32'
+
+
+@dataclass
+class Arm:
+    """A file in a runtime.
+
+    Args:
+        name (str): For the table.
+        path (Path): The file.
+        cfg (Config): That evaluates it.
+        integer_kernels (bool): See ``open_runtime``.
+    """
+
+    name: str
+    path: Path
+    cfg: Config
+    integer_kernels: bool = False
+    times: list[float] = field(default_factory=list)
+
+    @property
+    def backend(self) -> str:
+        return 'OpenVINO' if self.path.suffix == '.xml' else 'ONNX Runtime'
+
+    @property
+    def size(self) -> int:
+        parts = [self.path]
+        if self.path.suffix == '.xml':
+            parts.append(self.path.with_suffix('.bin'))
+        return sum(part.stat().st_size for part in parts)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help='of the float student')
+    parser.add_argument('checkpoint', help='of the float student')
+    parser.add_argument(
+        '--student',
+        nargs=3,
+        action='append',
+        default=[],
+        metavar=('NAME', 'CONFIG', 'CHECKPOINT'),
+        help='quantized student; may be given several times',
+    )
+    parser.add_argument(
+        '--size', nargs=2, type=int, required=True, metavar=('H', 'W')
+    )
+    parser.add_argument('--pictures', type=int, default=16)
+    parser.add_argument('--rounds', type=int, default=10)
+    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--calibration', type=int, default=300)
+    parser.add_argument('--map', action='store_true', help='evaluate, too')
+    return parser.parse_args()
+
+
+def images(
+    cfg: Config, model: Any, size: list[int], count: int, split: str
+) -> Iterator[Tensor]:
+    """Preprocessed pictures of a split, (1, 3, H, W) each, padded."""
+    loader = deepcopy(cfg.test_dataloader)
+    if split == 'train':
+        source = cfg.train_dataloader.dataset
+        while 'dataset' in source:
+            source = source['dataset']
+        for key in ('ann_file', 'data_prefix', 'data_root'):
+            if key in source:
+                test_dataset({'test_dataloader': loader})[key] = source[key]
+    loader.update(batch_size=1, num_workers=0, persistent_workers=False)
+    for batch in islice(Runner.build_dataloader(loader), count):
+        inputs = model.data_preprocessor(batch, False)['inputs']
+        missing = [want - got for want, got in zip(size, inputs.shape[2:])]
+        yield torch.nn.functional.pad(inputs, (0, missing[1], 0, missing[0]))
+
+
+def export_float(cfg: Config, model: Any, path: Path, size: list[int]) -> None:
+    """The float student, described as an export of mmgor."""
+    network = Network(model).eval()
+    zeros = torch.zeros(1, 3, *size)
+    with torch.no_grad():
+        names = name_outputs(network.outputs(zeros))
+    program = torch.onnx.export(
+        network,
+        (zeros,),
+        input_names=['images'],
+        output_names=[name for part in names for name in part],
+        opset_version=OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    metadata = make_metadata(
+        cfg,
+        model,
+        class_names(cfg, model),
+        (1, *size),
+        size_divisor(cfg),
+        names,
+    )
+    program.model.metadata_props[KEY] = json.dumps(metadata)
+    program.save(path)
+
+
+class Reader(quantization.CalibrationDataReader):
+    """Pictures, as ONNX Runtime asks for them."""
+
+    def __init__(self, pictures: Iterator[Tensor]) -> None:
+        self.pictures = pictures
+
+    def get_next(self) -> dict | None:
+        picture = next(self.pictures, None)
+        return None if picture is None else dict(images=picture.numpy())
+
+
+def quantize_onnx(source: Path, target: Path, reader: Reader) -> None:
+    """ONNX Runtime's static quantization."""
+    prepared = target.with_suffix('.prepared.onnx')
+    quantization.shape_inference.quant_pre_process(source, prepared)
+    quantization.quantize_static(
+        prepared,
+        target,
+        reader,
+        per_channel=True,
+        reduce_range=not has_vnni(),
+    )
+    prepared.unlink()
+    model = onnx.load(target)
+    if KEY not in {prop.key for prop in model.metadata_props}:
+        model.metadata_props.extend(onnx.load(source).metadata_props)
+        onnx.save(model, target)
+
+
+def quantize_openvino(source: Path, target: Path, data: list[Tensor]) -> None:
+    """NNCF's post-training quantization."""
+    model = openvino.Core().read_model(source)
+    text = model.get_rt_info([KEY]).value
+    quantized = nncf.quantize(
+        model,
+        nncf.Dataset(data, lambda picture: picture.numpy()),
+        subset_size=len(data),
+    )
+    quantized.set_rt_info(text, [KEY])
+    openvino.save_model(quantized, target, compress_to_fp16=False)
+
+
+def has_vnni() -> bool:
+    """Whether the CPU multiplies 8-bit integers without saturating."""
+    info = Path('/proc/cpuinfo')
+    return info.is_file() and 'vnni' in info.read_text()
+
+
+def build_arms(args: argparse.Namespace, folder: Path) -> list[Arm]:
+    """Write all files."""
+    cfg = Config.fromfile(args.config)
+    model = load_detector(cfg, args.checkpoint)
+    data = list(images(cfg, model, args.size, args.calibration, 'train'))
+    plain = folder / 'float.onnx'
+    export_float(cfg, model, plain, args.size)
+    converted = openvino.convert_model(plain)
+    text = {p.key: p.value for p in onnx.load(plain).metadata_props}[KEY]
+    converted.set_rt_info(text, [KEY])
+    openvino.save_model(
+        converted, plain.with_suffix('.xml'), compress_to_fp16=False
+    )
+    static, tuned = folder / 'static.onnx', folder / 'nncf.xml'
+    quantize_onnx(plain, static, Reader(iter(data)))
+    quantize_openvino(plain.with_suffix('.xml'), tuned, data)
+    arms = [
+        Arm(FLOAT, plain, cfg),
+        Arm("ONNX Runtime's PTQ, W8A8", static, cfg, True),
+        Arm(FLOAT, plain.with_suffix('.xml'), cfg),
+        Arm('NNCF PTQ, W8A8', tuned, cfg, True),
+    ]
+    for name, config, checkpoint in args.student:
+        student_cfg = Config.fromfile(config)
+        student = load_detector(student_cfg, checkpoint)
+        classes = class_names(student_cfg, student)
+        for suffix in ('.onnx', '.xml'):
+            path = folder / f'{name}{suffix}'
+            export_detector(
+                student, student_cfg, path, tuple(args.size), classes
+            )
+            arms += [
+                Arm(f'mmgor {name}', path, student_cfg),
+                Arm(f'mmgor {name}, integer kernels', path, student_cfg, True),
+            ]
+    return arms
+
+
+def measure(
+    arms: list[Arm], pictures: list[Tensor], args: argparse.Namespace
+) -> None:
+    """Fill ``times``, in seconds, a value a picture and round."""
+    runtimes = [
+        open_runtime(arm.path, args.threads, arm.integer_kernels)
+        for arm in arms
+    ]
+    for round_ in range(args.rounds + 1):  # the first one warms up
+        for picture in pictures:
+            for arm, runtime in zip(arms, runtimes):
+                started = time.perf_counter()
+                runtime(picture)
+                spent = time.perf_counter() - started
+                if round_:
+                    arm.times.append(spent)
+
+
+def evaluate(arm: Arm, folder: Path) -> float:
+    """COCO mAP in points, by the config's test set and evaluator."""
+    cfg = deepcopy(arm.cfg)
+    cfg.model = runtime_model(cfg, arm.path)
+    cfg.model.integer_kernels = arm.integer_kernels
+    cfg.load_from, cfg.work_dir = None, str(folder / 'test')
+    metrics = Runner.from_cfg(cfg).test()
+    return 100 * metrics.get('coco/bbox_mAP', 0.0)
+
+
+def row(arm: Arm, arms: list[Arm], score: str) -> str:
+    """One line of the table; ratios are to float32 in the same runtime."""
+    floats = next(
+        a for a in arms if a.backend == arm.backend and a.name == FLOAT
+    )
+    ratio = median(f / t for f, t in zip(floats.times, arm.times))
+    low, _, high = quantiles(arm.times, n=4)
+    return (
+        f'| {arm.backend} | {arm.name} | {arm.size / 1e6:.2f} | '
+        f'{1e3 * median(arm.times):.1f} ({1e3 * low:.1f} to '
+        f'{1e3 * high:.1f}) | {ratio:.2f} | {score} |'
+    )
+
+
+def main() -> None:
+    args = parse_args()
+    register_all_modules()
+    logging.getLogger('nncf').setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        arms = build_arms(args, folder)
+        cfg = arms[0].cfg
+        model = MODELS.build(cfg.model)
+        pictures = list(images(cfg, model, args.size, args.pictures, 'test'))
+        measure(arms, pictures, args)
+        scores = [
+            f'{evaluate(arm, folder):.1f}' if args.map else '' for arm in arms
+        ]
+        lines = [
+            '| runtime | model | MB | median ms (quartiles) | '
+            'times as fast as float32 | mAP |',
+            '|---|---|---|---|---|---|',
+            *(row(arm, arms, score) for arm, score in zip(arms, scores)),
+        ]
+    vnni = 'with' if has_vnni() else 'without'
+    print(
+        f'\n1 x 3 x {args.size[0]} x {args.size[1]}, {args.threads} '
+        f'thread(s), CPU {vnni} VNNI, {len(pictures)} pictures, '
+        f'{args.rounds} rounds\n'
+    )
+    print('\n'.join(lines))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,198 @@
+"""Results as pictures."""
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mmgor.hooks import read_scalars
+
+from .plan import FLOAT
+from .records import DONE, Record
+from .tables import Group, groups, values_by_seed
+
+#: Training records of one run, and what it is.
+Curves = list[tuple[Record, list[dict]]]
+
+
+def read_curves(records: list[Record], folder: Path) -> Curves:
+    """Logged ``gor_*`` values of the finished runs that have any.
+
+    Args:
+        records (list[Record]): One a run.
+        folder (Path): With one folder a run; runs that were trained
+            elsewhere are left out.
+    """
+    curves = []
+    for record in records:
+        found = sorted((folder / record.name).glob('*/vis_data/scalars.json'))
+        if record.status == DONE and found:
+            logged = read_scalars(found[-1])
+            if logged:
+                curves.append((record, logged))
+    return curves
+
+
+def plot_all(records: list[Record], curves: Curves, out: Path) -> list[Path]:
+    """Draw what there is something for, as ``<report>_<name>.png``.
+
+    Args:
+        records (list[Record]): One a run.
+        curves (Curves): From :func:`read_curves`.
+        out (Path): The report.
+
+    Returns:
+        list[Path]: The pictures.
+    """
+    done = [record for record in records if record.status == DONE]
+    figures = dict(
+        map=_plot_maps(done),
+        bits=_plot_bits(done),
+        weights=_plot_curves(
+            curves,
+            {
+                'gor_w_task': 'weight of the task loss',
+                'gor_w_kd': 'weight of the distillation loss',
+            },
+            True,
+        ),
+        gradients=_plot_curves(
+            curves,
+            {
+                'gor_grad_cosine': 'cosine of the gradients',
+                'gor_grad_ratio': 'norm ratio KD / task',
+            },
+            False,
+        ),
+    )
+    paths = []
+    for name, figure in figures.items():
+        if figure is not None:
+            paths.append(out.with_name(f'{out.stem}_{name}.png'))
+            figure.savefig(paths[-1], dpi=110)
+    return paths
+
+
+def _figure(rows: int, columns: int, height: float) -> tuple[Figure, list]:
+    figure = Figure(figsize=(6 * columns, height * rows), layout='constrained')
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(rows, columns, squeeze=False))
+
+
+def _arms(records: list[Record]) -> list[str]:
+    return sorted({record.arm for record in records})
+
+
+def _colours(arms: list[str]) -> dict[str, tuple]:
+    """Ten dark ones, then ten light ones."""
+    return {
+        arm: colormaps['tab20'](i * 2 % 20 + i // 10 % 2)
+        for i, arm in enumerate(arms)
+    }
+
+
+def _plot_maps(done: list[Record]) -> Figure | None:
+    """A bar an arm at the mean, a point a seed."""
+    if not done:
+        return None
+    panels = groups(done)
+    tallest = max(len(_arms(_of(done, group))) for group in panels)
+    figure, axes = _figure(len(panels), 1, 1 + 0.3 * tallest)
+    for (axis,), group in zip(axes, panels):
+        values = {
+            arm: list(values_by_seed(done, group, arm).values())
+            for arm in _arms(_of(done, group))
+        }
+        for row, (arm, points) in enumerate(
+            sorted(values.items(), key=lambda item: mean(item[1]))
+        ):
+            axis.plot([mean(points)] * 2, [row - 0.3, row + 0.3], 'k')
+            axis.plot(points, [row] * len(points), 'o', color='C0', alpha=0.6)
+            axis.annotate(
+                arm,
+                (-0.01, row),
+                xycoords=('axes fraction', 'data'),
+                ha='right',
+                va='center',
+            )
+        axis.set(title=', '.join(group), xlabel='mAP in per cent', yticks=[])
+        axis.grid(alpha=0.3)
+    return figure
+
+
+def _of(done: list[Record], group: Group) -> list[Record]:
+    return [r for r in done if (r.data, r.bits) == group]
+
+
+def _plot_bits(done: list[Record]) -> Figure | None:
+    """mAP against bits, for arms that have several."""
+    names = sorted({r.bits for r in done if r.bits != FLOAT})
+    if len(names) < 2:
+        return None
+    data = sorted({record.data for record in done})
+    figure, axes = _figure(len(data), 1, 4)
+    colours = _colours(_arms([r for r in done if r.bits != FLOAT]))
+    for (axis,), name in zip(axes, data):
+        for arm, colour in colours.items():
+            found = [
+                (i, list(values_by_seed(done, (name, bits), arm).values()))
+                for i, bits in enumerate(names)
+            ]
+            points = [(i, mean(v)) for i, v in found if v]
+            if points:
+                axis.plot(*zip(*points), '-', color=colour, label=arm)
+            for i, values in found:
+                axis.plot([i] * len(values), values, '.', color=colour)
+        axis.set(
+            title=name,
+            ylabel='mAP in per cent',
+            xticks=range(len(names)),
+            xticklabels=names,
+        )
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def _plot_curves(
+    curves: Curves, keys: dict[str, str], log: bool
+) -> Figure | None:
+    """A row of panels for each data and bits, a line a run."""
+    shown = [
+        (record, logged)
+        for record, logged in curves
+        if any(key in entry for entry in logged for key in keys)
+    ]
+    if not shown:
+        return None
+    runs = [record for record, _ in shown]
+    panels = groups(runs)
+    colours = _colours(_arms(runs))
+    figure, axes = _figure(len(panels), len(keys), 3.6)
+    for row, group in zip(axes, panels):
+        mine = [(r, entries) for r, entries in shown if r in _of(runs, group)]
+        for axis, (key, label) in zip(row, keys.items()):
+            _draw(axis, mine, key, colours.__getitem__)
+            axis.set(title=', '.join(group), ylabel=label, xlabel='iteration')
+            if log:
+                axis.set_yscale('log')
+            axis.grid(alpha=0.3)
+        row[-1].legend(fontsize=7, loc='center left', bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def _draw(
+    axis: Axes, curves: Curves, key: str, colour: Callable[[str], tuple]
+) -> None:
+    """One legend entry an arm."""
+    named: set[str] = set()
+    for record, logged in curves:
+        points = [(e['step'], e[key]) for e in logged if key in e]
+        if points:
+            label = None if record.arm in named else record.arm
+            named.add(record.arm)
+            axis.plot(*zip(*points), color=colour(record.arm), label=label)

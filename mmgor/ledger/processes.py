@@ -1,0 +1,103 @@
+"""One training as a process of its own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mmgor.demo.progress import REPOSITORY, condense
+
+from .plan import Plan
+from .runs import Run, write_run
+
+#: Takes the config file as its argument.
+TRAIN = (sys.executable, '-u', str(REPOSITORY / 'tools' / 'train.py'))
+# For a training to write its last lines.
+_PATIENCE_S = 10
+_LOG_TAIL_BYTES = 20_000
+
+
+class Training:
+    """A started run.
+
+    Args:
+        run (Run): What to train.
+        plan (Plan): Whose run it is.
+        command (tuple[str, ...]): Program and arguments before the config.
+        lock (int): File descriptor of the results, which the process keeps
+            open (see :func:`mmgor.ledger.records.locked`).
+
+    Raises:
+        FileExistsError: If the run's folder holds files of something else.
+    """
+
+    def __init__(
+        self, run: Run, plan: Plan, command: tuple[str, ...], lock: int
+    ) -> None:
+        self.folder = plan.runs_folder / run.name
+        _clear(self.folder)
+        config = write_run(run, plan)
+        environment = dict(os.environ, OMP_NUM_THREADS=str(plan.threads))
+        environment['PYTHONPATH'] = os.pathsep.join(
+            [str(REPOSITORY), environment.get('PYTHONPATH', '')]
+        )
+        self.started = time.monotonic()
+        with self.log.open('wb') as log:
+            # A session of its own: Ctrl-C reaches the ledger alone, which
+            # then ends the training with its data loaders.
+            self.process = subprocess.Popen(
+                [*command, str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                pass_fds=(lock,),
+                start_new_session=True,
+            )
+
+    @property
+    def log(self) -> Path:
+        """All that it says."""
+        return self.folder / 'train.log'
+
+    @property
+    def seconds(self) -> float:
+        """Since it was started."""
+        return time.monotonic() - self.started
+
+    def progress(self) -> str:
+        """Epoch, iteration, loss and time left, as last logged."""
+        with self.log.open('rb') as log:
+            log.seek(max(0, self.log.stat().st_size - _LOG_TAIL_BYTES))
+            lines = log.read().decode(errors='replace').splitlines()
+        for line in reversed(lines):
+            short = condense(line)
+            if short and short.startswith('epoch'):
+                return short
+        return 'starting'
+
+    def stop(self) -> None:
+        """End it and all that it started."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self.process.poll() is not None:
+                return
+            os.killpg(self.process.pid, number)
+            try:
+                self.process.wait(_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                continue
+
+
+def _clear(folder: Path) -> None:
+    """What an earlier start left, which was never recorded."""
+    if not folder.exists():
+        return
+    if not (folder / 'hashed.json').is_file():
+        raise FileExistsError(
+            f'{folder} exists and is no run of a ledger (it has no '
+            'hashed.json); move it away, or name other results in the plan.'
+        )
+    shutil.rmtree(folder)

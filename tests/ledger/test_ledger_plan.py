@@ -1,0 +1,138 @@
+"""Plan files: what they may hold, and what is said of the rest."""
+
+from pathlib import Path
+
+import pytest
+from ledger_tools import write_data
+
+from mmgor.ledger.plan import read_plan
+from mmgor.ledger.plan_values import option_values
+from mmgor.ledger.runs import build_runs
+
+pytest_plugins = ['ledger_bench']
+PLANS = Path(__file__).resolve().parents[2] / 'docs' / 'plans'
+
+
+def test_a_plan_as_it_is_written(bench):
+    bench.content.update(workers=2, threads=4)
+    bench.content['arms']['qat']['epochs'] = 5
+    plan = bench.plan()
+    assert (plan.seeds, plan.workers, plan.threads) == ((0, 1), 2, 4)
+    assert plan.data['cells'].classes == ('a', 'b')
+    assert plan.runs_folder == bench.folder / 'results'
+    assert list(plan.arms) == ['teacher', 'float', 'qat', 'taught']
+    assert [arm.once for arm in plan.arms.values()] == [True] + [False] * 3
+    assert [a.epochs for a in plan.arms.values()] == [3, 3, 5, 3]
+    assert plan.arms['float'].bits == ('float',)
+    assert plan.arms['taught'].needs == ('float', 'teacher')
+
+
+def test_folders_from_the_command_line(bench, tmp_path):
+    bench.content['data'] = dict(cells=None)
+    with pytest.raises(ValueError, match='type --data cells=PATH'):
+        bench.plan()
+    other = write_data(tmp_path / 'other')
+    plan = bench.plan(data=dict(cells=other))
+    assert plan.data['cells'].root == other
+    with pytest.raises(ValueError, match=r"--data names \['cell'\]; the plan"):
+        bench.plan(data=dict(cell=other))
+    bench.content['weights'] = dict(zoo='gone.pth')
+    with pytest.raises(FileNotFoundError, match="weights 'zoo' not found"):
+        bench.plan(data=dict(cells=other))
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(arm={}), r"unknown \['arm'\]"),
+        (dict(results='out.json'), 'results expected a .jsonl file'),
+        (dict(seeds=[0, 0]), 'holds a value twice'),
+        (dict(seeds=['0']), "a seed: expected a whole number .* got '0'"),
+        (dict(workers=0), 'workers: expected a whole number of at least 1'),
+        (dict(epochs=None), "epochs of arm 'teacher': expected a whole"),
+        (dict(data={'a/b': 'x'}), "data 'a/b': expected a name of letters"),
+        (dict(bits=dict(float={})), "bits 'float' are those of arms"),
+        (dict(arms=[]), 'arms: expected a mapping'),
+        (dict(teachers=dict(qat=dict(config='x'))), 'both teachers and arms'),
+    ],
+)
+def test_plans_that_cannot_be(bench, change, message):
+    bench.content.update(change)
+    with pytest.raises(ValueError, match=message):
+        bench.plan()
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(start='flaot'), r"'qat' needs 'flaot'; the plan has \['teacher"),
+        (dict(start='taught'), 'qat -> taught -> qat'),
+        (dict(start=['float']), "'qat' needs .* expected a name"),
+        (dict(bits=['W3']), r"names the bits \['W3'\]; the plan has \['W4'\]"),
+        (dict(option={}), r"arm 'qat': unknown \['option'\]"),
+        (dict(epochs=-1), "epochs of arm 'qat'"),
+    ],
+)
+def test_arms_that_cannot_be(bench, change, message):
+    bench.content['arms']['qat'].update(change)
+    bench.content['arms']['taught']['start'] = 'qat'
+    with pytest.raises(ValueError, match=message):
+        bench.plan()
+
+
+def test_a_missing_config_is_named(bench):
+    bench.content['arms']['qat']['config'] = 'gone.py'
+    with pytest.raises(FileNotFoundError, match="arm 'qat' not found: gone"):
+        bench.plan()
+
+
+def test_a_file_that_is_no_yaml(tmp_path):
+    (tmp_path / 'plan.yaml').write_text('a: [')
+    with pytest.raises(ValueError, match='is no YAML file'):
+        read_plan(tmp_path / 'plan.yaml')
+
+
+def test_option_values():
+    options = {'a.scale': '(256, 128)', 'b': [dict(c='text')], 'd': 0.001}
+    assert option_values(options, 'x') == {
+        'a.scale': (256, 128),
+        'b': [dict(c='text')],
+        'd': 0.001,
+    }
+    with pytest.raises(ValueError, match=r"arm, lr: '1e-3' is text in YAML"):
+        option_values(dict(lr='1e-3'), 'arm')
+
+
+def test_the_shipped_plan(bench, monkeypatch):
+    """Every arm of it can be filled in, and trains as long as the others."""
+    monkeypatch.chdir(PLANS.parents[1])
+    weights = bench.folder / 'w.pth'
+    weights.touch()
+    plan = read_plan(
+        PLANS / 'bccd_screen.yaml',
+        dict(bccd=bench.folder / 'cells'),
+        dict(mobilenetv2=weights),
+    )
+    runs = build_runs(plan)
+    assert len(runs) == 1 + 3 * (2 + 2 * 11)
+    for run in runs:
+        _, arm, bits, seed = run.key
+        parents = {parent.key[1] for parent in run.parents}
+        if bits == 'float':
+            continue
+        quant = run.config['model']['neck']['quant']
+        assert quant == dict(w_bits=int(bits[1]), a_bits=int(bits[1]))
+        teacher = {'gor_self': 'float2', 'qat': None, 'ptq': None}.get(
+            arm, 'teacher'
+        )
+        start = 'float2' if arm == 'ptq' else 'float'
+        assert parents == {start, teacher} - {None}
+        assert run.config['randomness']['seed'] == seed
+        kind = run.config['model'].get('gor_weighting', {})
+        if arm.startswith('fixed_'):
+            assert kind == dict(
+                type='FixedWeighting', kd_weight=float(arm[6:])
+            )
+        elif arm.startswith('gor_'):
+            form = arm[4:] if arm != 'gor_self' else 'zero_sum'
+            assert kind == dict(type='GoRWeighting', form=form)

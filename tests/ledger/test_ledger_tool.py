@@ -1,0 +1,165 @@
+"""tools/ledger.py, and what it records of code and machine."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import ledger
+import pytest
+import torch
+from ledger_tools import FAKE_TRAIN
+from test_schedule import ALL
+
+from mmgor.ledger import environment, schedule
+
+pytest_plugins = ['ledger_bench']
+
+
+@pytest.fixture
+def run(bench, monkeypatch):
+    """The tool with faked trainings."""
+    numbers = signal.SIGTERM, signal.SIGHUP
+    handlers = [signal.getsignal(number) for number in numbers]
+    defaults = schedule.Schedule.__init__.__defaults__
+    monkeypatch.setattr(
+        schedule.Schedule.__init__,
+        '__defaults__',
+        (*defaults[:-1], FAKE_TRAIN),
+    )
+
+    def main(*argv):
+        bench.content['data'] = dict(cells=None)
+        data = bench.folder / 'cells'
+        with pytest.raises(ValueError, match='type --data'):
+            bench.plan()
+        file = str(bench.folder / 'plan.yaml')
+        given = ['ledger.py', file, '--data', f'cells={data}', *argv]
+        monkeypatch.setattr(sys, 'argv', given)
+        return ledger.main()
+
+    yield main
+    for number, handler in zip(numbers, handlers):
+        signal.signal(number, handler)
+
+
+def test_dry_run_lists_and_starts_nothing(bench, run, capsys):
+    bench.content['seeds'] = [0]
+    bench.content['workers'] = 2
+    assert run('--dry-run') == 0
+    name = environment.device()
+    assert capsys.readouterr().out.splitlines() == [
+        'cells/teacher/float/seed0: to be run, time not known',
+        'cells/float/float/seed0: to be run, time not known',
+        'cells/qat/W4/seed0: waits for cells/float/float/seed0, time not '
+        'known',
+        'cells/taught/W4/seed0: waits for cells/float/float/seed0, '
+        'cells/teacher/float/seed0, time not known',
+        f'0 of 4 ended; 4 left, time not known yet on {name}, 2 at a time',
+    ]
+    assert bench.calls() == []
+    assert not (bench.folder / 'results.jsonl').exists()
+
+
+def test_some_arms_then_the_rest(bench, run, capsys):
+    bench.content['seeds'] = [0]
+    assert run('--only', 'qat') == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split(',')[0] for line in out] == [
+        '[1/2] cells/float/float/seed0: done',
+        '[2/2] cells/qat/W4/seed0: done',
+        '2 of 2 runs done',
+    ]
+    assert bench.calls() == ['float/float/seed0', 'qat/W4/seed0']
+    run('--dry-run', '--only', 'teacher')
+    out = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r'cells/teacher/float/seed0: to be run, \d+ s', out[0])
+    assert out[2] == ('2 recorded runs are not among these and are left alone')
+    assert run() == 0
+    assert bench.calls() == [ALL[0], ALL[4]]
+
+
+def test_failures_are_told_and_end_with_status_1(bench, run, capsys):
+    bench.content['seeds'] = [0]
+    bench.behave('teacher', 'crash')
+    assert run() == 1
+    out = capsys.readouterr().out.splitlines()
+    assert 'teacher/float/seed0: failed, exit status 1:' in out[0]
+    assert out[-2:] == [
+        '2 of 4 runs done',
+        'without a result: cells/teacher/float/seed0, cells/taught/W4/seed0. '
+        f'Their reasons are in {bench.folder / "results.jsonl"}; to run one '
+        'again, remove its line.',
+    ]
+
+
+def test_sigterm_ends_what_is_in_flight(bench, run, capsys):
+    bench.content['seeds'] = [0]
+    bench.behave('float', 'hang')
+    bench.calls_file.touch()
+
+    def end():
+        while 'float/float' not in bench.calls_file.read_text():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    assert run() == 130
+    thread.join()
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        'cells/float/float/seed0: stopped, not recorded'
+    )
+    assert list(bench.records()) == ['teacher/float/seed0']
+
+
+def test_a_changed_config_starts_nothing(bench, run):
+    bench.content['seeds'] = [0]
+    run('--only', 'float')
+    bench.calls()
+    bench.content['arms']['float']['epochs'] = 7
+    for argv in ([], ['--dry-run']):
+        with pytest.raises(ValueError, match="Rename the arm 'float' in the"):
+            run(*argv)
+    assert bench.calls() == []
+
+
+def test_paths_need_a_name(bench, run, capsys):
+    with pytest.raises(SystemExit):
+        run('--weights', 'zoo.pth')
+    assert "expected NAME=PATH, got 'zoo.pth'" in capsys.readouterr().err
+
+
+def git(folder, *command):
+    subprocess.run(
+        ['git', '-C', folder, '-c', 'user.name=x', '-c', 'user.email=x']
+        + list(command),
+        check=True,
+        capture_output=True,
+    )
+
+
+def test_commit(tmp_path):
+    assert environment.commit(tmp_path) == 'unknown'
+    git(tmp_path, 'init')
+    (tmp_path / 'a').touch()
+    git(tmp_path, 'add', 'a')
+    git(tmp_path, 'commit', '-m', 'a')
+    clean = environment.commit(tmp_path)
+    assert re.fullmatch('[0-9a-f]{10}', clean)
+    (tmp_path / 'b').touch()
+    assert environment.commit(tmp_path) == f'{clean}-dirty'
+
+
+def test_device_has_a_name_but_no_host(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    info = tmp_path / 'cpuinfo'
+    info.write_text('processor\t: 0\nmodel name\t: Abacus 2000\n')
+    assert environment.device(info) == 'Abacus 2000'
+    assert os.uname().nodename != environment.device(tmp_path / 'none') != ''
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda i: f'GPU {i}')
+    assert environment.device(info) == 'GPU 0'

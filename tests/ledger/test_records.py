@@ -1,0 +1,94 @@
+"""Results files."""
+
+import json
+import os
+
+import pytest
+
+from mmgor.ledger.records import Record, append_record, locked, read_records
+
+
+def record(**changes):
+    values = dict(
+        arm='qat',
+        bits='W4A4',
+        seed=0,
+        data='cells',
+        epochs=12,
+        mAP=0.5,
+        AP50=0.75,
+        config_hash='0123456789ab',
+        commit='abc',
+        device='a processor',
+        wall_s=60.0,
+        gor_w_task=None,
+        gor_w_kd=None,
+        status='done',
+        reason='',
+    )
+    return Record(**{**values, **changes})
+
+
+def test_a_line_each_and_the_last_one_counts(tmp_path):
+    file = tmp_path / 'deep' / 'results.jsonl'
+    first, second = record(status='skipped'), record(reason='a\nb')
+    with locked(file) as lock:
+        append_record(lock, first)
+        append_record(lock, record(seed=1))
+        append_record(lock, second)
+    lines = file.read_text().splitlines()
+    assert [json.loads(line)['seed'] for line in lines] == [0, 1, 0]
+    assert list(json.loads(lines[0])) == [
+        'arm',
+        'bits',
+        'seed',
+        'data',
+        'epochs',
+        'mAP',
+        'AP50',
+        'config_hash',
+        'commit',
+        'device',
+        'wall_s',
+        'gor_w_task',
+        'gor_w_kd',
+        'status',
+        'reason',
+    ]
+    records = read_records(file)
+    assert records == {second.key: second, record(seed=1).key: record(seed=1)}
+    assert second.key == ('cells', 'qat', 'W4A4', 0)
+    assert second.name == 'cells/qat/W4A4/seed0'
+
+
+def test_no_results_yet(tmp_path):
+    assert read_records(tmp_path / 'results.jsonl') == {}
+
+
+@pytest.mark.parametrize(
+    'line, message',
+    [
+        ('{"arm": "qat", "b', 'line 2: expected a JSON object .* remove the'),
+        ('{"arm": "qat"}', r"line 2: expected the keys \['AP50', 'arm'"),
+        ('[]', r'line 2: expected the keys .* got \[\]'),
+    ],
+)
+def test_lines_that_are_no_record(tmp_path, line, message):
+    file = tmp_path / 'results.jsonl'
+    with locked(file) as lock:
+        append_record(lock, record())
+        os.write(lock, line.encode())
+    with pytest.raises(ValueError, match=message):
+        read_records(file)
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path, monkeypatch):
+    file = tmp_path / 'results.jsonl'
+    write = os.write
+    with locked(file) as lock:
+        append_record(lock, record())
+        monkeypatch.setattr(os, 'write', lambda f, line: write(f, line[:9]))
+        with pytest.raises(OSError, match='disk full; not recorded'):
+            append_record(lock, record(seed=1))
+    monkeypatch.undo()
+    assert read_records(file) == {record().key: record()}

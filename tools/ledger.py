@@ -1,0 +1,127 @@
+"""Train a table of arms, bits, seeds and data sets; keep what is finished.
+
+python tools/ledger.py docs/plans/bccd_screen.yaml --data bccd=FOLDER \\
+    --weights mobilenetv2=FILE [--dry-run] [--only ARM ...]
+
+A run that is recorded, done or failed, never runs again; to repeat one,
+remove its line from the results. What stops the ledger (Ctrl-C, too) loses the
+runs in flight and no others. How a finished run is told: mmgor/ledger/runs.py.
+"""
+
+import argparse
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import _common  # noqa: F401
+
+from mmgor.ledger.changes import check_unchanged
+from mmgor.ledger.environment import device
+from mmgor.ledger.listing import plan_lines
+from mmgor.ledger.plan import Plan, read_plan
+from mmgor.ledger.records import DONE, locked, read_records
+from mmgor.ledger.runs import Run, build_runs
+from mmgor.ledger.schedule import Schedule, check_parents_here, select_runs
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('plan', type=Path, help='YAML file')
+    for name, what in (('data', 'FOLDER'), ('weights', 'FILE')):
+        parser.add_argument(
+            f'--{name}',
+            type=name_and_path,
+            nargs='+',
+            default=[],
+            metavar=f'NAME={what}',
+            help=f'for the names that the plan has under {name}',
+        )
+    parser.add_argument(
+        '--dry-run', action='store_true', help='list the runs, train none'
+    )
+    parser.add_argument(
+        '--only',
+        nargs='+',
+        metavar='ARM',
+        help='these arms, and what they need',
+    )
+    return parser.parse_args()
+
+
+def name_and_path(text: str) -> tuple[str, Path]:
+    """'bccd=data/bccd' -> ('bccd', Path('data/bccd'))."""
+    name, equals, path = text.partition('=')
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f'expected NAME=PATH, got {text!r}')
+    return name, Path(path)
+
+
+class Terminal:
+    """Lines that stay, and on a terminal one below that changes."""
+
+    def tell(self, line: str) -> None:
+        clear = '\r\x1b[K' if sys.stdout.isatty() else ''
+        print(clear + line, flush=True)
+
+    def status(self, line: str) -> None:
+        if sys.stdout.isatty():
+            width = shutil.get_terminal_size().columns - 1
+            print(f'\r\x1b[K{line[:width]}', end='', flush=True)
+
+
+def end_like_ctrl_c() -> None:
+    """SIGTERM and a closed terminal, too, end the trainings in flight."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, interrupt)
+
+
+def train(plan: Plan, runs: list[Run]) -> int:
+    """Run what is open; the exit status of the program."""
+    end_like_ctrl_c()
+    terminal = Terminal()
+    with locked(plan.results) as lock:
+        records = read_records(plan.results)
+        check_unchanged(runs, records, plan.results)
+        check_parents_here(runs, records, plan.runs_folder)
+        schedule = Schedule(
+            plan, runs, records, lock, terminal.tell, terminal.status
+        )
+        try:
+            schedule.run()
+        except KeyboardInterrupt:
+            return 130
+    ended = schedule.records
+    bad = [run.name for run in runs if ended[run.key].status != DONE]
+    terminal.tell(f'{len(runs) - len(bad)} of {len(runs)} runs done')
+    if bad:
+        terminal.tell(
+            f'without a result: {", ".join(bad)}. Their reasons are in '
+            f'{plan.results}; to run one again, remove its line.'
+        )
+    return bool(bad)
+
+
+def main() -> int:
+    args = parse_args()
+    plan = read_plan(args.plan, dict(args.data), dict(args.weights))
+    runs = select_runs(build_runs(plan), args.only)
+    if not args.dry_run:
+        return train(plan, runs)
+    records = read_records(plan.results)
+    check_unchanged(runs, records, plan.results)
+    print('\n'.join(plan_lines(plan, runs, records, device())))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

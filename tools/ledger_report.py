@@ -1,0 +1,50 @@
+"""Tables and pictures of a ledger's results.
+
+python tools/ledger_report.py work_dirs/ledger/bccd_screen.jsonl \\
+    --reference qat --out report.md
+
+Pictures are written beside the report. Curves are read from the runs' folders
+beside the results.
+"""
+
+import argparse
+from pathlib import Path
+
+import _common  # noqa: F401
+
+from mmgor.ledger.plots import plot_all, read_curves
+from mmgor.ledger.records import read_records
+from mmgor.ledger.tables import report_text
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('results', type=Path, help='.jsonl of tools/ledger.py')
+    parser.add_argument(
+        '--reference', help='arm that the others are compared with by seed'
+    )
+    parser.add_argument('--out', type=Path, required=True, help='.md to write')
+    args = parser.parse_args()
+    if not args.results.is_file():
+        parser.error(f'results not found: {args.results}')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    records = list(read_records(args.results).values())
+    text = report_text(args.results.stem, records, args.reference)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    curves = read_curves(records, args.results.with_suffix(''))
+    pictures = plot_all(records, curves, args.out)
+    links = [f'\n![{path.stem}]({path.name})\n' for path in pictures]
+    args.out.write_text(text + ''.join(links))
+    for path in (args.out, *pictures):
+        print(path)
+
+
+if __name__ == '__main__':
+    main()
