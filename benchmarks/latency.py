@@ -30,7 +30,7 @@ import onnx
 import openvino
 import torch
 from mmdet.utils import register_all_modules
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 from onnxruntime import quantization
 from torch import Tensor
@@ -97,7 +97,21 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--calibration', type=int, default=300)
     parser.add_argument('--map', action='store_true', help='evaluate, too')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        help='key=value, into every config',
+    )
     return parser.parse_args()
+
+
+def read_config(path: str, args: argparse.Namespace) -> Config:
+    """A config with the options of the command line."""
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict(args.cfg_options)
+    return cfg
 
 
 def images(
@@ -196,7 +210,7 @@ def has_vnni() -> bool:
 
 def build_arms(args: argparse.Namespace, folder: Path) -> list[Arm]:
     """Write all files."""
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config, args)
     model = load_detector(cfg, args.checkpoint)
     data = list(images(cfg, model, args.size, args.calibration, 'train'))
     plain = folder / 'float.onnx'
@@ -217,7 +231,7 @@ def build_arms(args: argparse.Namespace, folder: Path) -> list[Arm]:
         Arm('NNCF PTQ, W8A8', tuned, cfg, True),
     ]
     for name, config, checkpoint in args.student:
-        student_cfg = Config.fromfile(config)
+        student_cfg = read_config(config, args)
         student = load_detector(student_cfg, checkpoint)
         classes = class_names(student_cfg, student)
         for suffix in ('.onnx', '.xml'):
@@ -256,6 +270,8 @@ def evaluate(arm: Arm, folder: Path) -> float:
     cfg.model = runtime_model(cfg, arm.path)
     cfg.model.integer_kernels = arm.integer_kernels
     cfg.load_from, cfg.work_dir = None, str(folder / 'test')
+    # No forks beside the runtimes' threads.
+    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
     metrics = Runner.from_cfg(cfg).test()
     return 100 * metrics.get('coco/bbox_mAP', 0.0)
 
