@@ -28,8 +28,9 @@ class Grid:
     def quantize(self, x: Tensor) -> Tensor:
         """The nearest integers (half to even), int32, shape of ``x``."""
         scale, zero_point = self._shaped(x)
-        levels = torch.round(x.float() / scale) + zero_point
-        return levels.clamp(self.qmin, self.qmax).to(torch.int32)
+        # In the order of fake_quantize: the same floats round the same way.
+        levels = (x.float() / scale + zero_point).clamp(self.qmin, self.qmax)
+        return levels.round().to(torch.int32)
 
     def dequantize(self, integers: Tensor) -> Tensor:
         """The values of ``integers``, float32."""

@@ -76,7 +76,7 @@ def test_grid_broadcasts_along_its_axis():
         7,
         axis=1,
     )
-    x = torch.tensor([[3.0, 3.0], [100.0, -5.0]])
+    x = torch.tensor([[3.0, 3.2], [100.0, -3.8]])
     assert grid.quantize(x).tolist() == [[3, 3], [7, -1]]
     values = grid.dequantize(torch.tensor([[3, 3], [7, -1]]))
     assert values.tolist() == [[3.0, 4.0], [7.0, -4.0]]

@@ -1,0 +1,88 @@
+"""The integer reference against the fake-quantized network, layer by layer.
+
+Every quantized layer of a trained detector gets its own float input from a
+pass over test pictures; its output, requantized to 8 bits, is compared with
+the fake-quantized layer's on the same grid. (Batch norm is left out here; the
+tests fold it.)
+
+python benchmarks/integer_reference.py CONFIG CHECKPOINT [--pictures 4]
+"""
+
+import argparse
+from itertools import islice
+from typing import Any
+
+import torch
+from mmdet.utils import register_all_modules
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+from torch import Tensor
+
+from mmgor.deploy.integer_layers import integer_layer
+from mmgor.deploy.loading import load_detector
+from mmgor.quantization import Grid, quantized_layers
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='of the quantized student')
+    parser.add_argument('--pictures', type=int, default=4)
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    return parser.parse_args()
+
+
+def eight_bits(values: Tensor) -> Grid:
+    """A symmetric grid of 8 bits that holds ``values``."""
+    scale = values.abs().max().clamp(min=1e-12) / 127
+    return Grid(scale, torch.zeros((), dtype=torch.int32), -127, 127)
+
+
+class Comparison:
+    """Differences in output steps, over all calls of all layers."""
+
+    def __init__(self, model: Any) -> None:
+        self.calls = dict.fromkeys(quantized_layers(model), 0)
+        self.worst, self.off, self.values = 0, 0, 0
+        for name, layer in quantized_layers(model).items():
+            layer.register_forward_hook(self._hook(name))
+
+    def _hook(self, name: str) -> Any:
+        def compare(layer: Any, inputs: tuple, output: Tensor) -> None:
+            slot = self.calls[name] % layer.input_quantizer.num_slots
+            self.calls[name] += 1
+            grid = eight_bits(output)
+            got = integer_layer(layer, inputs[0], grid, slot)
+            steps = (got - grid.quantize(output)).abs()
+            self.worst = max(self.worst, int(steps.max()))
+            self.off += int((steps > 0).sum())
+            self.values += steps.numel()
+
+        return compare
+
+
+@torch.no_grad()
+def main() -> None:
+    args = parse_args()
+    register_all_modules()
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    model: Any = load_detector(cfg, args.checkpoint)
+    found = Comparison(model)
+    loader = cfg.test_dataloader
+    loader.update(batch_size=1, num_workers=0, persistent_workers=False)
+    for batch in islice(Runner.build_dataloader(loader), args.pictures):
+        images = model.data_preprocessor(batch, False)['inputs']
+        model.bbox_head(model.extract_feat(images))
+    print(
+        f'{len(found.calls)} layers, {sum(found.calls.values())} calls, '
+        f'{found.values} values: largest difference {found.worst} step(s), '
+        f'{1e6 * found.off / found.values:.1f} in a million differ'
+    )
+
+
+if __name__ == '__main__':
+    main()
