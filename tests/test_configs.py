@@ -93,6 +93,7 @@ def test_checkpoints_are_those_of_their_configs(path):
 )
 def test_the_configs_in_readme_build(block, name, tmp_path):
     blocks = (ROOT.parent / 'README.md').read_text().split('```python\n')[1:]
+    blocks = [b for b in blocks if 'model = dict(' in b]
     assert len(blocks) == 2
     text = blocks[block].split('```')[0]
     path = tmp_path / f'{name}.py'
