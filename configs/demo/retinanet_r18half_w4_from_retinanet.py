@@ -1,4 +1,4 @@
-"""QAT with one teacher, RetinaNet on MobileNetV2: class-score maps and boxes."""
+"""QAT with one teacher, a RetinaNet: class-score maps and boxes."""
 
 _base_ = './retinanet_r18half_w4_from_mbv2.py'
 model = dict(
