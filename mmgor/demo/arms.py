@@ -49,10 +49,10 @@ TITLES = {
     'qat': 'student, W4A4 without KD',
     'fixed': 'student, W4A4, KD with fixed weight 1',
     'gor': 'student, W4A4, KD weighed by GoR',
-    'from_retinanet': 'student, W4A4, GoR, scores of RetinaNet',
-    'from_atss': 'student, W4A4, GoR, scores of ATSS',
-    'from_yolox': 'student, W4A4, GoR, scores of YOLOX-nano',
-    'ekd': 'student, W4A4, GoR, scores of all three (EKD)',
+    'from_retinanet': 'student, W4A4, GoR, from RetinaNet',
+    'from_atss': 'student, W4A4, GoR, from ATSS',
+    'from_yolox': 'student, W4A4, GoR, from YOLOX-nano',
+    'ekd': 'student, W4A4, GoR, from all three (EKD)',
 }
 
 
