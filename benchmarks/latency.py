@@ -36,8 +36,8 @@ from onnxruntime import quantization
 from torch import Tensor
 
 from mmgor.deploy import export_detector, open_runtime, runtime_model
-from mmgor.deploy.export import Network, name_outputs
-from mmgor.deploy.loading import class_names, load_detector, test_dataset
+from mmgor.deploy.export import Network, flatten, name_outputs, to_openvino
+from mmgor.deploy.loading import class_names, innermost, load_detector
 from mmgor.deploy.metadata import KEY, make_metadata, size_divisor
 from mmgor.deploy.onnx_ops import OPSET
 from mmgor.registry import MODELS
@@ -120,12 +120,10 @@ def images(
     """Preprocessed pictures of a split, (1, 3, H, W) each, padded."""
     loader = deepcopy(cfg.test_dataloader)
     if split == 'train':
-        source = cfg.train_dataloader.dataset
-        while 'dataset' in source:
-            source = source['dataset']
+        source = innermost(cfg.train_dataloader.dataset)
         for key in ('ann_file', 'data_prefix', 'data_root'):
             if key in source:
-                test_dataset({'test_dataloader': loader})[key] = source[key]
+                innermost(loader.dataset)[key] = source[key]
     loader.update(batch_size=1, num_workers=0, persistent_workers=False)
     for batch in islice(Runner.build_dataloader(loader), count):
         inputs = model.data_preprocessor(batch, False)['inputs']
@@ -143,7 +141,7 @@ def export_float(cfg: Config, model: Any, path: Path, size: list[int]) -> None:
         network,
         (zeros,),
         input_names=['images'],
-        output_names=[name for part in names for name in part],
+        output_names=flatten(names),
         opset_version=OPSET,
         dynamo=True,
         verbose=False,
@@ -215,12 +213,7 @@ def build_arms(args: argparse.Namespace, folder: Path) -> list[Arm]:
     data = list(images(cfg, model, args.size, args.calibration, 'train'))
     plain = folder / 'float.onnx'
     export_float(cfg, model, plain, args.size)
-    converted = openvino.convert_model(plain)
-    text = {p.key: p.value for p in onnx.load(plain).metadata_props}[KEY]
-    converted.set_rt_info(text, [KEY])
-    openvino.save_model(
-        converted, plain.with_suffix('.xml'), compress_to_fp16=False
-    )
+    to_openvino(plain, plain.with_suffix('.xml'))
     static, tuned = folder / 'static.onnx', folder / 'nncf.xml'
     quantize_onnx(plain, static, Reader(iter(data)))
     quantize_openvino(plain.with_suffix('.xml'), tuned, data)
@@ -234,11 +227,13 @@ def build_arms(args: argparse.Namespace, folder: Path) -> list[Arm]:
         student_cfg = read_config(config, args)
         student = load_detector(student_cfg, checkpoint)
         classes = class_names(student_cfg, student)
+        exported = folder / f'{name}.onnx'
+        export_detector(
+            student, student_cfg, exported, tuple(args.size), classes
+        )
+        to_openvino(exported, exported.with_suffix('.xml'))
         for suffix in ('.onnx', '.xml'):
-            path = folder / f'{name}{suffix}'
-            export_detector(
-                student, student_cfg, path, tuple(args.size), classes
-            )
+            path = exported.with_suffix(suffix)
             arms += [
                 Arm(f'mmgor {name}', path, student_cfg),
                 Arm(f'mmgor {name}, integer kernels', path, student_cfg, True),

@@ -42,6 +42,21 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
+def load_config(path: str) -> Config:
+    """A config as it is written.
+
+    Raises:
+        FileNotFoundError: If it does not exist.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f'config not found: {path}; expected a .py file such as '
+            'configs/gor/retinanet_r18_w4_from_r101.py, relative to '
+            f'{Path.cwd()}.'
+        )
+    return Config.fromfile(path)
+
+
 def read_config(args: argparse.Namespace) -> Config:
     """Load the config, apply overrides, settle the work directory.
 
@@ -49,13 +64,7 @@ def read_config(args: argparse.Namespace) -> Config:
         FileNotFoundError: If the config does not exist.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if not Path(args.config).is_file():
-        raise FileNotFoundError(
-            f'config not found: {args.config}; expected a .py file such as '
-            'configs/gor/retinanet_r18_w4_from_r101.py, relative to '
-            f'{Path.cwd()}.'
-        )
-    cfg = Config.fromfile(args.config)
+    cfg = load_config(args.config)
     cfg.launcher = args.launcher
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)

@@ -11,7 +11,7 @@ import argparse
 from math import ceil
 from pathlib import Path
 
-from _common import read_config
+from _common import load_config
 
 from mmgor.deploy.export import BACKENDS, export_detector
 from mmgor.deploy.loading import class_names, load_detector, test_size
@@ -52,10 +52,6 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='decode and suppress inside the graph: boxes, scores, labels',
     )
-    # What read_config asks for and this tool has no use for.
-    parser.set_defaults(
-        work_dir=None, launcher='none', local_rank=0, cfg_options=None
-    )
     args = parser.parse_args()
     if args.out.suffix != BACKENDS[args.backend]:
         parser.error(
@@ -69,7 +65,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = read_config(args)
+    cfg = load_config(args.config)
     model = load_detector(cfg, args.checkpoint)
     divisor = size_divisor(cfg)
     # A default is rounded up to what the batch is padded to; what was typed

@@ -11,7 +11,7 @@ from math import ceil
 from pathlib import Path
 
 import torch
-from _common import read_config
+from _common import load_config
 from mmengine.config import Config
 from torch import nn
 
@@ -48,10 +48,6 @@ def parse_args() -> argparse.Namespace:
         help='input in pixels; by default that of the test pictures',
     )
     parser.add_argument('--html', type=Path, help='also write this page')
-    # What read_config asks for and this tool has no use for.
-    parser.set_defaults(
-        work_dir=None, launcher='none', local_rank=0, cfg_options=None
-    )
     return parser.parse_args()
 
 
@@ -175,7 +171,7 @@ def as_text(
 
 def main() -> None:
     args = parse_args()
-    cfg = read_config(args)
+    cfg = load_config(args.config)
     model = load_detector(cfg, args.checkpoint)
     divisor = getattr(model.data_preprocessor, 'pad_size_divisor', 1)
     size = input_size(cfg, args.size, divisor)

@@ -15,6 +15,7 @@ from mmdet.evaluation import DumpDetResults
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
 
+from mmgor.deploy.loading import innermost
 from mmgor.deploy.runtime_config import runtime_model
 
 META_KEYS = (
@@ -69,10 +70,7 @@ def enable_tta(cfg: Config) -> None:
         )
     dataset = cfg.test_dataloader.dataset
     if 'tta_pipeline' not in cfg:
-        inner = dataset
-        while 'dataset' in inner:
-            inner = inner['dataset']
-        cfg.tta_pipeline = deepcopy(inner.pipeline)
+        cfg.tta_pipeline = deepcopy(innermost(dataset).pipeline)
         flips = [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)]
         cfg.tta_pipeline[-1] = dict(
             type='TestTimeAug',

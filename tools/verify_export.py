@@ -9,7 +9,7 @@ python tools/verify_export.py CONFIG CHECKPOINT student.onnx --map
 import argparse
 import sys
 
-from _common import read_config
+from _common import load_config
 
 from mmgor.deploy.comparison import MAP_TOLERANCE, MEAN_TOLERANCE
 from mmgor.deploy.verify import verify_export
@@ -52,17 +52,13 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help="with the backend's integer kernels, which are not exact",
     )
-    # What read_config asks for and this tool has no use for.
-    parser.set_defaults(
-        work_dir=None, launcher='none', local_rank=0, cfg_options=None
-    )
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     found = verify_export(
-        read_config(args),
+        load_config(args.config),
         args.checkpoint,
         args.model,
         args.images,

@@ -16,7 +16,7 @@ from .detections import NAMES, Detections
 from .extras import require
 from .fold import fold_norms
 from .frozen import freeze
-from .metadata import KEY, make_metadata, size_divisor
+from .metadata import KEY, make_metadata, read_metadata, size_divisor
 from .onnx_ops import OPSET, translations
 from .storage import store_int4
 
@@ -76,11 +76,11 @@ def _check_operators(detector: nn.Module) -> None:
         )
 
 
-def flatten(outputs: Any) -> list[Tensor]:
-    """The tensors of nested tuples and lists, in order."""
-    if isinstance(outputs, Tensor):
+def flatten(outputs: Any) -> list:
+    """The tensors (or their names) in nested tuples and lists, in order."""
+    if isinstance(outputs, (Tensor, str)):
         return [outputs]
-    return [tensor for part in outputs for tensor in flatten(part)]
+    return [leaf for part in outputs for leaf in flatten(part)]
 
 
 def name_outputs(outputs: Any, name: str = 'output') -> Any:
@@ -184,7 +184,7 @@ def _trace(
             network,
             (images,),
             input_names=['images'],
-            output_names=_flat_names(names),
+            output_names=flatten(names),
             opset_version=OPSET,
             dynamo=True,
             dynamic_shapes=shapes,
@@ -196,12 +196,6 @@ def _trace(
             'torch could not export the network; its report names the '
             f'operator and the line of the model: {error}'
         ) from error
-
-
-def _flat_names(names: Any) -> list[str]:
-    if isinstance(names, str):
-        return [names]
-    return [name for part in names for name in _flat_names(part)]
 
 
 def _tidy(model: Any, int4: bool) -> int:
@@ -221,24 +215,29 @@ def _tidy(model: Any, int4: bool) -> int:
     return folded
 
 
+def to_openvino(source: Path, target: Path) -> None:
+    """Write an exported ``.onnx`` file as OpenVINO IR, metadata included.
+
+    Args:
+        source (Path): From :func:`export_detector`.
+        target (Path): ``.xml``; its ``.bin`` is written beside it.
+    """
+    openvino = require('openvino')
+    converted = openvino.convert_model(source)
+    converted.set_rt_info(json.dumps(read_metadata(source)), [KEY])
+    openvino.save_model(converted, target, compress_to_fp16=False)
+
+
 def _save(model: Any, metadata: dict[str, Any], path: Path) -> int:
     """Write the file(s); give their size. Nothing half-written stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(metadata)
+    model.metadata_props[KEY] = json.dumps(metadata)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         source = Path(folder) / f'{path.stem}.onnx'
-        model.metadata_props[KEY] = text
         require('onnx_ir').save(model, source)
         if path.suffix == '.xml':
-            openvino = require('openvino')
-            converted = openvino.convert_model(source)
-            converted.set_rt_info(text, [KEY])
+            to_openvino(source, source.with_suffix('.xml'))
             source.unlink()
-            openvino.save_model(
-                converted,
-                source.with_suffix('.xml'),
-                compress_to_fp16=False,
-            )
         parts = sorted(Path(folder).iterdir())
         written = sum(part.stat().st_size for part in parts)
         for part in parts:

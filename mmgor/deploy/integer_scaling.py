@@ -9,7 +9,7 @@ to the right.
 import torch
 from torch import Tensor
 
-from mmgor.quantization import Grid
+from mmgor.quantization.grid import Grid, along
 
 # Products of two int32 numbers have 62 bits.
 _MAX_SHIFT = 62
@@ -111,12 +111,3 @@ def requantize_to(
     return requantize(
         accumulator, multiplier, shift, zero_point, grid.qmin, grid.qmax
     )
-
-
-def along(values: Tensor, dims: int, axis: int = 1) -> Tensor:
-    """Shape (), or (C, ) brought to ``dims`` axes with C on one."""
-    if values.dim() == 0:
-        return values
-    shape = [1] * dims
-    shape[axis] = -1
-    return values.view(shape)

@@ -71,28 +71,34 @@ def class_names(cfg: Config, model: Any) -> tuple[str, ...]:
     Raises:
         ValueError: If they are as many as the head's classes nowhere.
     """
-    dataset = test_dataset(cfg)
-    kind = DATASETS.get(dataset['type']) if dataset else None
-    sources = (
-        model.dataset_meta,
-        dataset.get('metainfo') or {},
-        getattr(kind, 'METAINFO', {}),
-    )
-    found = [s['classes'] for s in sources if s.get('classes')]
+    found = model.dataset_meta.get('classes') or dataset_classes(cfg)
     count = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
-    if not found or (count is not None and len(found[0]) != count):
-        names = list(found[0]) if found else 'none'
+    if not found or (count is not None and len(found) != count):
+        names = list(found) if found else 'none'
         raise ValueError(
             f'expected the names of {count} classes in the checkpoint or in '
             f'test_dataloader.dataset.metainfo, got {names}. Add metainfo='
             "dict(classes=('...',)) to the data set in the config."
         )
-    return tuple(found[0])
+    return tuple(found)
+
+
+def dataset_classes(cfg: Config) -> Any:
+    """Class names of the test data set, None where the config has none."""
+    dataset = test_dataset(cfg)
+    if 'type' not in dataset:
+        return None
+    known = getattr(DATASETS.get(dataset['type']), 'METAINFO', {})
+    return {**known, **(dataset.get('metainfo') or {})}.get('classes')
 
 
 def test_dataset(cfg: Config) -> dict[str, Any]:
     """The config's test data set, out of its wrappers; or an empty dict."""
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    return innermost((cfg.get('test_dataloader') or {}).get('dataset') or {})
+
+
+def innermost(dataset: dict[str, Any]) -> dict[str, Any]:
+    """The config of a data set, out of its wrappers."""
     while 'dataset' in dataset:
         dataset = dataset['dataset']
     return dataset

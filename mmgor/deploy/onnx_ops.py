@@ -12,20 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmgor.quantization.grid import along
+
 from .detections import write_select_detections
 from .extras import require
 
 #: QuantizeLinear has int16 and DequantizeLinear int4 from here on.
 OPSET = 21
 _STORED = {torch.uint8: (0, 255), torch.int8: (-128, 127)}
-
-
-def _broadcast(values: Tensor, dims: int, axis: int) -> Tensor:
-    if values.dim() == 0:
-        return values
-    shape = [1] * dims
-    shape[axis] = -1
-    return values.view(shape)
 
 
 @torch.library.custom_op('mmgor::quantize_dequantize', mutates_args=())
@@ -48,8 +42,8 @@ def quantize_dequantize(
         qmax (int): Largest integer.
         axis (int): The axis that C runs along.
     """
-    step = _broadcast(scale, x.dim(), axis)
-    zero = _broadcast(zero_point.float(), x.dim(), axis)
+    step = along(scale, x.dim(), axis)
+    zero = along(zero_point.float(), x.dim(), axis)
     levels = (torch.round(x / step) + zero).clamp(qmin, qmax)
     return (levels - zero) * step
 
@@ -74,7 +68,7 @@ def dequantize(integers: Tensor, scale: Tensor) -> Tensor:
         integers (Tensor): int8, output channels first.
         scale (Tensor): Shape () or (output channels, ).
     """
-    return integers.float() * _broadcast(scale, integers.dim(), 0)
+    return integers.float() * along(scale, integers.dim(), 0)
 
 
 @dequantize.register_fake

@@ -6,9 +6,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmgor.registry import DATASETS
-
-from .loading import test_dataset
+from .loading import dataset_classes
 from .metadata import exported_config, read_metadata
 from .runtime_detector import RuntimeDetector
 
@@ -39,7 +37,7 @@ def runtime_model(cfg: Config, path: str | Path) -> ConfigDict:
     for part, want in runtime_detector_cfg(exported, path).items():
         if part in ('bbox_head', 'data_preprocessor'):
             wrong += differences(model[part], want, part)
-    classes = _test_classes(cfg)
+    classes = dataset_classes(cfg)
     if classes is not None:
         wrong += differences(classes, metadata['classes'], 'classes')
     if wrong:
@@ -102,12 +100,3 @@ def _lists(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_lists(item) for item in value]
     return value
-
-
-def _test_classes(cfg: Config) -> Any:
-    """Class names of the test data set, None where the config has none."""
-    dataset = test_dataset(cfg)
-    if 'type' not in dataset:
-        return None
-    known = getattr(DATASETS.get(dataset['type']), 'METAINFO', {})
-    return {**known, **(dataset.get('metainfo') or {})}.get('classes')

@@ -23,7 +23,6 @@ from mmgor.registry import MODELS
 from .comparison import Verification
 from .export import flatten
 from .loading import load_detector
-from .runtime import map_nested
 from .runtime_config import runtime_model
 
 
@@ -116,8 +115,7 @@ def _run(
         outputs = exported.outputs(inputs)
         theirs = exported.decode(outputs, samples)
         if found is not None:
-            names: list[str] = []
-            map_nested(names.append, metadata['outputs'])
+            names = flatten(metadata['outputs'])
             found.add_outputs(names, flatten(reference), flatten(outputs))
     ours = exported.decode(reference, samples)
     if found is not None:

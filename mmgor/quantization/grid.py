@@ -6,6 +6,15 @@ import torch
 from torch import Tensor
 
 
+def along(values: Tensor, dims: int, axis: int = 1) -> Tensor:
+    """Shape (), or (C, ) brought to ``dims`` axes with C on one."""
+    if values.dim() == 0:
+        return values
+    shape = [1] * dims
+    shape[axis] = -1
+    return values.view(shape)
+
+
 @dataclass(frozen=True)
 class Grid:
     """The values ``scale * (q - zero_point)`` with ``qmin <= q <= qmax``.
@@ -38,8 +47,8 @@ class Grid:
         return (integers - zero_point) * scale
 
     def _shaped(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if self.scale.dim() == 0:
-            return self.scale, self.zero_point
-        shape = [1] * x.dim()
-        shape[self.axis] = -1
-        return self.scale.view(shape), self.zero_point.view(shape)
+        dims = x.dim()
+        return (
+            along(self.scale, dims, self.axis),
+            along(self.zero_point, dims, self.axis),
+        )

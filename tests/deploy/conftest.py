@@ -4,7 +4,6 @@
 would hide ``tests/conftest.py`` from the tests that import it.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,9 +53,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     pytest.importorskip('onnx')
     pytest.importorskip('onnxscript')
     pytest.importorskip('onnxruntime')
-    openvino = pytest.importorskip('openvino')
-    from mmgor.deploy.export import export_detector
-    from mmgor.deploy.metadata import KEY
+    pytest.importorskip('openvino')
+    from mmgor.deploy.export import export_detector, to_openvino
 
     init_default_scope('mmdet')
     folder = tmp_path_factory.mktemp('exported')
@@ -84,11 +82,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     torch.save(
         dict(state_dict=model.state_dict(), meta=meta), files.checkpoint
     )
-    done = export_detector(
-        model, files.cfg(), files.onnx, (64, 96), tuple(CLASSES)
-    )
+    export_detector(model, files.cfg(), files.onnx, (64, 96), tuple(CLASSES))
     # To trace the model a second time would take longer than all tests.
-    converted = openvino.convert_model(files.onnx)
-    converted.set_rt_info(json.dumps(done['metadata']), [KEY])
-    openvino.save_model(converted, files.xml, compress_to_fp16=False)
+    to_openvino(files.onnx, files.xml)
     return files

@@ -37,7 +37,6 @@ def config(tmp_path):
 
 def run(monkeypatch, *argv):
     monkeypatch.setattr(sys, 'argv', ['report.py', *map(str, argv)])
-    monkeypatch.setenv('LOCAL_RANK', '0')  # read_config sets it for good
     report.main()
 
 
