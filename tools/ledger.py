@@ -1,7 +1,7 @@
 """Train a table of arms, bits, seeds and data sets; keep what is finished.
 
 python tools/ledger.py docs/plans/bccd_screen.yaml --data bccd=FOLDER \\
-    --weights mobilenetv2=FILE [--dry-run] [--only ARM ...]
+    --weights mobilenetv2=FILE yolox=FILE [--dry-run] [--only ARM ...]
 
 A run that is recorded, done or failed, never runs again; to repeat one,
 remove its line from the results. What stops the ledger (Ctrl-C, too) loses the
@@ -37,6 +37,7 @@ def parse_args() -> argparse.Namespace:
             f'--{name}',
             type=name_and_path,
             nargs='+',
+            action='extend',
             default=[],
             metavar=f'NAME={what}',
             help=f'for the names that the plan has under {name}',

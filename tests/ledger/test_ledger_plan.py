@@ -104,35 +104,46 @@ def test_option_values():
 
 
 def test_the_shipped_plan(bench, monkeypatch):
-    """Every arm of it can be filled in, and trains as long as the others."""
+    """Every arm of it can be filled in, and differs where its name says."""
     monkeypatch.chdir(PLANS.parents[1])
     weights = bench.folder / 'w.pth'
     weights.touch()
     plan = read_plan(
         PLANS / 'bccd_screen.yaml',
         dict(bccd=bench.folder / 'cells'),
-        dict(mobilenetv2=weights),
+        dict(mobilenetv2=weights, yolox=weights),
     )
     runs = build_runs(plan)
-    assert len(runs) == 1 + 3 * (2 + 2 * 11)
+    assert len(runs) == 3 + 4 + 3 + 5 + 12 + 3
+    seen = []
     for run in runs:
-        _, arm, bits, seed = run.key
-        parents = {parent.key[1] for parent in run.parents}
+        _, arm, bits, _ = run.key
         if bits == 'float':
             continue
+        parents = {parent.key[1] for parent in run.parents}
         quant = run.config['model']['neck']['quant']
-        assert quant == dict(w_bits=int(bits[1]), a_bits=int(bits[1]))
-        teacher = {'gor_self': 'float2', 'qat': None, 'ptq': None}.get(
-            arm, 'teacher'
-        )
-        start = 'float2' if arm == 'ptq' else 'float'
-        assert parents == {start, teacher} - {None}
-        assert run.config['randomness']['seed'] == seed
-        kind = run.config['model'].get('gor_weighting', {})
+        assert quant == dict(w_bits=4, a_bits=4)
+        model = run.config['model']
+        kind = model.get('gor_weighting')
+        if arm in ('ptq', 'qat'):
+            assert parents == {'float2' if arm == 'ptq' else 'float'}
+            assert kind is None
+            continue
+        source = arm.partition('_from_')[2] or 'yolox'
+        teachers = {'retinanet', 'atss', 'yolox'}
+        teachers = teachers if source == 'ekd' else {source}
+        assert parents == {'float'} | teachers
+        assert run.config['train_cfg']['max_epochs'] == 6
         if arm.startswith('fixed_'):
-            assert kind == dict(
-                type='FixedWeighting', kd_weight=float(arm[6:])
-            )
+            weight = float(arm.removeprefix('fixed_'))
+            assert kind == dict(type='FixedWeighting', kd_weight=weight)
+        elif '_from_' in arm:
+            assert kind == dict(type='GoRWeighting')
         elif arm.startswith('gor_'):
-            form = arm[4:] if arm != 'gor_self' else 'zero_sum'
+            form = arm.removeprefix('gor_')
             assert kind == dict(type='GoRWeighting', form=form)
+        else:
+            name = kind['type'].removesuffix('Weighting').lower()
+            assert name == arm.replace('_', '')
+            seen.append(name)
+    assert len(seen) == len(set(seen)) == 12
