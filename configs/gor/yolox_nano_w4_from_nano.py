@@ -1,5 +1,5 @@
-"""As yolox_nano_w8_from_nano, at W4A4; start from the student of more
-bits:
+"""As yolox_nano_w8_from_nano, at W4A4 and with boxes; start from the student
+of more bits:
 
 --cfg-options load_from=work_dirs/yolox_nano_w6_from_nano/epoch_2.pth
 """
@@ -11,5 +11,6 @@ model = dict(
     backbone=dict(quant=quant),
     neck=dict(quant=quant),
     bbox_head=dict(quant=quant),
+    kd_heads=dict(box=dict(type='BoxKDHead')),
 )
 optim_wrapper = dict(optimizer=dict(lr=5e-4))

@@ -169,7 +169,7 @@ def anchor_logits(head: nn.Module, outputs: Any) -> list[Tensor]:
         return [product_logit(x[:, :, 5:], x[:, :, 4:5]) for x in maps]
     logits = by_anchor(head, outputs[0], channels, 'class scores')
     logits = [_to_logits(x, facts) for x in logits]
-    if not _has_score_factor(head, outputs):
+    if not has_score_factor(head, outputs):
         return logits
     factors = by_anchor(head, outputs[2], 1, 'score factors')
     return [product_logit(x, f) for x, f in zip(logits, factors)]
@@ -208,10 +208,17 @@ def _to_logits(x: Tensor, facts: HeadFacts) -> Tensor:
     return x if facts.use_sigmoid else foreground_logits(x, 2)
 
 
-def _has_score_factor(head: nn.Module, outputs: Sequence) -> bool:
-    """Whether the third output has one channel an anchor. VFNet and
-    RepPoints (in training), YOLACT and RTMDet-Ins have boxes, points or mask
-    parameters there."""
+def has_score_factor(head: nn.Module, outputs: Sequence) -> bool:
+    """Whether a head's third output is centerness, objectness or IoU.
+
+    It is where it has one channel an anchor: VFNet and RepPoints (in
+    training), YOLACT and RTMDet-Ins have boxes, points or mask parameters
+    there.
+
+    Args:
+        head (nn.Module): A dense mmdet head.
+        outputs (Sequence): What ``head(features)`` returns.
+    """
     if len(outputs) < 3:
         return False
     shapes = [tuple(getattr(x, 'shape', ())) for x in as_list(outputs[2])]

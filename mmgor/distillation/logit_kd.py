@@ -11,7 +11,7 @@ from mmgor.registry import MODELS
 from . import functional
 from .class_kd import ClassKDHead
 from .class_lists import UNKNOWN, take_classes
-from .dense_scores import same_priors
+from .dense_scores import has_score_factor, same_priors
 from .head_facts import (
     anchors_per_level,
     check_logits,
@@ -29,6 +29,10 @@ class LogitKDHead(ClassKDHead):
 
     Sigmoid heads: see :class:`ClassKDHead`. Softmax heads: the same losses on
     the softmax, one teacher, the same classes.
+
+    Where a head has objectness, centerness or IoU beside its classes, class
+    logits mean something at objects only: locations are weighted by the
+    teacher's class score times that factor, which itself is not distilled.
 
     Args:
         output_index (int): Which of the head's outputs holds class logits,
@@ -88,11 +92,14 @@ class LogitKDHead(ClassKDHead):
             check_same_levels(mine, levels, name)
         cropped = [crop_to_common(*level) for level in zip(mine, *theirs)]
         s, *flat = (
-            _flat(levels, tapped)
+            _flat(levels, head_facts(tapped.module).num_classes)
             for levels, tapped in zip(zip(*cropped), [student, *teachers])
         )
         if self.use_sigmoid:
-            return self.distil(s, flat)
+            factors = self._factors(
+                student, teachers, [level[0] for level in cropped]
+            )
+            return self.distil(s, flat, factors)
         count = s.shape[-1]
         t = take_classes(
             flat[0], self.class_tensors(s.device, count, [count])[0]
@@ -100,6 +107,35 @@ class LogitKDHead(ClassKDHead):
         scores = t.softmax(-1)[..., :-1]  # mmdet: background is last
         kl = self.loss.categorical(s, t, self.temperature)
         return functional.weighted_mean(kl, self._weights(scores))
+
+    def _factors(
+        self,
+        student: Tapped,
+        teachers: Sequence[Tapped],
+        sizes: Sequence[Tensor],
+    ) -> list[Tensor]:
+        """Score factors of the teachers, (N, L, 1) each, cut to the sizes of
+        the maps in ``sizes``; none where the heads have none."""
+        mine = has_score_factor(student.module, student.output)
+        factors = []
+        for name, tapped in zip(self.teachers, teachers):
+            theirs = has_score_factor(tapped.module, tapped.output)
+            if mine != theirs:
+                raise ValueError(
+                    'class logits beside an objectness, centerness or IoU '
+                    'are no scores of their own; expected such an output in '
+                    f'both heads or in none, got {mine} in the student '
+                    f'({type(student.module).__name__}) and {theirs} in '
+                    f'teacher {name!r} ({type(tapped.module).__name__}). Use '
+                    'a ScoreKDHead.'
+                )
+            if theirs:
+                levels = [
+                    crop_to_common(size, level)[1]
+                    for size, level in zip(sizes, as_list(tapped.output[2]))
+                ]
+                factors.append(_flat(levels, 1).sigmoid())
+        return factors
 
     def _levels(self, tapped: Tapped, owner: str) -> list[Tensor]:
         output, index = tapped.output, self.output_index
@@ -119,8 +155,7 @@ class LogitKDHead(ClassKDHead):
         return levels
 
 
-def _flat(levels: Sequence[Tensor], tapped: Tapped) -> Tensor:
-    """Logits of all levels, (N, L, K)."""
-    k = head_facts(tapped.module).num_classes
+def _flat(levels: Sequence[Tensor], k: int) -> Tensor:
+    """Outputs of all levels with ``k`` channels an anchor, (N, L, k)."""
     parts = [functional.flatten_anchors(x, k) for x in levels]
     return torch.cat(parts, 1).float()

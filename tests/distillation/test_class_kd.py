@@ -1,3 +1,4 @@
+import dense_heads
 import pytest
 import torch
 from conftest import retinanet_cfg
@@ -27,6 +28,38 @@ def test_logit_kd_equals_the_formula():
     s, t = tap(student), tap(teacher)
     want = 3 * binary_kd(flat(s.output[0]), flat(t.output[0]))
     torch.testing.assert_close(head(s, [t]), want)
+
+
+def dense_pair(mine, theirs):
+    """A LogitKDHead, and taps of two dense heads of tests/dense_heads."""
+    modules = [dense_heads.build(name) for name in (mine, theirs)]
+    taps = []
+    for module in modules:
+        output = module(dense_heads.features(module))
+        output = [[x + torch.randn_like(x) for x in o] for o in output]
+        taps.append(tapped(module, output))
+    student, teacher = (
+        torch.nn.ModuleDict(dict(bbox_head=m)) for m in modules
+    )
+    return bound(LOGITS, student, teacher), *taps
+
+
+@pytest.mark.parametrize('name', ['yolox', 'fcos'])
+def test_logit_kd_weighs_by_class_score_times_factor(name):
+    """Where there is no object, YOLOX's class logits mean nothing."""
+    head, s, t = dense_pair(name, name)
+    mine, theirs = (flat(x.output[0], dense_heads.CLASSES) for x in (s, t))
+    factor = flat(t.output[2], 1).sigmoid()
+    weight = (theirs.sigmoid() * factor).amax(-1)
+    kl = F.bernoulli_kl(mine, theirs).sum(-1)
+    want = (kl * weight).sum() / weight.sum()
+    torch.testing.assert_close(head(s, [t]), want)
+
+
+def test_logit_kd_refuses_logits_that_are_only_half_a_score():
+    head, s, t = dense_pair('gfl', 'atss')
+    with pytest.raises(ValueError, match=r'False in the student \(GFLHead'):
+        head(s, [t])
 
 
 @pytest.mark.parametrize('cfg', [LOGITS, SCORES])
