@@ -80,6 +80,8 @@ def build(arm: str, args: argparse.Namespace, weights: Path) -> Any:
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model.init_weights()
+    if hasattr(model, 'map_classes'):
+        model.map_classes(None)  # teachers and student know the same
     model.to(args.device).train()
     if uncalibrated_layers(model):
         batch = make_batch(args, args.device)

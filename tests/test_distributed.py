@@ -38,6 +38,7 @@ def worker(rank, port, teacher, out):
     weighting = dict(type='GoRWeighting', init_iters=3)
     model = MODELS.build(student_cfg(teacher, gor_weighting=weighting))
     model.init_weights()
+    model.map_classes(None)
     batch = half(make_batch(size=4), rank)
     # Ranks see pictures of very different ranges.
     batch['inputs'] *= 1 + rank

@@ -45,6 +45,7 @@ def test_a_few_iterations(name, tmp_path):
     )
     model = MODELS.build(cfg)
     model.init_weights()
+    model.map_classes(None)
     batch = make_batch(side=128)
     calibrate(
         model, [copy.deepcopy(batch)], lambda b: model(**b, mode='tensor')

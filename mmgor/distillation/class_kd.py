@@ -1,6 +1,5 @@
 """What KD heads for class scores share."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -68,48 +67,41 @@ class ClassKDHead(BaseKDHead):
             )
         # Built for one teacher too, so that an unknown kind is seen.
         several = TeacherFusion(fusion, max(1, len(self.teachers)))
+        if fusion != 'mean' and len(self.teachers) < 2:
+            raise ValueError(
+                f'fusion={fusion!r} needs several teachers, expected e.g. '
+                f"teacher=['r50', 'gfl'], got {self.teachers or 'one'}. "
+                'Remove fusion, or name more teachers.'
+            )
         self.fusion = several if len(self.teachers) > 1 else None
 
-    def distil(
-        self,
-        student: Tensor,
-        teachers: list[Tensor],
-        factors: Sequence[Tensor] = (),
-    ) -> Tensor:
+    def distil(self, student: Tensor, teachers: list[Tensor]) -> Tensor:
         """Binary KD from one or several teachers.
 
         Args:
             student (Tensor): Logits of shape (N, L, K).
             teachers (list[Tensor]): Logits of shape (N, L, K_t), each in the
                 teacher's own class order.
-            factors (Sequence[Tensor]): Of the teachers, shape (N, L, 1):
-                probabilities that scores are multiplied by before they weigh
-                a location; none where the logits are the whole score.
         """
-        factor = torch.stack([*factors]).mean(0) if factors else None
         indices = self.class_tensors(
             student.device, student.shape[-1], [x.shape[-1] for x in teachers]
         )
         maps = [take_classes(x, i) for x, i in zip(teachers, indices)]
         known = torch.stack([index != UNKNOWN for index in indices])
         if self.fusion is None:
-            return self._mean_kl(student, maps[0], known[0], factor)
+            return self._mean_kl(student, maps[0], known[0])
         scores = torch.stack([x.sigmoid() for x in maps])
         fused, shares = self.fusion(scores, known)
-        self._log(student, maps, known, shares, factors)
+        self._log(student, maps, known, shares)
         target = torch.logit(fused, eps=EPS)
-        loss = self._mean_kl(student, target, known.any(0), factor)
+        loss = self._mean_kl(student, target, known.any(0))
         return loss + self.fusion.regularizer(loss)
 
-    def _mean_kl(
-        self, s: Tensor, t: Tensor, kept: Tensor, factor: Tensor | None
-    ) -> Tensor:
+    def _mean_kl(self, s: Tensor, t: Tensor, kept: Tensor) -> Tensor:
         # Multiply, not index: the mask's size would make the host wait.
         mask = kept.to(s.dtype)
         # A target is weighed as it is: no gradient to a learned fusion.
         scores = t.detach().sigmoid() * mask
-        if factor is not None:
-            scores = scores * factor
         kl = self.loss.binary(s, t, mask, self.temperature)
         return functional.weighted_mean(kl, self._weights(scores))
 
@@ -120,16 +112,10 @@ class ClassKDHead(BaseKDHead):
 
     @torch.no_grad()
     def _log(
-        self,
-        student: Tensor,
-        maps: list[Tensor],
-        known: Tensor,
-        shares: Any,
-        factors: Sequence[Tensor],
+        self, student: Tensor, maps: list[Tensor], known: Tensor, shares: Any
     ) -> None:
         self.shares = dict(zip(self.teachers, shares))
-        each = factors or [None] * len(maps)
         self.parts = {
-            name: self._mean_kl(student, x, kept, factor) * self.loss_weight
-            for name, x, kept, factor in zip(self.teachers, maps, known, each)
+            name: self._mean_kl(student, x, kept) * self.loss_weight
+            for name, x, kept in zip(self.teachers, maps, known)
         }

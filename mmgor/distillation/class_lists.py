@@ -37,6 +37,36 @@ def class_index(
     return index
 
 
+def check_class_index(
+    index: Sequence[int], outputs: int, teacher_outputs: int | None, name: str
+) -> None:
+    """Make sure that a class index fits the tapped heads.
+
+    Args:
+        index (Sequence[int]): From :func:`class_index`.
+        outputs (int): Classes of the student's tapped head.
+        teacher_outputs (int, optional): Of the teacher's; None: unknown.
+        name (str): The teacher's, for the message.
+
+    Raises:
+        ValueError: If the student's head has not one output a class, or the
+            teacher's lacks one that the index names.
+    """
+    if len(index) != outputs:
+        raise ValueError(
+            f"the student's tapped head has {outputs} classes, its training "
+            f'data {len(index)}; expected as many. Set num_classes of that '
+            'head, or metainfo=dict(classes=[...]) in the data set.'
+        )
+    if teacher_outputs is not None and max(index) >= teacher_outputs:
+        raise ValueError(
+            f'the tapped head of teacher {name!r} has {teacher_outputs} '
+            f'classes, its list of names has one at position {max(index)}; '
+            'expected as many. Set teacher_tap to its box head, or '
+            f'teachers=dict({name}=dict(classes=[...], ...)).'
+        )
+
+
 def take_classes(x: Tensor, index: Tensor) -> Tensor:
     """A teacher's values in the student's class order.
 

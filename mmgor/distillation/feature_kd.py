@@ -83,15 +83,14 @@ class FeatureKDHead(BaseKDHead):
         strides = map_strides(tapped.size, shapes)
         check_strides(strides, self.strides, owner)
         picked = pick_strides(maps, strides, self.strides)
-        for s, x, expected in zip(
-            self.strides, picked, getattr(self, f'{side}_channels')
-        ):
-            if x.shape[1] != expected:
-                raise ValueError(
-                    f'the level of stride {s} of the {owner} has '
-                    f'{x.shape[1]} channels, expected {expected}. Set '
-                    f'{side}_channels={x.shape[1]}.'
-                )
+        channels = [x.shape[1] for x in picked]
+        expected = getattr(self, f'{side}_channels')
+        if channels != expected:
+            raise ValueError(
+                f'the levels of strides {self.strides} of the {owner} have '
+                f'{channels} channels, expected {expected}. Set '
+                f'{side}_channels={channels}.'
+            )
         return picked
 
 

@@ -202,6 +202,25 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum() / weights.sum().clamp(min=EPS)
 
 
+def systematic_draw(scores: Tensor, start: Tensor) -> Tensor:
+    """Draw each entry with a probability equal to its score.
+
+    Systematic sampling (Madow, Ann. Math. Stat. 1949): entry i is drawn where
+    the running sum of scores, begun at ``start``, crosses an integer. So the
+    number drawn is the sum of the scores, rounded up or down.
+
+    Args:
+        scores (Tensor): In [0, 1], shape (n, ).
+        start (Tensor): Uniform in [0, 1), a scalar.
+
+    Returns:
+        Tensor: Whether drawn, bool, shape (n, ).
+    """
+    # Doubles: the step over a score of 1 has to cross an integer.
+    sums = torch.cat([start.view(1), scores]).double().cumsum(0).floor()
+    return sums[1:] > sums[:-1]
+
+
 def pkd(student: Tensor, teacher: Tensor) -> Tensor:
     """PKD (Cao et al., NeurIPS 2022, eq. 4): features are normalised to zero
     mean and unit variance per channel over (N, H, W); half their mean squared

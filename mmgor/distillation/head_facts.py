@@ -100,8 +100,9 @@ def check_logits(
         if not fits:
             raise ValueError(
                 f'output_index={output_index} holds no class logits: level '
-                f'{level} has {channels} channels, expected {expected}. Dense '
-                'mmdet heads give class logits first: output_index=0.'
+                f'{level} has {channels} channels, expected {expected}. Most '
+                'mmdet heads give class logits first, output_index=0; where '
+                'this one does not, use a ScoreKDHead.'
             )
 
 

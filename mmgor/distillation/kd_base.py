@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmdet.models.dense_heads import RPNHead
 from torch import Tensor, nn
 
+from .class_lists import check_class_index
 from .taps import DETECTIONS, Tapped, check_tap
 from .teacher import Teacher
 
@@ -75,13 +77,24 @@ class BaseKDHead(nn.Module):
         Raises:
             ValueError: If a tap does not exist or the two do not fit.
         """
-        check_tap(student, self.student_tap, 'student')
+        self._check_side(student, self.student_tap, 'student')
         for teacher in teachers:
             owner = f'teacher {teacher.name!r}'
             if self.teacher_tap != DETECTIONS:
-                check_tap(teacher.model, self.teacher_tap, owner)
+                self._check_side(teacher.model, self.teacher_tap, owner)
             self.check_pair(student, teacher)
         self._bound = True
+
+    def _check_side(self, model: nn.Module, tap: str, owner: str) -> None:
+        check_tap(model, tap, owner)
+        if self.reads_classes and isinstance(
+            model.get_submodule(tap), RPNHead
+        ):
+            raise ValueError(
+                f'{type(self).__name__} reads classes; expected a head that '
+                f'knows some, got the RPNHead {tap!r} of the {owner}. Tap '
+                'another head, or use a FeatureKDHead.'
+            )
 
     def check_pair(self, student: nn.Module, teacher: Teacher) -> None:
         """What a subclass requires of the two models."""
@@ -103,32 +116,34 @@ class BaseKDHead(nn.Module):
         self,
         device: torch.device,
         num_classes: int,
-        teacher_classes: Sequence[int],
+        teacher_classes: Sequence[int | None],
     ) -> list[Tensor]:
         """The class indices as tensors of shape (K, ), one a teacher.
 
         Args:
             device (torch.device): Where; they are sent there once.
             num_classes (int): K, the student's outputs.
-            teacher_classes (Sequence[int]): Each teacher's.
+            teacher_classes (Sequence[int | None]): Each teacher's; None where
+                no head of it is tapped.
 
         Raises:
-            RuntimeError: If nobody mapped classes of different numbers.
+            RuntimeError: If nobody mapped the classes.
+            ValueError: If the tapped heads have others.
         """
         if device not in self._class_tensors:
-            indices = self.class_indices
-            if indices is None:
-                for name, count in zip(self.teachers, teacher_classes):
-                    if count != num_classes:
-                        raise RuntimeError(
-                            f'teacher {name!r} has {count} classes, the '
-                            f'student {num_classes}, and nobody mapped them '
-                            'by name; expected custom_hooks=[dict(type='
-                            "'GoRWeightHook')], which does."
-                        )
-                indices = [list(range(num_classes))] * len(teacher_classes)
+            if self.class_indices is None:
+                raise RuntimeError(
+                    "nobody mapped the teachers' classes by name; expected "
+                    "custom_hooks=[dict(type='GoRWeightHook')], which does, "
+                    'or, without a Runner, model.map_classes(<names>).'
+                )
+            for index, outputs, name in zip(
+                self.class_indices, teacher_classes, self.teachers
+            ):
+                check_class_index(index, num_classes, outputs, name)
             self._class_tensors[device] = [
-                torch.tensor(index, device=device) for index in indices
+                torch.tensor(index, device=device)
+                for index in self.class_indices
             ]
         return self._class_tensors[device]
 

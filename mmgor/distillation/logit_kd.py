@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmdet.models.dense_heads import YOLOV3Head
 from torch import Tensor, nn
 
 from mmgor.registry import MODELS
@@ -30,9 +31,9 @@ class LogitKDHead(ClassKDHead):
     Sigmoid heads: see :class:`ClassKDHead`. Softmax heads: the same losses on
     the softmax, one teacher, the same classes.
 
-    Where a head has objectness, centerness or IoU beside its classes, class
-    logits mean something at objects only: locations are weighted by the
-    teacher's class score times that factor, which itself is not distilled.
+    Objectness, centerness or IoU beside the classes is neither distilled nor
+    part of a location's weight (YOLOX-nano learned less with it there, see
+    docs/results/yolox_nano.md).
 
     Args:
         output_index (int): Which of the head's outputs holds class logits,
@@ -48,6 +49,14 @@ class LogitKDHead(ClassKDHead):
     def check_pair(self, student: nn.Module, teacher: Teacher) -> None:
         head = student.get_submodule(self.student_tap)
         other = teacher.model.get_submodule(self.teacher_tap)
+        if isinstance(head, YOLOV3Head) or isinstance(other, YOLOV3Head):
+            raise ValueError(
+                'LogitKDHead needs class logits in an output of their own; '
+                f'expected such heads, got {type(head).__name__} in the '
+                f'student and {type(other).__name__} in teacher '
+                f'{teacher.name!r} (YOLOv3 has one output for boxes, '
+                'objectness and classes). Use a ScoreKDHead.'
+            )
         mine, theirs = head_facts(head), head_facts(other)
         self.use_sigmoid = mine.use_sigmoid
         same_kind = mine.use_sigmoid == theirs.use_sigmoid
@@ -90,16 +99,15 @@ class LogitKDHead(ClassKDHead):
         ]
         for name, levels in zip(self.teachers, theirs):
             check_same_levels(mine, levels, name)
+        if self.use_sigmoid:
+            self._check_factors(student, teachers)
         cropped = [crop_to_common(*level) for level in zip(mine, *theirs)]
         s, *flat = (
             _flat(levels, head_facts(tapped.module).num_classes)
             for levels, tapped in zip(zip(*cropped), [student, *teachers])
         )
         if self.use_sigmoid:
-            factors = self._factors(
-                student, teachers, [level[0] for level in cropped]
-            )
-            return self.distil(s, flat, factors)
+            return self.distil(s, flat)
         count = s.shape[-1]
         t = take_classes(
             flat[0], self.class_tensors(s.device, count, [count])[0]
@@ -108,16 +116,10 @@ class LogitKDHead(ClassKDHead):
         kl = self.loss.categorical(s, t, self.temperature)
         return functional.weighted_mean(kl, self._weights(scores))
 
-    def _factors(
-        self,
-        student: Tapped,
-        teachers: Sequence[Tapped],
-        sizes: Sequence[Tensor],
-    ) -> list[Tensor]:
-        """Score factors of the teachers, (N, L, 1) each, cut to the sizes of
-        the maps in ``sizes``; none where the heads have none."""
+    def _check_factors(
+        self, student: Tapped, teachers: Sequence[Tapped]
+    ) -> None:
         mine = has_score_factor(student.module, student.output)
-        factors = []
         for name, tapped in zip(self.teachers, teachers):
             theirs = has_score_factor(tapped.module, tapped.output)
             if mine != theirs:
@@ -129,13 +131,6 @@ class LogitKDHead(ClassKDHead):
                     f'teacher {name!r} ({type(tapped.module).__name__}). Use '
                     'a ScoreKDHead.'
                 )
-            if theirs:
-                levels = [
-                    crop_to_common(size, level)[1]
-                    for size, level in zip(sizes, as_list(tapped.output[2]))
-                ]
-                factors.append(_flat(levels, 1).sigmoid())
-        return factors
 
     def _levels(self, tapped: Tapped, owner: str) -> list[Tensor]:
         output, index = tapped.output, self.output_index

@@ -32,7 +32,12 @@ def to_teacher_inputs(
 
     Returns:
         Tensor: Shape (N, 3, H', W') with H' >= H and W' >= W.
+
+    Raises:
+        ValueError: If a data_preprocessor does not tell how it normalises.
     """
+    student_pp = _innermost(student_pp, 'student')
+    teacher_pp = _innermost(teacher_pp, 'teacher')
     divisor = max(1, getattr(teacher_pp, 'pad_size_divisor', 1))
     height, width = inputs.shape[-2:]
     grow = (-height % divisor, -width % divisor)
@@ -52,12 +57,25 @@ def to_teacher_inputs(
     return F.pad(pixels, (0, grow[1], 0, grow[0]), value=pad_value)
 
 
+def _innermost(preprocessor: nn.Module, owner: str) -> nn.Module:
+    """Without the wrapper of several branches, which normalises nothing."""
+    inner = getattr(preprocessor, 'data_preprocessor', preprocessor)
+    if not hasattr(inner, '_enable_normalize'):
+        raise ValueError(
+            f'the data_preprocessor of the {owner} is a '
+            f'{type(inner).__name__}, which does not tell how it normalises '
+            "pictures; expected dict(type='DetDataPreprocessor', mean=..., "
+            'std=...).'
+        )
+    return inner
+
+
 def _flipped(preprocessor: nn.Module) -> bool:
     return bool(getattr(preprocessor, '_channel_conversion', False))
 
 
 def _statistics(preprocessor: Any, like: Tensor) -> tuple[Tensor, Tensor]:
-    if not getattr(preprocessor, '_enable_normalize', False):
+    if not preprocessor._enable_normalize:
         return like.new_zeros(3, 1, 1), like.new_ones(3, 1, 1)
     return preprocessor.mean.to(like), preprocessor.std.to(like)
 

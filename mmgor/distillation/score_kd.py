@@ -22,6 +22,12 @@ class ScoreKDHead(ClassKDHead):
     objectness, centerness or IoU where the head predicts one. Levels are
     matched by stride; those that the student or one of the teachers lacks
     get no signal.
+
+    Equal indices are taken for equal places. Families differ by half a cell
+    there: the first location of stride s is at (s / 2, s / 2) in FCOS,
+    CenterNetUpdate, SSD and YOLOv3, at (0, 0) in RetinaNet, ATSS, GFL, YOLOX,
+    RTMDet and the like. Between the two groups a score comes from half a cell
+    further right and below, or left and above.
     """
 
     def bind(self, student: nn.Module, teachers: Sequence[Teacher]) -> None:

@@ -269,7 +269,9 @@ class Teacher:
         if self.offload:
             self.model.to(device)
         try:
-            yield
+            # The student's autocast is none of the teacher's: see `dtype`.
+            with torch.autocast(device.type, enabled=False):
+                yield
         finally:
             if self.offload:
                 self.model.to('cpu')

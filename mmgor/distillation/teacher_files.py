@@ -1,6 +1,7 @@
 """Read a teacher's config, weights and class list."""
 
 import copy
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
+from mmgor.checkpoint import strip_training_keys
 from mmgor.registry import DATASETS
 
 
@@ -121,11 +123,14 @@ def read_checkpoint(name: str, path: str) -> tuple[dict, dict]:
 def load_weights(
     name: str, path: str, model: nn.Module, state_dict: dict
 ) -> None:
-    """Load a teacher's weights; every key of the model must be there.
+    """Load a teacher's weights; every key of the model must be there, and
+    none more of its parts. Of a student, KD heads and weighting are left out.
 
     Raises:
-        RuntimeError: If shapes differ or keys are missing.
+        RuntimeError: If shapes differ or keys are missing, or a part of the
+            model (backbone, neck, head ...) has more of them in the file.
     """
+    state_dict = strip_training_keys(state_dict)
     try:
         result = model.load_state_dict(state_dict, strict=False)
     except RuntimeError as error:
@@ -145,12 +150,22 @@ def load_weights(
             f'{missing[:5]}; expected the checkpoint that this config '
             'was trained with.'
         )
-    if result.unexpected_keys:
+    unused = result.unexpected_keys
+    parts = {key.split('.')[0] for key, _ in model.named_parameters()}
+    deeper = [key for key in unused if key.split('.')[0] in parts]
+    if deeper:
+        raise RuntimeError(
+            f'checkpoint of teacher {name!r} ({path}) '
+            f'has {len(deeper)} keys that its config lacks, e.g. '
+            f'{deeper[:5]}; expected the checkpoint that this config was '
+            'trained with (the same depth, heads and quantization).'
+        )
+    if unused:
         print_log(
-            f'teacher {name!r}: {len(result.unexpected_keys)} keys '
-            f'of the checkpoint are unused, e.g. '
-            f'{result.unexpected_keys[:3]}.',
+            f'teacher {name!r}: {len(unused)} keys of the checkpoint are '
+            f'unused, e.g. {unused[:3]}.',
             logger='current',
+            level=logging.WARNING,
         )
 
 

@@ -13,6 +13,7 @@ def build(teacher_spec, **overrides):
     torch.manual_seed(0)
     model = MODELS.build(student_cfg(teacher_spec, **overrides))
     model.init_weights()
+    model.map_classes(None)
     batch = make_batch()
     calibrate(model, [batch], lambda b: model(**b, mode='tensor'))
     return model
@@ -176,6 +177,7 @@ def test_teachers_of_one_file_run_once(teacher_spec, monkeypatch):
         head['teacher'] = name
     model = MODELS.build(cfg)
     model.init_weights()
+    model.map_classes(None)
     batch = make_batch()
     calibrate(model, [batch], lambda b: model(**b, mode='tensor'))
     shared = model.teachers['a'].model

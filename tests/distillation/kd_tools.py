@@ -15,7 +15,8 @@ def detector(**kwargs):
 
 
 def bound(cfg, student, *teachers):
-    """A KD head that knows its teachers: 'big', or 'big0', 'big1' ..."""
+    """A KD head that knows its teachers, 'big', or 'big0', 'big1' ..., which
+    have the student's classes in its order."""
     names = ['big']
     if len(teachers) > 1:
         names = [f'big{i}' for i in range(len(teachers))]
@@ -27,6 +28,9 @@ def bound(cfg, student, *teachers):
             for name, teacher in zip(names, teachers)
         ],
     )
+    if head.reads_classes:
+        classes = list(range(student.bbox_head.num_classes))
+        head.map_classes([classes] * len(teachers))
     return head
 
 

@@ -95,8 +95,14 @@ def test_strides_and_channels_are_checked():
     with pytest.raises(ValueError, match=message):
         head(features, [features])
     head = feature_head(student_channels=16, teacher_channels=99)
-    with pytest.raises(ValueError, match='Set teacher_channels=16'):
+    with pytest.raises(
+        ValueError, match=r'Set teacher_channels=\[(16(, )?){5}'
+    ):
         head(features, [features])
+    pyramid = [torch.zeros(1, c, n, n) for c, n in ((128, 8), (256, 4))]
+    head = feature_head(student_channels=4, strides=[8, 16])
+    with pytest.raises(ValueError, match=r'Set student_channels=\[128, 256\]'):
+        head(tapped(None, pyramid), [])
 
 
 def test_a_tap_without_feature_maps_is_an_error():

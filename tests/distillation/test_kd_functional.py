@@ -109,3 +109,24 @@ def test_flatten_anchors_follows_mmdets_order():
     x = torch.arange(4.0).view(1, 4, 1, 1) + torch.tensor([0.0, 10.0])
     flat = F.flatten_anchors(x, 2)
     assert flat.tolist() == [[[0, 1], [2, 3], [10, 11], [12, 13]]]
+
+
+def test_systematic_draw_by_hand():
+    scores = torch.tensor([0.9, 0.5, 0.3])
+    # Running sums from 0.05: 0.95, 1.45, 1.75; from 0.35: 1.25, 1.75, 2.05.
+    got = F.systematic_draw(scores, torch.tensor(0.05))
+    assert got.tolist() == [False, True, False]
+    got = F.systematic_draw(scores, torch.tensor(0.35))
+    assert got.tolist() == [True, False, True]
+    assert F.systematic_draw(scores[:0], torch.tensor(0.5)).tolist() == []
+
+
+def test_systematic_draw_draws_by_score_and_always_as_many():
+    scores = torch.tensor([0.05, 1.0, 0.71, 0.33, 0.0, 0.68, 1.0, 0.12])
+    starts = (torch.arange(1000) + 0.5) / 1000
+    drawn = torch.stack([F.systematic_draw(scores, u) for u in starts])
+    torch.testing.assert_close(
+        drawn.float().mean(0), scores, atol=2e-3, rtol=0
+    )
+    assert set(drawn.sum(1).tolist()) == {3, 4}  # the scores sum to 3.89
+    assert drawn[:, [1, 6]].all() and not drawn[:, 4].any()

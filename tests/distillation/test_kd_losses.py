@@ -294,6 +294,7 @@ def student_of(teacher, **cfg):
     student.update(teachers=dict(big=teacher))
     model = MODELS.build(student)
     model.init_weights()
+    model.map_classes(None)
     return model
 
 

@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmdet.models.data_preprocessors import (
+    DetDataPreprocessor,
+    MultiBranchDataPreprocessor,
+)
 from mmdet.structures import DetDataSample
+from mmengine.model import BaseDataPreprocessor
 
 from mmgor.distillation import to_teacher_inputs
 
@@ -78,3 +82,26 @@ def test_same_preprocessing_passes_the_batch_through():
     other = DetDataPreprocessor(**IMAGENET)
     got = to_teacher_inputs(seen['inputs'], pp, other, seen['data_samples'])
     assert got is seen['inputs']
+
+
+def test_the_preprocessor_inside_a_multi_branch_one_counts():
+    inside = dict(type='DetDataPreprocessor', **CAFFE)
+    nested = MultiBranchDataPreprocessor(inside)
+    want = DetDataPreprocessor(**CAFFE)(pictures())['inputs']
+    student_pp = DetDataPreprocessor(**IMAGENET)
+    seen = student_pp(pictures())
+    got = to_teacher_inputs(
+        seen['inputs'], student_pp, nested, seen['data_samples']
+    )
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
+
+
+def test_a_preprocessor_that_tells_nothing_is_an_error():
+    known, unknown = DetDataPreprocessor(**IMAGENET), BaseDataPreprocessor()
+    x = torch.zeros(1, 3, 32, 32)
+    for owner, pair in (
+        ('student', (unknown, known)),
+        ('teacher', (known, unknown)),
+    ):
+        with pytest.raises(ValueError, match=f'{owner} is a BaseDataPreproc'):
+            to_teacher_inputs(x, *pair, [])

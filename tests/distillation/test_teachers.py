@@ -1,4 +1,5 @@
 import copy
+import logging
 
 import pytest
 import torch
@@ -263,6 +264,39 @@ def test_missing_keys_are_listed(tmp_path):
         one(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)
 
 
+def test_a_deeper_checkpoint_is_an_error(tmp_path):
+    deeper = retinanet_cfg()
+    deeper.backbone.depth = 34
+    path = tmp_path / 'r34.pth'
+    torch.save(MODELS.build(deeper).state_dict(), path)
+    message = r'has \d+ keys that its config lacks.*backbone\.layer1\.2\.'
+    with pytest.raises(RuntimeError, match=message):
+        one(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)
+
+
+def test_keys_of_no_part_are_told_and_those_of_kd_are_not(
+    tmp_path, monkeypatch
+):
+    told = []
+    monkeypatch.setattr(
+        'mmgor.distillation.teacher_files.print_log',
+        lambda text, **kwargs: told.append((text, kwargs['level'])),
+    )
+    state = MODELS.build(retinanet_cfg()).state_dict()
+    state['kd_heads.neck.connectors.levels.0.weight'] = torch.zeros(1)
+    state['gor_weighting.theta_kd'] = torch.zeros(1)
+    path = tmp_path / 'student.pth'
+    torch.save(state, path)
+    one(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)
+    assert told == []
+    state['data_preprocessor.mean'] = torch.zeros(3, 1, 1)
+    torch.save(state, path)
+    one(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)
+    ((text, level),) = told
+    assert "1 keys of the checkpoint are unused, e.g. ['data_pre" in text
+    assert level == logging.WARNING
+
+
 def test_other_shapes_are_an_error(tmp_path):
     path = tmp_path / 'wide.pth'
     torch.save(MODELS.build(retinanet_cfg(channels=12)).state_dict(), path)
@@ -307,6 +341,22 @@ def test_detections_are_those_of_predict(teacher_spec):
         torch.testing.assert_close(a.scores, b.pred_instances.scores)
     logits = answer(teacher, 'bbox_head')['bbox_head'].output[0]
     torch.testing.assert_close(got['bbox_head'].output[0], logits)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_the_students_autocast_is_not_the_teachers(teacher_spec, dtype):
+    teacher = built(teacher_spec, dtype=dtype)
+    taps = ('detections', 'bbox_head', 'neck')
+    want = answer(teacher, *taps)
+    with torch.autocast('cpu', torch.bfloat16):
+        got = answer(teacher, *taps)
+    torch.testing.assert_close(got['neck'].output, want['neck'].output)
+    torch.testing.assert_close(
+        got['bbox_head'].output, want['bbox_head'].output
+    )
+    pairs = zip(got['detections'].output, want['detections'].output)
+    for a, b in pairs:
+        torch.testing.assert_close(a.bboxes, b.bboxes)
 
 
 def test_size_is_that_of_the_padded_input(teacher_spec):

@@ -188,6 +188,20 @@ def test_joined_data_sets_of_other_classes(runner, monkeypatch):
         verify_teachers(runner, runner.model, 8)
 
 
+def test_a_teacher_of_features_may_know_other_classes(runner, monkeypatch):
+    model = runner.model
+    told = []
+    monkeypatch.setattr(runner.logger, 'info', told.append)
+    monkeypatch.setattr(model.teachers['big'], 'classes', tuple('abcde'))
+    with pytest.raises(ValueError, match="'big' knows none of the classes"):
+        verify_teachers(runner, model, 1)
+    monkeypatch.delitem(model.kd_heads._modules, 'cls')
+    verify_teachers(runner, model, 1)
+    assert told == [
+        "Teacher 'big' is not verified: no KD head reads its classes."
+    ]
+
+
 def test_no_evaluation_data(runner, monkeypatch):
     monkeypatch.setattr(runner, '_val_loop', None)
     with pytest.raises(RuntimeError, match='verify_teacher needs evaluation'):
