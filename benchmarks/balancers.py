@@ -5,14 +5,15 @@ outputs (distillation loss) on random inputs. Two tables, in Markdown:
 
 - shares of the distillation loss and of its gradient at the shared features
   at the end of a run in which its unit changes by a factor after the start;
-- time of a step over that with fixed weights, all in one process, round by
-  round in turn: median (quartiles). It depends on how much of the student
-  lies above the shared features: ``--trunk`` and ``--head`` set the layers.
+- mean time of a step, and over that with fixed weights, all in one process,
+  round by round in turn. Means, since GoR's gradient form measures in one step
+  of ten. It depends on how much of the student lies above the shared features:
+  ``--trunk`` and ``--head`` set the layers.
 """
 
 import argparse
 import time
-from statistics import fmean, median, quantiles
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from mmdet.utils import register_all_modules
 from torch import Tensor, nn
 
 import mmgor  # noqa: F401
-from mmgor.hooks.gor_weight_hook import _theta_step
+from mmgor.hooks.gor_weight_hook import _theta_step, default_theta_lr
 from mmgor.registry import MODELS
 
 BALANCERS = {
@@ -89,7 +90,7 @@ class Training:
         if list(self.weighting.parameters()):
             for theta in self.weighting.parameters():
                 theta.register_post_accumulate_grad_hook(_zero)
-            rate = min(0.3, max(0.02, 60 / args.steps))
+            rate = default_theta_lr(self.weighting, args.steps)
             self.optimizer.register_step_pre_hook(
                 _theta_step(self.weighting, rate)
             )
@@ -169,12 +170,8 @@ def cost_table(args: argparse.Namespace) -> None:
     print('| balancer | ms | over fixed weights |')
     print('|---|---:|---:|')
     for name, values in seconds.items():
-        ratios = [a / b for a, b in zip(values, seconds['Fixed'])]
-        low, _, high = quantiles(ratios, n=4)
-        print(
-            f'| {name} | {1000 * median(values):.2f} | {median(ratios):.2f} '
-            f'({low:.2f} to {high:.2f}) |'
-        )
+        ratio = fmean(values) / fmean(seconds['Fixed'])
+        print(f'| {name} | {1000 * fmean(values):.2f} | {ratio:.2f} |')
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import _common  # noqa: F401
 
-from mmgor.ledger.changes import check_unchanged
+from mmgor.ledger.changes import check_parents_same, check_unchanged
 from mmgor.ledger.environment import device
 from mmgor.ledger.listing import plan_lines
 from mmgor.ledger.plan import Plan, read_plan
@@ -75,28 +75,33 @@ class Terminal:
             print(f'\r\x1b[K{line[:width]}', end='', flush=True)
 
 
-def end_like_ctrl_c() -> None:
-    """SIGTERM and a closed terminal, too, end the trainings in flight."""
+def interrupt_by_signals(schedule: Schedule) -> None:
+    """Ctrl-C, SIGTERM and a closed terminal end the trainings in flight.
+
+    An exception from a handler, in the midst of starting or of ending them,
+    could leave one alive.
+    """
 
     def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
+        schedule.interrupted = True
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, interrupt)
 
 
-def train(plan: Plan, runs: list[Run]) -> int:
+def train(plan: Plan, runs: list[Run], only: list[str] | None) -> int:
     """Run what is open; the exit status of the program."""
-    end_like_ctrl_c()
     terminal = Terminal()
     with locked(plan.results) as lock:
         records = read_records(plan.results)
-        check_unchanged(runs, records, plan.results)
+        check_unchanged(plan, records, only)
+        check_parents_same(runs, records, plan.runs_folder)
         check_parents_here(runs, records, plan.runs_folder)
         schedule = Schedule(
             plan, runs, records, lock, terminal.tell, terminal.status
         )
+        interrupt_by_signals(schedule)
         try:
             schedule.run()
         except KeyboardInterrupt:
@@ -109,6 +114,8 @@ def train(plan: Plan, runs: list[Run]) -> int:
             f'without a result: {", ".join(bad)}. Their reasons are in '
             f'{plan.results}; to run one again, remove its line.'
         )
+    # A run that was removed and trained again here may have students.
+    check_parents_same(runs, ended, plan.runs_folder)
     return bool(bad)
 
 
@@ -117,9 +124,10 @@ def main() -> int:
     plan = read_plan(args.plan, dict(args.data), dict(args.weights))
     runs = select_runs(build_runs(plan), args.only)
     if not args.dry_run:
-        return train(plan, runs)
+        return train(plan, runs, args.only)
     records = read_records(plan.results)
-    check_unchanged(runs, records, plan.results)
+    check_unchanged(plan, records, args.only)
+    check_parents_same(runs, records, plan.runs_folder)
     print('\n'.join(plan_lines(plan, runs, records, device())))
     return 0
 

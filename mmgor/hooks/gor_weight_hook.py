@@ -15,6 +15,8 @@ from .utils import check_optimizer, dataset_classes, unwrapped_model
 from .verify_teacher import verify_teachers
 from .weight_plot import plot_weight_curves, read_scalars
 
+_PREFIX = 'gor_weighting.'
+
 
 @HOOKS.register_module()
 class GoRWeightHook(Hook):
@@ -40,8 +42,8 @@ class GoRWeightHook(Hook):
     - draws ``gor_weights.png`` at the end of training.
 
     Args:
-        theta_lr (float, optional): Default: 60 / optimizer steps of the run,
-            in [0.02, 0.3].
+        theta_lr (float, optional): Default: the balancer's own, if it has
+            one, else 60 / optimizer steps of the run, in [0.02, 0.3].
         gradient_interval (int): 0 measures nothing.
         verify_teacher (int): Before training, log each teacher's metrics on
             so many evaluation pictures, as the student's pipeline and the
@@ -79,6 +81,17 @@ class GoRWeightHook(Hook):
         self.collapse = collapse
         self._warned = False
 
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Let weights of another run start a game of their own.
+
+        Only a resumed run goes on with the thetas and counters of its file;
+        others would start without their balanced start.
+        """
+        state_dict = checkpoint.get('state_dict', checkpoint)
+        if not runner._resume:
+            for key in [k for k in state_dict if k.startswith(_PREFIX)]:
+                del state_dict[key]
+
     def before_train(self, runner: Runner) -> None:
         """Check parameters and classes, take over the thetas' steps.
 
@@ -115,7 +128,7 @@ class GoRWeightHook(Hook):
         check_optimizer(wrapper.optimizer, thetas, "the balancer's thetas")
         if self.theta_lr is None:
             steps = runner.max_iters / wrapper._accumulative_counts
-            self.theta_lr = min(0.3, max(0.02, 60 / steps))
+            self.theta_lr = default_theta_lr(model.gor_weighting, steps)
         for theta in thetas.values():
             theta.register_post_accumulate_grad_hook(_take_no_part)
         wrapper.optimizer.register_step_pre_hook(
@@ -174,6 +187,11 @@ class GoRWeightHook(Hook):
             runner.logger.warning(f'weight curves not drawn: {error}')
             return
         runner.logger.info(f'Weight curves: {path}')
+
+
+def default_theta_lr(weighting: Any, steps: float) -> float:
+    """Step size of a balancer's thetas in a run of so many optimizer steps."""
+    return weighting.theta_lr or min(0.3, max(0.02, 60 / steps))
 
 
 def _take_no_part(theta: nn.Parameter) -> None:

@@ -18,8 +18,9 @@ class NonFiniteLossHook(Hook):
 
     Works with any detector. The gradients are taken away right before the
     optimizer steps, so that neither momentum nor weight decay moves a weight;
-    buffers (batch-norm statistics, ranges, running means) go back to where
-    the last good step left them. A loss that is not finite on one rank makes
+    buffers (batch-norm statistics, ranges, running means) and a balancer's
+    thetas, which no optimizer moves, go back to where the last good step left
+    them. A loss that is not finite on one rank makes
     every rank's reduced gradients non-finite, so all skip together.
 
     Args:
@@ -40,7 +41,7 @@ class NonFiniteLossHook(Hook):
         self.max_consecutive = max_consecutive
         self.consecutive = 0
         self._dropped = False
-        self._buffers: list[Tensor] = []
+        self._state: list[Tensor] = []
         self._saved: list[Tensor] = []
 
     def before_train(self, runner: Runner) -> None:
@@ -50,8 +51,14 @@ class NonFiniteLossHook(Hook):
         self, runner: Runner, *args: Any, **kwargs: Any
     ) -> None:
         if not self._saved:  # not before: calibration fills buffers, too
-            self._buffers = list(unwrapped_model(runner).buffers())
-            self._saved = [buffer.clone() for buffer in self._buffers]
+            model = unwrapped_model(runner)
+            thetas = [
+                parameter
+                for name, parameter in model.named_parameters()
+                if name.startswith('gor_weighting.')
+            ]
+            self._state = [*model.buffers(), *thetas]
+            self._saved = [value.detach().clone() for value in self._state]
 
     def after_train_iter(
         self,
@@ -69,11 +76,15 @@ class NonFiniteLossHook(Hook):
         bad = _is_bad(outputs.get('loss'))
         if not (bad or self._dropped):
             self.consecutive = 0
-            _copy(self._buffers, self._saved)
+            _copy(self._state, self._saved)
             return
         self._dropped = False
         self.consecutive += 1
-        _copy(self._saved, self._buffers)
+        _copy(self._saved, self._state)
+        weighting = getattr(unwrapped_model(runner), 'gor_weighting', None)
+        take_gradient = getattr(weighting, 'take_gradient', None)
+        if take_gradient is not None:
+            take_gradient()  # else the next step would
         names = [k for k, v in outputs.items() if 'loss' in k and _is_bad(v)]
         runner.logger.warning(
             f'iteration {runner.iter + 1}: non-finite '

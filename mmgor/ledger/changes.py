@@ -1,27 +1,37 @@
-"""A changed config under an old name is refused."""
+"""What changed under an old name is refused."""
 
 import json
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
-from .records import SKIPPED, Record
-from .runs import Key, Run
+from .plan import Plan
+from .records import DONE, SKIPPED, Record
+from .runs import Key, Run, build_runs, checkpoint_hash
+from .schedule import select_runs
 
 _SHOWN_CHANGES = 10
 
 
 def check_unchanged(
-    runs: list[Run], records: dict[Key, Record], results: Path
+    plan: Plan, records: dict[Key, Record], arms: list[str] | None = None
 ) -> None:
     """Refuse runs whose config is not the one their name was recorded with.
 
+    Also those of recorded seeds that the plan no longer has: the report takes
+    all seeds of an arm for the same.
+
     Args:
-        runs (list[Run]): Those that others need first.
+        plan (Plan): The plan.
         records (dict[Key, Record]): What is recorded.
-        results (Path): Where.
+        arms (list[str], optional): Look at these and what they need only.
 
     Raises:
         ValueError: Naming the runs, and what changed in the first.
     """
+    results = plan.results
+    seeds = tuple(sorted({*plan.seeds, *(key[3] for key in records)}))
+    runs = select_runs(build_runs(replace(plan, seeds=seeds)), arms)
     changed = [
         run
         for run in runs
@@ -47,6 +57,45 @@ def check_unchanged(
         'place.'
     )
     raise ValueError('\n'.join(lines))
+
+
+def check_parents_same(
+    runs: list[Run], records: dict[Key, Record], folder: Path
+) -> None:
+    """Refuse results of weights that were trained again since.
+
+    Runs without a folder here were trained elsewhere, from other weights, and
+    are not looked at.
+
+    Args:
+        runs (list[Run]): Of a plan.
+        records (dict[Key, Record]): What is recorded.
+        folder (Path): With one folder a run.
+
+    Raises:
+        ValueError: Naming the runs, and what the first one needs.
+    """
+    now = cache(lambda parent: checkpoint_hash(parent, folder))
+    stale = [
+        (run, parent)
+        for run in runs
+        for parent in run.parents
+        if run.key in records
+        and records[run.key].status == DONE
+        and (folder / run.name).is_dir()
+        and (folder / parent.name / parent.checkpoint).is_file()
+        and records[run.key].parents.get(parent.name) != now(parent)
+    ]
+    if not stale:
+        return
+    run, parent = stale[0]
+    names = ', '.join(dict.fromkeys(child.name for child, _ in stale))
+    raise ValueError(
+        f'{run.name} is recorded with the weights '
+        f'{records[run.key].parents.get(parent.name)} of {parent.name}, which '
+        f'now has {now(parent)}. Remove the lines of {names} from the results '
+        f'to run them again, or put the old {parent.checkpoint} back.'
+    )
 
 
 def _changes(run: Run, results: Path) -> list[str]:

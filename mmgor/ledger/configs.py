@@ -4,6 +4,7 @@
 options of a plan may use the last.
 """
 
+import inspect
 import json
 import re
 from collections.abc import Callable
@@ -13,12 +14,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from mmgor.demo.arms import data_options, set_epochs
 from mmgor.demo.data import DataFolder
 
 from .plan import FLOAT, Arm, Plan
 
+# What a config need not have: the runner has a default for it.
+_RUNNER_KEYS = {*inspect.signature(Runner).parameters, 'custom_imports'}
 _MARKER = re.compile(r'<(data|weights|run):([^<>]*)>')
 
 
@@ -125,7 +129,7 @@ def _fill_data(cfg: Config, data: DataFolder, name: str, arm: Arm) -> None:
 def _merge(cfg: Config, options: dict[str, Any], arm: Arm) -> None:
     for key in options:
         head, dot, _ = key.partition('.')
-        if dot and head not in cfg:
+        if head not in cfg and (dot or head not in _RUNNER_KEYS):
             raise ValueError(
                 f'arm {arm.name!r}: option {key!r} would change nothing, '
                 f'since {arm.config} has no {head!r}.'

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmgor.demo.data import DataFolder, read_data_folder
 
 from .plan_values import (
+    UniqueKeysLoader,
     check_keys,
     check_name,
     list_of,
@@ -121,7 +122,7 @@ def read_plan(
         ValueError: If the plan is not complete and consistent.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), Loader=UniqueKeysLoader)
     except yaml.YAMLError as error:
         raise ValueError(f'{path} is no YAML file: {error}') from error
     check_keys(content, _PLAN_KEYS, {'results', 'data', 'seeds', 'arms'}, path)

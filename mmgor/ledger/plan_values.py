@@ -5,8 +5,27 @@ from ast import literal_eval
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 # Names become folders.
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._+-]*')
+
+
+class UniqueKeysLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping; YAML takes the last."""
+
+    # Before `<<` is filled in, whose keys may be set anew.
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if (key.tag, str(key.value)) in seen and key.value != '<<':
+                raise yaml.MarkedYAMLError(
+                    problem=f'{key.value!r} stands twice; rename one',
+                    problem_mark=key.start_mark,
+                )
+            seen.add((key.tag, str(key.value)))
+        return node
 
 
 def check_keys(

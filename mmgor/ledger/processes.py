@@ -11,7 +11,7 @@ from pathlib import Path
 from mmgor.demo.progress import REPOSITORY, condense
 
 from .plan import Plan
-from .runs import Run, write_run
+from .runs import Run, checkpoint_hash, write_run
 
 #: Takes the config file as its argument.
 TRAIN = (sys.executable, '-u', str(REPOSITORY / 'tools' / 'train.py'))
@@ -22,6 +22,10 @@ _LOG_TAIL_BYTES = 20_000
 
 class Training:
     """A started run.
+
+    Attributes:
+        parents (dict[str, str]): Name of each run that it needs to the
+            :func:`~mmgor.ledger.runs.checkpoint_hash` of what it reads.
 
     Args:
         run (Run): What to train.
@@ -38,6 +42,10 @@ class Training:
         self, run: Run, plan: Plan, command: tuple[str, ...], lock: int
     ) -> None:
         self.folder = plan.runs_folder / run.name
+        self.parents = {
+            parent.name: checkpoint_hash(parent, plan.runs_folder)
+            for parent in run.parents
+        }
         _clear(self.folder)
         config = write_run(run, plan)
         environment = dict(os.environ, OMP_NUM_THREADS=str(plan.threads))
@@ -95,9 +103,17 @@ def _clear(folder: Path) -> None:
     """What an earlier start left, which was never recorded."""
     if not folder.exists():
         return
-    if not (folder / 'hashed.json').is_file():
+    mark = folder / 'hashed.json'
+    entries = list(folder.iterdir())
+    if entries and mark not in entries:
         raise FileExistsError(
             f'{folder} exists and is no run of a ledger (it has no '
             'hashed.json); move it away, or name other results in the plan.'
         )
-    shutil.rmtree(folder)
+    # The mark goes last, so that this, too, can be interrupted.
+    for entry in sorted(entries, key=lambda entry: entry == mark):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    folder.rmdir()

@@ -26,11 +26,13 @@ class Record:
         mAP (float, optional): COCO mAP of the last epoch, of 1.
         AP50 (float, optional): At IoU 0.5, of 1.
         config_hash (str): See :mod:`mmgor.ledger.runs`.
+        parents (dict[str, str]): Name of each run that it needed to the
+            first 12 hex digits of the SHA-256 of that one's last weights.
         commit (str): Of the code, '-dirty' if it had changes.
         device (str): Name of the processor or GPU.
         wall_s (float, optional): Seconds it took.
-        gor_w_task (float, optional): Weight of the task loss in the last
-            logged iteration.
+        gor_w_task (float, optional): Weight of the task loss, mean over the
+            logged iterations of the last epoch.
         gor_w_kd (float, optional): Weight of the distillation loss, likewise.
         status (str): 'done', 'failed' or 'skipped' (what it needs failed).
         reason (str): Of what went wrong, '' if nothing.
@@ -44,6 +46,7 @@ class Record:
     mAP: float | None
     AP50: float | None
     config_hash: str
+    parents: dict[str, str]
     commit: str
     device: str
     wall_s: float | None
@@ -132,6 +135,8 @@ def append_record(file: int, record: Record) -> None:
     """
     line = (json.dumps(asdict(record), allow_nan=False) + '\n').encode()
     before = os.fstat(file).st_size
+    if before and os.pread(file, 1, before - 1) != b'\n':
+        line = b'\n' + line  # an editor may leave the last line open
     if os.write(file, line) < len(line):
         os.ftruncate(file, before)
         raise OSError(f'disk full; not recorded: {line.decode()}')

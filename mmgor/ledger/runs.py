@@ -165,8 +165,21 @@ def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+def checkpoint_hash(run: Run, folder: Path) -> str:
+    """First 12 hex digits of the SHA-256 of a run's last weights.
+
+    Args:
+        run (Run): Which is done.
+        folder (Path): With one folder a run.
+
+    Raises:
+        FileNotFoundError: If they are not there.
+    """
+    return _sha256(folder / run.name / run.checkpoint)[:12]
+
+
 def write_run(run: Run, plan: Plan) -> Path:
-    """Write ``config.py`` and ``hashed.json`` into the run's folder.
+    """Write ``hashed.json`` and ``config.py`` into the run's folder.
 
     Returns:
         Path: The config, ready for tools/train.py.
@@ -181,8 +194,9 @@ def write_run(run: Run, plan: Plan) -> Path:
         return plan.runs_folder / name
 
     folder.mkdir(parents=True)
-    config = dict(fill_in(run.config, path_of), work_dir=str(folder))
-    Config(config).dump(folder / 'config.py')
+    # First: it is what tells the folder of a start that was interrupted.
     text = json.dumps(run.hashed, indent=1, sort_keys=True)
     (folder / 'hashed.json').write_text(text + '\n')
+    config = dict(fill_in(run.config, path_of), work_dir=str(folder))
+    Config(config).dump(folder / 'config.py')
     return folder / 'config.py'

@@ -75,6 +75,8 @@ class Schedule:
 
     Attributes:
         records (dict): What is recorded, without what was skipped before.
+        interrupted (bool): Set by a signal handler: ends :meth:`run` at a
+            point where no training can be forgotten.
 
     Args:
         plan (Plan): Whose runs they are.
@@ -108,17 +110,24 @@ class Schedule:
         self.tell = tell
         self.status = status
         self.train = train
+        self.interrupted = False
         self.device = device()
         self.waiting = open_runs(runs, records)
         self.running: dict[Run, tuple[Training, str]] = {}
         self.estimates = Estimates(self.records.values(), self.device)
 
     def run(self) -> None:
-        """Until nothing is open. An exception (KeyboardInterrupt, too) ends
-        the trainings in flight; they are not recorded."""
+        """Until nothing is open. An exception ends the trainings in flight;
+        they are not recorded.
+
+        Raises:
+            KeyboardInterrupt: When it is ``interrupted``.
+        """
         shown = time.monotonic()
         try:
             while self.waiting or self.running:
+                if self.interrupted:
+                    raise KeyboardInterrupt
                 self._skip()
                 self._start()
                 self._collect()
@@ -139,7 +148,7 @@ class Schedule:
                 if record is not None and record.status != DONE:
                     self.waiting.remove(run)
                     reason = f'needs {parent.name} ({record.status})'
-                    self._record(run, Outcome(SKIPPED, reason), None, commit())
+                    self._record(run, Outcome(SKIPPED, reason), commit())
                     break
 
     def _start(self) -> None:
@@ -162,11 +171,17 @@ class Schedule:
             if exit_status is None:
                 continue
             del self.running[run]
+            wall_s = training.seconds
             outcome = read_outcome(run, training.folder, exit_status)
-            self._record(run, outcome, training.seconds, code)
+            self._record(run, outcome, code, wall_s, training.parents)
 
     def _record(
-        self, run: Run, outcome: Outcome, wall_s: float | None, code: str
+        self,
+        run: Run,
+        outcome: Outcome,
+        code: str,
+        wall_s: float | None = None,
+        parents: dict[str, str] | None = None,
     ) -> None:
         data, arm, bits, seed = run.key
         record = Record(
@@ -176,6 +191,7 @@ class Schedule:
             data=data,
             epochs=run.epochs,
             config_hash=run.hash,
+            parents=parents or {},
             commit=code,
             device=self.device,
             wall_s=None if wall_s is None else round(wall_s, 1),

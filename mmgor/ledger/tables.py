@@ -11,7 +11,7 @@ Group = tuple[str, str]
 NOTE = (
     'mAP and AP50 in per cent: mean +- sample standard deviation over n '
     'seeds. Weights: what the task and the distillation loss are multiplied '
-    'by in the last logged iteration, mean over the seeds.'
+    'by, mean over the logged iterations of the last epoch and over the seeds.'
 )
 NOTE_REFERENCE = (
     'Difference: mAP minus that of `{}` with the same seed, mean over the '

@@ -23,8 +23,8 @@ class FAMOWeighting(LearnedWeighting):
     and after the step, for which its released code runs the same batch a
     second time. Here the next step's losses stand in: no second forward, but
     the difference of two batches is in d as noise. As in that code Adam's
-    normalisation gives the step of xi, with the rate of ``GoRWeightHook``
-    (0.02 to 0.3; the code's is 0.025).
+    normalisation gives the step of xi, with a rate of 0.025: there is no
+    resting point at which it had to arrive.
 
     Losses of very different size: the weighted losses' shares are z, whatever
     the units, and a constant factor cancels in d. Their sum is the harmonic
@@ -48,6 +48,7 @@ class FAMOWeighting(LearnedWeighting):
         ValueError: If ``gamma`` is negative.
     """
 
+    theta_lr = 0.025
     logs: Tensor
     moments: Tensor
     count: Tensor

@@ -176,21 +176,23 @@ def gradnorm_gradient(
     first: Tensor,
     alpha: float,
 ) -> Tensor:
-    """d/dtheta of sum_i |G_i - m r_i^alpha| in units of m; w = exp(-theta).
+    """d/dtheta of sum_i |G_i - m r_i^alpha| over m; w = 2 softmax(-theta).
 
-    G_i = w_i n_i with the mean m, and r_i is the relative inverse training
-    rate, L_i / first_i over its mean. The part common to both is taken away:
-    it would only change the sum of the weights, which is fixed.
+    G_i = w_i n_i with the mean m, held fixed in the target, and r_i is the
+    relative inverse training rate, L_i / first_i over its mean. With
+    dw_i / dtheta_j = -w_i (1[i = j] - w_j / 2), the slopes s_i = -w_i n_i
+    sign(G_i - m r_i^alpha) make s_j - w_j / 2 (s_T + s_K): 0 where both are
+    on the same side of their targets and the norms are equal.
 
     Returns:
-        Tensor: Shape (2, ), in [-1, 1].
+        Tensor: Shape (2, ), in [-2, 2].
     """
     sizes = weights * norms
     mean = sizes.mean()
     rates = losses / first
     target = mean * (rates / rates.mean()) ** alpha
-    gradient = -(sizes / mean) * torch.sign(sizes - target)
-    return gradient - gradient.mean()
+    slopes = -(sizes / mean) * torch.sign(sizes - target)
+    return slopes - weights / weights.sum() * slopes.sum()
 
 
 def imtl_g_weights(norms: Tensor) -> Tensor:

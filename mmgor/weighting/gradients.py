@@ -78,7 +78,12 @@ def gradient_stats(
         for grads in gradients
     ]
     norms = torch.stack([g.norm() for g in flat]) / scale
-    cosine = torch.nn.functional.cosine_similarity(flat[0], flat[1], dim=0)
+    # Unit vectors first: an epsilon on the norms would depend on units.
+    tiny = torch.finfo(torch.float32).tiny
+    task_unit, kd_unit = (
+        torch.nn.functional.normalize(g, dim=0, eps=tiny) for g in flat
+    )
+    cosine = task_unit @ kd_unit
     dist.all_reduce(norms, 'mean')
     dist.all_reduce(cosine, 'mean')
     return GradientStats(norms, cosine)

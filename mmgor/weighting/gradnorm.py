@@ -23,10 +23,12 @@ class GradNormWeighting(LearnedWeighting):
     the weights themselves, and measures at the last shared layer's parameters.
 
     Losses of very different size: constant units cancel once it has arrived
-    (log of the norms' ratio to go, two step sizes a step). It never rests: the
-    absolute value's slope does not vanish, so theta moves about its target by
-    a step size. L(0) is one batch's; a loss that jumps up later counts as one
-    that lags, and with alpha = 1.5 gets nearly all of the gradient.
+    (log of the norms' ratio to go, two to four step sizes a step). Where both
+    can be at their targets it never rests: the absolute value's slope does
+    not vanish, so theta moves about the target by a step size. L(0) is one
+    batch's; a loss that jumps up later counts as one that lags, and with
+    alpha = 1.5 gets nearly all of the gradient. From weights near 0 the way
+    back is slow: the softmax's slope has both weights as factors.
 
     Cost: two more backward passes a step, from each loss down to the features
     (through the head). DDP: the norms are means over the ranks' own, so that

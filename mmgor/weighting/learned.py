@@ -21,7 +21,11 @@ class LearnedWeighting(BaseWeighting):
     Attributes:
         theta_task (nn.Parameter): Shape ().
         theta_kd (nn.Parameter): Shape ().
+        theta_lr (float, optional): Step size of the method's own; None:
+            ``GoRWeightHook``'s, which follows from the length of the run.
     """
+
+    theta_lr: float | None = None
 
     def __init__(self) -> None:
         super().__init__()

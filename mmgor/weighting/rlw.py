@@ -1,6 +1,7 @@
 """Random loss weighting."""
 
 import torch
+from mmengine import dist
 from torch import Tensor
 
 from mmgor.registry import MODELS
@@ -18,7 +19,8 @@ class RLWWeighting(BaseWeighting):
     """w = 2 softmax(z), z standard normal, drawn anew every call.
 
     The paper's weights sum to 1. The n-th call takes the n-th of
-    ``PERIOD`` = 16,384 draws, which follow from ``seed`` alone.
+    ``PERIOD`` = 16,384 draws, which follow from ``seed`` alone; a resumed run
+    goes on with those of its checkpoint.
 
     Source: Lin et al., "Reasonable Effectiveness of Random Weighting", TMLR
     2022, arXiv 2111.10603 (RLW, normal distribution).
@@ -27,24 +29,25 @@ class RLWWeighting(BaseWeighting):
     are (1, 1), so the larger loss rules, with noise. It is the baseline that a
     balancer should beat.
 
-    Cost: nothing worth measuring. DDP: each rank has the same draws and the
+    Cost: nothing worth measuring. DDP: each rank has rank 0's draws and the
     same count of calls. AMP: float32.
 
     Args:
-        seed (int): Of the draws.
+        seed (int, optional): Of the draws; default: torch's, which is the
+            run's.
     """
 
     draws: Tensor
     calls: Tensor
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int | None = None) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.register_buffer(
-            'draws',
-            torch.randn(PERIOD, 2, generator=generator),
-            persistent=False,
+        generator = torch.Generator().manual_seed(
+            torch.initial_seed() if seed is None else seed
         )
+        draws = torch.randn(PERIOD, 2, generator=generator)
+        dist.broadcast(draws)
+        self.register_buffer('draws', draws)
         self.register_buffer('calls', torch.zeros((), dtype=torch.int64))
 
     def weigh(

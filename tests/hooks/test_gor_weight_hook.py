@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from mmgor.hooks.gor_weight_hook import (
     GoRWeightHook,
+    default_theta_lr,
     map_classes,
 )
 from mmgor.hooks.weight_plot import (
@@ -89,12 +90,34 @@ class Constant(Toy):
         return out
 
 
+class Falling(Constant):
+    """The distillation loss halves in every call."""
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        self.step += 1
+        pull = 1 + 1e-3 * (self.weight - self.weight.detach()).sum()
+        kd = 2.0**-self.step
+        return self.gor_weighting(
+            dict(loss_cls=0.5 * pull), dict(loss_kd_a=kd * pull)
+        )
+
+
 def run(
-    tmp_path, optimizer, iters, clip=None, accumulate=1, model=None, **hook
+    tmp_path,
+    optimizer,
+    iters,
+    clip=None,
+    accumulate=1,
+    model=None,
+    load_from=None,
+    resume=False,
+    **hook,
 ):
     model = model or Toy(change_at=iters // 2, factor=0.5)
     runner = Runner(
         model=model,
+        load_from=load_from,
+        resume=resume,
         work_dir=str(tmp_path),
         train_dataloader=dict(
             dataset=Numbers(),
@@ -171,6 +194,47 @@ def test_other_balancers_thetas_arrive(tmp_path, optimizer, name):
     # GradNorm moves about its target by a step size, at most 0.3.
     assert (arrived - 0.5).abs().max() < 0.17
     assert abs(arrived.mean() - 0.5) < 0.06
+
+
+def test_famo_moves_by_a_step_of_its_own(tmp_path):
+    """Adam's first step is the rate itself: 0.025, as in the paper's code.
+    The task loss did not fall, so that it gains share."""
+    model = Falling(dict(type='FAMOWeighting'))
+    optimizer = dict(type='SGD', lr=0.01, weight_decay=1e-4)
+    run(tmp_path, optimizer, 2, model=model)
+    theta = model.gor_weighting.theta().detach()
+    torch.testing.assert_close(theta, torch.tensor([-0.025, 0.025]))
+
+
+@pytest.mark.parametrize('steps, rate', [(100, 0.3), (600, 0.1), (1e5, 0.02)])
+def test_the_default_rate_follows_from_the_length_of_the_run(steps, rate):
+    weighting = MODELS.build(dict(type='GoRWeighting'))
+    assert default_theta_lr(weighting, steps) == pytest.approx(rate)
+
+
+def test_weights_of_another_game_start_a_new_one(tmp_path):
+    """Its thetas, counters and unit stay behind; a resumed run keeps them."""
+    optimizer = dict(type='SGD', lr=0.01, weight_decay=1e-4)
+    runner, first = run(tmp_path / 'a', optimizer, 10)
+    first.weight.data.fill_(7.0)
+    file = str(tmp_path / 'last.pth')
+    runner.save_checkpoint(str(tmp_path), 'last.pth')
+    new = Constant(dict(type='GoRWeighting', init_iters=2))
+    run(tmp_path / 'b', optimizer, 4, model=new, load_from=file)
+    assert new.weight.item() == pytest.approx(7.0, abs=0.1)
+    assert new.gor_weighting.count.tolist() == [4, 4]
+    assert new.shares[0] == pytest.approx(0.5)  # balanced, ten to one or not
+    resumed = Toy(change_at=10, factor=0.5)
+    resumed.step = 10
+    run(
+        tmp_path / 'c',
+        optimizer,
+        12,
+        model=resumed,
+        load_from=file,
+        resume=True,
+    )
+    assert resumed.gor_weighting.count.tolist() == [12, 12]
 
 
 def test_scalars_and_curves_are_written(tmp_path):

@@ -1,6 +1,7 @@
 """A bad step never was: weights, buffers and optimizer state stay."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
-from mmgor.hooks import NonFiniteLossHook
+from mmgor.hooks import GoRWeightHook, NonFiniteLossHook
+from mmgor.registry import MODELS
 
 
 class Values(Dataset):
@@ -39,6 +41,28 @@ class Stock(BaseModel):
         return dict(loss_cls=self.linear(self.norm(inputs)).square().mean())
 
 
+class Game(Stock):
+    """A student whose distillation loss alone is not finite at times."""
+
+    def __init__(self, init_iters):
+        super().__init__()
+        self.gor_weighting = MODELS.build(
+            dict(type='GoRWeighting', init_iters=init_iters)
+        )
+
+    def map_classes(self, classes):
+        """It has no KD heads that would care."""
+
+    def class_teachers(self):
+        return []
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        kept = inputs.nan_to_num(3.0)
+        task = self.linear(self.norm(kept)).square().mean() + kept.mean()
+        kd = (self.linear(kept) * inputs.mean()).square().mean()
+        return self.gor_weighting(dict(loss_cls=task), dict(loss_kd_a=kd))
+
+
 class Recorder(NonFiniteLossHook):
     """Remembers the model's state after every iteration."""
 
@@ -48,9 +72,11 @@ class Recorder(NonFiniteLossHook):
         runner.model.states.append({k: v.clone() for k, v in state.items()})
 
 
-def train(tmp_path, values, max_consecutive=10, accumulate=1, hooks=()):
+def train(
+    tmp_path, values, max_consecutive=10, accumulate=1, hooks=(), make=Stock
+):
     torch.manual_seed(0)
-    model = Stock()
+    model = make()
     hook = Recorder(max_consecutive)
     runner = Runner(
         model=model,
@@ -68,6 +94,9 @@ def train(tmp_path, values, max_consecutive=10, accumulate=1, hooks=()):
             optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.1),
             clip_grad=dict(max_norm=1.0),
             accumulative_counts=accumulate,
+            paramwise_cfg=dict(
+                custom_keys={'gor_weighting.': dict(decay_mult=0.0)}
+            ),
         ),
         custom_hooks=[hook, *hooks],
         default_hooks=dict(checkpoint=None),
@@ -91,6 +120,41 @@ def test_a_bad_step_leaves_weights_and_buffers(tmp_path, bad):
     assert all(torch.isfinite(v).all() for v in states[2].values())
     clean = train(tmp_path, [1.0, 2.0, 3.0, 4.0])
     assert same(states[2], clean[1])
+
+
+@pytest.mark.parametrize('init_iters', [1, 20])
+def test_a_bad_step_leaves_the_game(tmp_path, init_iters):
+    """Thetas are moved by the forward in the balanced start, then by a hook;
+    neither is the optimizer."""
+
+    def play(values):
+        hooks = [GoRWeightHook(theta_lr=0.1)]
+        return train(
+            tmp_path, values, hooks=hooks, make=lambda: Game(init_iters)
+        )
+
+    states = play([1.0, 2.0, math.nan, 1.0, 3.0, 4.0, 2.0, 2.0])
+    assert same(states[0], states[1])
+    clean = play([1.0, 2.0, 3.0, 4.0, 2.0, 2.0])
+    assert same(states[2], clean[1]) and same(states[3], clean[2])
+    theta = 'gor_weighting.theta_task'
+    assert not torch.equal(clean[1][theta], clean[2][theta])
+
+
+def test_a_bad_step_leaves_no_gradient_to_the_thetas():
+    """Where a loss scaler skips the optimizer's step, nobody takes it."""
+    model = Game(20)
+    told = []
+    runner = SimpleNamespace(
+        model=model, iter=0, logger=SimpleNamespace(warning=told.append)
+    )
+    hook = NonFiniteLossHook()
+    hook.before_train_iter(runner)
+    inputs = torch.tensor([[1.0, 2.0], [math.nan, 1.0]])
+    _, outputs = model.parse_losses(model(inputs))
+    hook.after_train_iter(runner, 0, outputs=outputs)
+    assert "non-finite ['loss'" in told[0]
+    assert model.gor_weighting.take_gradient() is None
 
 
 def test_accumulation_with_one_bad_part_skips_the_whole_step(tmp_path):

@@ -1,11 +1,13 @@
 """Stands in for tools/train.py: writes what a training leaves.
 
 ``model.behaviour`` of the config says how it ends; each start is noted in the
-file that FAKE_TRAIN_CALLS names.
+file that FAKE_TRAIN_CALLS names, beside which the weights to leave lie.
 """
 
 import json
 import os
+import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -15,9 +17,12 @@ with open(sys.argv[1]) as file:
     exec(file.read(), config)
 folder = Path(config['work_dir'])
 behaviour = config['model'].get('behaviour', 'good')
-with open(os.environ['FAKE_TRAIN_CALLS'], 'a') as calls:
+notes = Path(os.environ['FAKE_TRAIN_CALLS'])
+if behaviour == 'stubborn':
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with notes.open('a') as calls:
     calls.write('/'.join(folder.parts[-4:]) + '\n')
-if behaviour == 'hang':
+if behaviour in ('hang', 'stubborn'):
     time.sleep(60)
 if behaviour == 'crash':
     sys.exit('first line\nout of memory')
@@ -29,19 +34,34 @@ for path in needed:
 
 seed = config['randomness']['seed']
 epochs = config['train_cfg']['max_epochs']
-step = dict(loss=0.5, gor_w_task=0.75, gor_w_kd=1.25 + seed, step=40)
-metrics = {'coco/bbox_mAP': (40 + seed) / 100, 'coco/bbox_mAP_50': 0.6}
-if behaviour == 'diverge':
-    step['loss'] = float('nan')
-lines = [dict(loss=float('nan'), step=10), step, dict(metrics, step=epochs)]
-if behaviour == 'no box':
-    lines[-1] = dict(time=0.1, step=epochs)
+nan = float('nan')
+lines = [
+    dict(loss=0.5, gor_w_task=9.0, gor_w_kd=9.0, epoch=epochs - 1, step=30),
+    dict(loss=0.5, gor_w_task=0.5, gor_w_kd=1.0 + seed, epoch=epochs, step=40),
+    # A mean over several steps, of which one was dropped.
+    dict(loss=nan, gor_w_task=nan, gor_w_kd=nan, epoch=epochs, step=50),
+    dict(loss=0.5, gor_w_task=1.0, gor_w_kd=1.5 + seed, epoch=epochs, step=60),
+    {
+        'coco/bbox_mAP': (40 + seed) / 100,
+        'coco/bbox_mAP_50': 0.6,
+        'step': epochs,
+    },
+]
+if behaviour in ('no box', 'diverge'):
+    lines[-1] = dict(time=0.1, data_time=0.0, step=epochs)
+if behaviour == 'other metric':
+    lines[-1] = {'cells/bbox_mAP': 0.4, 'time': 0.1, 'step': epochs}
 if behaviour == 'no labels':
     lines[-1]['coco/bbox_mAP'] = -1.0
 if behaviour == 'no evaluation':
     lines.pop()
 (folder / 'now' / 'vis_data').mkdir(parents=True)
 text = ''.join(json.dumps(line) + '\n' for line in lines)
+if behaviour == 'half a line':
+    text = text[:-20]
 (folder / 'now' / 'vis_data' / 'scalars.json').write_text(text)
+weights = 'diverged.pth' if behaviour == 'diverge' else 'good.pth'
+if behaviour == 'no file of weights':
+    weights = notes.name
 if behaviour != 'no checkpoint':
-    (folder / f'epoch_{epochs}.pth').touch()
+    shutil.copy(notes.with_name(weights), folder / f'epoch_{epochs}.pth')

@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from mmgor.ledger.plan import read_plan
 from mmgor.ledger.records import Record, locked, read_records
-from mmgor.ledger.runs import Run, build_runs
+from mmgor.ledger.runs import Key, Run, build_runs
 from mmgor.ledger.schedule import Schedule
 
 FAKE_TRAIN = (sys.executable, str(Path(__file__).with_name('fake_train.py')))
@@ -90,6 +91,16 @@ def plan_content(folder: Path) -> dict[str, Any]:
     )
 
 
+def write_weights(file: Path, value: float) -> None:
+    """A checkpoint; NaN is no divergence in what the game keeps for itself."""
+    weights = {
+        'neck.weight': torch.tensor([1.0, value]),
+        'neck.count': torch.tensor(3),
+        'gor_weighting.strength': torch.tensor([1.0, float('nan')]),
+    }
+    torch.save(dict(state_dict=weights), file)
+
+
 class Bench:
     """A folder with configs, data and a plan that tests change."""
 
@@ -99,6 +110,8 @@ class Bench:
         write_data(folder / 'cells')
         self.content = plan_content(folder)
         self.calls_file = folder / 'calls'
+        write_weights(folder / 'good.pth', 2.0)
+        write_weights(folder / 'diverged.pth', float('inf'))
 
     def behave(self, arm: str, behaviour: str) -> None:
         group = 'teachers' if arm == 'teacher' else 'arms'
@@ -132,6 +145,9 @@ class Bench:
     def records(self) -> dict[str, Record]:
         found = read_records(self.folder / 'results.jsonl').values()
         return {record.name.partition('/')[2]: record for record in found}
+
+    def records_by_key(self) -> dict[Key, Record]:
+        return read_records(self.folder / 'results.jsonl')
 
     def calls(self) -> list[str]:
         """Runs that were started, in order; empties the list."""

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from ledger_tools import write_data
 
 from mmgor.ledger.plan import read_plan
-from mmgor.ledger.plan_values import option_values
+from mmgor.ledger.plan_values import UniqueKeysLoader, option_values
 from mmgor.ledger.runs import build_runs
 
 pytest_plugins = ['ledger_bench']
@@ -90,6 +91,23 @@ def test_a_file_that_is_no_yaml(tmp_path):
     (tmp_path / 'plan.yaml').write_text('a: [')
     with pytest.raises(ValueError, match='is no YAML file'):
         read_plan(tmp_path / 'plan.yaml')
+
+
+@pytest.mark.parametrize('key', ['qat', 'taught'])
+def test_a_name_twice_is_no_plan(bench, key):
+    """YAML would take the last and lose the first."""
+    bench.plan()
+    file = bench.folder / 'plan.yaml'
+    again = file.read_text().partition(f'  {key}:\n')[2].splitlines()[0]
+    file.write_text(f'{file.read_text()}  {key}:\n{again}\n')
+    with pytest.raises(ValueError, match=f"'{key}' stands twice; rename"):
+        read_plan(file)
+
+
+def test_merged_keys_may_be_set_anew():
+    text = 'a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {<<: *b, x: 4}'
+    content = yaml.load(text, Loader=UniqueKeysLoader)
+    assert content['c'] == dict(x=4, y=2)
 
 
 def test_option_values():

@@ -144,7 +144,12 @@ def test_other_bits_of_an_arm_it_needs(bench):
         ('float', dict(bits=['W4']), 'bits W4, but .* is not quantized'),
         ('taught', dict(teachers=dict(bg='teacher')), "fills teacher 'bg'"),
         ('qat', dict(options={'modle.a': 1}), "no 'modle'"),
-        ('qat', dict(options=dict(a='<weights:b>')), 'unknown <weights:b>'),
+        ('qat', dict(options=dict(load_form='x')), "no 'load_form'"),
+        (
+            'qat',
+            dict(options={'model.a': '<weights:b>'}),
+            'unknown <weights:b>',
+        ),
         ('qat', dict(options=dict(load_from='x')), 'both start and the opt'),
         (
             'qat',

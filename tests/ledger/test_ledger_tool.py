@@ -11,10 +11,10 @@ import time
 import ledger
 import pytest
 import torch
-from ledger_tools import FAKE_TRAIN
+from ledger_tools import FAKE_TRAIN, write_weights
 from test_schedule import ALL
 
-from mmgor.ledger import environment, schedule
+from mmgor.ledger import environment, processes, schedule
 
 pytest_plugins = ['ledger_bench']
 
@@ -22,7 +22,7 @@ pytest_plugins = ['ledger_bench']
 @pytest.fixture
 def run(bench, monkeypatch):
     """The tool with faked trainings."""
-    numbers = signal.SIGTERM, signal.SIGHUP
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
     handlers = [signal.getsignal(number) for number in numbers]
     defaults = schedule.Schedule.__init__.__defaults__
     monkeypatch.setattr(
@@ -114,6 +114,72 @@ def test_sigterm_ends_what_is_in_flight(bench, run, capsys):
         'cells/float/float/seed0: stopped, not recorded'
     )
     assert list(bench.records()) == ['teacher/float/seed0']
+
+
+def test_a_second_signal_forgets_no_training(bench, run, monkeypatch):
+    """It comes while the first of two is waited for."""
+    monkeypatch.setattr(processes, '_PATIENCE_S', 1.0)
+    bench.content.update(seeds=[0], workers=2)
+    for arm in ('teacher', 'float'):
+        bench.behave(arm, 'stubborn')
+    bench.calls_file.touch()
+
+    def end():
+        while len(bench.calls_file.read_text().splitlines()) < 2:
+            time.sleep(0.05)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
+
+    started = trainings(monkeypatch)
+    thread = threading.Thread(target=end)
+    thread.start()
+    assert run() == 130
+    thread.join()
+    assert len(started) == 2
+    assert all(t.process.poll() == -signal.SIGKILL for t in started)
+    assert bench.records() == {}
+
+
+def test_a_signal_in_the_midst_of_starting_forgets_no_training(
+    bench, run, monkeypatch
+):
+    bench.content['seeds'] = [0]
+    bench.behave('teacher', 'hang')
+    started = trainings(
+        monkeypatch, then=lambda: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    assert run() == 130
+    assert [t.process.poll() for t in started] == [-signal.SIGTERM]
+
+
+def trainings(monkeypatch, then=lambda: None):
+    """List that takes every training, before the schedule knows of it."""
+    started = []
+
+    class Noted(processes.Training):
+        def __init__(self, *args):
+            super().__init__(*args)
+            started.append(self)
+            then()
+
+    monkeypatch.setattr(schedule, 'Training', Noted)
+    return started
+
+
+def test_students_of_a_teacher_trained_again_are_told(bench, run):
+    bench.content['seeds'] = [0]
+    assert run() == 0
+    results = bench.folder / 'results.jsonl'
+    lines = results.read_text().splitlines(True)
+    results.write_text(''.join(s for s in lines if '"teacher"' not in s))
+    write_weights(bench.folder / 'good.pth', 3.0)
+    for argv in ([], [], ['--dry-run']):
+        with pytest.raises(ValueError, match='Remove the lines of cells/taug'):
+            run(*argv)
+    lines = results.read_text().splitlines(True)
+    results.write_text(''.join(s for s in lines if '"taught"' not in s))
+    assert run() == 0
 
 
 def test_a_changed_config_starts_nothing(bench, run):

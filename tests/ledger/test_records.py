@@ -18,6 +18,7 @@ def record(**changes):
         mAP=0.5,
         AP50=0.75,
         config_hash='0123456789ab',
+        parents={'cells/float/float/seed0': 'ba9876543210'},
         commit='abc',
         device='a processor',
         wall_s=60.0,
@@ -47,6 +48,7 @@ def test_a_line_each_and_the_last_one_counts(tmp_path):
         'mAP',
         'AP50',
         'config_hash',
+        'parents',
         'commit',
         'device',
         'wall_s',
@@ -80,6 +82,18 @@ def test_lines_that_are_no_record(tmp_path, line, message):
         os.write(lock, line.encode())
     with pytest.raises(ValueError, match=message):
         read_records(file)
+
+
+def test_a_last_line_without_an_end(tmp_path):
+    """As an editor may leave it."""
+    file = tmp_path / 'results.jsonl'
+    with locked(file) as lock:
+        append_record(lock, record())
+        file.write_text(file.read_text().rstrip('\n'))
+        append_record(lock, record(seed=1))
+        append_record(lock, record(seed=2))
+    assert [r.seed for r in read_records(file).values()] == [0, 1, 2]
+    assert len(file.read_text().splitlines()) == 3
 
 
 def test_a_full_disk_leaves_no_half_line(tmp_path, monkeypatch):

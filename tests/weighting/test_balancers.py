@@ -143,8 +143,40 @@ def test_rlw_draws_follow_from_the_seed():
         assert not torch.equal(got, weights_in(call(other)))
 
 
+def test_rlw_draws_are_the_runs_own():
+    def draws(run_seed):
+        torch.manual_seed(run_seed)
+        torch.rand(run_seed)  # whatever was drawn before
+        return build(dict(type='RLWWeighting')).draws
+
+    assert torch.equal(draws(1), draws(1))
+    assert not torch.equal(draws(1), draws(2))
+    assert torch.equal(
+        draws(2), build(dict(type='RLWWeighting', seed=2)).draws
+    )
+
+
+def test_rlw_draws_are_those_of_rank_0(monkeypatch):
+    """Ranks' seeds differ with randomness=dict(diff_rank_seed=True)."""
+    first = build(dict(type='RLWWeighting', seed=0)).draws
+    monkeypatch.setattr(dist, 'broadcast', lambda data: data.copy_(first))
+    other = build(dict(type='RLWWeighting', seed=1)).draws
+    assert torch.equal(first, other)
+
+
+def test_rlw_resumes_with_the_draws_of_its_file():
+    """A run without a seed in its config has another one when resumed."""
+    first, second = (
+        build(dict(type='RLWWeighting', seed=seed)) for seed in (0, 1)
+    )
+    call(first)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(weights_in(call(first)), weights_in(call(second)))
+
+
 def test_rlw_is_one_in_the_mean():
-    weights = 2 * torch.softmax(build(dict(type='RLWWeighting')).draws, 1)
+    weighting = build(dict(type='RLWWeighting', seed=0))
+    weights = 2 * torch.softmax(weighting.draws, 1)
     close(weights.mean(0), [1.0, 1.0], rtol=0, atol=0.02)
     assert weights.std(0).min() > 0.3
 

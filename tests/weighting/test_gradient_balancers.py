@@ -152,7 +152,7 @@ def test_collinear_gradients_give_finite_weights(norm, cosine):
 def test_gradnorm_gradient_by_hand():
     ones = torch.ones(2)
     norms = torch.tensor([1.0, 3.0])
-    # m = 2; slopes -0.5 * (-1) and -1.5 * (+1), less their mean of -0.5.
+    # m = 2; slopes -0.5 * (-1) and -1.5 * (+1), less half of their sum, -0.5.
     got = F.gradnorm_gradient(ones, norms, ones, ones, 1.5)
     close(got, [1.0, -1.0])
     balanced = F.gradnorm_gradient(ones, ones, ones, ones, 1.5)
@@ -164,19 +164,27 @@ def test_gradnorm_gradient_by_hand():
     close(lagging, [1.0, -1.0])
 
 
-def test_gradnorm_gradient_is_the_paper_loss_slope():
-    theta = torch.tensor([0.3, -0.4], requires_grad=True)
-    norms = torch.tensor([0.7, 2.0])
-    losses, first = torch.tensor([0.4, 1.0]), torch.tensor([0.5, 2.0])
-    sizes = torch.exp(-theta) * norms
-    rates = losses / first / (losses / first).mean()
-    target = sizes.mean() * rates**1.5
+@pytest.mark.parametrize(
+    'theta, norms, rates',
+    [
+        ((0.3, -0.4), (0.7, 2.0), (0.8, 0.5)),  # one above its target
+        ((-1.5, 1.5), (1.0, 1.0), (1.0, 0.222)),  # both below: 0
+        ((-1.5, 1.5), (1.0, 1.5), (1.0, 0.222)),  # both below
+        ((2.0, -2.0), (1.0, 100.0), (1.0, 1.0)),
+    ],
+)
+def test_gradnorm_gradient_is_the_paper_loss_slope(theta, norms, rates):
+    """Of eq. 2 in units of the mean, through the weights that are used."""
+    theta, norms, losses = map(torch.tensor, (theta, norms, rates))
+    theta.requires_grad_()
+    weights = 2 * torch.softmax(-theta, 0)
+    sizes = weights * norms
+    target = sizes.mean() * (losses / losses.mean()) ** 1.5
     (sizes - target.detach()).abs().sum().backward()
-    slope = theta.grad / sizes.mean().detach()
     got = F.gradnorm_gradient(
-        torch.exp(-theta.detach()), norms, losses, first, 1.5
+        weights.detach(), norms, losses, torch.ones(2), 1.5
     )
-    close(got, slope - slope.mean())
+    close(got, theta.grad / sizes.mean().detach(), rtol=1e-4, atol=1e-6)
 
 
 def test_gradnorm_arrives_at_its_target():

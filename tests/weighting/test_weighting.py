@@ -192,6 +192,16 @@ def test_small_gradients_of_half_features_are_not_lost():
     torch.testing.assert_close(half, full, rtol=0.02, atol=0)
 
 
+@pytest.mark.parametrize('unit', [1.0, 1e-6, 1e-12])
+def test_the_cosine_knows_no_units(unit):
+    x = torch.zeros(2, requires_grad=True)
+    task = x[0] * 3.0
+    kd = (x * torch.tensor([0.6, 0.8])).sum() * unit
+    assert gradient_stats(task, kd, [x]).cosine.item() == pytest.approx(0.6)
+    assert gradient_stats(kd, kd, [x]).cosine.item() == pytest.approx(1.0)
+    assert gradient_stats(task, 0 * kd, [x]).cosine.item() == 0
+
+
 def test_lists_and_other_keys_keep_their_form():
     weighting = MODELS.build(dict(type='FixedWeighting', kd_weight=0.5))
     out = weighting(
