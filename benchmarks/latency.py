@@ -35,14 +35,14 @@ from mmengine.runner import Runner
 from onnxruntime import quantization
 from torch import Tensor
 
-from mmgor.deploy import export_detector, open_runtime, runtime_model
-from mmgor.deploy.export import Network, flatten, name_outputs, to_openvino
+from mmgor.deploy import export, open_runtime, runtime_model
 from mmgor.deploy.loading import class_names, innermost, load_detector
 from mmgor.deploy.metadata import KEY, make_metadata, size_divisor
 from mmgor.deploy.onnx_ops import OPSET
-from mmgor.registry import MODELS
 
 FLOAT = 'float32'
+# Files of the other arms.
+TAKEN = ('float', 'static', 'nncf')
 
 
 @dataclass
@@ -104,7 +104,11 @@ def parse_args() -> argparse.Namespace:
         default={},
         help='key=value, into every config',
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    names = [name for name, _, _ in args.student]
+    if len({*names, *TAKEN}) < len(names) + len(TAKEN):
+        parser.error(f'--student: names must differ and be none of {TAKEN}')
+    return args
 
 
 def read_config(path: str, args: argparse.Namespace) -> Config:
@@ -128,20 +132,26 @@ def images(
     for batch in islice(Runner.build_dataloader(loader), count):
         inputs = model.data_preprocessor(batch, False)['inputs']
         missing = [want - got for want, got in zip(size, inputs.shape[2:])]
+        if min(missing) < 0:
+            raise ValueError(
+                f'a padded picture of {tuple(inputs.shape[2:])} (height, '
+                f'width) is larger than {tuple(size)}; type a --size that '
+                'holds all.'
+            )
         yield torch.nn.functional.pad(inputs, (0, missing[1], 0, missing[0]))
 
 
 def export_float(cfg: Config, model: Any, path: Path, size: list[int]) -> None:
     """The float student, described as an export of mmgor."""
-    network = Network(model).eval()
+    network = export.Network(model).eval()
     zeros = torch.zeros(1, 3, *size)
     with torch.no_grad():
-        names = name_outputs(network.outputs(zeros))
+        names = export.name_outputs(network.outputs(zeros))
     program = torch.onnx.export(
         network,
         (zeros,),
         input_names=['images'],
-        output_names=flatten(names),
+        output_names=export.flatten(names),
         opset_version=OPSET,
         dynamo=True,
         verbose=False,
@@ -196,8 +206,7 @@ def quantize_openvino(source: Path, target: Path, data: list[Tensor]) -> None:
         nncf.Dataset(data, lambda picture: picture.numpy()),
         subset_size=len(data),
     )
-    quantized.set_rt_info(text, [KEY])
-    openvino.save_model(quantized, target, compress_to_fp16=False)
+    export.save_ir(quantized, text, target)
 
 
 def has_vnni() -> bool:
@@ -213,13 +222,14 @@ def build_arms(args: argparse.Namespace, folder: Path) -> list[Arm]:
     data = list(images(cfg, model, args.size, args.calibration, 'train'))
     plain = folder / 'float.onnx'
     export_float(cfg, model, plain, args.size)
-    to_openvino(plain, plain.with_suffix('.xml'))
+    export.to_openvino(plain, plain.with_suffix('.xml'))
     static, tuned = folder / 'static.onnx', folder / 'nncf.xml'
     quantize_onnx(plain, static, Reader(iter(data)))
     quantize_openvino(plain.with_suffix('.xml'), tuned, data)
+    bits = 8 if has_vnni() else 7
     arms = [
         Arm(FLOAT, plain, cfg),
-        Arm("ONNX Runtime's PTQ, W8A8", static, cfg, True),
+        Arm(f"ONNX Runtime's PTQ, W{bits}A8", static, cfg, True),
         Arm(FLOAT, plain.with_suffix('.xml'), cfg),
         Arm('NNCF PTQ, W8A8', tuned, cfg, True),
     ]
@@ -228,10 +238,10 @@ def build_arms(args: argparse.Namespace, folder: Path) -> list[Arm]:
         student = load_detector(student_cfg, checkpoint)
         classes = class_names(student_cfg, student)
         exported = folder / f'{name}.onnx'
-        export_detector(
+        export.export_detector(
             student, student_cfg, exported, tuple(args.size), classes
         )
-        to_openvino(exported, exported.with_suffix('.xml'))
+        export.to_openvino(exported, exported.with_suffix('.xml'))
         for suffix in ('.onnx', '.xml'):
             path = exported.with_suffix(suffix)
             arms += [
@@ -293,7 +303,7 @@ def main() -> None:
         folder = Path(name)
         arms = build_arms(args, folder)
         cfg = arms[0].cfg
-        model = MODELS.build(cfg.model)
+        model = load_detector(cfg, None)
         pictures = list(images(cfg, model, args.size, args.pictures, 'test'))
         measure(arms, pictures, args)
         scores = [

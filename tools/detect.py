@@ -4,6 +4,8 @@ python tools/detect.py student.onnx street.jpg --out detections
 """
 
 import argparse
+import os
+import tempfile
 from pathlib import Path
 
 import _common  # noqa: F401
@@ -47,24 +49,31 @@ def detect_pictures(detector: Detector, source: Path, out: Path) -> None:
 
 
 def detect_video(detector: Detector, source: Path, out: Path) -> None:
-    """Write the video with boxes as .mp4."""
-    video = open_video(source)
+    """Write the video with boxes as .mp4; nothing half-written stays."""
     target = out / f'{source.stem}.mp4'
     out.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(
-        str(target),
-        cv2.VideoWriter_fourcc(*'mp4v'),
-        video.fps,
-        video.resolution,
-    )
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        part = Path(folder) / target.name
+        frames = write_video(detector, source, part)
+        os.replace(part, target)
+    print(f'{target}: {frames} frames')
+
+
+def write_video(detector: Detector, source: Path, target: Path) -> int:
+    """Write the video with boxes; give the number of its frames."""
+    video = open_video(source)
+    codec = cv2.VideoWriter_fourcc(*'mp4v')
+    writer = cv2.VideoWriter(str(target), codec, video.fps, video.resolution)
     if not writer.isOpened():
         raise RuntimeError(f'OpenCV can not write {target}.')
     frames = 0
-    for frame, sample in detector.video(source):
-        writer.write(detector.draw(frame, sample))
-        frames += 1
-    writer.release()
-    print(f'{target}: {frames} frames')
+    try:
+        for frame, sample in detector.video(source):
+            writer.write(detector.draw(frame, sample))
+            frames += 1
+    finally:
+        writer.release()
+    return frames
 
 
 def describe(detector: Detector, sample: DetDataSample) -> str:

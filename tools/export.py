@@ -8,13 +8,20 @@ python tools/export.py CONFIG CHECKPOINT --backend openvino --out m.xml
 """
 
 import argparse
-from math import ceil
+import warnings
 from pathlib import Path
 
 from _common import load_config
+from mmengine.config import Config
 
 from mmgor.deploy.export import BACKENDS, export_detector
-from mmgor.deploy.loading import class_names, load_detector, test_size
+from mmgor.deploy.loading import (
+    class_names,
+    load_detector,
+    padded_size,
+    test_resize,
+    test_size,
+)
 from mmgor.deploy.metadata import size_divisor
 
 
@@ -63,14 +70,27 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def default_size(cfg: Config, dynamic: bool) -> tuple[int, int]:
+    """Height and width of the test pictures, padded as their batch is."""
+    size = padded_size(test_size(cfg), size_divisor(cfg, dynamic))
+    unequal = size[0] != size[1]
+    if unequal and not dynamic and test_resize(cfg).get('keep_ratio'):
+        side = max(size)
+        warnings.warn(
+            f'the file will take pictures of up to {size[0]} x {size[1]} '
+            '(height x width), but the test pipeline keeps their ratio: '
+            'those of the other orientation will be refused. To take them, '
+            f'type --dynamic, or --size {side} {side}.',
+            stacklevel=2,
+        )
+    return size
+
+
 def main() -> None:
     args = parse_args()
     cfg = load_config(args.config)
     model = load_detector(cfg, args.checkpoint)
-    divisor = size_divisor(cfg)
-    # A default is rounded up to what the batch is padded to; what was typed
-    # is checked.
-    size = args.size or [ceil(s / divisor) * divisor for s in test_size(cfg)]
+    size = args.size or default_size(cfg, args.dynamic)
     done = export_detector(
         model,
         cfg,
@@ -82,7 +102,11 @@ def main() -> None:
         int4=args.int4,
         nms=args.nms,
     )
-    shape = 'dynamic' if args.dynamic else f'{args.batch} x 3 x {size}'
+    shape = (
+        'dynamic'
+        if args.dynamic
+        else f'{args.batch} x 3 x {size[0]} x {size[1]}'
+    )
     print(
         f'{args.out}: {done["bytes"] / 1e6:.2f} MB, input {shape}, '
         f'{len(done["metadata"]["quantization"])} quantized layers, '

@@ -7,7 +7,6 @@ python tools/report.py configs/gor/yolox_nano_w4_from_nano.py --html r.html
 """
 
 import argparse
-from math import ceil
 from pathlib import Path
 
 import torch
@@ -25,7 +24,7 @@ from mmgor.deploy.layer_costs import (
     layer_costs,
     total_costs,
 )
-from mmgor.deploy.loading import load_detector, test_size
+from mmgor.deploy.loading import load_detector, padded_size, test_size
 from mmgor.deploy.report_html import COLUMNS, report_html, summary
 from mmgor.quantization import layer_table
 
@@ -66,10 +65,7 @@ def input_size(
     """
     height, width = asked or test_size(cfg)
     check_size((height, width))
-    return (
-        ceil(height / divisor) * divisor,
-        ceil(width / divisor) * divisor,
-    )
+    return padded_size((height, width), divisor)
 
 
 def uncounted_weights(model: nn.Module) -> list[str]:

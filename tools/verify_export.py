@@ -11,7 +11,12 @@ import sys
 
 from _common import load_config
 
-from mmgor.deploy.comparison import MAP_TOLERANCE, MEAN_TOLERANCE
+from mmgor.deploy.comparison import (
+    COUNTED_SCORE,
+    MAP_TOLERANCE,
+    MATCHED_SHARE,
+    MEAN_TOLERANCE,
+)
 from mmgor.deploy.verify import verify_export
 
 
@@ -48,6 +53,13 @@ def parse_args() -> argparse.Namespace:
         help='largest difference of a mAP in points (default: %(default)s)',
     )
     parser.add_argument(
+        '--matched',
+        type=float,
+        default=MATCHED_SHARE,
+        help=f'smallest share of the detections of score {COUNTED_SCORE} or '
+        'more that the other side has, too (default: %(default)s)',
+    )
+    parser.add_argument(
         '--integer-kernels',
         action='store_true',
         help="with the backend's integer kernels, which are not exact",
@@ -66,7 +78,7 @@ def main() -> None:
         args.integer_kernels,
     )
     print(found.text())
-    failures = found.failures(args.tolerance, args.map_tolerance)
+    failures = found.failures(args.tolerance, args.map_tolerance, args.matched)
     for line in failures:
         print(f'FAILED {line}')
     sys.exit(1 if failures else 0)

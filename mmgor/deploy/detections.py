@@ -115,7 +115,8 @@ class Detections(nn.Module):
         sizes (list[tuple[int, int]]): Height and width of each level's map.
 
     Raises:
-        ValueError: If the head or its NMS is of another kind.
+        ValueError: If the head or its NMS is of another kind, or its
+            ``test_cfg`` has what the graph would leave out.
     """
 
     def __init__(
@@ -126,15 +127,9 @@ class Detections(nn.Module):
     ) -> None:
         super().__init__()
         self.kind = _kind(head)
-        nms = head.test_cfg.get('nms') or {}
-        if nms.get('type', 'nms') != 'nms' or 'split_thr' in nms:
-            raise ValueError(
-                "nms in the graph expected test_cfg.nms=dict(type='nms', "
-                f'iou_threshold=...), got {dict(nms)}. Export without it: '
-                'detections then come from mmdet.'
-            )
-        self.iou_threshold = float(nms['iou_threshold'])
-        self.score_threshold = float(head.test_cfg.get('score_thr', 0))
+        test_cfg = head.test_cfg or {}
+        self.iou_threshold = _iou_threshold(test_cfg)
+        self.score_threshold = float(test_cfg.get('score_thr', 0))
         self.shape = shape
         # Outside the module tree: the network owns it.
         self.head = [head]
@@ -145,7 +140,7 @@ class Detections(nn.Module):
         for level, values in enumerate(priors):
             self.register_buffer(f'priors_{level}', values)
         every = sum(len(values) for values in priors)
-        self.count = int(head.test_cfg.get('max_per_img', every))
+        self.count = int(test_cfg.get('max_per_img', every))
 
     def forward(self, outputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         readers: dict[Any, Any] = {GFLHead: self._gfl, YOLOXHead: self._yolox}
@@ -209,6 +204,27 @@ class Detections(nn.Module):
         # Only the best class of a location.
         found = found * (found == found.amax(-1, keepdim=True))
         return decoded, found * _rows(objectness, 1).sigmoid()
+
+
+def _iou_threshold(test_cfg: dict[str, Any]) -> float:
+    """That of ``test_cfg.nms``, if the graph can do all else that it says."""
+    nms = dict(test_cfg.get('nms') or {})
+    # What is 0 or False is off.
+    others = {k for k, v in nms.items() if v} - {'type', 'iou_threshold'}
+    small = test_cfg.get('min_bbox_size', 0)
+    if (
+        nms.get('type', 'nms') != 'nms'
+        or 'iou_threshold' not in nms
+        or others
+        or small > 0
+    ):
+        raise ValueError(
+            "nms in the graph expected test_cfg.nms=dict(type='nms', "
+            'iou_threshold=...) with both keys alone and no min_bbox_size '
+            f'above 0, got nms={nms}, min_bbox_size={small}. Export without '
+            'it: detections then come from mmdet.'
+        )
+    return float(nms['iou_threshold'])
 
 
 def _rows(levels: list[Tensor], width: int) -> Tensor:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mmgor.registry import MODELS
 
+from .loading import transform_name
 from .metadata import exported_config, read_metadata
 from .runtime_config import runtime_detector_cfg
 
@@ -202,23 +203,24 @@ def open_video(path: str | Path) -> mmcv.VideoReader:
         raise FileNotFoundError(
             f'video not found: {path}, relative to {Path.cwd()}.'
         )
-    video = mmcv.VideoReader(str(path))
-    if not video.opened or video.frame_cnt < 1:
+    # A count of frames is not in every video.
+    if mmcv.VideoReader(str(path)).read() is None:
         raise ValueError(
             f'{path} has no frame that OpenCV can decode; expected a video '
             'such as .mp4 or .avi.'
         )
-    return video
+    return mmcv.VideoReader(str(path))
 
 
 def _for_pictures(pipeline: list) -> list:
     """A test pipeline whose first step takes paths and arrays."""
     steps = deepcopy(list(pipeline))
-    if steps[0]['type'] != 'LoadImageFromFile':
+    first = transform_name(steps[0]) if steps else 'no pipeline'
+    if first != 'LoadImageFromFile':
         raise ValueError(
             "the test pipeline in the file's config must start with "
-            f'LoadImageFromFile, got {steps[0]["type"]}; export with a '
-            'config that loads pictures so.'
+            f'LoadImageFromFile, got {first}; export with a config whose '
+            'test_dataloader loads pictures so.'
         )
     steps[0]['type'] = 'mmdet.InferencerLoader'
     return steps

@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from .detections import NAMES, Detections
 from .extras import require
 from .fold import fold_norms
 from .frozen import freeze
-from .metadata import KEY, make_metadata, read_metadata, size_divisor
+from .loading import test_dataset
+from .metadata import (
+    BIN_KEY,
+    KEY,
+    bin_digest,
+    make_metadata,
+    read_metadata,
+    size_divisor,
+)
 from .onnx_ops import OPSET, translations
 from .storage import store_int4
 
@@ -38,12 +47,14 @@ class Network(nn.Module):
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__()
-        if not hasattr(detector, 'bbox_head') or hasattr(detector, 'encoder'):
+        more = hasattr(detector, 'encoder') or hasattr(detector, 'mask_head')
+        if more or not hasattr(detector, 'bbox_head'):
             raise ValueError(
                 f'{type(detector).__name__} has stages that are not '
-                'exported (a RoI head or a transformer); expected a '
-                'single-stage detector with a dense bbox_head, such as '
-                'RetinaNet, FCOS, ATSS, GFL, YOLOX, YOLOF, YOLOV3 or RTMDet.'
+                'exported (a RoI head, a mask head or a transformer); '
+                'expected a single-stage detector with a dense bbox_head, '
+                'such as RetinaNet, FCOS, ATSS, GFL, YOLOX, YOLOF, YOLOV3 or '
+                'RTMDet.'
             )
         _check_operators(detector)
         self.detector = detector
@@ -109,8 +120,8 @@ def export_detector(
         path (str | Path): ``.onnx``, or ``.xml`` for OpenVINO.
         size (tuple[int, int]): Height and width of the padded images.
         classes (tuple[str, ...]): Class names in label order.
-        dynamic (bool): Any multiple of the config's ``pad_size_divisor``
-            (at least 32) as height and width, and any batch size.
+        dynamic (bool): Any multiple of 32 and of the config's
+            ``pad_size_divisor`` as height and width, and any batch size.
         batch (int): Batch size of a file that is not dynamic.
         int4 (bool): Store weights of up to 4 bits two in a byte.
         nms (bool): Give boxes, scores and labels of one image instead of
@@ -121,8 +132,8 @@ def export_detector(
         file's ``metadata``.
 
     Raises:
-        ValueError: If the model or ``size`` does not fit, or a layer was
-            never calibrated.
+        ValueError: If the model, ``size`` or ``classes`` do not fit, a layer
+            was never calibrated, or the config can't be written as JSON.
         RuntimeError: If torch can't export the model.
     """
     path = Path(path)
@@ -130,9 +141,9 @@ def export_detector(
         raise ValueError(
             f'expected a file name ending in .onnx or .xml, got {path}.'
         )
-    # Dynamic sides of no multiple of 32 would give levels of unequal halves.
-    divisor = max(size_divisor(cfg), 32 if dynamic else 1)
-    _check_size(size, divisor)
+    divisor = size_divisor(cfg, dynamic)
+    _check_size(size, divisor, dynamic)
+    _check_config(cfg, model, classes)
     network = Network(freeze(model)).eval()
     images = torch.zeros(2 if dynamic else batch, 3, *size)
     with torch.no_grad():
@@ -148,21 +159,40 @@ def export_detector(
         head: Any = network.detector.bbox_head
         network.detections = Detections(head, size, maps)
         names = NAMES
-    program = _trace(network, images, names, divisor if dynamic else None)
-    folded = _tidy(program.model, int4)
     shape = (None, None, None) if dynamic else (batch, *size)
     metadata = make_metadata(cfg, model, classes, shape, divisor, names, nms)
+    program = _trace(network, images, names, divisor if dynamic else None)
+    folded = _tidy(program.model, int4)
     written = _save(program.model, metadata, path)
     return dict(bytes=written, folded=folded, metadata=metadata)
 
 
-def _check_size(size: tuple[int, int], divisor: int) -> None:
+def _check_size(size: tuple[int, int], divisor: int, dynamic: bool) -> None:
     fits = all(divisor <= side <= _MAX_SIDE for side in size)
     if not fits or any(side % divisor for side in size):
+        source = "the config's pad_size_divisor"
+        if dynamic:
+            source += ', and 32 for dynamic sizes'
         raise ValueError(
-            f'size (height, width) must be multiples of {divisor} (the '
-            f"config's pad_size_divisor) up to {_MAX_SIDE}, got "
-            f'{tuple(size)}.'
+            f'size (height, width) must be multiples of {divisor} ({source}) '
+            f'up to {_MAX_SIDE}, got {tuple(size)}.'
+        )
+
+
+def _check_config(
+    cfg: Config, model: nn.Module, classes: tuple[str, ...]
+) -> None:
+    count = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
+    if count is not None and len(classes) != count:
+        raise ValueError(
+            f'expected the names of {count} classes, as many as '
+            f'bbox_head.num_classes, got {list(classes)}.'
+        )
+    if not test_dataset(cfg).get('pipeline'):
+        warnings.warn(
+            'no test pipeline in the config (test_dataloader.dataset.'
+            'pipeline): Detector and tools/detect.py will refuse the file.',
+            stacklevel=3,
         )
 
 
@@ -222,10 +252,24 @@ def to_openvino(source: Path, target: Path) -> None:
         source (Path): From :func:`export_detector`.
         target (Path): ``.xml``; its ``.bin`` is written beside it.
     """
-    openvino = require('openvino')
-    converted = openvino.convert_model(source)
-    converted.set_rt_info(json.dumps(read_metadata(source)), [KEY])
-    openvino.save_model(converted, target, compress_to_fp16=False)
+    converted = require('openvino').convert_model(source)
+    save_ir(converted, json.dumps(read_metadata(source)), target)
+
+
+def save_ir(model: Any, text: str, target: Path) -> None:
+    """Write OpenVINO IR with metadata, and in the ``.xml`` the digest of the
+    ``.bin``, which alone tells it from that of another export.
+
+    Args:
+        model (openvino.Model): To be written.
+        text (str): Metadata as JSON.
+        target (Path): ``.xml``; its ``.bin`` is written beside it.
+    """
+    save = require('openvino').save_model
+    model.set_rt_info(text, [KEY])
+    save(model, target, compress_to_fp16=False)
+    model.set_rt_info(bin_digest(target), [BIN_KEY])
+    save(model, target, compress_to_fp16=False)
 
 
 def _save(model: Any, metadata: dict[str, Any], path: Path) -> int:

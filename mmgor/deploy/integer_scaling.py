@@ -19,7 +19,8 @@ def quantize_multiplier(real: float | Tensor) -> tuple[Tensor, Tensor]:
     """A factor as ``multiplier / 2**shift`` (Jacob et al., eq. 5-6).
 
     Args:
-        real (float | Tensor): Above 0 and below 2**31, any shape.
+        real (float | Tensor): Above 0 and below 2**31 - 0.5, from where on
+            it would round to 2**31. Any shape.
 
     Returns:
         tuple[Tensor, Tensor]: int32, shape of ``real`` each. The multiplier
@@ -31,11 +32,11 @@ def quantize_multiplier(real: float | Tensor) -> tuple[Tensor, Tensor]:
         ValueError: If a factor is outside of its range or not finite.
     """
     real = torch.as_tensor(real, dtype=torch.float64)
-    outside = ~((real > 0) & (real < 2**31))
+    outside = ~((real > 0) & (real < 2**31 - 0.5))
     if outside.any():
         raise ValueError(
             'a requantization factor (input scale * weight scale / output '
-            'scale) must be above 0 and below 2**31, got '
+            'scale) must be above 0 and below 2**31 - 0.5, got '
             f'{real[outside].flatten()[0].item()}. Give an output grid with '
             'a finite scale above 0.'
         )

@@ -1,9 +1,12 @@
 """A config and a checkpoint as a detector ready to be deployed."""
 
+from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
+from mmengine.fileio import list_from_file
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_state_dict
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -28,7 +31,7 @@ def load_detector(cfg: Config, checkpoint: str | Path | None) -> nn.Module:
             others.
     """
     init_default_scope(cfg.get('default_scope') or 'mmdet')
-    model: Any = MODELS.build(cfg.model).eval()
+    model: Any = MODELS.build(model_config(cfg)).eval()
     model.dataset_meta = {}
     if checkpoint is None:
         return model
@@ -37,6 +40,18 @@ def load_detector(cfg: Config, checkpoint: str | Path | None) -> nn.Module:
     # initial values would be written to the device without a word.
     load_state_dict(model, strip_training_keys(state_dict), strict=True)
     model.dataset_meta = meta.get('dataset_meta') or {}
+    return model
+
+
+def model_config(cfg: Config) -> ConfigDict:
+    """The config's model with its ``data_preprocessor``.
+
+    One at the config's top level is that of a model without its own, as in
+    mmengine's Runner.
+    """
+    model = cfg.model.copy()
+    if cfg.get('data_preprocessor') is not None:
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
     return model
 
 
@@ -54,6 +69,11 @@ def _read_checkpoint(path: str) -> tuple[dict, dict]:
             f'{path} could not be read ({type(error).__name__}: {error}); '
             'expected a checkpoint that tools/train.py wrote.'
         ) from error
+    if not isinstance(loaded, dict):
+        raise ValueError(
+            f'{path} holds a {type(loaded).__name__}; expected a checkpoint '
+            'that tools/train.py wrote.'
+        )
     state_dict = loaded.get('state_dict', loaded)
     return state_dict, loaded.get('meta') or {}
 
@@ -70,6 +90,7 @@ def class_names(cfg: Config, model: Any) -> tuple[str, ...]:
 
     Raises:
         ValueError: If they are as many as the head's classes nowhere.
+        FileNotFoundError: If the config names a file that is not there.
     """
     found = model.dataset_meta.get('classes') or dataset_classes(cfg)
     count = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
@@ -84,12 +105,26 @@ def class_names(cfg: Config, model: Any) -> tuple[str, ...]:
 
 
 def dataset_classes(cfg: Config) -> Any:
-    """Class names of the test data set, None where the config has none."""
+    """Class names of the test data set, None where the config has none.
+
+    Raises:
+        FileNotFoundError: If ``metainfo`` names a file that is not there.
+    """
     dataset = test_dataset(cfg)
     if 'type' not in dataset:
         return None
     known = getattr(DATASETS.get(dataset['type']), 'METAINFO', {})
-    return {**known, **(dataset.get('metainfo') or {})}.get('classes')
+    found = {**known, **(dataset.get('metainfo') or {})}.get('classes')
+    if not isinstance(found, str):
+        return found
+    # mmengine's data sets read such a file, too.
+    if not Path(found).is_file():
+        raise FileNotFoundError(
+            f'class names not found: {found}; expected metainfo.classes of '
+            'the test data set to be a list of names or a file with a name a '
+            f'line, relative to {Path.cwd()}.'
+        )
+    return list_from_file(found)
 
 
 def test_dataset(cfg: Config) -> dict[str, Any]:
@@ -104,16 +139,39 @@ def innermost(dataset: dict[str, Any]) -> dict[str, Any]:
     return dataset
 
 
+def transform_name(step: dict[str, Any]) -> str:
+    """Name of a pipeline's step, without the scope of 'mmdet.Resize'."""
+    kind = step['type']
+    name = kind if isinstance(kind, str) else kind.__name__
+    return name.rpartition('.')[2]
+
+
+def padded_size(size: Sequence[int], divisor: int) -> tuple[int, int]:
+    """Height and width, rounded up to multiples of ``divisor``."""
+    height, width = (ceil(side / divisor) * divisor for side in size)
+    return height, width
+
+
 def test_size(cfg: Config) -> tuple[int, int]:
     """Height and width that the test pipeline resizes to, in pixels.
 
     Raises:
         ValueError: If it does not say.
     """
+    scale = test_resize(cfg)['scale']
+    width, height = (scale, scale) if isinstance(scale, int) else scale
+    return height, width
+
+
+def test_resize(cfg: Config) -> dict[str, Any]:
+    """The Resize of the test pipeline.
+
+    Raises:
+        ValueError: If there is none with a scale.
+    """
     for step in test_dataset(cfg).get('pipeline') or ():
-        if step['type'] == 'Resize' and 'scale' in step:
-            width, height = step['scale']
-            return height, width
+        if transform_name(step) == 'Resize' and step.get('scale'):
+            return step
     raise ValueError(
         'the size of the test pictures is not in the config: expected a '
         'Resize with a scale in the pipeline of test_dataloader. Type e.g. '

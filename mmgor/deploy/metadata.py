@@ -1,6 +1,9 @@
 """What an exported file says about itself."""
 
 import json
+from collections.abc import Collection
+from hashlib import sha256
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,25 @@ from mmgor.quantization import quantized_layers
 from mmgor.version import __version__
 
 from .extras import require
-from .loading import test_dataset
+from .loading import model_config, test_dataset
 
 #: Key in ONNX metadata_props and in OpenVINO's rt_info.
 KEY = 'mmgor'
+#: Key in OpenVINO's rt_info of the digest of the ``.bin``.
+BIN_KEY = 'mmgor_bin_sha256'
 _TUPLE = '__tuple__'
-_TRAINING = ('teachers', 'kd_heads', 'gor_weighting', 'train_cfg', 'init_cfg')
+# Of training, or with a path of the machine that trained.
+_LEFT_OUT = (
+    'teachers',
+    'kd_heads',
+    'gor_weighting',
+    'train_cfg',
+    'init_cfg',
+    'pretrained',
+    'backend_args',
+)
+# Sides of no multiple of it would give levels of unequal halves.
+_DYNAMIC_DIVISOR = 32
 #: Rises when a reader of the former would misread the new.
 FORMAT = 1
 
@@ -44,9 +60,13 @@ def make_metadata(
 
     Returns:
         dict: Can be written as JSON.
+
+    Raises:
+        ValueError: If the config can't.
     """
     batch, height, width = image_shape
-    preprocessing = cfg.model.get('data_preprocessor') or {}
+    config = _tag(_needed(cfg))
+    preprocessing = model_config(cfg).get('data_preprocessor') or {}
     return dict(
         format=FORMAT,
         version=__version__,
@@ -70,7 +90,7 @@ def make_metadata(
             )
             for name, layer in quantized_layers(model).items()
         ],
-        config=_tag(_needed(cfg)),
+        config=config,
     )
 
 
@@ -85,13 +105,23 @@ def exported_config(metadata: dict[str, Any]) -> Config:
 
 def _needed(cfg: Config) -> dict[str, Any]:
     """What inference needs: no teachers, no paths, nothing of training."""
-    model = {k: v for k, v in cfg.model.items() if k not in _TRAINING}
-    pipeline = test_dataset(cfg).get('pipeline', [])
+    pipeline = test_dataset(cfg).get('pipeline') or []
     return dict(
         default_scope=cfg.get('default_scope') or 'mmdet',
-        model=model,
-        test_dataloader=dict(dataset=dict(pipeline=pipeline)),
+        model=without(model_config(cfg), _LEFT_OUT),
+        test_dataloader=dict(
+            dataset=dict(pipeline=without(pipeline, _LEFT_OUT))
+        ),
     )
+
+
+def without(value: Any, keys: Collection[str]) -> Any:
+    """Nested dicts, lists and tuples without some keys, at any depth."""
+    if isinstance(value, dict):
+        return {k: without(v, keys) for k, v in value.items() if k not in keys}
+    if isinstance(value, (list, tuple)):
+        return type(value)(without(item, keys) for item in value)
+    return value
 
 
 def _tag(value: Any) -> Any:
@@ -100,7 +130,15 @@ def _tag(value: Any) -> Any:
         return {key: _tag(item) for key, item in value.items()}
     if isinstance(value, tuple):
         return {_TUPLE: [_tag(item) for item in value]}
-    return [_tag(v) for v in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_tag(item) for item in value]
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    raise ValueError(
+        f'the config has {value!r}, which an exported file can not hold; '
+        'expected names, numbers, lists and dicts. Write names of registered '
+        "classes, such as type='ResNet', instead of the classes."
+    )
 
 
 def _untag(value: Any) -> Any:
@@ -111,10 +149,16 @@ def _untag(value: Any) -> Any:
     return [_untag(v) for v in value] if isinstance(value, list) else value
 
 
-def size_divisor(cfg: Config) -> int:
-    """What the sides of a batch are padded to a multiple of."""
-    preprocessing = cfg.model.get('data_preprocessor') or {}
-    return int(preprocessing.get('pad_size_divisor', 1))
+def size_divisor(cfg: Config, dynamic: bool = False) -> int:
+    """What the sides of a batch are padded to a multiple of.
+
+    Args:
+        cfg (Config): With ``pad_size_divisor`` in its ``data_preprocessor``.
+        dynamic (bool): For a file of dynamic sizes: also a multiple of 32.
+    """
+    preprocessing = model_config(cfg).get('data_preprocessor') or {}
+    divisor = int(preprocessing.get('pad_size_divisor', 1))
+    return lcm(divisor, _DYNAMIC_DIVISOR if dynamic else 1)
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -125,8 +169,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If it is not there.
-        ValueError: If it can't be read, mmgor did not write it, or a newer
-            version did.
+        ValueError: If it can't be read, mmgor did not write it, a newer
+            version did, or its ``.bin`` is of another export.
     """
     path = Path(path)
     if path.suffix not in ('.onnx', '.xml'):
@@ -178,4 +222,18 @@ def _ir_text(path: Path) -> str | None:
         ) from error
     if not model.has_rt_info([KEY]):
         return None
+    # Older files have no digest.
+    if model.has_rt_info([BIN_KEY]):
+        written = str(model.get_rt_info([BIN_KEY]).value)
+        if written != bin_digest(path):
+            raise ValueError(
+                f'{path.with_suffix(".bin")} is not the file that was written '
+                f'with {path.name} (another SHA-256); copy both files of one '
+                'export, or export again.'
+            )
     return str(model.get_rt_info([KEY]).value)
+
+
+def bin_digest(path: Path) -> str:
+    """SHA-256 of the ``.bin`` beside an ``.xml``."""
+    return sha256(path.with_suffix('.bin').read_bytes()).hexdigest()

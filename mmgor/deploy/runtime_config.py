@@ -1,13 +1,12 @@
 """The config that puts an exported file in the place of a model."""
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from .loading import dataset_classes
-from .metadata import exported_config, read_metadata
+from .loading import dataset_classes, model_config
+from .metadata import exported_config, read_metadata, without
 from .runtime_detector import RuntimeDetector
 
 _NOT_DECODING = ('quant', 'train_cfg', 'test_cfg', 'init_cfg')
@@ -28,15 +27,19 @@ def runtime_model(cfg: Config, path: str | Path) -> ConfigDict:
     Raises:
         FileNotFoundError: If the file is not there.
         ValueError: If the file can't be read, or the config's head,
-            preprocessing or classes are not those of the file.
+            preprocessing or classes are not those of the file, or the
+            ``test_cfg`` is not that of a file with NMS in its graph.
     """
     metadata = read_metadata(path)
     exported = exported_config(metadata)
     model = runtime_detector_cfg(cfg, path)
+    wanted = runtime_detector_cfg(exported, path)
+    parts = ['bbox_head', 'data_preprocessor']
+    if metadata['nms']:
+        parts.append('test_cfg')
     wrong = []
-    for part, want in runtime_detector_cfg(exported, path).items():
-        if part in ('bbox_head', 'data_preprocessor'):
-            wrong += differences(model[part], want, part)
+    for part in parts:
+        wrong += differences(model[part], wanted[part], part)
     classes = dataset_classes(cfg)
     if classes is not None:
         wrong += differences(classes, metadata['classes'], 'classes')
@@ -54,22 +57,21 @@ def runtime_detector_cfg(cfg: Config, path: str | Path) -> ConfigDict:
     Raises:
         ValueError: If the model is of no single-stage detector.
     """
-    if 'bbox_head' not in cfg.model:
+    model = model_config(cfg)
+    if 'bbox_head' not in model:
         raise ValueError(
             'expected a single-stage model with a bbox_head in the config, '
-            f'got {cfg.model.type} with {sorted(cfg.model)}.'
+            f'got {model.type} with {sorted(model)}.'
         )
-    head = deepcopy(cfg.model.bbox_head)
-    if head.type == 'QuantHead':
-        head.type = head.pop('head')
-    for key in _NOT_DECODING:
-        head.pop(key, None)
+    head = without(model.bbox_head, _NOT_DECODING)
+    if head['type'] == 'QuantHead':
+        head['type'] = head.pop('head')
     return ConfigDict(
         type=RuntimeDetector.__name__,
         file=str(path),
         bbox_head=head,
-        data_preprocessor=cfg.model.get('data_preprocessor'),
-        test_cfg=cfg.model.get('test_cfg'),
+        data_preprocessor=model.get('data_preprocessor'),
+        test_cfg=model.get('test_cfg'),
     )
 
 

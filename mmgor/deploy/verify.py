@@ -66,9 +66,9 @@ def verify_export(
     exported = MODELS.build(runtime_cfg).eval()
     if exported.runtime.metadata['nms'] and not evaluate:
         raise ValueError(
-            f'{path} gives detections, not raw outputs, so that only the mAP '
-            'can be held to a tolerance. Type --map (evaluate=True), or '
-            'verify an export without nms.'
+            f'{path} gives detections, not raw outputs: a few of them alone '
+            'show too little. Type --map (evaluate=True), or verify an '
+            'export without nms.'
         )
     loader = Runner.build_dataloader(cfg.test_dataloader)
     evaluators = [Evaluator(deepcopy(cfg.test_evaluator)) for _ in range(2)]

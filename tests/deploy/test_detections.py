@@ -58,8 +58,15 @@ def test_other_heads_are_named():
 
 
 def test_other_suppressions_are_named():
-    with pytest.raises(ValueError, match=r"got \{'type': 'soft_nms'"):
+    with pytest.raises(ValueError, match=r"nms=\{'type': 'soft_nms'"):
         make('retinanet', nms=dict(type='soft_nms', iou_threshold=0.5))
+    with pytest.raises(ValueError, match=r"'class_agnostic': True"):
+        make('retinanet', nms=dict(iou_threshold=0.5, class_agnostic=True))
+    with pytest.raises(ValueError, match=r"iou_threshold=.* got nms=\{'type'"):
+        make('retinanet', nms=dict(type='nms'))
+    with pytest.raises(ValueError, match=r'got .*min_bbox_size=12'):
+        make('retinanet', min_bbox_size=12)
+    make('retinanet', nms=dict(iou_threshold=0.5, class_agnostic=False))
 
 
 BOXES = torch.tensor(

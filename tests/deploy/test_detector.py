@@ -15,6 +15,7 @@ from mmdet.apis import inference_detector
 
 from mmgor.datasets.shapes import CLASSES
 from mmgor.deploy.detector import Detector
+from mmgor.deploy.metadata import exported_config
 from mmgor.deploy.runtime_config import runtime_model
 from mmgor.registry import MODELS
 
@@ -126,6 +127,45 @@ def test_video(detector, clip, pictures, tmp_path):
         detector.video(tmp_path / 'broken.avi')
 
 
+def test_video_without_a_count_of_frames(detector, pictures, tmp_path):
+    stream = [cv2.imencode('.jpg', mmcv.imread(p))[1] for p in pictures[:3]]
+    path = tmp_path / 'camera.mjpeg'
+    path.write_bytes(b''.join(frame.tobytes() for frame in stream))
+    frames = [frame for frame, _ in detector.video(path)]
+    for frame, data in zip(frames, stream, strict=True):
+        wanted = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert np.abs(frame.astype(int) - wanted).mean() < 3
+
+
+@pytest.mark.parametrize(
+    'pipeline, got',
+    [
+        ([], 'no pipeline'),
+        ([dict(type='LoadImageFromNDArray')], 'LoadImageFromNDArray'),
+    ],
+)
+def test_files_without_loading(pipeline, got, exported, monkeypatch):
+    def config(metadata):
+        cfg = exported_config(metadata)
+        cfg.test_dataloader.dataset.pipeline = pipeline
+        return cfg
+
+    monkeypatch.setattr('mmgor.deploy.detector.exported_config', config)
+    with pytest.raises(ValueError, match=f'LoadImageFromFile, got {got};'):
+        Detector(exported.onnx)
+
+
+def test_scope_in_the_pipeline(exported, pictures, monkeypatch):
+    def config(metadata):
+        cfg = exported_config(metadata)
+        cfg.test_dataloader.dataset.pipeline[0].type = 'mmcv.LoadImageFromFile'
+        return cfg
+
+    monkeypatch.setattr('mmgor.deploy.detector.exported_config', config)
+    (sample,) = Detector(exported.onnx, threads=1, score_thr=0.0)(pictures[0])
+    assert len(sample.pred_instances) == 10
+
+
 def test_draws_boxes(detector, pictures):
     image = np.full((200, 300, 3), (250, 10, 10), np.uint8)  # blue in BGR
     (sample,) = detector(pictures[0])
@@ -184,6 +224,26 @@ def test_tool_writes_a_video(exported, clip, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.endswith('clip.mp4: 3 frames\n')
     video = mmcv.VideoReader(str(tmp_path / 'o' / 'clip.mp4'))
     assert (len(video), video.resolution, video.fps) == (3, (64, 64), 5)
+
+
+def test_tool_keeps_a_good_video(exported, clip, tmp_path, monkeypatch):
+    """Where detection breaks off in the middle."""
+    (tmp_path / 'clip.mp4').write_text('good')
+    argv = ['x', str(exported.onnx), str(clip), '--out', str(tmp_path)]
+    monkeypatch.setattr(sys, 'argv', argv)
+    frames = []
+
+    def draw(self, image, sample):
+        frames.append(image)
+        if len(frames) == 2:
+            raise RuntimeError('broke off')
+        return image
+
+    monkeypatch.setattr(Detector, 'draw', draw)
+    with pytest.raises(RuntimeError, match='broke off'):
+        load_tool().main()
+    (left,) = tmp_path.iterdir()
+    assert left.read_text() == 'good'
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,16 @@ from torch import nn
 
 from mmgor.datasets.shapes import CLASSES
 from mmgor.deploy.export import Network, export_detector, name_outputs
-from mmgor.deploy.metadata import KEY, exported_config, read_metadata
+from mmgor.deploy.metadata import (
+    KEY,
+    exported_config,
+    make_metadata,
+    read_metadata,
+)
 from mmgor.quantization import calibrate, quantized_layers
 from mmgor.registry import MODELS
 
+NAMES = ('a', 'b', 'c')
 onnx = pytest.importorskip('onnx')
 ort = pytest.importorskip('onnxruntime')
 
@@ -145,7 +151,7 @@ def test_float_detector(tmp_path):
             Config(dict(model=retinanet_cfg())),
             tmp_path / 'net.onnx',
             (64, 64),
-            ('a',),
+            NAMES,
         )
     assert not list(tmp_path.iterdir())
 
@@ -154,19 +160,43 @@ def test_float_detector(tmp_path):
 def test_size(shallow, tmp_path, size):
     cfg = Config(dict(model=shallow_cfg()))
     with pytest.raises(ValueError, match=r'multiples of 32 .*pad_size_div'):
-        export_detector(shallow, cfg, tmp_path / 'n.onnx', size, ('a',))
+        export_detector(shallow, cfg, tmp_path / 'n.onnx', size, NAMES)
+
+
+def test_dynamic_size(shallow, tmp_path):
+    cfg = Config(dict(model=shallow_cfg()))
+    cfg.model.data_preprocessor.pad_size_divisor = 1
+    with pytest.raises(ValueError, match=r'of 32 \(.*, and 32 for dynamic'):
+        export_detector(
+            shallow, cfg, tmp_path / 'n.onnx', (64, 65), NAMES, dynamic=True
+        )
+
+
+def test_number_of_classes(shallow, tmp_path):
+    cfg = Config(dict(model=shallow_cfg()))
+    with pytest.raises(ValueError, match=r"of 3 classes, .* got \['a', 'b'\]"):
+        export_detector(
+            shallow, cfg, tmp_path / 'n.onnx', (64, 64), ('a', 'b')
+        )
 
 
 def test_suffix(shallow, tmp_path):
     cfg = Config(dict(model=shallow_cfg()))
     with pytest.raises(ValueError, match=r'ending in \.onnx or \.xml'):
-        export_detector(shallow, cfg, tmp_path / 'n.pth', (64, 64), ('a',))
+        export_detector(shallow, cfg, tmp_path / 'n.pth', (64, 64), NAMES)
 
 
 def test_two_stages_are_named():
     detector = nn.Module()
     detector.roi_head = nn.Identity()
     with pytest.raises(ValueError, match='expected a single-stage detector'):
+        Network(detector)
+
+
+def test_masks_are_named():
+    detector = nn.Module()
+    detector.bbox_head = detector.mask_head = nn.Identity()
+    with pytest.raises(ValueError, match=r'not exported .*a mask head'):
         Network(detector)
 
 
@@ -179,14 +209,72 @@ def test_operators_are_named():
 
 
 def test_nothing_half_written_stays(shallow, tmp_path, monkeypatch):
-    broken = tmp_path / 'net.onnx'
+    def full_disk(source, target):
+        target.with_suffix('.bin').touch()
+        raise OSError('disk full')
+
     cfg = Config(dict(model=shallow_cfg()))
-    monkeypatch.setattr(
-        'mmgor.deploy.export.make_metadata', lambda *_: {'bad': object()}
-    )
-    with pytest.raises(TypeError):
-        export_detector(shallow, cfg, broken, (64, 64), ('a',))
+    monkeypatch.setattr('mmgor.deploy.export.to_openvino', full_disk)
+    with pytest.raises(OSError, match='disk full'):
+        export_detector(shallow, cfg, tmp_path / 'n.xml', (64, 64), NAMES)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def untraced(monkeypatch):
+    """To trace takes longer than what is tested."""
+
+    def trace(*_):
+        raise RuntimeError('traced')
+
+    monkeypatch.setattr('mmgor.deploy.export._trace', trace)
+
+
+def test_configs_with_classes(shallow, tmp_path, untraced):
+    """New-style configs have them; refused before anything takes long."""
+    cfg = Config(dict(model=shallow_cfg()))
+    cfg.model.backbone.backbone = nn.Conv2d
+    with pytest.raises(ValueError, match=r'Conv2d.* can not hold; expected n'):
+        export_detector(shallow, cfg, tmp_path / 'n.onnx', (64, 64), NAMES)
+
+
+def test_configs_without_test_pipeline(shallow, tmp_path, untraced):
+    cfg = Config(dict(model=shallow_cfg()))
+    with (
+        pytest.raises(RuntimeError, match='traced'),
+        pytest.warns(UserWarning, match=r'no test pipeline .*Detector and to'),
+    ):
+        export_detector(shallow, cfg, tmp_path / 'n.onnx', (64, 64), NAMES)
+
+
+def test_preprocessor_beside_the_model():
+    model = retinanet_cfg()
+    preprocessor = model.pop('data_preprocessor')
+    cfg = Config(dict(model=model, data_preprocessor=preprocessor))
+    metadata = make_metadata(cfg, nn.Module(), NAMES, (1, 64, 64), 32, [])
+    assert metadata['preprocessing'] == preprocessor
+    assert exported_config(metadata).model.data_preprocessor == preprocessor
+
+
+def test_paths_stay_at_home():
+    model = retinanet_cfg()
+    secret = '/home/alice/weights.pth'
+    model.init_cfg = dict(type='Pretrained', checkpoint=secret)
+    model.backbone.init_cfg = [dict(type='Pretrained', checkpoint=secret)]
+    model.neck = [dict(type='A'), dict(type='B', pretrained=secret)]
+    load = dict(
+        type='LoadImageFromFile', backend_args=dict(path_mapping={'a': secret})
+    )
+    loader = dict(dataset=dict(pipeline=[load]))
+    cfg = Config(dict(model=model, test_dataloader=loader))
+    metadata = make_metadata(cfg, nn.Module(), NAMES, (1, 64, 64), 32, [])
+    assert 'alice' not in json.dumps(metadata)
+    kept = exported_config(metadata)
+    assert kept.model.backbone.depth == 18
+    assert kept.model.neck == [dict(type='A'), dict(type='B')]
+    assert kept.test_dataloader.dataset.pipeline == [
+        dict(type='LoadImageFromFile')
+    ]
 
 
 def test_foreign_and_missing_files(exported, tmp_path):

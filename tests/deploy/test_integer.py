@@ -35,6 +35,7 @@ def grid(scale, zero_point=0, qmin=-128, qmax=127):
         (0.75, 3 * 2**29, 31),
         (5.0, 5 * 2**28, 28),
         (2.0**31 - 1, 2**31 - 1, 0),
+        (2.0**31 - 0.75, 2**31 - 1, 0),
         (1 - 2.0**-40, 2**30, 30),  # rounds up to 1
         (2.0**-40, 2**22, 62),
         (1e-300, 0, 62),
@@ -53,9 +54,11 @@ def test_multiplier_has_31_bits():
     assert error.abs().max() <= 2.0**-31
 
 
-@pytest.mark.parametrize('real', [0.0, -1.0, 2.0**31, float('nan')])
+@pytest.mark.parametrize(
+    'real', [0.0, -1.0, 2.0**31 - 0.25, 2.0**31, float('nan')]
+)
 def test_factors_outside_are_refused(real):
-    with pytest.raises(ValueError, match=r'above 0 and below 2\*\*31, got'):
+    with pytest.raises(ValueError, match=r'below 2\*\*31 - 0\.5, got'):
         quantize_multiplier(torch.tensor([1.0, real]))
 
 

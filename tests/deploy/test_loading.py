@@ -3,8 +3,9 @@ import torch
 from conftest import quantized_cfg, retinanet_cfg
 from mmengine.config import Config
 
-from mmgor.deploy.loading import class_names, load_detector
+from mmgor.deploy.loading import class_names, load_detector, padded_size
 from mmgor.deploy.loading import test_size as configured_size
+from mmgor.deploy.metadata import size_divisor
 from mmgor.registry import MODELS
 
 
@@ -56,6 +57,25 @@ def test_bad_files(tmp_path):
     (tmp_path / 'text.pth').write_text('no weights')
     with pytest.raises(ValueError, match='could not be read'):
         load_detector(cfg, tmp_path / 'text.pth')
+    torch.save([torch.zeros(1)], tmp_path / 'list.pth')
+    with pytest.raises(ValueError, match=r'list\.pth holds a list; expected'):
+        load_detector(cfg, tmp_path / 'list.pth')
+
+
+def test_preprocessor_beside_the_model():
+    """Where mmengine's Runner takes it from, too."""
+    model = retinanet_cfg()
+    preprocessor = dict(model.pop('data_preprocessor'), pad_size_divisor=64)
+    cfg = Config(dict(model=model, data_preprocessor=preprocessor))
+    loaded = load_detector(cfg, None)
+    assert loaded.data_preprocessor.pad_size_divisor == 64
+    assert loaded.data_preprocessor.mean.flatten().tolist() == pytest.approx(
+        [123.675, 116.28, 103.53]
+    )
+    assert size_divisor(cfg) == 64
+    cfg.model.data_preprocessor = dict(preprocessor, pad_size_divisor=16)
+    assert load_detector(cfg, None).data_preprocessor.pad_size_divisor == 16
+    assert size_divisor(cfg) == 16
 
 
 def test_class_names_from_the_config():
@@ -71,10 +91,37 @@ def test_class_names_from_the_config():
     assert class_names(cfg, model) == ('x', 'y', 'z')
 
 
+def test_class_names_from_a_file(tmp_path):
+    path = tmp_path / 'classes.txt'
+    path.write_text('x\ny\nz\n')
+    dataset = dict(type='CocoDataset', metainfo=dict(classes=str(path)))
+    cfg = Config(dict(model=retinanet_cfg()))
+    cfg.test_dataloader = dict(dataset=dataset)
+    model = load_detector(cfg, None)
+    assert class_names(cfg, model) == ('x', 'y', 'z')
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r'class names not found: .*c'):
+        class_names(cfg, model)
+
+
 def test_size_of_the_test_pictures():
     resize = dict(type='Resize', scale=(1333, 800))
     dataset = dict(pipeline=[dict(type='LoadImageFromFile'), resize])
     cfg = Config(dict(test_dataloader=dict(dataset=dataset)))
     assert configured_size(cfg) == (800, 1333)
+    resize.update(type='mmdet.Resize', scale=640)
+    cfg = Config(dict(test_dataloader=dict(dataset=dataset)))
+    assert configured_size(cfg) == (640, 640)
     with pytest.raises(ValueError, match='--size 640 640'):
         configured_size(Config())
+
+
+def test_sides_by_hand():
+    assert padded_size((800, 1333), 32) == (800, 1344)
+    assert padded_size((800, 1333), 1) == (800, 1333)
+    model = dict(type='X')
+    assert size_divisor(Config(dict(model=model))) == 1
+    # Pyramids halve up to five times.
+    assert size_divisor(Config(dict(model=model)), dynamic=True) == 32
+    model['data_preprocessor'] = dict(pad_size_divisor=64)
+    assert size_divisor(Config(dict(model=model)), dynamic=True) == 64

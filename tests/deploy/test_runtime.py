@@ -2,7 +2,10 @@
 
 import copy
 import json
+import re
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from mmgor.deploy.runtime import map_nested, open_runtime
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
 openvino = pytest.importorskip('openvino')
+README = Path(__file__).resolve().parents[2] / 'README.md'
 STATIC = dict(batch=2, height=32, width=64)
 DYNAMIC = dict(batch=None, height=None, width=None)
 
@@ -115,6 +119,18 @@ def test_lost_weights_of_openvino(tmp_path):
         open_runtime(path)
 
 
+def test_weights_of_another_export(exported, tmp_path):
+    path = tmp_path / 'student.xml'
+    shutil.copy(exported.xml, path)
+    weights = bytearray(exported.xml.with_suffix('.bin').read_bytes())
+    path.with_suffix('.bin').write_bytes(weights)
+    open_runtime(path, threads=1)
+    weights[len(weights) // 2] ^= 1  # the same architecture
+    path.with_suffix('.bin').write_bytes(weights)
+    with pytest.raises(ValueError, match=r'student\.bin is not the file that'):
+        open_runtime(path)
+
+
 def test_operators_the_backend_lacks(tmp_path):
     path = write(tmp_path, '.onnx', operator='NoSuchThing')
     with pytest.raises(ValueError, match='could not be opened by ONNX Runt'):
@@ -160,3 +176,27 @@ def test_exported_student_computes_the_student(suffix, exported):
 
     counted = map_nested(apart, runtime(images), expected)
     assert counted == [[1] * 5, [1] * 5]
+
+
+def test_readme_opens_files_without_mmgor(exported, monkeypatch):
+    """What it says to switch off makes the runtimes' own defaults exact."""
+    blocks = re.findall(r'```python\n(.*?)```', README.read_text(), re.S)
+    (block,) = (b for b in blocks if 'InferenceSession' in b)
+    monkeypatch.chdir(exported.onnx.parent)  # student.onnx and student.xml
+    opened = {}
+    exec(block, opened)
+    images = torch.randn(
+        1, 3, 64, 96, generator=torch.Generator().manual_seed(5)
+    )
+    model = exported.model()
+    with torch.no_grad():
+        scores, boxes = model.bbox_head(model.extract_feat(images))
+    results = opened['compiled']({'images': images.numpy()})
+    for found in (
+        opened['session'].run(None, {'images': images.numpy()}),
+        [results[i] for i in range(10)],
+    ):
+        for got, want in zip(found, [*scores, *boxes], strict=True):
+            apart = (torch.from_numpy(got) - want).abs().mean()
+            # Integer kernels: 0.2 and more.
+            assert apart < 0.05 * want.std()

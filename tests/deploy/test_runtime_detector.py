@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.model import ExponentialMovingAverage
 from mmengine.runner import Runner
 
+from mmgor.deploy.metadata import read_metadata
 from mmgor.deploy.runtime import map_nested
 from mmgor.deploy.runtime_config import runtime_model
 from mmgor.registry import MODELS
@@ -168,6 +169,29 @@ def test_a_float_config_with_the_same_head(exported):
     assert model == runtime_model(exported.cfg(), exported.onnx)
     assert model.bbox_head.type == 'RetinaHead'
     assert model.test_cfg.nms_pre == 100
+
+
+def test_preprocessor_beside_the_model(exported):
+    cfg = stock()
+    cfg.data_preprocessor = cfg.model.pop('data_preprocessor')
+    wanted = runtime_model(stock(), exported.onnx)
+    assert runtime_model(cfg, exported.onnx) == wanted
+
+
+def test_suppression_inside_of_a_file(exported, monkeypatch):
+    """A config that asks for another one gets what the graph has."""
+    cfg = stock()
+    cfg.model.test_cfg.score_thr = 0.5
+    runtime_model(cfg, exported.onnx)
+    metadata = dict(read_metadata(exported.onnx), nms=True)
+    monkeypatch.setattr(
+        'mmgor.deploy.runtime_config.read_metadata', lambda _: metadata
+    )
+    runtime_model(stock(), exported.onnx)
+    with pytest.raises(
+        ValueError, match=r'test_cfg\.score_thr is 0\.5 in .*0'
+    ):
+        runtime_model(cfg, exported.onnx)
 
 
 def wrong_head(cfg):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
+from mmgor.datasets.shapes import CLASSES
 from mmgor.deploy.comparison import (
     OutputDifference,
     Verification,
@@ -73,17 +74,45 @@ def test_mean_above_tolerance_fails(got, fails):
             ['coco/bbox_mAP: 47.1 and 46.9, tolerated 0.1 points'],
         ),
         # Other metrics are not held to it.
-        ({'coco/bbox_mAP_50': 0.471}, {'coco/bbox_mAP_50': 0.4}, []),
+        (
+            {'coco/bbox_mAP': 0.3, 'coco/bbox_mAP_50': 0.471},
+            {'coco/bbox_mAP': 0.3, 'coco/bbox_mAP_50': 0.4},
+            [],
+        ),
         (
             {'coco/bbox_mAP': 0.471},
             {},
             ['coco/bbox_mAP: only one side has detections'],
         ),
-        ({}, {}, []),
+        (
+            {'coco/bbox_mAP': 0.471},
+            {'coco/bbox_mAP': torch.nan},
+            ['coco/bbox_mAP: 47.1 and nan, tolerated 0.1 points'],
+        ),
     ],
 )
 def test_map_tolerance(ours, theirs, expected):
     assert Verification(metrics=[ours, theirs]).failures() == expected
+
+
+@pytest.mark.parametrize(
+    'metrics, got', [({}, 'none'), ({'lvis/bbox_AP': 0.4}, 'lvis/bbox_AP')]
+)
+def test_an_evaluation_without_map_fails(metrics, got):
+    (line,) = Verification(metrics=[metrics, metrics]).failures()
+    assert line.startswith('no mAP to compare: ')
+    assert got in line
+
+
+@pytest.mark.parametrize(
+    'matched, fails', [(10, False), (8, False), (7, True), (0, True)]
+)
+def test_share_of_matched_detections(matched, fails):
+    total = Verification(detections=10, matched=matched)
+    lines = [f'detections: {matched} of 10 are on the other side'] * fails
+    found = total.failures(matched_share=0.8)
+    assert [line.split(', too')[0] for line in found] == lines
+    assert total.failures(matched_share=0) == []
 
 
 def found(*rows):
@@ -148,8 +177,26 @@ def other(exported, tmp_path_factory):
 def test_another_checkpoint(exported, other):
     result = verify_export(exported.cfg(), other, exported.onnx)
     names = [line.split(':')[0] for line in result.failures()]
-    assert names == [f'output_1_{level}' for level in range(5)]
+    assert names == [f'output_1_{level}' for level in range(5)] + [
+        'detections'
+    ]
     assert result.metrics == []
+
+
+def test_swapped_classes(exported, tmp_path):
+    """In the mean over an output they may not show."""
+    checkpoint = torch.load(exported.checkpoint)
+    for part in ('weight', 'bias', 'weight_quantizer.log_scale'):
+        values = checkpoint['state_dict'][f'bbox_head.retina_cls.{part}']
+        # Nine anchors; each class takes the channels of another.
+        anchors = values.clone().unflatten(0, (9, len(CLASSES)))
+        values.copy_(anchors.roll(1, 1).flatten(0, 1))
+    torch.save(checkpoint, tmp_path / 'swapped.pth')
+    result = verify_export(
+        exported.cfg(), tmp_path / 'swapped.pth', exported.onnx
+    )
+    lines = result.failures(mean_tolerance=99)
+    assert [line.split(':')[0] for line in lines] == ['detections']
 
 
 def test_files_with_nms_are_held_to_the_map(exported, monkeypatch):
@@ -200,4 +247,7 @@ def test_tool(exported, other, monkeypatch, capsys):
     argv[1] = other
     assert run_tool(monkeypatch, *argv[:3]) == 1
     assert 'FAILED output_1_0: mean difference' in capsys.readouterr().out
-    assert run_tool(monkeypatch, *argv[:3], '--tolerance', '99') == 0
+    argv = [*argv[:3], '--tolerance', '99']
+    assert run_tool(monkeypatch, *argv) == 1
+    assert 'FAILED detections: ' in capsys.readouterr().out
+    assert run_tool(monkeypatch, *argv, '--matched', '0') == 0

@@ -1,0 +1,67 @@
+"""tools/export.py: the size that a file gets."""
+
+import sys
+import warnings
+
+import export
+import pytest
+from conftest import quantized_cfg
+from mmengine.config import Config
+
+
+@pytest.fixture
+def exported_size(tmp_path, monkeypatch):
+    """Runs the tool on a config; gives the size that it exports for."""
+    sizes = []
+
+    def export_detector(model, cfg, path, size, classes, **_):
+        sizes.append(size)
+        return dict(bytes=0, folded=0, metadata=dict(quantization=[]))
+
+    monkeypatch.setattr(export, 'export_detector', export_detector)
+    monkeypatch.setattr(export, 'load_detector', lambda *_: None)
+    monkeypatch.setattr(export, 'class_names', lambda *_: ('a', 'b', 'c'))
+
+    def run(*argv, divisor=32, **resize):
+        pipeline = [dict(type='Resize', **resize)]
+        cfg = Config(
+            dict(
+                model=quantized_cfg(),
+                test_dataloader=dict(dataset=dict(pipeline=pipeline)),
+            )
+        )
+        cfg.model.data_preprocessor.pad_size_divisor = divisor
+        cfg.dump(tmp_path / 'cfg.py')
+        out = str(tmp_path / 'n.onnx')
+        files = ['export.py', str(tmp_path / 'cfg.py'), 'c.pth', '--out', out]
+        monkeypatch.setattr(sys, 'argv', [*files, *argv])
+        export.main()
+        return sizes.pop()
+
+    return run
+
+
+def test_upright_pictures_that_will_not_fit(exported_size):
+    mmdets = dict(scale=(1333, 800), keep_ratio=True)
+    hint = r'up to 800 x 1344 .*type --dynamic, or --size 1344 1344'
+    with pytest.warns(UserWarning, match=hint):
+        assert exported_size(**mmdets) == (800, 1344)
+
+
+def test_pictures_that_fit(exported_size):
+    mmdets = dict(scale=(1333, 800), keep_ratio=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        exported_size('--dynamic', **mmdets)
+        exported_size('--size', '800', '1344', **mmdets)
+        assert exported_size(scale=(1333, 800)) == (800, 1344)
+        assert exported_size(scale=(640, 640), keep_ratio=True) == (640, 640)
+        # Both sides are padded to 640.
+        assert exported_size(scale=(640, 620), keep_ratio=True) == (640, 640)
+
+
+def test_dynamic_sizes_without_a_divisor(exported_size):
+    """Rounded by what the export asks for, which is 32 at least."""
+    size = dict(divisor=1, scale=(1333, 800))
+    assert exported_size('--dynamic', **size) == (800, 1344)
+    assert exported_size(**size) == (800, 1333)
