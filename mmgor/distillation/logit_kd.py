@@ -103,7 +103,7 @@ class LogitKDHead(ClassKDHead):
             self._check_factors(student, teachers)
         cropped = [crop_to_common(*level) for level in zip(mine, *theirs)]
         s, *flat = (
-            _flat(levels, head_facts(tapped.module).num_classes)
+            _flat(levels, tapped)
             for levels, tapped in zip(zip(*cropped), [student, *teachers])
         )
         if self.use_sigmoid:
@@ -150,7 +150,8 @@ class LogitKDHead(ClassKDHead):
         return levels
 
 
-def _flat(levels: Sequence[Tensor], k: int) -> Tensor:
-    """Outputs of all levels with ``k`` channels an anchor, (N, L, k)."""
+def _flat(levels: Sequence[Tensor], tapped: Tapped) -> Tensor:
+    """Logits of all levels, (N, L, K)."""
+    k = head_facts(tapped.module).num_classes
     parts = [functional.flatten_anchors(x, k) for x in levels]
     return torch.cat(parts, 1).float()

@@ -52,11 +52,8 @@ class NonFiniteLossHook(Hook):
     ) -> None:
         if not self._saved:  # not before: calibration fills buffers, too
             model = unwrapped_model(runner)
-            thetas = [
-                parameter
-                for name, parameter in model.named_parameters()
-                if name.startswith('gor_weighting.')
-            ]
+            weighting = getattr(model, 'gor_weighting', None)
+            thetas = () if weighting is None else weighting.parameters()
             self._state = [*model.buffers(), *thetas]
             self._saved = [value.detach().clone() for value in self._state]
 
