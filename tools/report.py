@@ -15,17 +15,16 @@ from mmengine.config import Config
 from torch import nn
 
 from mmgor.checkpoint import TRAINING_ONLY_PREFIXES
+from mmgor.deploy.cost_figures import COLUMNS, summary
+from mmgor.deploy.cost_rows import EVERYTHING_ELSE, LayerCost, total_costs
 from mmgor.deploy.layer_costs import (
-    EVERYTHING_ELSE,
     TIMED_PASSES,
     WARMUP_PASSES,
-    LayerCost,
     check_size,
     layer_costs,
-    total_costs,
 )
 from mmgor.deploy.loading import load_detector, padded_size, test_size
-from mmgor.deploy.report_html import COLUMNS, report_html, summary
+from mmgor.deploy.report_html import report_html
 from mmgor.quantization import layer_table
 
 _SHOWN = 3

@@ -1,10 +1,8 @@
-"""What every layer of a detector costs: bits, bytes, MACs, BitOPs, time."""
+"""Measure what every layer of a detector costs, by passes in float."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from math import prod
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -15,72 +13,19 @@ from torch import Tensor, nn
 
 from mmgor.quantization import layer_table, quantized_layers
 
+from .cost_rows import (
+    EVERYTHING_ELSE,
+    LayerCalls,
+    LayerCost,
+    layer_row,
+    rest_row,
+)
+
 WARMUP_PASSES = 1
 TIMED_PASSES = 5
-#: Name of the last row: norms, activations, resizing, whatever is no layer.
-EVERYTHING_ELSE = '(everything else)'
 # Stride of the last stage of the usual backbones: smaller pictures leave it
 # less than one pixel.
 _MIN_SIDE = 32
-_FLOAT_BITS = 32
-# What a row takes over from layer_table as it is.
-_TABLE_KEYS = ('name', 'type', 'params', 'w_bits', 'a_bits', 'input', 'bytes')
-
-
-@dataclass(frozen=True)
-class LayerCost:
-    """One layer's row.
-
-    Attributes:
-        name (str): Path in the model.
-        type (str): Class of the layer.
-        shape (tuple[int, ...]): Of the weight.
-        params (int): Numbers in weight and bias.
-        w_bits (int): Bits of the weight; 32 is float.
-        a_bits (int): Bits of the input (activation); 32 is float.
-        input (str): What calibration decided (see ``layer_table``).
-        bytes (int): In the packed file.
-        float_bytes (int): The same in float32.
-        calls (int): In one pass; 0 if the layer was not run.
-        output (tuple[int, ...]): Of the first call, without batch axis.
-        macs (int): Multiply-accumulates of one picture, over all calls.
-        seconds (float): Of the float computation, over all calls.
-    """
-
-    name: str
-    type: str
-    shape: tuple[int, ...]
-    params: int
-    w_bits: int
-    a_bits: int
-    input: str
-    bytes: int
-    float_bytes: int
-    calls: int = 0
-    output: tuple[int, ...] = ()
-    macs: int = 0
-    seconds: float = 0.0
-
-    @property
-    def bitops(self) -> int:
-        """MACs x weight bits x input bits (Bayesian Bits,
-        arXiv:2005.07093)."""
-        return self.macs * self.w_bits * self.a_bits
-
-
-@dataclass(frozen=True)
-class CostTotals:
-    """Sums over rows; ``weight_bits`` is the mean over all weights of
-    layers, 0 if there are none."""
-
-    params: int
-    bytes: int
-    float_bytes: int
-    macs: int
-    bitops: int
-    float_bitops: int
-    weight_bits: float
-    seconds: float
 
 
 def layer_macs(layer: Any, x: Tensor, y: Tensor) -> int:
@@ -114,23 +59,6 @@ def check_size(size: tuple[int, int]) -> None:
             f'least {_MIN_SIDE} pixels, got {size[0]} x {size[1]}. Give the '
             'size of the test pictures, e.g. 640 x 640.'
         )
-
-
-def total_costs(rows: list[LayerCost]) -> CostTotals:
-    """Sum rows up."""
-    weights = [prod(row.shape) if row.shape else 0 for row in rows]
-    bits = sum(n * row.w_bits for n, row in zip(weights, rows))
-    macs = sum(row.macs for row in rows)
-    return CostTotals(
-        params=sum(row.params for row in rows),
-        bytes=sum(row.bytes for row in rows),
-        float_bytes=sum(row.float_bytes for row in rows),
-        macs=macs,
-        bitops=sum(row.bitops for row in rows),
-        float_bitops=macs * _FLOAT_BITS**2,
-        weight_bits=bits / max(1, sum(weights)),
-        seconds=sum(row.seconds for row in rows),
-    )
 
 
 @torch.no_grad()
@@ -174,14 +102,11 @@ def layer_costs(model: nn.Module, size: tuple[int, int]) -> list[LayerCost]:
             stopwatch.mark(EVERYTHING_ELSE)
     seconds = stopwatch.seconds()
     rows = [
-        _row(row, stopwatch.calls[row['name']], seconds[row['name']])
+        layer_row(row, stopwatch.calls[row['name']], seconds[row['name']])
         for row in table['layers']
     ]
-    rest = _everything_else(rows, table['total'], seconds[EVERYTHING_ELSE])
+    rest = rest_row(rows, table['total'], seconds[EVERYTHING_ELSE])
     return [*rows, rest]
-
-
-_Calls = list[tuple[int, tuple[int, ...]]]
 
 
 class _Stopwatch:
@@ -200,7 +125,7 @@ class _Stopwatch:
 
     def __init__(self, layers: dict[str, nn.Module]) -> None:
         self.layers = layers
-        self.calls: dict[str, _Calls] = {}
+        self.calls: dict[str, LayerCalls] = {}
         self._passes: list[list[tuple[str, float]]] = []
 
     def __enter__(self) -> None:
@@ -291,38 +216,3 @@ def _run(model: Any, picture: Tensor) -> None:
             f'pixels ({error}); expected a size that its strides divide, '
             'e.g. 640 x 640.'
         ) from error
-
-
-def _row(
-    entry: dict[str, Any],
-    calls: _Calls,
-    seconds: float,
-) -> LayerCost:
-    """Join an entry of ``layer_table`` with what a pass showed."""
-    return LayerCost(
-        **{key: entry[key] for key in _TABLE_KEYS},
-        shape=tuple(entry['shape']),
-        float_bytes=4 * entry['params'],
-        calls=len(calls),
-        output=calls[0][1] if calls else (),
-        macs=sum(macs for macs, _ in calls),
-        seconds=seconds,
-    )
-
-
-def _everything_else(
-    rows: list[LayerCost], total: dict[str, int], seconds: float
-) -> LayerCost:
-    listed = total_costs(rows)
-    return LayerCost(
-        name=EVERYTHING_ELSE,
-        type='',
-        shape=(),
-        params=total['params'] - listed.params,
-        w_bits=_FLOAT_BITS,
-        a_bits=_FLOAT_BITS,
-        input='float',
-        bytes=total['bytes'] - listed.bytes,
-        float_bytes=total['float_bytes'] - listed.float_bytes,
-        seconds=seconds,
-    )

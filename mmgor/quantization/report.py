@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from mmgor.checkpoint import TRAINING_ONLY_PREFIXES
+
 from .layers import QuantLayerMixin
 
 FLOAT_BITS = 32
@@ -22,8 +24,8 @@ def layer_table(model: nn.Module) -> dict[str, Any]:
     scales and offsets count 4 bytes each.
 
     Args:
-        model (nn.Module): Any model; parameters under ``kd_heads`` and
-            ``gor_weighting`` are training-only and left out.
+        model (nn.Module): Any model; what only training needs
+            (:data:`mmgor.checkpoint.TRAINING_ONLY_PREFIXES`) is left out.
 
     Returns:
         dict[str, Any]: ``layers``, a list of rows, and ``total``.
@@ -54,7 +56,7 @@ def layer_table(model: nn.Module) -> dict[str, Any]:
 
 
 def _deployed(name: str) -> bool:
-    return not name.startswith(('kd_heads.', 'gor_weighting.'))
+    return not name.startswith(TRAINING_ONLY_PREFIXES)
 
 
 def _row(name: str, layer: Any) -> dict[str, Any]:

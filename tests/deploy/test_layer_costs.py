@@ -10,12 +10,8 @@ from students import quantized, tiny
 from torch import nn
 
 from mmgor.deploy import layer_costs as module
-from mmgor.deploy.layer_costs import (
-    EVERYTHING_ELSE,
-    LayerCost,
-    layer_costs,
-    total_costs,
-)
+from mmgor.deploy.cost_rows import EVERYTHING_ELSE, LayerCost, total_costs
+from mmgor.deploy.layer_costs import layer_costs
 from mmgor.quantization import QuantPolicy, layer_table, quantized_layers
 from mmgor.quantization.convert import quantize_layers
 from mmgor.registry import MODELS

@@ -1,110 +1,22 @@
-"""The packed file: its bits, what comes back, and what is refused."""
+"""Packing a student: what comes back, and what is refused."""
 
-import json
 import os
-import re
-import struct
-import sys
-import zlib
-from math import ceil
 
-import numpy as np
-import pack as pack_tool
 import pytest
 import torch
 from conftest import make_batch, quantized_cfg, retinanet_cfg, student_cfg
-from mmengine.config import Config
 from torch import nn
 
-from mmgor.deploy import pack, pack_file
+from mmgor.deploy import pack
 from mmgor.deploy.pack import pack_model, read_packed
-from mmgor.deploy.pack_bits import pack_bits, unpack_bits
-from mmgor.quantization import (
-    LSQQuantizer,
-    calibrate,
-    layer_table,
-    quantized_layers,
-)
+from mmgor.quantization import LSQQuantizer, calibrate, layer_table
 from mmgor.quantization.convert import quantize_layers
 from mmgor.quantization.policy import QuantPolicy
 from mmgor.registry import MODELS
 
+from .pack_tools import assert_same_student, small, student
+
 WEIGHT_QUANTIZERS = ['LSQQuantizer', 'DoReFaQuantizer', 'MinMaxQuantizer']
-
-
-def test_bits_by_hand():
-    # 3 = 011, -3 = 101, 1 = 001, -1 = 111, 2 = 010, lowest bit first:
-    # 110 101 10 | 0 111 010 and a 0: 1 + 2 + 8 + 32 + 64, 2 + 4 + 8 + 32
-    packed = pack_bits(np.array([3, -3, 1, -1, 2]), 3)
-    assert list(packed) == [107, 46]
-    assert unpack_bits(packed, 3, 5).tolist() == [3, -3, 1, -1, 2]
-    assert list(pack_bits(np.array([1, -1, -2, 0, 1]), 2)) == [45, 1]
-    assert list(pack_bits(np.array([-127, 127]), 8)) == [129, 127]
-
-
-@pytest.mark.parametrize('bits', range(2, 9))
-@pytest.mark.parametrize('count', [1, 7, 8, 1001])
-def test_bits_come_back(bits, count):
-    generator = np.random.default_rng(0)
-    highest = 2 ** (bits - 1)
-    integers = generator.integers(-highest, highest, count)
-    packed = pack_bits(integers, bits)
-    assert len(packed) == ceil(count * bits / 8)
-    assert (unpack_bits(packed, bits, count) == integers).all()
-
-
-@pytest.mark.parametrize('value', [4, -5])
-def test_integers_that_do_not_fit_are_refused(value):
-    with pytest.raises(ValueError, match=f'3 bits, -4 to 3, got {value}'):
-        pack_bits(np.array([0, value]), 3)
-
-
-def student(cfg):
-    """Calibrated, with batch norms that are not the identity."""
-    torch.manual_seed(0)
-    model = MODELS.build(cfg)
-    inputs = make_batch()['inputs']
-    calibrate(model, [inputs], lambda x: model(x, mode='tensor'))
-    model.train()
-    model(inputs, mode='tensor')
-    return model.eval()
-
-
-def small(policy):
-    """One layer of each kind, calibrated."""
-    torch.manual_seed(0)
-    module = nn.Sequential(
-        nn.Conv2d(4, 6, 3, groups=2),
-        nn.BatchNorm2d(6),
-        nn.ConvTranspose2d(6, 4, 2, groups=2),
-        nn.Flatten(),
-        nn.Linear(4 * 7 * 7, 5),
-    )
-    quantize_layers(module, policy, set())
-    calibrate(module, [torch.randn(2, 4, 8, 8)], module)
-    return module.eval()
-
-
-def is_weight(model, name):
-    layer = model.get_submodule(name.rpartition('.')[0])
-    return name.endswith('.weight') and hasattr(layer, 'weight_quantizer')
-
-
-def assert_same_student(one, two):
-    """All bits but those of the quantized weights, which quantize alike."""
-    state = two.state_dict()
-    for name, value in one.state_dict().items():
-        if not is_weight(one, name):
-            assert torch.equal(value, state[name]), name
-            assert value.dtype == state[name].dtype
-    others = quantized_layers(two)
-    for name, layer in quantized_layers(one).items():
-        integers, grid = layer.weight_integers()
-        got, got_grid = others[name].weight_integers()
-        assert torch.equal(integers, got), name
-        assert torch.equal(grid.scale, got_grid.scale), name
-        assert torch.equal(layer.quantized_weight(),
-                           others[name].quantized_weight())  # fmt: skip
 
 
 @pytest.fixture(scope='module')
@@ -274,143 +186,3 @@ def test_nothing_half_written_stays(tmp_path, monkeypatch, stop):
         pack_model(small(QuantPolicy()), path, {})
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == 'old'
-
-
-@pytest.fixture(scope='module')
-def packed(tmp_path_factory):
-    path = tmp_path_factory.mktemp('packed') / 'x.mmgor'
-    pack_model(small(QuantPolicy()), path, {})
-    return path
-
-
-def test_files_that_cannot_be_read(packed, tmp_path):
-    data, path = packed.read_bytes(), tmp_path / 'y'
-    with pytest.raises(FileNotFoundError, match=r'not found.*tools/pack\.py'):
-        read_packed(path)
-    for foreign in (b'', b'PK\x03\x04 a torch checkpoint', data[1:]):
-        path.write_bytes(foreign)
-        with pytest.raises(ValueError, match=r"no packed file.*b'mmgor.*got"):
-            read_packed(path)
-    for length in (8, 19, 100, len(data) - 1):
-        path.write_bytes(data[:length])
-        with pytest.raises(ValueError, match=f'cut off.*bytes, got {length}'):
-            read_packed(path)
-    path.write_bytes(data + b'x')
-    with pytest.raises(ValueError, match=f'expected {len(data)} bytes'):
-        read_packed(path)
-
-
-@pytest.mark.parametrize(
-    'place, what', [(40, 'the manifest'), (-1, r'4\.input_quantizer\.log_')]
-)
-def test_damage_is_located(packed, tmp_path, place, what):
-    data = bytearray(packed.read_bytes())
-    data[place] ^= 1
-    path = tmp_path / 'y'
-    path.write_bytes(data)
-    told = f'damaged at {what}.*: expected the checksum [0-9a-f]{{8}}, got'
-    with pytest.raises(ValueError, match=told):
-        read_packed(path)
-
-
-def test_later_formats_are_refused(packed, tmp_path, monkeypatch):
-    monkeypatch.setattr(pack_file, 'FORMAT', 2)
-    path = tmp_path / 'y'
-    pack_model(small(QuantPolicy()), path, {})
-    monkeypatch.undo()
-    told = r'format 2, written by mmgor .*at most 1.*pip install -U mmgor'
-    with pytest.raises(ValueError, match=told):
-        read_packed(path)
-
-
-def test_the_layout_as_documented(packed):
-    """Read with nothing of mmgor: header, manifest, one weight."""
-    data = packed.read_bytes()
-    magic, length, checksum = struct.unpack('<8sQI', data[:20])
-    assert magic == b'mmgor\r\n\x1a'
-    text = data[20 : 20 + length]
-    assert zlib.crc32(text) == checksum
-    manifest = json.loads(zlib.decompress(text))
-    tensors = {entry['name']: entry for entry in manifest['tensors']}
-    entry = tensors['4.weight']
-    assert (entry['kind'], entry['bits'], entry['qmax']) == ('weight', 4, 7)
-
-    def block(name):
-        start = 20 + length + tensors[name]['offset']
-        return data[start : start + tensors[name]['bytes']]
-
-    halves = np.frombuffer(block('4.weight'), np.uint8)
-    nibbles = np.stack([halves & 15, halves >> 4], 1).ravel().astype(int)
-    integers = np.where(nibbles > 7, nibbles - 16, nibbles)
-    step = np.exp(np.frombuffer(block(entry['scale']), '<f4'))
-    expected = small(QuantPolicy())[4].quantized_weight().detach().numpy()
-    got = integers[: expected.size].reshape(entry['shape']) * step[:, None]
-    assert np.allclose(got, expected, atol=1e-6)
-
-
-@pytest.fixture(scope='module')
-def files(tmp_path_factory, retinanet):
-    """A config and the checkpoint of its student."""
-    folder = tmp_path_factory.mktemp('student')
-    cfg = dict(
-        model=quantized_cfg(),
-        test_dataloader=dict(dataset=dict(type='CocoDataset')),
-    )
-    Config(cfg).dump(folder / 'config.py')
-    model = retinanet
-    meta = dict(dataset_meta=dict(classes=('a', 'b', 'c')))
-    state_dict = {**model.state_dict(), 'kd_heads.cls.w': torch.ones(2)}
-    torch.save(dict(state_dict=state_dict, meta=meta), folder / 'x.pth')
-    return folder, model
-
-
-def run_tool(monkeypatch, *argv):
-    monkeypatch.delenv('LOCAL_RANK', raising=False)
-    monkeypatch.setattr(sys, 'argv', ['pack.py', *map(str, argv)])
-    try:
-        pack_tool.main()
-    finally:
-        os.environ.pop('LOCAL_RANK', None)
-
-
-def test_the_tool(files, tmp_path, monkeypatch, capsys):
-    folder, model = files
-    out = tmp_path / 'new' / 'student.mmgor'
-    config = folder / 'config.py'
-    run_tool(monkeypatch, config, folder / 'x.pth', '--out', out)
-    state_dict, manifest = read_packed(out)
-    assert manifest['meta'] == dict(classes=['a', 'b', 'c'])
-    fresh = MODELS.build(quantized_cfg())
-    fresh.load_state_dict(state_dict)
-    assert_same_student(model, fresh)
-    total = layer_table(model)['total']
-    told = re.search(
-        r'3 class names; (\d+) bytes \((\d+) of tensors, (\d+) of manifest\),'
-        r' (\d+) in float32',
-        capsys.readouterr().out,
-    )
-    size, tensors, overhead, in_float = map(int, told.groups())
-    assert size == out.stat().st_size == tensors + overhead
-    assert (tensors, in_float) == (total['bytes'], total['float_bytes'])
-
-
-def test_the_tool_refuses(files, tmp_path, monkeypatch, capsys):
-    config, checkpoint = files[0] / 'config.py', files[0] / 'x.pth'
-    out = tmp_path / 'student.mmgor'
-
-    def told(error, message, *inputs, target=out):
-        with pytest.raises(error, match=message):
-            run_tool(monkeypatch, *inputs, '--out', target)
-
-    told(SystemExit, '2', config, checkpoint, target=checkpoint)
-    assert 'is an input; give another file' in capsys.readouterr().err
-    told(FileNotFoundError, 'config not found', tmp_path / 'n.py', checkpoint)
-    told(FileNotFoundError, 'checkpoint not found', config, tmp_path / 'n')
-    path = tmp_path / 'other.pth'
-    stock = MODELS.build(retinanet_cfg()).state_dict()
-    meta = dict(dataset_meta=dict(classes=('a', 'b', 'c')))
-    torch.save(dict(state_dict=stock, meta=meta), path)
-    told(ValueError, 'never calibrated', config, path)
-    torch.save(dict(state_dict=dict(foo=torch.ones(1)), meta=meta), path)
-    told(RuntimeError, 'matches nothing', config, path)
-    assert not out.exists()

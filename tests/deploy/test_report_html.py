@@ -4,17 +4,17 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mmgor.deploy.layer_costs import EVERYTHING_ELSE, LayerCost, total_costs
-from mmgor.deploy.report_html import (
+from mmgor.deploy.cost_figures import (
     COLUMNS,
     TOP_LAYERS,
     Bar,
     bitops_by_part,
     bytes_by_bits,
     longest_layers,
-    report_html,
     summary,
 )
+from mmgor.deploy.cost_rows import EVERYTHING_ELSE, LayerCost, total_costs
+from mmgor.deploy.report_html import report_html
 
 VOID = {'meta'}
 

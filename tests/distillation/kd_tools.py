@@ -1,12 +1,21 @@
-"""Detectors and taps to try KD heads on."""
+"""Teachers, detectors and taps to try KD heads on."""
 
 from types import SimpleNamespace
 
 import torch
 from conftest import make_batch, retinanet_cfg
 
-from mmgor.distillation import Tapped
+from mmgor.distillation import Tapped, Teachers
+from mmgor.distillation import functional as F
 from mmgor.registry import MODELS
+
+CPU = torch.device('cpu')
+LOGITS = dict(type='LogitKDHead')
+SCORES = dict(type='ScoreKDHead')
+
+
+def one_teacher(**spec):
+    return Teachers(dict(big=spec))
 
 
 def detector(**kwargs):
@@ -45,3 +54,14 @@ def tap(model, path='bbox_head', side=64):
     output = features if path == 'neck' else model.bbox_head(features)
     module = model.get_submodule(path)
     return tapped(module, output, side, batch['data_samples'])
+
+
+def flat(levels, classes=3):
+    """Class logits of all anchors of all levels: (N, anchors, classes)."""
+    return torch.cat([F.flatten_anchors(x, classes) for x in levels], 1)
+
+
+def binary_kd(s, t):
+    """The loss of sigmoid heads: KL weighted by the teacher's best score."""
+    weight = t.sigmoid().amax(-1)
+    return (F.bernoulli_kl(s, t).sum(-1) * weight).sum() / weight.sum()

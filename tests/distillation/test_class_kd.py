@@ -1,24 +1,25 @@
-import dense_heads
+"""What KD heads on classes share: class lists, fusion, levels, arguments."""
+
 import pytest
 import torch
-from conftest import retinanet_cfg
-from kd_tools import bound, detector, tap, tapped
+from kd_tools import (
+    LOGITS,
+    SCORES,
+    binary_kd,
+    bound,
+    detector,
+    flat,
+    tap,
+    tapped,
+)
 from mmdet.models.dense_heads import RPNHead
 from mmengine.structures import InstanceData
 
-from mmgor.distillation import functional as F
 from mmgor.distillation.dense_scores import score_logits
-from mmgor.distillation.head_facts import check_logits
 from mmgor.registry import MODELS
 
-LOGITS = dict(type='LogitKDHead')
-SCORES = dict(type='ScoreKDHead')
 DENSE_HEADS = ['LogitKDHead', 'ScoreKDHead', 'BoxKDHead']
 CLASS_HEADS = [*DENSE_HEADS, 'DetectionKDHead']
-
-
-def flat(levels, classes=3):
-    return torch.cat([F.flatten_anchors(x, classes) for x in levels], 1)
 
 
 def answer(teacher, kind):
@@ -34,79 +35,11 @@ def answer(teacher, kind):
     return tapped(teacher, [none, none])
 
 
-def binary_kd(s, t):
-    weight = t.sigmoid().amax(-1)
-    return (F.bernoulli_kl(s, t).sum(-1) * weight).sum() / weight.sum()
-
-
-def test_logit_kd_equals_the_formula():
-    student, teacher = detector(), detector(channels=12)
-    head = bound(dict(LOGITS, loss_weight=3.0), student, teacher)
-    s, t = tap(student), tap(teacher)
-    want = 3 * binary_kd(flat(s.output[0]), flat(t.output[0]))
-    torch.testing.assert_close(head(s, [t]), want)
-
-
-def dense_pair(mine, theirs):
-    """A LogitKDHead, and taps of two dense heads of tests/dense_heads."""
-    modules = [dense_heads.build(name) for name in (mine, theirs)]
-    taps = []
-    for module in modules:
-        output = module(dense_heads.features(module))
-        output = [[x + torch.randn_like(x) for x in o] for o in output]
-        taps.append(tapped(module, output))
-    student, teacher = (
-        torch.nn.ModuleDict(dict(bbox_head=m)) for m in modules
-    )
-    return bound(LOGITS, student, teacher), *taps
-
-
-def test_logit_kd_refuses_logits_that_are_only_half_a_score():
-    head, s, t = dense_pair('gfl', 'atss')
-    with pytest.raises(ValueError, match=r'False in the student \(GFLHead'):
-        head(s, [t])
-
-
-def test_logit_kd_refuses_heads_of_one_output():
-    with pytest.raises(ValueError, match=r'YOLOV3Head in .* Use a ScoreKDHea'):
-        dense_pair('yolov3', 'yolov3')
-
-
 @pytest.mark.parametrize('cfg', [LOGITS, SCORES])
 def test_equal_networks_have_nothing_to_learn(cfg):
     student = detector()
     head = bound(cfg, student, student)
     assert head(tap(student), [tap(student)]).item() == 0
-
-
-def softmax_pair():
-    cfg = retinanet_cfg()
-    cfg['bbox_head']['loss_cls'] = dict(type='CrossEntropyLoss')
-    return MODELS.build(cfg)
-
-
-def test_logit_kd_softmax_ignores_background_in_weights():
-    student = softmax_pair()
-    head = bound(LOGITS, student, student)
-    assert not head.use_sigmoid
-    module = student.bbox_head
-    s, t = ([torch.randn(1, 36, 1, 2) for _ in range(5)] for _ in 'st')
-    flat_s, flat_t = flat(s, 4), flat(t, 4)
-    weight = flat_t.softmax(-1)[..., :3].amax(-1)
-    kl = F.categorical_kl(flat_s, flat_t)
-    torch.testing.assert_close(
-        head(tapped(module, (s,)), [tapped(module, (t,))]),
-        (kl * weight).sum() / weight.sum(),
-    )
-
-
-def test_softmax_needs_every_class_and_keeps_background_last():
-    student = softmax_pair()
-    head = bound(LOGITS, student, student)
-    with pytest.raises(ValueError, match="lacks 1 of the student's classes"):
-        head.map_classes([[0, -1, 1]])
-    head.map_classes([[2, 0, 1]])
-    assert head.class_indices == [[2, 0, 1, 3]]
 
 
 @pytest.mark.parametrize('cfg', [LOGITS, SCORES])
@@ -291,35 +224,6 @@ def test_bad_class_head(kind, cfg, message):
         MODELS.build(dict(type=kind, **cfg))
 
 
-@pytest.mark.parametrize(
-    'anchors',
-    [
-        dict(ratios=[1.0]),
-        dict(ratios=[0.5, 1.0, 3.0]),
-        dict(octave_base_scale=8),
-        dict(strides=[16, 32, 64, 128, 256]),
-    ],
-)
-def test_other_anchors_or_strides_need_another_head(anchors):
-    cfg = retinanet_cfg()
-    cfg.bbox_head.anchor_generator.update(anchors)
-    with pytest.raises(ValueError, match='Use a ScoreKDHead, which needs nei'):
-        bound(LOGITS, detector(), MODELS.build(cfg))
-
-
-def test_a_softmax_over_more_classes_is_no_teacher():
-    cfg = retinanet_cfg(classes=4)
-    cfg['bbox_head']['loss_cls'] = dict(type='CrossEntropyLoss')
-    with pytest.raises(ValueError, match='expected softmax head with 4 class'):
-        bound(LOGITS, softmax_pair(), MODELS.build(cfg))
-
-
-def test_softmax_heads_are_not_fused():
-    student = softmax_pair()
-    with pytest.raises(ValueError, match='LogitKDHead fuses sigmoid heads'):
-        bound(LOGITS, student, student, student)
-
-
 def test_a_module_that_is_no_head_is_an_error():
     with pytest.raises(ValueError, match='does not tell how it classifies'):
         bound(dict(LOGITS, student_tap='neck'), detector(), detector())
@@ -334,47 +238,3 @@ def test_a_refused_head_is_not_bound():
         head.bind(detector(), [])
     with pytest.raises(RuntimeError, match='was not bound'):
         head(None, [])
-
-
-def test_probabilities_are_no_logits():
-    cfg = retinanet_cfg()
-    cfg['bbox_head']['loss_cls']['activated'] = True  # as TOODHead has it
-    student = MODELS.build(cfg)
-    with pytest.raises(ValueError, match='gives probabilities'):
-        bound(LOGITS, student, student)
-
-
-@pytest.mark.parametrize('anchors', [None, [9] * 5])
-def test_box_deltas_are_no_logits(anchors):
-    # 9 anchors x 4 = 36 channels: a multiple of 3 classes, not of 5.
-    deltas = tap(detector()).output[1]
-    classes = 3 if anchors else 5
-    with pytest.raises(ValueError, match='output_index=1 holds no class log'):
-        check_logits(deltas, classes, anchors, 1)
-
-
-def test_levels_may_have_their_own_anchor_counts():
-    four, six = torch.zeros(1, 8, 1, 1), torch.zeros(1, 12, 1, 1)
-    check_logits([four, six], 2, [4, 6], 0)
-    with pytest.raises(ValueError, match='level 1 has 8 channels, expected 6'):
-        check_logits([four, four], 2, [4, 6], 0)
-
-
-def test_output_index_out_of_range():
-    student = detector()
-    head = bound(dict(LOGITS, output_index=7), student, student)
-    with pytest.raises(ValueError, match=r'output_index=7 .* has 2 output'):
-        head(tap(student), [tap(student)])
-
-
-def test_other_pyramid_or_size_is_an_error():
-    student = detector()
-    head = bound(LOGITS, student, student)
-    s = tap(student)
-    logits, boxes = s.output
-    fewer = tapped(s.module, (logits[:3], boxes))
-    with pytest.raises(ValueError, match='has 5 levels'):
-        head(s, [fewer])
-    other = tapped(s.module, ([logits[2], *logits[1:]], boxes))
-    with pytest.raises(ValueError, match='level 0: student logits'):
-        head(s, [other])

@@ -4,14 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_batch, retinanet_cfg
-from kd_tools import bound, detector, tap, tapped
+from kd_tools import LOGITS, SCORES, bound, detector, flat, tap, tapped
 from mmengine.config import Config
 
 from mmgor.distillation import functional as F
 from mmgor.registry import MODELS
 
-LOGITS = dict(type='LogitKDHead')
-SCORES = dict(type='ScoreKDHead')
 LOSSES = [
     dict(type='ForwardKL'),
     dict(type='BalancedKL'),
@@ -27,10 +25,6 @@ every_loss = pytest.mark.parametrize('loss', LOSSES, ids=ids)
 def logits(*shape, seed=0, scale=3.0):
     generator = torch.Generator().manual_seed(seed)
     return scale * torch.randn(2, *shape, generator=generator).double()
-
-
-def flat(levels, classes=3):
-    return torch.cat([F.flatten_anchors(x, classes) for x in levels], 1)
 
 
 def softmax_detector():

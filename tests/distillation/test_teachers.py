@@ -1,30 +1,20 @@
+"""Teachers: how they are kept, and what they answer."""
+
 import copy
-import logging
 
 import pytest
 import torch
 from conftest import make_batch, retinanet_cfg
+from kd_tools import CPU, one_teacher
 from mmdet.models.data_preprocessors import DetDataPreprocessor
-from mmengine.config import Config
 from torch import nn
 
 from mmgor.distillation import Teachers
-from mmgor.distillation.teacher_files import (
-    find_classes,
-    model_config,
-    read_config,
-)
 from mmgor.registry import MODELS
-
-CPU = torch.device('cpu')
-
-
-def one(**spec):
-    return Teachers(dict(big=spec))
 
 
 def test_built_frozen_and_outside_the_module_tree(teacher_spec):
-    teachers = one(**teacher_spec)
+    teachers = one_teacher(**teacher_spec)
     teachers.build(CPU)
     model = teachers['big'].model
     assert not model.training
@@ -36,7 +26,7 @@ def test_built_frozen_and_outside_the_module_tree(teacher_spec):
 
 
 def test_outputs_equal_the_teachers_own(teacher_spec):
-    teachers = one(**teacher_spec)
+    teachers = one_teacher(**teacher_spec)
     teachers.build(CPU)
     model, batch = teachers['big'].model, make_batch()
     got = teachers['big'].forward_taps(
@@ -53,7 +43,7 @@ def test_outputs_equal_the_teachers_own(teacher_spec):
 
 
 def test_the_head_runs_only_when_tapped(teacher_spec, monkeypatch):
-    teachers = one(**teacher_spec)
+    teachers = one_teacher(**teacher_spec)
     teachers.build(CPU)
     model, batch = teachers['big'].model, make_batch()
 
@@ -76,31 +66,10 @@ def test_same_files_share_one_detector(teacher_spec):
 
 
 def test_apply_moves_the_teacher(teacher_spec):
-    teachers = one(**teacher_spec)
+    teachers = one_teacher(**teacher_spec)
     teachers.build(CPU)
     teachers._apply(lambda t: t.double() if t.is_floating_point() else t)
     assert next(teachers['big'].model.parameters()).dtype == torch.float64
-
-
-def test_classes_come_from_the_checkpoint(tmp_path):
-    model = MODELS.build(retinanet_cfg())
-    path = tmp_path / 'named.pth'
-    meta = dict(dataset_meta=dict(classes=['a', 'b', 'c']))
-    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
-    teachers = one(config=retinanet_cfg(), checkpoint=str(path))
-    teachers.build(CPU)
-    assert teachers['big'].classes == ('a', 'b', 'c')
-
-
-def test_sync_batch_norm_is_undone(tmp_path):
-    cfg = retinanet_cfg()
-    path = tmp_path / 'x.pth'
-    torch.save(MODELS.build(cfg).state_dict(), path)
-    cfg['backbone']['norm_cfg'] = dict(type='SyncBN', requires_grad=True)
-    teachers = one(config=cfg, checkpoint=str(path))
-    teachers.build(CPU)
-    kinds = {type(m).__name__ for m in teachers['big'].model.modules()}
-    assert 'SyncBatchNorm' not in kinds
 
 
 def test_students_pixels_reach_the_teacher_its_own_way(tmp_path):
@@ -108,7 +77,7 @@ def test_students_pixels_reach_the_teacher_its_own_way(tmp_path):
     cfg['data_preprocessor'] = dict(type='DetDataPreprocessor', pad_value=114)
     path = tmp_path / 'plain.pth'
     torch.save(MODELS.build(cfg).state_dict(), path)
-    teachers = one(config=cfg, checkpoint=str(path))
+    teachers = one_teacher(config=cfg, checkpoint=str(path))
     teachers.build(CPU)
     student_pp = DetDataPreprocessor(mean=[10.0] * 3, std=[2.0] * 3)
     batch = make_batch()
@@ -121,7 +90,7 @@ def test_students_pixels_reach_the_teacher_its_own_way(tmp_path):
 
 
 def test_stays_in_eval_mode_and_without_gradients(teacher_spec):
-    teachers = one(**teacher_spec)
+    teachers = one_teacher(**teacher_spec)
     teachers.build(CPU)
     model, batch = teachers['big'].model, make_batch()
     model.train()
@@ -137,46 +106,6 @@ def test_stays_in_eval_mode_and_without_gradients(teacher_spec):
         assert torch.equal(value, before[key]), key
 
 
-def test_module_prefix_of_a_ddp_file_is_stripped(tmp_path):
-    state = MODELS.build(retinanet_cfg()).state_dict()
-    path = tmp_path / 'ddp.pth'
-    torch.save({f'module.{k}': v for k, v in state.items()}, path)
-    teachers = one(config=retinanet_cfg(), checkpoint=str(path))
-    teachers.build(CPU)
-    for key, value in teachers['big'].model.state_dict().items():
-        assert torch.equal(value, state[key]), key
-
-
-def test_preprocessor_outside_the_model_is_used(tmp_path):
-    model = retinanet_cfg()
-    preprocessor = model.pop('data_preprocessor')
-    path = tmp_path / 'config.py'
-    Config(dict(model=model, data_preprocessor=preprocessor)).dump(path)
-    cfg = model_config('big', read_config('big', str(path)))
-    assert cfg.data_preprocessor == preprocessor
-
-
-def test_model_zoo_names_are_found_and_download_nothing():
-    name = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
-    cfg = model_config('big', read_config('big', name))
-    assert cfg.type == 'RetinaNet'
-    assert cfg.backbone.init_cfg is None
-
-
-@pytest.mark.parametrize('config', [None, 3])
-def test_config_that_is_none(config):
-    with pytest.raises(ValueError, match=rf'is {config}; expected a path'):
-        one(config=config, checkpoint='x.pth').build(CPU)
-
-
-def test_config_without_a_model(tmp_path):
-    path = tmp_path / 'empty.py'
-    path.write_text('optimizer = 1\n')
-    for config in (str(path), dict(optimizer=1), dict(model=None)):
-        with pytest.raises(ValueError, match="'big' has no model, only the"):
-            one(config=config, checkpoint='x.pth').build(CPU)
-
-
 @pytest.mark.parametrize('spec', [None, 'a.py'])
 def test_a_teacher_that_is_no_dict(spec):
     with pytest.raises(ValueError, match=r"'big' is .*; expected dict\("):
@@ -185,139 +114,26 @@ def test_a_teacher_that_is_no_dict(spec):
 
 def test_no_checkpoint():
     with pytest.raises(ValueError, match="teacher 'big' has no checkpoint"):
-        one(config=retinanet_cfg(), checkpoint=None)
+        one_teacher(config=retinanet_cfg(), checkpoint=None)
 
 
 def test_wrong_keys():
     with pytest.raises(ValueError, match=r"keys \['ckpt', 'config'\]"):
-        one(config=retinanet_cfg(), ckpt='x')
+        one_teacher(config=retinanet_cfg(), ckpt='x')
 
 
 def test_unknown_name(teacher_spec):
     with pytest.raises(ValueError, match=r"unknown teacher 'x'.*\['big'\]"):
-        one(**teacher_spec)['x']
+        one_teacher(**teacher_spec)['x']
 
 
 def test_used_before_built(teacher_spec):
     with pytest.raises(RuntimeError, match='init_weights'):
-        one(**teacher_spec)['big'].model  # noqa: B018
-
-
-@pytest.mark.parametrize(
-    'spec, error, message',
-    [
-        (
-            dict(config='no/such.py', checkpoint='x.pth'),
-            FileNotFoundError,
-            'config of teacher .* not found',
-        ),
-        (
-            dict(config=retinanet_cfg(), checkpoint='no/such.pth'),
-            FileNotFoundError,
-            'checkpoint of teacher .* not found',
-        ),
-    ],
-)
-def test_missing_files(spec, error, message):
-    with pytest.raises(error, match=message):
-        one(**spec).build(CPU)
-
-
-@pytest.mark.parametrize('content', [b'', b'not a checkpoint'])
-def test_unreadable_checkpoint(tmp_path, content):
-    path = tmp_path / 'bad.pth'
-    path.write_bytes(content)
-    with pytest.raises(RuntimeError, match='could not be read'):
-        one(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)
-
-
-@pytest.mark.parametrize('state', [[1], None])
-def test_checkpoint_without_a_state_dict(tmp_path, state):
-    path = tmp_path / 'odd.pth'
-    torch.save(dict(state_dict=state), path)
-    with pytest.raises(RuntimeError, match='expected a dict of tensors'):
-        one(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)
-
-
-def test_checkpoint_may_have_no_meta(tmp_path):
-    state = MODELS.build(retinanet_cfg()).state_dict()
-    path = tmp_path / 'bare.pth'
-    torch.save(dict(state_dict=state, meta=None), path)
-    teachers = one(config=retinanet_cfg(), checkpoint=str(path))
-    teachers.build(CPU)
-    assert teachers['big'].classes is None
-
-
-def test_unreadable_config(tmp_path):
-    path = tmp_path / 'bad.py'
-    path.write_text('model = dict(')
-    with pytest.raises(RuntimeError, match=r'config of .* could not be read'):
-        one(config=str(path), checkpoint='x.pth').build(CPU)
-
-
-def test_missing_keys_are_listed(tmp_path):
-    state = MODELS.build(retinanet_cfg()).state_dict()
-    state.pop('backbone.conv1.weight')
-    path = tmp_path / 'part.pth'
-    torch.save(dict(state_dict=state), path)
-    with pytest.raises(RuntimeError, match=r'lacks 1 keys.*conv1\.weight'):
-        one(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)
-
-
-def test_a_deeper_checkpoint_is_an_error(tmp_path):
-    deeper = retinanet_cfg()
-    deeper.backbone.depth = 34
-    path = tmp_path / 'r34.pth'
-    torch.save(MODELS.build(deeper).state_dict(), path)
-    message = r'has \d+ keys that its config lacks.*backbone\.layer1\.2\.'
-    with pytest.raises(RuntimeError, match=message):
-        one(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)
-
-
-def test_keys_of_no_part_are_told_and_those_of_kd_are_not(
-    tmp_path, monkeypatch
-):
-    told = []
-    monkeypatch.setattr(
-        'mmgor.distillation.teacher_files.print_log',
-        lambda text, **kwargs: told.append((text, kwargs['level'])),
-    )
-    state = MODELS.build(retinanet_cfg()).state_dict()
-    state['kd_heads.neck.connectors.levels.0.weight'] = torch.zeros(1)
-    state['gor_weighting.theta_kd'] = torch.zeros(1)
-    path = tmp_path / 'student.pth'
-    torch.save(state, path)
-    one(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)
-    assert told == []
-    state['data_preprocessor.mean'] = torch.zeros(3, 1, 1)
-    torch.save(state, path)
-    one(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)
-    ((text, level),) = told
-    assert "1 keys of the checkpoint are unused, e.g. ['data_pre" in text
-    assert level == logging.WARNING
-
-
-def test_other_shapes_are_an_error(tmp_path):
-    path = tmp_path / 'wide.pth'
-    torch.save(MODELS.build(retinanet_cfg(channels=12)).state_dict(), path)
-    with pytest.raises(RuntimeError, match='does not fit its config'):
-        one(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)
-
-
-def test_classes_of_the_config_where_the_checkpoint_has_none():
-    coco = read_config('big', 'mmdet::yolox/yolox_nano_8xb8-300e_coco.py')
-    names = find_classes({}, coco)
-    assert len(names) == 80 and names[0] == 'person'
-    dataset = dict(type='CocoDataset', metainfo=dict(classes=['a']))
-    wrapped = dict(type='RepeatDataset', dataset=dataset)
-    config = dict(val_dataloader=None, train_dataloader=dict(dataset=wrapped))
-    assert find_classes({}, config) == ('a',)
-    assert find_classes(dict(CLASSES=['b']), config) == ('b',)
-    assert find_classes({}, dict(model=dict(type='RetinaNet'))) is None
+        one_teacher(**teacher_spec)['big'].model  # noqa: B018
 
 
 def built(teacher_spec, **options):
-    teachers = one(**teacher_spec, **options)
+    teachers = one_teacher(**teacher_spec, **options)
     teachers.build(CPU)
     return teachers['big']
 
@@ -383,7 +199,7 @@ def test_cheaper_ways_to_run_give_the_same(teacher_spec, options, tolerance):
 
 
 def test_an_offloaded_teacher_stays_where_it_is(teacher_spec):
-    teachers = one(**teacher_spec, offload=True)
+    teachers = one_teacher(**teacher_spec, offload=True)
     teachers.build(torch.device('meta'))
     teachers._apply(lambda t: t.double() if t.is_floating_point() else t)
     parameter = next(teachers['big'].model.parameters())
@@ -394,8 +210,8 @@ def test_no_teacher_and_unknown_dtype(teacher_spec):
     with pytest.raises(ValueError, match='at least one teacher, got none'):
         Teachers({})
     with pytest.raises(ValueError, match="dtype='fp8'; expected one of"):
-        one(**teacher_spec, dtype='fp8')
+        one_teacher(**teacher_spec, dtype='fp8')
     with pytest.raises(ValueError, match="classes='person'; expected a list"):
-        one(**teacher_spec, classes='person')
+        one_teacher(**teacher_spec, classes='person')
     with pytest.raises(ValueError, match="expected a name without 'loss'"):
         Teachers(dict(floss=teacher_spec))

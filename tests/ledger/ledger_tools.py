@@ -14,6 +14,16 @@ from mmgor.ledger.runs import Key, Run, build_runs
 from mmgor.ledger.schedule import Schedule
 
 FAKE_TRAIN = (sys.executable, str(Path(__file__).with_name('fake_train.py')))
+#: Runs of the small plan, in the order in which they are started.
+RUNS = [
+    'teacher/float/seed0',
+    'float/float/seed0',
+    'float/float/seed1',
+    'qat/W4/seed0',
+    'taught/W4/seed0',
+    'qat/W4/seed1',
+    'taught/W4/seed1',
+]
 CONFIG = """
 model = dict(bbox_head=dict(num_classes=80), backbone=dict({quant}))
 resize = dict(type='Resize', scale=(320, 320), keep_ratio=True)
@@ -154,3 +164,8 @@ class Bench:
         text = self.calls_file.read_text() if self.calls_file.exists() else ''
         self.calls_file.write_text('')
         return [line.partition('/')[2] for line in text.splitlines()]
+
+
+def states(bench: Bench) -> dict[str, str]:
+    """Status of each recorded run."""
+    return {name: record.status for name, record in bench.records().items()}

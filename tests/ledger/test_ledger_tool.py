@@ -11,8 +11,7 @@ import time
 import ledger
 import pytest
 import torch
-from ledger_tools import FAKE_TRAIN, write_weights
-from test_schedule import ALL
+from ledger_tools import FAKE_TRAIN, RUNS, write_weights
 
 from mmgor.ledger import environment, processes, schedule
 
@@ -79,7 +78,7 @@ def test_some_arms_then_the_rest(bench, run, capsys):
     assert re.fullmatch(r'cells/teacher/float/seed0: to be run, \d+ s', out[0])
     assert out[2] == ('2 recorded runs are not among these and are left alone')
     assert run() == 0
-    assert bench.calls() == [ALL[0], ALL[4]]
+    assert bench.calls() == [RUNS[0], RUNS[4]]
 
 
 def test_failures_are_told_and_end_with_status_1(bench, run, capsys):

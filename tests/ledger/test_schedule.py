@@ -1,49 +1,22 @@
-"""Running a plan: resuming, failing, waiting, being killed."""
+"""Running a plan: in order, resuming, failing, several at a time."""
 
-import json
-import multiprocessing
-import os
 import re
-import shutil
-import signal
-import time
-from hashlib import sha256
-from pathlib import Path
 
 import pytest
-from mmengine.config import Config
+from ledger_tools import RUNS, states
 
-from mmgor.ledger.changes import check_parents_same, check_unchanged
 from mmgor.ledger.records import locked, read_records
 from mmgor.ledger.runs import build_runs
-from mmgor.ledger.schedule import (
-    Schedule,
-    check_parents_here,
-    select_runs,
-)
+from mmgor.ledger.schedule import check_parents_here, select_runs
 
 pytest_plugins = ['ledger_bench']
-ALL = [
-    'teacher/float/seed0',
-    'float/float/seed0',
-    'float/float/seed1',
-    'qat/W4/seed0',
-    'taught/W4/seed0',
-    'qat/W4/seed1',
-    'taught/W4/seed1',
-]
-
 EMPTY = ':\n(the log is empty)'
-
-
-def states(bench):
-    return {name: record.status for name, record in bench.records().items()}
 
 
 def test_a_plan_from_start_to_end(bench):
     """The fake training fails where a file that it needs is not there."""
     bench.train()
-    assert bench.calls() == ALL
+    assert bench.calls() == RUNS
     records = bench.records()
     assert {record.status for record in records.values()} == {'done'}
     record = records['taught/W4/seed1']
@@ -69,7 +42,7 @@ def test_what_is_done_is_never_run_again(bench):
     assert bench.calls() == [] and bench.lines == []
     bench.content['seeds'] = [0, 1]
     bench.train()
-    assert bench.calls() == [name for name in ALL if name.endswith('1')]
+    assert bench.calls() == [name for name in RUNS if name.endswith('1')]
     assert (bench.folder / 'results.jsonl').read_text().startswith(before)
 
 
@@ -157,84 +130,6 @@ def test_a_failed_arm_again(bench):
     assert set(states(bench).values()) == {'done'}
 
 
-def test_a_changed_config_is_refused(bench):
-    bench.train()
-    bench.content['arms']['qat']['options'] = {
-        'model.backbone.quant.a_bits': 3,
-        'model.backbone.quant.w_bits': 2,
-    }
-    results = bench.folder / 'results.jsonl'
-    plan = bench.plan()
-    records = read_records(results)
-    with pytest.raises(ValueError) as caught:
-        check_unchanged(plan, records)
-    old, new = bench.records(), bench.runs()
-    assert str(caught.value) == (
-        f'cells/qat/W4/seed0: {results} has it with config_hash '
-        f'{old["qat/W4/seed0"].config_hash}, the plan now gives '
-        f'{new["qat/W4/seed0"].hash}.\n'
-        '  config.model.backbone.quant.a_bits: not set -> 3\n'
-        '  config.model.backbone.quant.w_bits: 4 -> 2\n'
-        '1 more changed: cells/qat/W4/seed1\n'
-        "Rename the arm 'qat' in the plan to run it beside the old one, or "
-        f'remove its lines from {results} to run it again in its place.'
-    )
-    shutil.rmtree(bench.folder / 'results')
-    with pytest.raises(ValueError, match='what changed is not known here'):
-        check_unchanged(plan, records)
-    check_unchanged(plan, records, ['taught'])
-
-
-def test_seeds_that_the_plan_no_longer_has_count(bench):
-    """Else the report would take two configs for seeds of one arm."""
-    bench.train()
-    bench.content['seeds'] = [2]
-    records = bench.records_by_key()
-    check_unchanged(bench.plan(), records)
-    bench.content['arms']['qat']['options'] = {
-        'model.backbone.quant.a_bits': 3
-    }
-    with pytest.raises(ValueError, match=r'^cells/qat/W4/seed0: .*has it'):
-        check_unchanged(bench.plan(), records)
-
-
-def test_a_changed_teacher_changes_its_students(bench):
-    bench.train()
-    bench.behave('teacher', 'other')
-    with pytest.raises(ValueError, match='not set -> "other"') as e:
-        check_unchanged(bench.plan(), bench.records_by_key())
-    assert '2 more changed: cells/taught/W4/seed0, cells/taught/W4/seed1' in (
-        str(e.value)
-    )
-
-
-def test_a_parent_trained_again_has_stale_students(bench):
-    """Under the same config: its hash does not tell, its weights do."""
-    bench.content['seeds'] = [0]
-    bench.train()
-    plan = bench.plan()
-    records, folder = bench.records_by_key(), plan.runs_folder
-    check_parents_same(build_runs(plan), records, folder)
-    file = folder / 'cells/float/float/seed0/epoch_3.pth'
-    shutil.copy(bench.folder / 'diverged.pth', file)
-    old, new = (
-        sha256((bench.folder / name).read_bytes()).hexdigest()[:12]
-        for name in ('good.pth', 'diverged.pth')
-    )
-    with pytest.raises(ValueError) as caught:
-        check_parents_same(build_runs(plan), records, folder)
-    assert str(caught.value) == (
-        f'cells/qat/W4/seed0 is recorded with the weights {old} of '
-        f'cells/float/float/seed0, which now has {new}. Remove the lines of '
-        'cells/qat/W4/seed0, cells/taught/W4/seed0 from the results to run '
-        'them again, or put the old epoch_3.pth back.'
-    )
-    # Not here: trained elsewhere.
-    shutil.rmtree(folder / 'cells/qat')
-    shutil.rmtree(folder / 'cells/taught')
-    check_parents_same(build_runs(plan), records, folder)
-
-
 def test_results_without_the_weights_they_came_from(bench):
     bench.content['seeds'] = [0]
     bench.train()
@@ -260,67 +155,6 @@ def test_only_some_arms_with_what_they_need(bench):
     assert select_runs(runs, None) == runs
     with pytest.raises(ValueError, match=r"no arm \['quat'\] in the plan"):
         select_runs(runs, ['quat'])
-
-
-def start(bench):
-    """Run the plan in a process of its own until ``hang`` is reached."""
-
-    def train():
-        signal.signal(signal.SIGTERM, lambda *_: exec('raise SystemExit'))
-        bench.train()
-
-    context = multiprocessing.get_context('fork')
-    process = context.Process(target=train)
-    process.start()
-    deadline = time.monotonic() + 60
-    while 'qat' not in bench.calls_file.read_text():
-        assert time.monotonic() < deadline and process.is_alive()
-        time.sleep(0.05)
-    return process
-
-
-def hanging(bench):
-    """Process of the run that hangs, from the list of processes."""
-    config = str(bench.folder / 'results/cells/qat/W4/seed0/config.py')
-    found = []
-    for entry in os.listdir('/proc'):
-        if entry.isdigit():
-            try:
-                with open(f'/proc/{entry}/cmdline') as file:
-                    if config in file.read().split('\0'):
-                        found.append(int(entry))
-            except OSError:  # has ended
-                continue
-    return found
-
-
-@pytest.mark.skipif(
-    not os.path.isdir('/proc/self'), reason='looks for a process in /proc'
-)
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
-def test_being_killed_loses_what_is_in_flight_only(bench, number):
-    bench.calls_file.touch()
-    bench.content['seeds'] = [0]
-    bench.behave('qat', 'hang')
-    process = start(bench)
-    os.kill(process.pid, number)
-    process.join(30)
-    assert not process.is_alive()
-    assert states(bench) == dict.fromkeys(ALL[:2], 'done')
-    orphans = hanging(bench)
-    if number == signal.SIGTERM:  # as Ctrl-C: trainings end with it
-        assert orphans == []
-    else:  # the orphan still has the lock
-        with pytest.raises(RuntimeError, match='outlived one that was kill'):
-            bench.train()
-        os.kill(orphans[0], signal.SIGKILL)
-        while hanging(bench):
-            time.sleep(0.05)
-    bench.calls()
-    bench.behave('qat', 'good')
-    bench.train()
-    assert bench.calls() == ['qat/W4/seed0', 'taught/W4/seed0']
-    assert set(states(bench).values()) == {'done'}
 
 
 def test_two_ledgers_at_a_time_are_refused(bench):
@@ -357,55 +191,3 @@ def test_several_at_a_time(bench):
     }
     assert seen[-1] == 'cells/slow/float/seed0: stopped, not recorded'
     assert schedule.running[next(iter(schedule.running))][0].process.poll()
-
-
-def test_leftovers_of_a_run_are_cleared_but_nothing_else(bench):
-    bench.content['seeds'] = [0]
-    folder = bench.folder / 'results/cells/float/float/seed0'
-    folder.mkdir(parents=True)
-    (folder / 'thesis.txt').touch()
-    with pytest.raises(FileExistsError, match='is no run of a ledger'):
-        bench.train()
-    assert (folder / 'thesis.txt').exists()
-    (folder / 'hashed.json').write_text('{}')
-    (folder / 'vis_data').mkdir()
-    bench.train()
-    assert not (folder / 'thesis.txt').exists()
-    stored = json.loads((folder / 'hashed.json').read_text())
-    assert stored == bench.runs()['float/float/seed0'].hashed
-
-
-class Killed(BaseException):
-    """Stands for a kill at this point."""
-
-
-@pytest.mark.parametrize(
-    'owner, name, number',
-    [(Config, 'dump', 1), (Path, 'write_text', 1), (Path, 'unlink', 2)],
-    ids=['config.py', 'hashed.json', 'clearing'],
-)
-def test_a_kill_while_a_run_starts(bench, monkeypatch, owner, name, number):
-    """The next start goes on, wherever the last one was stopped."""
-    bench.content['seeds'] = [0]
-    folder = bench.folder / 'results/cells/float/float/seed0'
-    if name == 'unlink':
-        folder.mkdir(parents=True)
-        (folder / 'hashed.json').touch()
-        (folder / 'a.log').touch()
-    bench.content['arms'] = dict(float=bench.content['arms']['float'])
-    bench.content['teachers'] = {}
-    plan = bench.plan()
-    works, left = getattr(owner, name), iter(range(1, number))
-
-    def kill(*args, **kwargs):
-        if next(left, None) is None:
-            raise Killed
-        return works(*args, **kwargs)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(owner, name, kill)
-        with locked(plan.results) as lock:
-            Schedule(plan, build_runs(plan), {}, lock, print).run()
-    assert folder.exists()
-    bench.train()
-    assert states(bench) == {'float/float/seed0': 'done'}

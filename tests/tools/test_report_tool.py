@@ -11,7 +11,7 @@ from mmengine.config import Config
 from report import input_size, report_notes, uncounted_weights
 from torch import nn
 
-from mmgor.deploy.layer_costs import EVERYTHING_ELSE, LayerCost
+from mmgor.deploy.cost_rows import EVERYTHING_ELSE, LayerCost
 from mmgor.quantization import calibrate, layer_table
 from mmgor.registry import MODELS
 

@@ -64,6 +64,10 @@ def weights_in(out):
     return torch.stack([out['gor_w_task'], out['gor_w_kd']])
 
 
+def close(got, want, **kwargs):
+    torch.testing.assert_close(got, torch.as_tensor(want), **kwargs)
+
+
 def kd_share(out):
     """Of the distillation loss in the weighted sum."""
     kd = out['loss_kd_a'].item()

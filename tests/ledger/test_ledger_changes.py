@@ -1,0 +1,90 @@
+"""A plan that no longer fits its results is refused."""
+
+import shutil
+from hashlib import sha256
+
+import pytest
+
+from mmgor.ledger.changes import check_parents_same, check_unchanged
+from mmgor.ledger.records import read_records
+from mmgor.ledger.runs import build_runs
+
+pytest_plugins = ['ledger_bench']
+
+
+def test_a_changed_config_is_refused(bench):
+    bench.train()
+    bench.content['arms']['qat']['options'] = {
+        'model.backbone.quant.a_bits': 3,
+        'model.backbone.quant.w_bits': 2,
+    }
+    results = bench.folder / 'results.jsonl'
+    plan = bench.plan()
+    records = read_records(results)
+    with pytest.raises(ValueError) as caught:
+        check_unchanged(plan, records)
+    old, new = bench.records(), bench.runs()
+    assert str(caught.value) == (
+        f'cells/qat/W4/seed0: {results} has it with config_hash '
+        f'{old["qat/W4/seed0"].config_hash}, the plan now gives '
+        f'{new["qat/W4/seed0"].hash}.\n'
+        '  config.model.backbone.quant.a_bits: not set -> 3\n'
+        '  config.model.backbone.quant.w_bits: 4 -> 2\n'
+        '1 more changed: cells/qat/W4/seed1\n'
+        "Rename the arm 'qat' in the plan to run it beside the old one, or "
+        f'remove its lines from {results} to run it again in its place.'
+    )
+    shutil.rmtree(bench.folder / 'results')
+    with pytest.raises(ValueError, match='what changed is not known here'):
+        check_unchanged(plan, records)
+    check_unchanged(plan, records, ['taught'])
+
+
+def test_seeds_that_the_plan_no_longer_has_count(bench):
+    """Else the report would take two configs for seeds of one arm."""
+    bench.train()
+    bench.content['seeds'] = [2]
+    records = bench.records_by_key()
+    check_unchanged(bench.plan(), records)
+    bench.content['arms']['qat']['options'] = {
+        'model.backbone.quant.a_bits': 3
+    }
+    with pytest.raises(ValueError, match=r'^cells/qat/W4/seed0: .*has it'):
+        check_unchanged(bench.plan(), records)
+
+
+def test_a_changed_teacher_changes_its_students(bench):
+    bench.train()
+    bench.behave('teacher', 'other')
+    with pytest.raises(ValueError, match='not set -> "other"') as e:
+        check_unchanged(bench.plan(), bench.records_by_key())
+    assert '2 more changed: cells/taught/W4/seed0, cells/taught/W4/seed1' in (
+        str(e.value)
+    )
+
+
+def test_a_parent_trained_again_has_stale_students(bench):
+    """Under the same config: its hash does not tell, its weights do."""
+    bench.content['seeds'] = [0]
+    bench.train()
+    plan = bench.plan()
+    records, folder = bench.records_by_key(), plan.runs_folder
+    check_parents_same(build_runs(plan), records, folder)
+    file = folder / 'cells/float/float/seed0/epoch_3.pth'
+    shutil.copy(bench.folder / 'diverged.pth', file)
+    old, new = (
+        sha256((bench.folder / name).read_bytes()).hexdigest()[:12]
+        for name in ('good.pth', 'diverged.pth')
+    )
+    with pytest.raises(ValueError) as caught:
+        check_parents_same(build_runs(plan), records, folder)
+    assert str(caught.value) == (
+        f'cells/qat/W4/seed0 is recorded with the weights {old} of '
+        f'cells/float/float/seed0, which now has {new}. Remove the lines of '
+        'cells/qat/W4/seed0, cells/taught/W4/seed0 from the results to run '
+        'them again, or put the old epoch_3.pth back.'
+    )
+    # Not here: trained elsewhere.
+    shutil.rmtree(folder / 'cells/qat')
+    shutil.rmtree(folder / 'cells/taught')
+    check_parents_same(build_runs(plan), records, folder)
