@@ -43,6 +43,7 @@ TEACHERS = {
     'atss': 'atss_mbv2.py',
     'yolox': 'yolox_nano.py',
 }
+CLASSES = ['0', '1', '2']  # of student and teachers alike
 WARM_UP = 3
 
 
@@ -81,7 +82,7 @@ def build(arm: str, args: argparse.Namespace, weights: Path) -> Any:
     model = MODELS.build(cfg.model)
     model.init_weights()
     if hasattr(model, 'map_classes'):
-        model.map_classes(None)  # teachers and student know the same
+        model.map_classes(CLASSES)
     model.to(args.device).train()
     if uncalibrated_layers(model):
         batch = make_batch(args, args.device)
@@ -89,10 +90,22 @@ def build(arm: str, args: argparse.Namespace, weights: Path) -> Any:
     return model, build_optim_wrapper(model, cfg.optim_wrapper)
 
 
-def teacher_spec(name: str, weights: Path) -> dict[str, str]:
-    """Config and weights of a teacher."""
-    file = CONFIGS / TEACHERS[name]
-    return dict(config=str(file), checkpoint=str(weights / f'{name}.pth'))
+def save_teachers(weights: Path) -> None:
+    """Write untrained teachers; a step costs the same."""
+    weights.mkdir(parents=True, exist_ok=True)
+    for name, file in TEACHERS.items():
+        cfg = Config.fromfile(CONFIGS / file)
+        state_dict = MODELS.build(cfg.model).state_dict()
+        torch.save(state_dict, weights / f'{name}.pth')
+
+
+def teacher_spec(name: str, weights: Path) -> dict[str, Any]:
+    """Config, weights and classes of a teacher."""
+    return dict(
+        config=str(CONFIGS / TEACHERS[name]),
+        checkpoint=str(weights / f'{name}.pth'),
+        classes=CLASSES,
+    )
 
 
 def step_of(model: Any, wrapper: Any, batch: dict) -> Callable[[], None]:
@@ -215,14 +228,12 @@ def main() -> None:
     parser.add_argument('--size', type=int, nargs=2, default=[240, 320])
     parser.add_argument('--device', default='cpu')
     args = parser.parse_args()
+    if args.rounds < 2:
+        parser.error(f'--rounds: expected at least 2, got {args.rounds}')
     args.size = [side + -side % 32 for side in args.size]
     register_all_modules()
     weights = Path('work_dirs/benchmark_teachers')
-    weights.mkdir(parents=True, exist_ok=True)
-    for name, file in TEACHERS.items():
-        cfg = Config.fromfile(CONFIGS / file)
-        state_dict = MODELS.build(cfg.model).state_dict()
-        torch.save(state_dict, weights / f'{name}.pth')
+    save_teachers(weights)
     memory = {arm: in_own_process(arm, args, weights) for arm in ARMS}
     report(measure_time(args, weights), memory)
 

@@ -1,0 +1,18 @@
+"""benchmarks/step_time.py: every arm and every teacher takes its steps."""
+
+import argparse
+
+from mmdet.utils import register_all_modules
+
+from benchmarks import step_time
+
+
+def test_every_arm_and_teacher_is_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(step_time, 'WARM_UP', 0)
+    args = argparse.Namespace(batch=1, size=[64, 64], device='cpu', rounds=2)
+    register_all_modules()
+    step_time.save_teachers(tmp_path)
+    seconds = step_time.measure_time(args, tmp_path)
+    assert set(seconds) == {*step_time.ARMS, *step_time.TEACHERS}
+    assert all(len(times) == 2 for times in seconds.values())
+    assert all(time > 0 for times in seconds.values() for time in times)
