@@ -3,10 +3,12 @@ would use.
 
 Batch 1, the same pictures for all, arms in turn on every picture, so that a
 machine whose speed drifts slows all alike. Opponents are the float student
-after the runtimes' own post-training quantization at 8 bits: ONNX Runtime's
-static one (per channel, QDQ, weights of 7 bits where the CPU has no VNNI, as
-its manual says) and NNCF's for OpenVINO (its defaults), calibrated on training
-pictures. Needs the "deploy" extra and nncf.
+after the runtimes' own post-training quantization at 8 bits, calibrated on
+training pictures: ONNX Runtime's static one (per channel, QDQ, weights of 7
+bits where the CPU has no VNNI, as its manual says), with ranges to the largest
+value and to a percentile; NNCF's for OpenVINO, by its default and with zero
+points (its preset "mixed", for activations like SiLU). Needs the "deploy"
+extra and nncf.
 
 python benchmarks/latency.py FLOAT_CONFIG FLOAT_CHECKPOINT \
     --student W4A4 CONFIG CHECKPOINT --size 256 320 --map
@@ -42,7 +44,9 @@ from mmgor.deploy.onnx_ops import OPSET
 
 FLOAT = 'float32'
 # Files of the other arms.
-TAKEN = ('float', 'static', 'nncf')
+TAKEN = ('float', 'static', 'percentile', 'nncf', 'mixed')
+# For a percentile ONNX Runtime keeps every activation of every picture.
+PERCENTILE_PICTURES = 32
 
 
 @dataclass
@@ -179,16 +183,19 @@ class Reader(quantization.CalibrationDataReader):
         return None if picture is None else dict(images=picture.numpy())
 
 
-def quantize_onnx(source: Path, target: Path, reader: Reader) -> None:
+def quantize_onnx(
+    source: Path, target: Path, data: list[Tensor], **recipe: Any
+) -> None:
     """ONNX Runtime's static quantization."""
     prepared = target.with_suffix('.prepared.onnx')
     quantization.shape_inference.quant_pre_process(source, prepared)
     quantization.quantize_static(
         prepared,
         target,
-        reader,
+        Reader(iter(data)),
         per_channel=True,
         reduce_range=not has_vnni(),
+        **recipe,
     )
     prepared.unlink()
     model = onnx.load(target)
@@ -197,7 +204,9 @@ def quantize_onnx(source: Path, target: Path, reader: Reader) -> None:
         onnx.save(model, target)
 
 
-def quantize_openvino(source: Path, target: Path, data: list[Tensor]) -> None:
+def quantize_openvino(
+    source: Path, target: Path, data: list[Tensor], **recipe: Any
+) -> None:
     """NNCF's post-training quantization."""
     model = openvino.Core().read_model(source)
     text = model.get_rt_info([KEY]).value
@@ -205,6 +214,7 @@ def quantize_openvino(source: Path, target: Path, data: list[Tensor]) -> None:
         model,
         nncf.Dataset(data, lambda picture: picture.numpy()),
         subset_size=len(data),
+        **recipe,
     )
     export.save_ir(quantized, text, target)
 
@@ -215,6 +225,32 @@ def has_vnni() -> bool:
     return info.is_file() and 'vnni' in info.read_text()
 
 
+def peers(plain: Path, data: list[Tensor], cfg: Config) -> list[Arm]:
+    """Write what the runtimes' own tools make of the float student."""
+    static, percentile, default, mixed = (
+        plain.with_name(name)
+        for name in ('static.onnx', 'percentile.onnx', 'nncf.xml', 'mixed.xml')
+    )
+    quantize_onnx(plain, static, data)
+    quantize_onnx(
+        plain,
+        percentile,
+        data[:PERCENTILE_PICTURES],
+        calibrate_method=quantization.CalibrationMethod.Percentile,
+    )
+    ir = plain.with_suffix('.xml')
+    quantize_openvino(ir, default, data)
+    preset = nncf.QuantizationPreset.MIXED
+    quantize_openvino(ir, mixed, data, preset=preset)
+    bits = f'W{8 if has_vnni() else 7}A8'
+    return [
+        Arm(f"ONNX Runtime's PTQ, {bits}", static, cfg, True),
+        Arm(f"ONNX Runtime's PTQ, {bits}, percentile", percentile, cfg, True),
+        Arm('NNCF PTQ, W8A8', default, cfg, True),
+        Arm('NNCF PTQ, W8A8, mixed', mixed, cfg, True),
+    ]
+
+
 def build_arms(args: argparse.Namespace, folder: Path) -> list[Arm]:
     """Write all files."""
     cfg = read_config(args.config, args)
@@ -223,15 +259,10 @@ def build_arms(args: argparse.Namespace, folder: Path) -> list[Arm]:
     plain = folder / 'float.onnx'
     export_float(cfg, model, plain, args.size)
     export.to_openvino(plain, plain.with_suffix('.xml'))
-    static, tuned = folder / 'static.onnx', folder / 'nncf.xml'
-    quantize_onnx(plain, static, Reader(iter(data)))
-    quantize_openvino(plain.with_suffix('.xml'), tuned, data)
-    bits = 8 if has_vnni() else 7
     arms = [
         Arm(FLOAT, plain, cfg),
-        Arm(f"ONNX Runtime's PTQ, W{bits}A8", static, cfg, True),
         Arm(FLOAT, plain.with_suffix('.xml'), cfg),
-        Arm('NNCF PTQ, W8A8', tuned, cfg, True),
+        *peers(plain, data, cfg),
     ]
     for name, config, checkpoint in args.student:
         student_cfg = read_config(config, args)
@@ -306,6 +337,7 @@ def main() -> None:
         model = load_detector(cfg, None)
         pictures = list(images(cfg, model, args.size, args.pictures, 'test'))
         measure(arms, pictures, args)
+        arms.sort(key=lambda arm: arm.backend == 'OpenVINO')
         scores = [
             f'{evaluate(arm, folder):.1f}' if args.map else '' for arm in arms
         ]
