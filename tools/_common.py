@@ -19,11 +19,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags that mmdet's train and test tools have in common."""
-    parser.add_argument(
-        '--work-dir', help='folder for logs, checkpoints and metrics'
-    )
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """mmdet's flag for config entries."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -31,6 +28,14 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help='override config entries: key=value, lists as key="[a,b]" or '
         'key=a,b, nested as key="[(a,b),(c,d)]", without white space',
     )
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags that mmdet's train and test tools have in common."""
+    parser.add_argument(
+        '--work-dir', help='folder for logs, checkpoints and metrics'
+    )
+    add_cfg_options(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -42,19 +47,22 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
-def load_config(path: str) -> Config:
-    """A config as it is written.
+def load_config(args: argparse.Namespace) -> Config:
+    """The config with the command line's ``--cfg-options``.
 
     Raises:
         FileNotFoundError: If it does not exist.
     """
-    if not Path(path).is_file():
+    if not Path(args.config).is_file():
         raise FileNotFoundError(
-            f'config not found: {path}; expected a .py file such as '
+            f'config not found: {args.config}; expected a .py file such as '
             'configs/gor/retinanet_r18_w4_from_r101.py, relative to '
             f'{Path.cwd()}.'
         )
-    return Config.fromfile(path)
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    return cfg
 
 
 def read_config(args: argparse.Namespace) -> Config:
@@ -64,10 +72,8 @@ def read_config(args: argparse.Namespace) -> Config:
         FileNotFoundError: If the config does not exist.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = load_config(args.config)
+    cfg = load_config(args)
     cfg.launcher = args.launcher
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:

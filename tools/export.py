@@ -11,7 +11,7 @@ import argparse
 import warnings
 from pathlib import Path
 
-from _common import load_config
+from _common import add_cfg_options, load_config
 from mmengine.config import Config
 
 from mmgor.deploy.export import BACKENDS, export_detector
@@ -59,6 +59,7 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='decode and suppress inside the graph: boxes, scores, labels',
     )
+    add_cfg_options(parser)
     args = parser.parse_args()
     if args.out.suffix != BACKENDS[args.backend]:
         parser.error(
@@ -88,7 +89,7 @@ def default_size(cfg: Config, dynamic: bool) -> tuple[int, int]:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config)
+    cfg = load_config(args)
     model = load_detector(cfg, args.checkpoint)
     size = args.size or default_size(cfg, args.dynamic)
     done = export_detector(

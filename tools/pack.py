@@ -10,7 +10,7 @@ python tools/pack.py CONFIG CHECKPOINT --out student.mmgor
 import argparse
 from pathlib import Path
 
-from _common import load_config
+from _common import add_cfg_options, load_config
 
 from mmgor.deploy.loading import class_names, load_detector
 from mmgor.deploy.pack import pack_model
@@ -27,6 +27,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out', type=Path, required=True, help='file to write'
     )
+    add_cfg_options(parser)
     args = parser.parse_args()
     inputs = [Path(args.config).resolve(), Path(args.checkpoint).resolve()]
     if args.out.resolve() in inputs:
@@ -36,7 +37,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config)
+    cfg = load_config(args)
     model = load_detector(cfg, args.checkpoint)
     classes = list(class_names(cfg, model))
     done = pack_model(model, args.out, dict(classes=classes))

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from _common import load_config
+from _common import add_cfg_options, load_config
 from mmengine.config import Config
 from torch import nn
 
@@ -46,6 +46,7 @@ def parse_args() -> argparse.Namespace:
         help='input in pixels; by default that of the test pictures',
     )
     parser.add_argument('--html', type=Path, help='also write this page')
+    add_cfg_options(parser)
     return parser.parse_args()
 
 
@@ -166,7 +167,7 @@ def as_text(
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config)
+    cfg = load_config(args)
     model = load_detector(cfg, args.checkpoint)
     divisor = getattr(model.data_preprocessor, 'pad_size_divisor', 1)
     size = input_size(cfg, args.size, divisor)

@@ -9,7 +9,7 @@ python tools/verify_export.py CONFIG CHECKPOINT student.onnx --map
 import argparse
 import sys
 
-from _common import load_config
+from _common import add_cfg_options, load_config
 
 from mmgor.deploy.comparison import (
     COUNTED_SCORE,
@@ -64,13 +64,14 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help="with the backend's integer kernels, which are not exact",
     )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     found = verify_export(
-        load_config(args.config),
+        load_config(args),
         args.checkpoint,
         args.model,
         args.images,

@@ -65,3 +65,9 @@ def test_dynamic_sizes_without_a_divisor(exported_size):
     size = dict(divisor=1, scale=(1333, 800))
     assert exported_size('--dynamic', **size) == (800, 1344)
     assert exported_size(**size) == (800, 1333)
+
+
+def test_config_entries_from_the_command_line(exported_size):
+    scale = 'test_dataloader.dataset.pipeline.0.scale=(128,64)'
+    asked = exported_size('--cfg-options', scale, scale=(640, 640))
+    assert asked == (64, 128)
