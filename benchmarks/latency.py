@@ -300,11 +300,11 @@ def measure(
                     arm.times.append(spent)
 
 
-def evaluate(arm: Arm, folder: Path) -> float:
+def evaluate(arm: Arm, folder: Path, threads: int) -> float:
     """COCO mAP in points, by the config's test set and evaluator."""
     cfg = deepcopy(arm.cfg)
     cfg.model = runtime_model(cfg, arm.path)
-    cfg.model.integer_kernels = arm.integer_kernels
+    cfg.model.update(integer_kernels=arm.integer_kernels, threads=threads)
     cfg.load_from, cfg.work_dir = None, str(folder / 'test')
     # No forks beside the runtimes' threads.
     cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
@@ -339,7 +339,8 @@ def main() -> None:
         measure(arms, pictures, args)
         arms.sort(key=lambda arm: arm.backend == 'OpenVINO')
         scores = [
-            f'{evaluate(arm, folder):.1f}' if args.map else '' for arm in arms
+            f'{evaluate(arm, folder, args.threads):.1f}' if args.map else ''
+            for arm in arms
         ]
         lines = [
             '| runtime | model | MB | median ms (quartiles) | '
