@@ -20,6 +20,8 @@ from mmgor.distillation import (
 )
 from mmgor.registry import MODELS
 
+from .parts import build_kd_heads, build_weighting
+
 
 class GoRMixin(BaseDetector):
     """Adds teachers, KD heads and loss weighting to a detector class.
@@ -39,8 +41,9 @@ class GoRMixin(BaseDetector):
         **kwargs: Of the stock detector.
 
     Raises:
-        ValueError: If there is no KD head, or a head names an unknown
-            teacher or tap.
+        TypeError: If ``teachers`` or ``kd_heads`` is no dict.
+        ValueError: If there is no KD head, a head names an unknown teacher or
+            tap, or a config builds no KD head or no weighting.
     """
 
     def __init__(
@@ -60,10 +63,8 @@ class GoRMixin(BaseDetector):
                 'stock detector type with the Quant wrappers.'
             )
         self.teachers = Teachers(teachers)
-        self.kd_heads = nn.ModuleDict(
-            {name: MODELS.build(cfg) for name, cfg in kd_heads.items()}
-        )
-        self.gor_weighting = MODELS.build(gor_weighting)
+        self.kd_heads = build_kd_heads(kd_heads)
+        self.gor_weighting = build_weighting(gor_weighting)
         self.gradient_tap = gradient_tap
         self._resolve_names()
         self.register_load_state_dict_post_hook(_forgive_training_keys)
@@ -173,6 +174,21 @@ class GoRMixin(BaseDetector):
             weighted.update(by_teacher(heads, kd, weighted['gor_w_kd']))
         return weighted
 
+    def train_step(self, data: Any, optim_wrapper: Any) -> dict:
+        """A Runner's step, without DDP.
+
+        Raises:
+            RuntimeError: If the balancer has thetas that nobody moves.
+        """
+        weighting = self.gor_weighting
+        if not getattr(weighting, 'moved_by_hook', True):
+            raise RuntimeError(
+                f'nobody moves the thetas of {type(weighting).__name__}; '
+                "expected custom_hooks=[dict(type='GoRWeightHook')], or a "
+                "gor_weighting without any, e.g. dict(type='FixedWeighting')."
+            )
+        return super().train_step(data, optim_wrapper)
+
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> nn.Module:
         """Take the teachers along to other devices and dtypes."""
         self.teachers._apply(fn)
@@ -232,5 +248,13 @@ def GoRDetector(detector: str, **kwargs: Any) -> BaseDetector:
 
     Returns:
         BaseDetector: An instance of ``GoR<detector>``.
+
+    Raises:
+        TypeError: If ``detector`` is no str.
     """
+    if not isinstance(detector, str):
+        raise TypeError(
+            'expected detector=<registered name of a detector class>, such as '
+            f"'RetinaNet', got {detector!r}."
+        )
     return gor_class(detector)(**kwargs)

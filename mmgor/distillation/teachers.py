@@ -1,5 +1,6 @@
 """The teachers of a student, by name."""
 
+import copy
 from collections.abc import ItemsView
 from typing import Any
 
@@ -11,21 +12,31 @@ OPTIONS = ['classes', 'dtype', 'channels_last', 'offload']
 
 
 class Teachers:
-    """Named teachers, in order. Not a module; a deep copy is itself.
+    """Named teachers, in order. Not a module.
+
+    A deep copy (EMA's, say) uses the same detectors. They stay where they are
+    when the copy moves, until it calls :meth:`build` itself.
 
     Args:
         teachers (dict): Name -> the arguments of :class:`Teacher`.
 
     Raises:
+        TypeError: If ``teachers`` is no dict.
         ValueError: If there is none, or one is no such dict.
     """
 
     def __init__(self, teachers: dict) -> None:
+        if not isinstance(teachers, dict):
+            raise TypeError(
+                'expected teachers=dict(<name>=dict(config=..., checkpoint='
+                f'...)), got {teachers!r}.'
+            )
         if not teachers:
             raise ValueError(
                 'expected at least one teacher, got none: set teachers=dict('
                 '<name>=dict(config=..., checkpoint=...)).'
             )
+        self._moves = True
         self._teachers: dict[str, Teacher] = {}
         for name, spec in teachers.items():
             if not isinstance(spec, dict):
@@ -42,7 +53,10 @@ class Teachers:
             self._teachers[name] = Teacher(name, **spec)
 
     def __deepcopy__(self, memo: dict) -> 'Teachers':
-        return self
+        twin = copy.copy(self)
+        twin._moves = False
+        twin._teachers = {k: copy.copy(t) for k, t in self.items()}
+        return twin
 
     def __getitem__(self, name: str) -> Teacher:
         if name not in self._teachers:
@@ -61,6 +75,7 @@ class Teachers:
 
     def build(self, device: torch.device) -> None:
         """Build all; teachers of the same files share one detector."""
+        self._moves = True
         built: dict[tuple, Teacher] = {}
         for teacher in self._teachers.values():
             key = (
@@ -78,6 +93,8 @@ class Teachers:
 
     def _apply(self, fn: Any) -> None:
         """What ``nn.Module._apply`` is to modules: devices and dtypes."""
+        if not self._moves:
+            return
         models = {
             id(t.model): t.model
             for t in self._teachers.values()

@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from mmgor.checkpoint import RESUME_HINT
 from mmgor.registry import HOOKS
 
 from .utils import check_optimizer, dataset_classes, unwrapped_model
@@ -16,6 +17,7 @@ from .verify_teacher import verify_teachers
 from .weight_plot import plot_weight_curves, read_scalars
 
 _PREFIX = 'gor_weighting.'
+_FUSION = 'fusion.logits'
 
 
 @HOOKS.register_module()
@@ -81,15 +83,33 @@ class GoRWeightHook(Hook):
         self.collapse = collapse
         self._warned = False
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Write down who teaches: learned weights go by position."""
+        teachers = kd_teachers(unwrapped_model(runner))
+        checkpoint['meta']['kd_teachers'] = teachers
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Let weights of another run start a game of their own.
 
-        Only a resumed run goes on with the thetas and counters of its file;
-        others would start without their balanced start.
+        Only a resumed run goes on with its file's thetas, counters and learned
+        weights of the teachers; others would start without their balanced
+        start, or with weights of other teachers.
+
+        Raises:
+            ValueError: If a resumed file's KD heads had other teachers.
         """
         state_dict = checkpoint.get('state_dict', checkpoint)
-        if not runner._resume:
-            for key in [k for k in state_dict if k.startswith(_PREFIX)]:
+        if runner._resume:
+            own = kd_teachers(unwrapped_model(runner))
+            theirs = checkpoint.get('meta', {}).get('kd_teachers', own)
+            if theirs != own:
+                raise ValueError(
+                    'resume from a file of other teachers: expected kd_heads '
+                    f'that learn from {own}, got {theirs}. {RESUME_HINT}'
+                )
+            return
+        for key in list(state_dict):
+            if key.startswith(_PREFIX) or key.endswith(_FUSION):
                 del state_dict[key]
 
     def before_train(self, runner: Runner) -> None:
@@ -114,7 +134,7 @@ class GoRWeightHook(Hook):
         fusions = {
             name: parameter
             for name, parameter in model.named_parameters()
-            if name.endswith('fusion.logits')
+            if name.endswith(_FUSION)
         }
         check_optimizer(
             runner.optim_wrapper.optimizer,
@@ -134,6 +154,7 @@ class GoRWeightHook(Hook):
         wrapper.optimizer.register_step_pre_hook(
             _theta_step(model.gor_weighting, self.theta_lr)
         )
+        model.gor_weighting.moved_by_hook = True
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
@@ -187,6 +208,12 @@ class GoRWeightHook(Hook):
             runner.logger.warning(f'weight curves not drawn: {error}')
             return
         runner.logger.info(f'Weight curves: {path}')
+
+
+def kd_teachers(model: Any) -> dict[str, list[str]]:
+    """Name of each KD head -> names of its teachers, in their order."""
+    heads = getattr(model, 'kd_heads', {})
+    return {name: list(head.teachers) for name, head in heads.items()}
 
 
 def default_theta_lr(weighting: Any, steps: float) -> float:

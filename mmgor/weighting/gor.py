@@ -32,7 +32,9 @@ class GoRWeighting(LearnedWeighting):
       the shared features.
 
     In the first ``init_iters`` calls theta is put on its resting point of the
-    running mean, so that the game starts balanced; then it is trained.
+    running mean, so that the game starts balanced; then it is trained. A call
+    counts where the loss is finite and positive, for all forms but
+    ``barrier`` where both are; until then the weights are (1, 1).
 
     Attributes:
         theta_task (nn.Parameter): Shape ().
@@ -135,12 +137,15 @@ class GoRWeighting(LearnedWeighting):
             )
         )
         self.count += usable
-        starting = self.count <= self.init_iters
+        seen = self.count
         if self.form != 'barrier':
+            seen = seen.min().expand(2)
             unit = self.mean[0] / self.mean[1]
-            settled = ~starting[1] | (self.count == 0).any()
+            settled = (seen[1] > self.init_iters) | (seen[1] == 0)
             self.kd_unit.copy_(torch.where(settled, self.kd_unit, unit))
+        starting = seen <= self.init_iters
         start = torch.log(self._in_task_unit(self.mean))
+        start = torch.where(seen > 0, start, 0.0)
         for i, theta in enumerate((self.theta_task, self.theta_kd)):
             value = torch.where(starting[i], start[i], theta)
             theta.copy_(value.clamp(-THETA_LIMIT, THETA_LIMIT))

@@ -45,8 +45,15 @@ def gradient_stats(
         mean over ranks.
 
     Raises:
-        ValueError: If ``shared`` is empty or neither loss depends on it.
+        ValueError: If ``shared`` is empty or no list of tensors, or a loss
+            does not depend on it.
     """
+    for x in shared:
+        if not isinstance(x, Tensor):
+            raise ValueError(
+                'gradient_tap gives no feature maps: expected tensors, as '
+                f"from gradient_tap='neck', got a {type(x).__name__}."
+            )
     shared = [x for x in shared if x.requires_grad]
     if not shared:
         raise ValueError(

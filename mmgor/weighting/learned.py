@@ -23,9 +23,11 @@ class LearnedWeighting(BaseWeighting):
         theta_kd (nn.Parameter): Shape ().
         theta_lr (float, optional): Step size of the method's own; None:
             ``GoRWeightHook``'s, which follows from the length of the run.
+        moved_by_hook (bool): Whether ``GoRWeightHook`` moves the thetas.
     """
 
     theta_lr: float | None = None
+    moved_by_hook = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ import pickle
 import pytest
 import torch
 from conftest import make_batch, quantized_cfg, student_cfg
+from mmengine.model import ExponentialMovingAverage
 
 from mmgor.quantization import calibrate
 from mmgor.registry import MODELS
@@ -66,9 +67,30 @@ def test_teacher_is_in_no_state_dict_and_no_copy(teacher_spec):
     model = build(teacher_spec)
     keys = model.state_dict()
     assert not any('teacher' in key for key in keys)
-    assert copy.deepcopy(model).teachers is model.teachers
+    twin = copy.deepcopy(model)
+    assert twin.state_dict().keys() == keys.keys()
+    assert twin.teachers['big'].model is model.teachers['big'].model
     model.train()
     assert not model.teachers['big'].model.training
+
+
+@pytest.mark.parametrize(
+    'move',
+    [
+        lambda model: copy.deepcopy(model).double(),
+        lambda model: ExponentialMovingAverage(model, device='meta'),
+    ],
+    ids=['double', 'ema'],
+)
+def test_a_moved_copy_does_not_move_the_originals_teachers(
+    teacher_spec, batch, move
+):
+    model = build(teacher_spec)
+    want = model.eval()(**copy.deepcopy(batch), mode='loss')
+    move(model)
+    got = model(**batch, mode='loss')
+    for key in ('loss_kd_cls', 'loss_kd_neck'):
+        assert torch.equal(got[key], want[key])
 
 
 def test_predict_needs_no_teacher_files(batch):

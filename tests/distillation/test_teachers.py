@@ -22,7 +22,8 @@ def test_built_frozen_and_outside_the_module_tree(teacher_spec):
     holder = nn.Module()
     holder.teachers = teachers
     assert list(holder.parameters()) == []
-    assert copy.deepcopy(holder).teachers is teachers
+    twin = copy.deepcopy(holder).teachers
+    assert twin['big'].model is model
 
 
 def test_outputs_equal_the_teachers_own(teacher_spec):
@@ -70,6 +71,19 @@ def test_apply_moves_the_teacher(teacher_spec):
     teachers.build(CPU)
     teachers._apply(lambda t: t.double() if t.is_floating_point() else t)
     assert next(teachers['big'].model.parameters()).dtype == torch.float64
+
+
+def test_a_copy_leaves_shared_teachers_where_they_are(teacher_spec):
+    teachers = one_teacher(**teacher_spec)
+    teachers.build(CPU)
+    twin = copy.deepcopy(teachers)
+    twin._apply(lambda t: t.to('meta'))
+    parameter = next(teachers['big'].model.parameters())
+    assert (parameter.device, parameter.dtype) == (CPU, torch.float32)
+    twin.build(CPU)  # its own from here on
+    twin._apply(lambda t: t.to('meta'))
+    assert twin['big'].model is not teachers['big'].model
+    assert next(twin['big'].model.parameters()).is_meta
 
 
 def test_students_pixels_reach_the_teacher_its_own_way(tmp_path):
@@ -206,6 +220,14 @@ def test_an_offloaded_teacher_stays_where_it_is(teacher_spec):
     assert (parameter.device, parameter.dtype) == (CPU, torch.float32)
 
 
+@pytest.mark.parametrize('teachers', [['big'], 'big', None])
+def test_teachers_that_are_no_dict(teachers):
+    with pytest.raises(
+        TypeError, match=r'expected teachers=dict\(<name>=.*got'
+    ):
+        Teachers(teachers)
+
+
 def test_no_teacher_and_unknown_dtype(teacher_spec):
     with pytest.raises(ValueError, match='at least one teacher, got none'):
         Teachers({})
@@ -215,3 +237,5 @@ def test_no_teacher_and_unknown_dtype(teacher_spec):
         one_teacher(**teacher_spec, classes='person')
     with pytest.raises(ValueError, match="expected a name without 'loss'"):
         Teachers(dict(floss=teacher_spec))
+    with pytest.raises(ValueError, match=r"a teacher is 0; .*{'teacher0': di"):
+        Teachers({0: teacher_spec})

@@ -96,6 +96,21 @@ def test_an_unusable_first_value_leaves_no_trace():
     assert weighting.kd_unit.item() == pytest.approx(500, rel=1e-4)
 
 
+@pytest.mark.parametrize('late', [0.0, math.nan])
+@pytest.mark.parametrize('calls', [1, 25])
+def test_the_balanced_start_waits_for_both_losses(late, calls):
+    weighting = gor()
+    for _ in range(calls):
+        out = step(weighting, 2.09, late)
+        assert (out['gor_w_task'], out['gor_w_kd']) == (1, 1)
+        with torch.no_grad():  # what the hook may do in between
+            weighting.theta_task += 0.3
+    out = step(weighting, 2.09, 0.19)
+    assert out['gor_w_task'].item() == pytest.approx(1)
+    assert out['gor_w_kd'].item() == pytest.approx(11)
+    assert weighting.theta_task.item() == pytest.approx(math.log(2.09))
+
+
 def test_gradients_are_taken_as_their_mean():
     weighting = gor()
     assert weighting.take_gradient() is None
@@ -272,3 +287,7 @@ def test_gradients_need_shared_features():
     x = torch.tensor(1.0, requires_grad=True)
     with pytest.raises(ValueError, match='no shared features'):
         weighting(dict(loss_cls=x), dict(loss_kd_a=x), [])
+    with pytest.raises(
+        ValueError, match=r"tensors, as from.*'neck', got a li"
+    ):
+        weighting(dict(loss_cls=x), dict(loss_kd_a=x), [x, [x]])
