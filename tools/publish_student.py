@@ -9,6 +9,7 @@ python tools/publish_student.py work_dirs/NAME/epoch_12.pth student.pth
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import _common  # noqa: F401
 import torch
@@ -29,7 +30,8 @@ def publish(source: Path, target: Path) -> dict[str, int]:
 
     Raises:
         FileNotFoundError: If ``source`` is not there.
-        ValueError: If it has no state dict, or both are one file.
+        ValueError: If it has no state dict or an odd meta, or both are one
+            file.
     """
     if not source.is_file():
         raise FileNotFoundError(f'checkpoint not found: {source}')
@@ -49,8 +51,7 @@ def publish(source: Path, target: Path) -> dict[str, int]:
         )
     state_dict = strip_training_keys(checkpoint['state_dict'])
     kept = {key: value.clone() for key, value in state_dict.items()}
-    dataset = checkpoint.get('meta', {}).get('dataset_meta') or {}
-    classes = [str(name) for name in dataset.get('classes', ())]
+    classes = _classes(source, checkpoint.get('meta') or {})
     meta = dict(mmgor_version=__version__)
     if classes:
         meta['dataset_meta'] = dict(classes=classes)
@@ -62,6 +63,19 @@ def publish(source: Path, target: Path) -> dict[str, int]:
         source_bytes=source.stat().st_size,
         target_bytes=target.stat().st_size,
     )
+
+
+def _classes(source: Path, meta: Any) -> list[str]:
+    dataset = meta.get('dataset_meta') if isinstance(meta, dict) else meta
+    dataset = {} if dataset is None else dataset
+    classes = dataset.get('classes', ()) if isinstance(dataset, dict) else None
+    if not isinstance(classes, (list, tuple)):
+        raise ValueError(
+            f'{source} has the meta {str(meta)[:100]}; expected dict('
+            'dataset_meta=dict(classes=[...])), as tools/train.py writes it, '
+            'or none.'
+        )
+    return [str(name) for name in classes]
 
 
 def main() -> None:

@@ -15,7 +15,12 @@ from .dense_boxes import distribution_logits, location_boxes
 from .dense_scores import head_strides, score_logits
 from .head_facts import head_facts
 from .kd_base import BaseKDHead
-from .levels import common_strides, crop_to_common, pick_strides
+from .levels import (
+    common_strides,
+    crop_to_common,
+    pick_strides,
+    tell_shared_strides,
+)
 from .losses import check_foreground_gamma, check_temperature
 from .taps import Tapped, as_list
 from .teacher import Teacher
@@ -76,7 +81,9 @@ class BoxKDHead(BaseKDHead):
     def check_pair(self, student: nn.Module, teacher: Teacher) -> None:
         mine: Any = student.get_submodule(self.student_tap)
         theirs: Any = teacher.model.get_submodule(self.teacher_tap)
-        common_strides(head_strides(mine), head_strides(theirs), teacher.name)
+        strides = head_strides(mine)
+        shared = common_strides(strides, head_strides(theirs), teacher.name)
+        tell_shared_strides('BoxKDHead', strides, shared, repr(teacher.name))
         bins = [getattr(head, 'reg_max', None) for head in (mine, theirs)]
         if self.form == 'ld' and (bins[0] is None or bins[0] != bins[1]):
             raise ValueError(
@@ -109,11 +116,10 @@ class BoxKDHead(BaseKDHead):
             for x in (theirs, scores)
         )
         losses, weights = [], []
-        for s, t, w in zip(mine, theirs, scores):
-            s, t = crop_to_common(s, t)
-            loss = self._distance(s, t)
-            losses.append(loss.flatten(1))
-            w, _ = crop_to_common(w, loss)
+        sizes = [student.size, teacher.size, teacher.size]
+        for stride, *maps in zip(strides, mine, theirs, scores):
+            s, t, w = crop_to_common(maps, sizes, stride, 2 * self.teachers)
+            losses.append(self._distance(s, t).flatten(1))
             weights.append(w.flatten(1) ** self.foreground_gamma)
         return functional.weighted_mean(
             torch.cat(losses, 1), torch.cat(weights, 1)

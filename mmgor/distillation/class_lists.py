@@ -1,5 +1,6 @@
 """Class lists of student and teacher, mapped by name."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -23,8 +24,10 @@ def class_index(
         lacks.
 
     Raises:
-        ValueError: If no class is in both.
+        ValueError: If no class is in both, or one is twice in a list.
     """
+    _check_different(student, "the student's data")
+    _check_different(teacher, f'teacher {teacher_name!r}')
     position = {name: i for i, name in enumerate(teacher)}
     index = [position.get(name, UNKNOWN) for name in student]
     if all(i == UNKNOWN for i in index):
@@ -35,6 +38,16 @@ def class_index(
             f'teachers=dict({teacher_name}=dict(classes=[...], ...)).'
         )
     return index
+
+
+def _check_different(names: Sequence[str], owner: str) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f'classes {twice} are more than once in the list of {owner}, '
+            f'{list(names)[:10]}; expected different names. Correct its '
+            'classes=[...].'
+        )
 
 
 def check_class_index(

@@ -55,18 +55,40 @@ def head_strides(head: nn.Module) -> list[int]:
 
 
 def same_priors(head: nn.Module, other: nn.Module) -> bool:
-    """Whether two dense heads have the same anchors at the same strides."""
+    """Whether two dense heads have the same anchors, or points at the same
+    places of a cell, at the same strides."""
     anchors = anchors_per_level(head)
     if anchors is None or anchors != anchors_per_level(other):
         return False
     if head_strides(head) != head_strides(other):
         return False
-    mine, theirs = (
-        getattr(h.prior_generator, 'base_anchors', []) for h in (head, other)
-    )
+    generators = [h.prior_generator for h in (head, other)]
+    # Of points, in cells; anchors have theirs in base_anchors.
+    offsets = [getattr(g, 'offset', None) for g in generators]
+    if offsets[0] != offsets[1]:
+        return False
+    mine, theirs = (getattr(g, 'base_anchors', []) for g in generators)
     return len(mine) == len(theirs) and all(
         torch.allclose(a.cpu(), b.cpu()) for a, b in zip(mine, theirs)
     )
+
+
+def describe_priors(head: nn.Module) -> str:
+    """What :func:`same_priors` compares, for messages."""
+    anchors = anchors_per_level(head)
+    if anchors is None:
+        return 'no prior_generator'
+    strides = head_strides(head)
+    text = f'{anchors} priors a location at strides {strides}'
+    generator: Any = head.prior_generator
+    if hasattr(generator, 'offset'):
+        return f'{text} with offset {generator.offset}'
+    if not hasattr(generator, 'base_anchors'):
+        return text
+    boxes = generator.base_anchors[0]
+    sides = (boxes[:, 2:] - boxes[:, :2]).tolist()
+    sizes = ', '.join(f'{w:.0f} x {h:.0f}' for w, h in sides)
+    return f'{text}, at the first of {sizes} px'
 
 
 def product_logit(a: Tensor, b: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -58,6 +59,7 @@ class DetectionKDHead(BaseKDHead):
 
     fuses = True
     reads_classes = True
+    reads_detections = True
 
     def __init__(
         self,
@@ -159,7 +161,8 @@ def _with_truth(
 ) -> InstanceData:
     """Add the labelled boxes of the classes that are not ``known`` (K, )."""
     added = ~known[truth.labels]
+    boxes = get_box_tensor(truth.bboxes)  # may be HorizontalBoxes
     return InstanceData(
-        bboxes=torch.cat([drawn.bboxes, truth.bboxes[added]]),
+        bboxes=torch.cat([drawn.bboxes, boxes[added]]),
         labels=torch.cat([drawn.labels, truth.labels[added]]),
     )

@@ -63,9 +63,10 @@ class FeatureKDHead(BaseKDHead):
         mine = self._pick(student, 'student')
         theirs = self._pick(teachers[0], 'teacher')
         losses = []
-        levels = zip(self.losses, self.connectors(mine), theirs)
-        for loss, *pair in levels:
-            s, t = crop_to_common(*pair)
+        sizes = [student.size, teachers[0].size]
+        levels = zip(self.strides, self.losses, self.connectors(mine), theirs)
+        for stride, loss, *pair in levels:
+            s, t = crop_to_common(pair, sizes, stride, self.teachers)
             # What a loss is made of may have low-precision kernels.
             with torch.autocast(s.device.type, enabled=False):
                 losses.append(loss(s.float(), t.float()))

@@ -111,11 +111,8 @@ def check_same_levels(
 ) -> None:
     """Make sure that logits of one layout can be compared level by level.
 
-    A teacher's maps may have a row or column more, since its input may be
-    padded further.
-
     Raises:
-        ValueError: If the number of levels or a size differs.
+        ValueError: If the number of levels differs.
     """
     if len(student) != len(teacher):
         raise ValueError(
@@ -123,12 +120,3 @@ def check_same_levels(
             f'{teacher_name!r} {len(teacher)}; logit KD needs the same '
             'pyramid. Use a ScoreKDHead, which matches levels by stride.'
         )
-    for level, (s, t) in enumerate(zip(student, teacher)):
-        sizes = tuple(s.shape[-2:]), tuple(t.shape[-2:])
-        if any(2 * min(a, b) < max(a, b) for a, b in zip(*sizes)):
-            raise ValueError(
-                f'level {level}: student logits have size {sizes[0]}, those '
-                f'of teacher {teacher_name!r} {sizes[1]}; logit KD needs the '
-                'same strides. Use a ScoreKDHead, which matches levels by '
-                'stride.'
-            )

@@ -30,13 +30,16 @@ class BaseKDHead(nn.Module):
             the last call, detached; for the log.
 
     Raises:
-        ValueError: If ``loss_weight`` is not a positive number.
+        ValueError: If ``loss_weight`` is not a positive number, or the head
+            cannot read ``teacher_tap``.
     """
 
     #: Whether the head can learn from several teachers at once.
     fuses = False
     #: Whether it has to know which class is which.
     reads_classes = False
+    #: Whether the teacher's tap is 'detections', not a module.
+    reads_detections = False
 
     def __init__(
         self,
@@ -50,6 +53,13 @@ class BaseKDHead(nn.Module):
             raise ValueError(
                 f'loss_weight must be positive, got {loss_weight}; to drop '
                 'a KD head, remove it from kd_heads.'
+            )
+        if teacher_tap == DETECTIONS and not self.reads_detections:
+            raise ValueError(
+                f"{type(self).__name__} reads a module's output, not "
+                f'teacher_tap={DETECTIONS!r}; expected a module path in the '
+                "teacher, such as 'bbox_head', or 'neck' for features. Only "
+                'a DetectionKDHead reads detections.'
             )
         self.student_tap = student_tap
         self.teacher_tap = teacher_tap

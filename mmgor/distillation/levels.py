@@ -2,10 +2,17 @@
 
 from collections.abc import Sequence
 
+from mmengine.logging import print_log
 from torch import Tensor
 
 #: Powers of two that a detector's pyramid may have.
 STRIDES = tuple(2**k for k in range(11))
+#: Rows by which two maps of one stride may differ beyond padding: one network
+#: rounds up where the other rounds down, or convolves without padding.
+SLACK_ROWS = 2
+#: Or input pixels, below this: a network that rounds up at its coarsest stride
+#: and upsamples from there (CenterNet).
+SLACK_PIXELS = 32
 
 
 def map_strides(
@@ -73,6 +80,26 @@ def common_strides(
     return common
 
 
+def tell_shared_strides(
+    head: str, student: Sequence[int], shared: Sequence[int], teachers: str
+) -> None:
+    """Log it where not all of the student's levels are taught.
+
+    Args:
+        head (str): What teaches, for the message.
+        student (Sequence[int]): All strides of the student.
+        shared (Sequence[int]): Those that its teachers have, too.
+        teachers (str): Their names, for the message.
+    """
+    if set(student) - set(shared):
+        print_log(
+            f'{head}: of the strides {list(student)} of the student, only '
+            f'{list(shared)} are in {teachers}, too; the others get no '
+            'signal.',
+            logger='current',
+        )
+
+
 def check_strides(
     strides: Sequence[int], wanted: Sequence[int], owner: str
 ) -> None:
@@ -90,15 +117,41 @@ def check_strides(
         )
 
 
-def crop_to_common(*maps: Tensor) -> list[Tensor]:
+def crop_to_common(
+    maps: Sequence[Tensor],
+    sizes: Sequence[tuple[int, int]],
+    stride: int,
+    teachers: Sequence[str],
+) -> list[Tensor]:
     """Maps of one stride, cut to the rows and columns that all have.
 
     Inputs grow by padding at the right and at the bottom only (a teacher's
-    size divisor), so that equal indices are equal places.
+    size divisor), so that equal indices are equal places. That is only so
+    where the strides are those that the heads tell: the sizes of two maps,
+    times the stride, may differ as those of the inputs do.
 
     Args:
-        *maps (Tensor): Shapes (..., H_i, W_i).
+        maps (Sequence[Tensor]): Shapes (..., H_i, W_i), the student's first.
+        sizes (Sequence[tuple[int, int]]): Height and width of the input that
+            each map comes from.
+        stride (int): Of all maps.
+        teachers (Sequence[str]): Whose the other maps are, for the message.
+
+    Raises:
+        ValueError: If a map's size has another reason than its padding.
     """
+    shapes = [(x.shape[-2], x.shape[-1]) for x in maps]
+    for shape, size, name in zip(shapes[1:], sizes[1:], teachers):
+        sides = zip(shapes[0], shape, sizes[0], size)
+        excess = max(abs((b - a) * stride - (t - s)) for a, b, s, t in sides)
+        if excess > SLACK_ROWS * stride and excess >= SLACK_PIXELS:
+            raise ValueError(
+                f'maps of stride {stride}: the student has one of size '
+                f'{shapes[0]} for an input of {sizes[0]}, teacher {name!r} '
+                f'one of {shape} for {size}; expected sizes that differ by '
+                'the padding of the inputs only. Set the strides of both '
+                "heads to those of their necks' maps."
+            )
     height = min(x.shape[-2] for x in maps)
     width = min(x.shape[-1] for x in maps)
     return [x[..., :height, :width] for x in maps]

@@ -12,7 +12,12 @@ from mmgor.registry import MODELS
 from . import functional
 from .class_kd import ClassKDHead
 from .class_lists import UNKNOWN, take_classes
-from .dense_scores import has_score_factor, same_priors
+from .dense_scores import (
+    describe_priors,
+    has_score_factor,
+    head_strides,
+    same_priors,
+)
 from .head_facts import (
     anchors_per_level,
     check_logits,
@@ -62,10 +67,11 @@ class LogitKDHead(ClassKDHead):
         same_kind = mine.use_sigmoid == theirs.use_sigmoid
         if not same_kind or not same_priors(head, other):
             raise ValueError(
-                "LogitKDHead needs heads of one kind; expected the student's "
-                f'{mine} and its anchors and strides, got {theirs} from '
-                f'teacher {teacher.name!r}, or other anchors or strides. Use '
-                'a ScoreKDHead, which needs neither.'
+                'LogitKDHead needs heads of one kind with the same priors; '
+                f"expected the student's {mine}, {describe_priors(head)}, got "
+                f'from teacher {teacher.name!r} a {theirs}, '
+                f'{describe_priors(other)}. Use a ScoreKDHead, which needs '
+                'neither.'
             )
         if not self.use_sigmoid and mine.num_classes != theirs.num_classes:
             raise ValueError(
@@ -101,7 +107,12 @@ class LogitKDHead(ClassKDHead):
             check_same_levels(mine, levels, name)
         if self.use_sigmoid:
             self._check_factors(student, teachers)
-        cropped = [crop_to_common(*level) for level in zip(mine, *theirs)]
+        sizes = [tapped.size for tapped in (student, *teachers)]
+        strides = head_strides(student.module)
+        cropped = [
+            crop_to_common(level, sizes, stride, self.teachers)
+            for stride, level in zip(strides, zip(mine, *theirs))
+        ]
         s, *flat = (
             _flat(levels, tapped)
             for levels, tapped in zip(zip(*cropped), [student, *teachers])

@@ -9,7 +9,12 @@ from mmgor.registry import MODELS
 
 from .class_kd import ClassKDHead
 from .dense_scores import head_strides, score_logits
-from .levels import common_strides, crop_to_common, pick_strides
+from .levels import (
+    common_strides,
+    crop_to_common,
+    pick_strides,
+    tell_shared_strides,
+)
 from .taps import Tapped
 from .teacher import Teacher
 
@@ -33,19 +38,27 @@ class ScoreKDHead(ClassKDHead):
     def bind(self, student: nn.Module, teachers: Sequence[Teacher]) -> None:
         super().bind(student, teachers)
         self._bound = False
-        shared = head_strides(student.get_submodule(self.student_tap))
+        mine = head_strides(student.get_submodule(self.student_tap))
+        shared = mine
         for teacher in teachers:
             theirs = teacher.model.get_submodule(self.teacher_tap)
             shared = common_strides(shared, head_strides(theirs), teacher.name)
+        names = ', '.join(repr(teacher.name) for teacher in teachers)
+        tell_shared_strides('ScoreKDHead', mine, shared, names)
         self._bound = True
 
     def compute(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
         everyone = [student, *teachers]
-        strides = set(head_strides(student.module))
+        shared = set(head_strides(student.module))
         for tapped in teachers:
-            strides &= set(head_strides(tapped.module))
-        maps = [_score_maps(tapped, sorted(strides)) for tapped in everyone]
-        cropped = [crop_to_common(*level) for level in zip(*maps)]
+            shared &= set(head_strides(tapped.module))
+        strides = sorted(shared)
+        maps = [_score_maps(tapped, strides) for tapped in everyone]
+        sizes = [tapped.size for tapped in everyone]
+        cropped = [
+            crop_to_common(level, sizes, stride, self.teachers)
+            for stride, level in zip(strides, zip(*maps))
+        ]
         mine, *theirs = (
             torch.cat([x.flatten(2).transpose(1, 2) for x in levels], 1)
             for levels in zip(*cropped)

@@ -1,6 +1,6 @@
 """A teacher: a frozen detector outside the student's module tree."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -21,10 +21,14 @@ from .teacher_files import (
     read_checkpoint,
     read_config,
 )
-from .teacher_tools import bare_samples, features_in, float_copy, num_classes
+from .teacher_tools import (
+    bare_samples,
+    features_in,
+    float_copy,
+    num_classes,
+    run_heads,
+)
 
-#: Parts that run on the features; a tap inside makes them run.
-HEADS = ('bbox_head', 'rpn_head')
 DTYPES = {'float32': None, 'bfloat16': torch.bfloat16}
 
 
@@ -49,6 +53,9 @@ class Teacher:
         ValueError: If no checkpoint is given, or an argument is wrong.
     """
 
+    #: Class names that the files tell; of a built one.
+    find_classes: Callable[[], tuple[str, ...] | None]
+
     def __init__(
         self,
         name: str,
@@ -59,6 +66,12 @@ class Teacher:
         channels_last: bool = False,
         offload: bool = False,
     ) -> None:
+        if not isinstance(name, str):
+            raise ValueError(
+                f'the name of a teacher is {name!r}; expected a str, e.g. '
+                f"teachers={{'teacher{name}': dict(config=..., "
+                'checkpoint=...)}.'
+            )
         if not checkpoint:
             raise ValueError(
                 f'teacher {name!r} has no checkpoint; expected teachers=dict('
@@ -83,7 +96,6 @@ class Teacher:
                 f'e.g. classes=[{classes!r}].'
             )
         self.classes = tuple(classes) if classes else None
-        self.found_classes: tuple[str, ...] | None = None
         self.dtype = DTYPES[dtype]
         self.channels_last = channels_last
         self.offload = offload
@@ -113,7 +125,8 @@ class Teacher:
 
         Raises:
             FileNotFoundError: If config or checkpoint is not there.
-            ValueError: If the config has no model.
+            ValueError: If the config has no model, a weight is not finite,
+                a quantizer has no range, or class names cannot be read.
             RuntimeError: If either cannot be read, or keys are missing.
         """
         config = read_config(self.name, self.config)
@@ -121,8 +134,8 @@ class Teacher:
         model = revert_sync_batchnorm(model)
         state_dict, meta = read_checkpoint(self.name, self.checkpoint)
         load_weights(self.name, self.checkpoint, model, state_dict)
-        self.found_classes = find_classes(meta, config)
-        self.classes = self.classes or self.found_classes
+        self.find_classes = partial(find_classes, self.name, meta, config)
+        self.classes = self.classes or self.find_classes()
         if not self.offload:
             model = model.to(device)
         if self.channels_last:
@@ -169,7 +182,7 @@ class Teacher:
     def share(self, other: 'Teacher') -> None:
         """Use the detector of another teacher with the same files."""
         self._model = other.model
-        self.classes = self.classes or other.found_classes
+        self.classes = self.classes or other.find_classes()
 
     @torch.no_grad()
     def forward_taps(
@@ -193,6 +206,9 @@ class Teacher:
 
         Returns:
             dict[str, Tapped]: Tap -> what it gave, in float32.
+
+        Raises:
+            ValueError: If a tap is in a head that features do not suffice.
         """
         model: Any = self.model
         names = list(tap_names)
@@ -213,10 +229,7 @@ class Teacher:
                 found = model.predict(inputs, samples, rescale=False)
                 detections = [sample.pred_instances for sample in found]
             else:
-                features = model.extract_feat(inputs)
-                for head in HEADS:
-                    if any(path.split('.')[0] == head for path in paths):
-                        getattr(model, head)(features)
+                run_heads(self.name, model, model.extract_feat(inputs), paths)
         return {
             name: Tapped(
                 model if name == DETECTIONS else model.get_submodule(name),

@@ -82,8 +82,8 @@ def model_config(name: str, config: Any) -> ConfigDict:
     return model
 
 
-def read_checkpoint(name: str, path: str) -> tuple[dict, dict]:
-    """Weights and meta of a checkpoint.
+def read_checkpoint(name: str, path: str) -> tuple[dict, Any]:
+    """Weights and meta of a checkpoint, {} where it has none.
 
     Args:
         name (str): The teacher's, for messages.
@@ -114,6 +114,13 @@ def read_checkpoint(name: str, path: str) -> tuple[dict, dict]:
             f'{path} holds a {type(state_dict).__name__}, expected a dict '
             'of tensors or one with a state_dict.'
         )
+    unnamed = [key for key in state_dict if not isinstance(key, str)]
+    if unnamed:
+        raise RuntimeError(
+            f'checkpoint of teacher {name!r} could not be read: {path} has '
+            f'the keys {unnamed[:5]}, expected names of weights such as '
+            "'backbone.conv1.weight'."
+        )
     state_dict = {
         key.removeprefix('module.'): value for key, value in state_dict.items()
     }
@@ -129,6 +136,8 @@ def load_weights(
     Raises:
         RuntimeError: If shapes differ or keys are missing, or a part of the
             model (backbone, neck, head ...) has more of them in the file.
+        ValueError: If a weight is NaN or infinite, or a quantizer has no
+            range.
     """
     state_dict = strip_training_keys(state_dict)
     try:
@@ -167,17 +176,58 @@ def load_weights(
             logger='current',
             level=logging.WARNING,
         )
+    _check_usable(name, path, model)
 
 
-def find_classes(meta: dict, config: Any) -> tuple[str, ...] | None:
+def _check_usable(name: str, path: str, model: nn.Module) -> None:
+    """Finite weights, and a range in every quantizer."""
+    bad = [
+        key
+        for key, value in model.state_dict().items()
+        if value.is_floating_point() and not value.isfinite().all()
+    ]
+    if bad:
+        raise ValueError(
+            f'checkpoint of teacher {name!r} ({path}) has NaN or infinity in '
+            f'{len(bad)} weights, e.g. {bad[:5]}; expected finite ones. Give '
+            'a checkpoint from before that training diverged.'
+        )
+    # Quantizers tell it by this attribute: distillation does not know them.
+    blank = [
+        key.rpartition('.')[0]
+        for key, module in model.named_modules()
+        if getattr(module, 'calibrated', True) is False
+    ]
+    layers = list(dict.fromkeys(blank))
+    if layers:
+        raise ValueError(
+            f'checkpoint of teacher {name!r} ({path}) has no ranges for '
+            f'{len(layers)} quantized layers, e.g. {layers[:3]}; expected the '
+            'checkpoint of a quantized training of its config. Give that '
+            'one, or the float config of this checkpoint.'
+        )
+
+
+def find_classes(name: str, meta: Any, config: Any) -> tuple[str, ...] | None:
     """Class names that a checkpoint's meta tells, else those of the dataset
     that the config evaluates on; None where neither tells any.
 
     Args:
+        name (str): The teacher's, for messages.
         meta (dict): Of the checkpoint.
         config (dict): From :func:`read_config`.
+
+    Raises:
+        ValueError: If ``meta`` is no such dict, or the names are one str.
     """
-    dataset_meta = meta.get('dataset_meta') or {}
+    dataset_meta = meta.get('dataset_meta') if isinstance(meta, dict) else meta
+    if not isinstance(dataset_meta, (dict, type(None))):
+        raise ValueError(
+            f'checkpoint of teacher {name!r} has the meta {str(meta)[:100]}; '
+            'expected dict(dataset_meta=dict(classes=[...])), or none. Set '
+            f'teachers=dict({name}=dict(classes=[...], ...)).'
+        )
+    dataset_meta = dataset_meta or {}
     classes = (
         dataset_meta.get('classes')
         or dataset_meta.get('CLASSES')
@@ -185,6 +235,13 @@ def find_classes(meta: dict, config: Any) -> tuple[str, ...] | None:
     )
     for loader in ('val_dataloader', 'test_dataloader', 'train_dataloader'):
         classes = classes or _dataset_classes(config.get(loader))
+    if isinstance(classes, str):
+        raise ValueError(
+            f'checkpoint or config of teacher {name!r} has the str '
+            f'{classes!r} as its list of classes; expected a tuple, classes=('
+            f'{classes!r},). Set it there, or teachers=dict({name}=dict('
+            f'classes=[{classes!r}], ...)).'
+        )
     return tuple(classes) if classes else None
 
 
@@ -195,5 +252,6 @@ def _dataset_classes(loader: dict | None) -> Any:
     if not isinstance(dataset, dict):
         return None
     given = (dataset.get('metainfo') or {}).get('classes')
-    kind = DATASETS.get(dataset.get('type') or '')
+    kind = dataset.get('type')  # a class in lazy configs
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
     return given or getattr(kind, 'METAINFO', {}).get('classes')

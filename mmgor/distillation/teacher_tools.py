@@ -1,10 +1,15 @@
 """What running a teacher takes besides the teacher."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmdet.models.detectors import DetectionTransformer
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
+
+#: Parts that run on the features; a tap inside makes them run.
+HEADS = ('bbox_head', 'rpn_head')
 
 
 def features_in(dtype: torch.dtype, model: Any, inputs: Tensor) -> Any:
@@ -13,6 +18,33 @@ def features_in(dtype: torch.dtype, model: Any, inputs: Tensor) -> Any:
     with torch.autocast(inputs.device.type, dtype):
         features = type(model).extract_feat(model, inputs)
     return float_copy(features)
+
+
+def run_heads(
+    name: str, model: Any, features: Any, paths: Sequence[str]
+) -> None:
+    """Call the heads that taps are in.
+
+    Args:
+        name (str): The teacher's, for the message.
+        model (nn.Module): The detector.
+        features (Sequence[Tensor]): What its ``extract_feat`` gives.
+        paths (Sequence[str]): Of the taps.
+
+    Raises:
+        ValueError: If a tap is in the head of a DETR.
+    """
+    for head in HEADS:
+        inside = [path for path in paths if path.split('.')[0] == head]
+        if inside and isinstance(model, DetectionTransformer):
+            raise ValueError(
+                f'the {head} of teacher {name!r} ({type(model).__name__}) '
+                'runs on the queries of a decoder, not on features; expected '
+                f"a tap in its 'backbone' or 'neck', got {inside}. Set "
+                "teacher_tap='neck', or use a DetectionKDHead."
+            )
+        if inside:
+            getattr(model, head)(features)
 
 
 def num_classes(model: Any) -> int | None:

@@ -154,6 +154,18 @@ def test_their_heads_cannot_be_read_densely(specs):
         student(dict(rcnn=specs['faster_rcnn']), cls=dict(type='ScoreKDHead'))
 
 
+def test_the_head_of_a_detr_shows_no_features(specs):
+    model, batch = student(
+        dict(detr=specs['deformable_detr']),
+        head=dict(
+            type='FeatureKDHead', student_channels=16, teacher_tap='bbox_head'
+        ),
+    )
+    message = r"bbox_head of teacher 'detr' \(DeformableDETR\) runs on the qu"
+    with pytest.raises(ValueError, match=message):
+        model(**batch, mode='loss')
+
+
 @pytest.mark.parametrize('fusion', ['mean', 'confidence', 'learned'])
 def test_an_ensemble_of_kinds_fuses_scores(specs, fusion):
     names = ['yolox', 'gfl']

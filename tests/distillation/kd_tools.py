@@ -43,8 +43,8 @@ def bound(cfg, student, *teachers):
     return head
 
 
-def tapped(module, output, side=64, samples=()):
-    return Tapped(module, output, (side, side), list(samples))
+def tapped(module, output, side=64, samples=(), size=None):
+    return Tapped(module, output, size or (side, side), list(samples))
 
 
 def tap(model, path='bbox_head', side=64):

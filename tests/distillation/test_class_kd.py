@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import retinanet_cfg
 from kd_tools import (
     LOGITS,
     SCORES,
@@ -165,18 +166,47 @@ def test_a_further_padded_teacher_is_cropped():
     student, teacher = detector(), detector(channels=12)
     wide = tap(teacher)
     padded = [
-        torch.nn.functional.pad(x, (0, 1, 0, 1), value=9.0)
-        for x in wide.output[0]
+        torch.nn.functional.pad(x, (0, n, 0, n), value=9.0)
+        for x, n in zip(wide.output[0], (4, 2, 1, 1, 0))
     ]
+    more = tapped(teacher.bbox_head, (padded, wide.output[1]), 96)
     for cfg in (LOGITS, SCORES):
         head = bound(cfg, student, teacher)
         s = tap(student)
-        more = tapped(teacher.bbox_head, (padded, wide.output[1]), 96)
-        if cfg is LOGITS:  # 1 x 1 maps would be twice as large
-            more.output[0][2:] = wide.output[0][2:]
-            torch.testing.assert_close(head(s, [more]), head(s, [wide]))
-        else:
-            torch.testing.assert_close(head(s, [more]), head(s, [wide]))
+        torch.testing.assert_close(head(s, [more]), head(s, [wide]))
+
+
+@pytest.mark.parametrize('kind', DENSE_HEADS)
+def test_a_teacher_whose_maps_are_larger_than_its_strides_say(kind):
+    cfg = retinanet_cfg()
+    cfg.neck.start_level = 0
+    student, teacher = detector(), MODELS.build(cfg)
+    head = bound(dict(type=kind), student, teacher)
+    message = r"stride 8: .* \(8, 8\) .* 'big' one of \(16, 16\) for \(64, 64"
+    with pytest.raises(ValueError, match=message):
+        head(tap(student), [tap(teacher)])
+
+
+@pytest.mark.parametrize('kind', DENSE_HEADS)
+def test_heads_that_read_a_module_refuse_detections(kind):
+    with pytest.raises(ValueError, match=f"{kind} .* not teacher_tap='detect"):
+        MODELS.build(dict(type=kind, teacher_tap='detections'))
+
+
+@pytest.mark.parametrize('kind', ['ScoreKDHead', 'BoxKDHead'])
+def test_levels_without_a_teacher_are_told_once(kind, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        'mmgor.distillation.levels.print_log',
+        lambda text, **_: told.append(text),
+    )
+    student, teacher = detector(), detector()
+    bound(dict(type=kind), student, teacher)
+    assert told == []
+    teacher.bbox_head.prior_generator.strides[3:] = [(256, 256), (512, 512)]
+    bound(dict(type=kind), student, teacher)
+    (text,) = told
+    assert text.startswith(f'{kind}: ') and "[8, 16, 32] are in 'big'" in text
 
 
 def test_teachers_without_a_common_stride():

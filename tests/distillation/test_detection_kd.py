@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from kd_tools import bound, detector, tap, tapped
+from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.structures import InstanceData
 
 from mmgor.registry import MODELS
@@ -88,6 +89,16 @@ def test_classes_that_no_teacher_knows_are_not_taught_as_absent():
     torch.testing.assert_close(both(s, [t, t]), loss_of(s, labelled(s, 0)))
     both.map_classes([[-1, 7, -1], [7, -1, 7]])
     torch.testing.assert_close(both(s, [t, t]), loss_of(s, labelled(s)))
+
+
+def test_ground_truth_may_be_of_a_box_type():
+    head, s, t = setup(1.0)
+    head.map_classes([[-1, 7, 8]])
+    want = head(s, [t])
+    for sample in s.data_samples:
+        truth = sample.gt_instances
+        truth.bboxes = HorizontalBoxes(truth.bboxes)
+    torch.testing.assert_close(head(s, [t]), want)
 
 
 @pytest.mark.parametrize('side', ['width', 'height'])

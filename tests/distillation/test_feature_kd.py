@@ -27,7 +27,12 @@ def test_a_further_padded_teacher_is_cropped():
     wide = torch.zeros(1, 1, 8, 12)
     wide[..., 8:] = 99.0
     student = tapped(None, torch.ones(1, 1, 8, 8))
-    assert head(student, [tapped(None, wide, 64)]).item() == 1
+    assert head(student, [tapped(None, wide, size=(64, 96))]).item() == 1
+
+
+def test_a_teacher_with_a_tap_in_no_module():
+    with pytest.raises(ValueError, match=r"not teacher_tap='detections'; ex"):
+        feature_head(student_channels=1, teacher_tap='detections')
 
 
 def test_connectors_exist_from_construction():

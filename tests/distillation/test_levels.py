@@ -11,6 +11,7 @@ from mmgor.distillation.levels import (
     crop_to_common,
     map_strides,
     pick_strides,
+    tell_shared_strides,
 )
 
 
@@ -42,9 +43,54 @@ def test_levels_are_found_by_stride():
 
 def test_maps_are_cut_at_the_right_and_below():
     a, b = torch.arange(6.0).view(1, 2, 3), torch.arange(6.0).view(1, 3, 2)
-    a, b = crop_to_common(a, b)
+    a, b = crop_to_common([a, b], [(16, 24), (24, 16)], 8, ['big'])
     assert a.tolist() == [[[0, 1], [3, 4]]]
     assert b.tolist() == [[[0, 1], [2, 3]]]
+
+
+@pytest.mark.parametrize(
+    'stride, student, teacher, sizes',
+    [
+        (8, 40, 40, (320, 320)),
+        (8, 38, 40, (300, 320)),  # divisor 1 beside 32
+        (8, 37, 40, (300, 320)),  # ... rounded down
+        (8, 38, 48, (300, 384)),
+        (8, 38, 37, (300, 300)),  # rounded up beside rounded down
+        (4, 75, 80, (300, 300)),  # upsampled from ceil(300 / 32)
+        (128, 1, 3, (64, 64)),
+    ],
+)
+def test_padding_explains_a_few_rows(stride, student, teacher, sizes):
+    maps = [torch.zeros(1, n, n) for n in (student, teacher)]
+    maps = crop_to_common(maps, [(n, n) for n in sizes], stride, ['big'])
+    assert [x.shape[1] for x in maps] == [min(student, teacher)] * 2
+
+
+@pytest.mark.parametrize('rows', [20, 36, 44, 80])
+def test_padding_does_not_explain_another_stride(rows):
+    maps = [torch.zeros(1, 40, 40), torch.zeros(1, rows, 40)]
+    message = (
+        r'stride 8: the student .* \(40, 40\) for an input of \(320, 320\), '
+        rf"teacher 'big' one of \({rows}, 40\) for \(320, 320\); expected"
+    )
+    with pytest.raises(ValueError, match=message):
+        crop_to_common(maps, [(320, 320)] * 2, 8, ['big'])
+    # What the first teacher has says nothing about the second.
+    with pytest.raises(ValueError, match=message):
+        crop_to_common([maps[0], *maps], [(320, 320)] * 3, 8, ['small', 'big'])
+
+
+def test_levels_without_a_teacher_are_told(monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        'mmgor.distillation.levels.print_log',
+        lambda text, **_: told.append(text),
+    )
+    tell_shared_strides('ScoreKDHead', [8, 16], [8, 16], "'big'")
+    assert told == []
+    tell_shared_strides('ScoreKDHead', [8, 16], [16], "'big'")
+    (text,) = told
+    assert r"[8, 16] of the student, only [16] are in 'big'" in text
 
 
 def test_classes_are_found_by_name():
@@ -56,6 +102,15 @@ def test_classes_are_found_by_name():
     labels, known = to_student_labels(torch.tensor([0, 1, 2]), index)
     assert known.tolist() == [True, False, True]
     assert labels[known].tolist() == [2, 0]
+
+
+def test_no_class_may_be_twice_in_a_list():
+    message = r"classes \['a'\] are more than once .* of teacher 'big', \['a"
+    with pytest.raises(ValueError, match=message):
+        class_index(['a', 'b'], ['a', 'b', 'a'], 'big')
+    message = r"classes \['a'\] are .* of the student's data, \['a', 'a'"
+    with pytest.raises(ValueError, match=message):
+        class_index(['a', 'a', 'b'], ['a', 'b'], 'big')
 
 
 def test_no_class_in_common():

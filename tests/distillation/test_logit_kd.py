@@ -44,6 +44,15 @@ def test_logit_kd_refuses_heads_of_one_output():
         dense_pair('yolov3', 'yolov3')
 
 
+def test_logit_kd_refuses_points_half_a_cell_apart():
+    message = (
+        r'strides \[8, 16, 32\] with offset 0\.5, got from .*'
+        r'\[8, 16, 32\] with offset 0\. Use a ScoreKDHead'
+    )
+    with pytest.raises(ValueError, match=message):
+        dense_pair('fcos', 'yolox')
+
+
 def softmax_pair():
     cfg = retinanet_cfg()
     cfg['bbox_head']['loss_cls'] = dict(type='CrossEntropyLoss')
@@ -75,18 +84,19 @@ def test_softmax_needs_every_class_and_keeps_background_last():
 
 
 @pytest.mark.parametrize(
-    'anchors',
+    'anchors, told',
     [
-        dict(ratios=[1.0]),
-        dict(ratios=[0.5, 1.0, 3.0]),
-        dict(octave_base_scale=8),
-        dict(strides=[16, 32, 64, 128, 256]),
+        (dict(ratios=[1.0]), r'\[3, 3, 3, 3, 3\] priors a location'),
+        (dict(ratios=[0.5, 1.0, 3.0]), '32 x 32, 40 x 40, 51 x 51, 18 x 55,'),
+        (dict(octave_base_scale=8), 'at the first of 91 x 45'),
+        (dict(strides=[16, 32, 64, 128, 256]), r'strides \[16, 32, 64, 128'),
     ],
 )
-def test_other_anchors_or_strides_need_another_head(anchors):
+def test_other_anchors_or_strides_need_another_head(anchors, told):
     cfg = retinanet_cfg()
     cfg.bbox_head.anchor_generator.update(anchors)
-    with pytest.raises(ValueError, match='Use a ScoreKDHead, which needs nei'):
+    message = f'got from teacher .* {told}.* Use a ScoreKDHead, which needs'
+    with pytest.raises(ValueError, match=message):
         bound(LOGITS, detector(), MODELS.build(cfg))
 
 
@@ -143,5 +153,5 @@ def test_other_pyramid_or_size_is_an_error():
     with pytest.raises(ValueError, match='has 5 levels'):
         head(s, [fewer])
     other = tapped(s.module, ([logits[2], *logits[1:]], boxes))
-    with pytest.raises(ValueError, match='level 0: student logits'):
+    with pytest.raises(ValueError, match=r'stride 8: .* one of \(2, 2\) for'):
         head(s, [other])

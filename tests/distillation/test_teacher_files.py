@@ -4,8 +4,9 @@ import logging
 
 import pytest
 import torch
-from conftest import retinanet_cfg
+from conftest import make_batch, quantized_cfg, retinanet_cfg
 from kd_tools import CPU, one_teacher
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
 from mmgor.distillation.teacher_files import (
@@ -13,6 +14,7 @@ from mmgor.distillation.teacher_files import (
     model_config,
     read_config,
 )
+from mmgor.quantization import calibrate
 from mmgor.registry import MODELS
 
 
@@ -180,11 +182,75 @@ def test_other_shapes_are_an_error(tmp_path):
 
 def test_classes_of_the_config_where_the_checkpoint_has_none():
     coco = read_config('big', 'mmdet::yolox/yolox_nano_8xb8-300e_coco.py')
-    names = find_classes({}, coco)
+    names = find_classes('big', {}, coco)
     assert len(names) == 80 and names[0] == 'person'
     dataset = dict(type='CocoDataset', metainfo=dict(classes=['a']))
     wrapped = dict(type='RepeatDataset', dataset=dataset)
     config = dict(val_dataloader=None, train_dataloader=dict(dataset=wrapped))
-    assert find_classes({}, config) == ('a',)
-    assert find_classes(dict(CLASSES=['b']), config) == ('b',)
-    assert find_classes({}, dict(model=dict(type='RetinaNet'))) is None
+    assert find_classes('big', {}, config) == ('a',)
+    assert find_classes('big', dict(CLASSES=['b']), config) == ('b',)
+    none = dict(model=dict(type='RetinaNet'))
+    assert find_classes('big', {}, none) is None
+
+
+def test_classes_of_a_dataset_given_as_a_python_class():
+    dataset = dict(type=CocoDataset)
+    config = dict(val_dataloader=dict(dataset=dataset))
+    assert find_classes('big', {}, config)[0] == 'person'
+
+
+def test_a_str_is_no_list_of_classes():
+    message = r"teacher 'big' has the str 'person' .* classes=\('person',\)\."
+    wrong = dict(classes=('person'))
+    dataset = dict(type='CocoDataset', metainfo=wrong)
+    config = dict(val_dataloader=dict(dataset=dataset))
+    for meta in ({}, dict(dataset_meta=wrong)):
+        with pytest.raises(ValueError, match=message):
+            find_classes('big', meta, config)
+
+
+@pytest.mark.parametrize('meta', ['x', [1], dict(dataset_meta=[1])])
+def test_odd_meta_matters_where_classes_are_not_given(tmp_path, meta):
+    path = tmp_path / 'odd.pth'
+    state = MODELS.build(retinanet_cfg()).state_dict()
+    torch.save(dict(state_dict=state, meta=meta), path)
+    spec = dict(config=retinanet_cfg(), checkpoint=str(path))
+    with pytest.raises(ValueError, match=r"'big' has the meta .*expected dic"):
+        one_teacher(**spec).build(CPU)
+    teachers = one_teacher(**spec, classes=['a', 'b', 'c'])
+    teachers.build(CPU)
+    assert teachers['big'].classes == ('a', 'b', 'c')
+
+
+def test_weights_without_names(tmp_path):
+    path = tmp_path / 'odd.pth'
+    torch.save({0: torch.ones(1)}, path)
+    with pytest.raises(RuntimeError, match=r'has the keys \[0\], expected na'):
+        one_teacher(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize('key', ['conv1.weight', 'bn1.running_var'])
+def test_weights_that_are_not_finite(tmp_path, key, value):
+    state = MODELS.build(retinanet_cfg()).state_dict()
+    state[f'backbone.{key}'][0] = value
+    path = tmp_path / 'diverged.pth'
+    torch.save(state, path)
+    message = rf"'big' .*diverged\.pth\) has NaN or infin.*'backbone\.{key}'"
+    with pytest.raises(ValueError, match=message):
+        one_teacher(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)
+
+
+def test_a_quantized_teacher_needs_its_ranges(tmp_path):
+    path = tmp_path / 'float.pth'
+    torch.save(MODELS.build(retinanet_cfg()).state_dict(), path)
+    message = (
+        r"teacher 'big' .*float\.pth\) has no ranges for \d+ quantized "
+        r"layers, e\.g\. \['backbone\.conv1', .* quantized training"
+    )
+    with pytest.raises(ValueError, match=message):
+        one_teacher(config=quantized_cfg(), checkpoint=str(path)).build(CPU)
+    model = MODELS.build(quantized_cfg())
+    calibrate(model, [make_batch()], lambda b: model(**b, mode='tensor'))
+    torch.save(model.state_dict(), path)
+    one_teacher(config=quantized_cfg(), checkpoint=str(path)).build(CPU)

@@ -103,6 +103,19 @@ def test_publish_refuses_what_it_cannot_use(tmp_path):
         publish(path, tmp_path / 'y.pth')
 
 
+def test_publish_reads_classes_where_there_are_some(tmp_path):
+    path, target = tmp_path / 'x.pth', tmp_path / 'y.pth'
+    for meta in (None, {}, dict(dataset_meta=None)):
+        torch.save(dict(state_dict=dict(w=torch.ones(2)), meta=meta), path)
+        assert publish(path, target)['kept'] == 1
+        assert list(torch.load(target)['meta']) == ['mmgor_version']
+    names = dict(dataset_meta=dict(classes='person'))
+    for meta in ('x', [1], dict(dataset_meta=[1]), names):
+        torch.save(dict(state_dict=dict(w=torch.ones(2)), meta=meta), path)
+        with pytest.raises(ValueError, match=r'has the meta .*; expected dic'):
+            publish(path, target)
+
+
 def test_plot_weights_finds_the_newest_run(tmp_path):
     for stamp in ('20260101', '20260102'):
         folder = tmp_path / stamp / 'vis_data'
