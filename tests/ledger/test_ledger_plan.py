@@ -132,20 +132,30 @@ def test_the_shipped_plan(bench, monkeypatch):
         dict(mobilenetv2=weights, yolox=weights),
     )
     runs = build_runs(plan)
-    assert len(runs) == 3 + 4 + 3 + 5 + 12 + 3
-    seen = []
+    # Teachers and float; three arms at three bits; the arms in question at
+    # two; other balancers; other teachers and losses.
+    assert len(runs) == (4 + 2) + 3 * 3 + 9 * 2 + 11 + (3 + 15)
+    seen, heads = [], []
     for run in runs:
         _, arm, bits, _ = run.key
         if bits == 'float':
             continue
         parents = {parent.key[1] for parent in run.parents}
         quant = run.config['model']['neck']['quant']
-        assert quant == dict(w_bits=4, a_bits=4)
+        width = int(bits[1])
+        assert quant == dict(w_bits=width, a_bits=width)
         model = run.config['model']
         kind = model.get('gor_weighting')
         if arm in ('ptq', 'qat'):
             assert parents == {'float2' if arm == 'ptq' else 'float'}
             assert kind is None
+            continue
+        if arm == 'sqakd':
+            assert kind == dict(type='FixedWeighting', task_weight=0.0)
+            continue
+        if arm.startswith('kd_'):
+            assert kind == dict(type='GoRWeighting')
+            heads.append(repr(model['kd_heads']))
             continue
         source = arm.partition('_from_')[2] or 'yolox'
         teachers = {'retinanet', 'atss', 'yolox'}
@@ -163,5 +173,6 @@ def test_the_shipped_plan(bench, monkeypatch):
         else:
             name = kind['type'].removesuffix('Weighting').lower()
             assert name == arm.replace('_', '')
-            seen.append(name)
-    assert len(seen) == len(set(seen)) == 12
+            seen.append((name, bits))
+    assert len(seen) == len(set(seen)) == 12 + 1
+    assert len(heads) == len(set(heads)) == 14
