@@ -156,7 +156,7 @@ class Verification:
             # Not "greater": that would let a NaN pass.
             if not output.mean <= mean_tolerance
         ]
-        if self.matched < matched_share * self.detections:
+        if not self.matched >= matched_share * self.detections:
             lines.append(
                 f'detections: {self.matched} of {self.detections} are on the '
                 f'other side, too, wanted a share of {matched_share:g}'

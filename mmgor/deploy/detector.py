@@ -5,6 +5,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import cv2
 import mmcv
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class Detector:
 
     Raises:
         FileNotFoundError: If the file is not there.
-        ValueError: If the file can't be used.
+        ValueError: If the file or ``score_thr`` can't be used.
 
     Attributes:
         classes (list[str]): Class names in label order.
@@ -57,6 +58,10 @@ class Detector:
         integer_kernels: bool = False,
         score_thr: float = 0.3,
     ) -> None:
+        if not (isinstance(score_thr, (int, float)) and 0 <= score_thr <= 1):
+            raise ValueError(
+                f'score_thr must be a number from 0 to 1, got {score_thr!r}.'
+            )
         metadata = read_metadata(path)
         cfg = exported_config(metadata)
         init_default_scope(cfg.get('default_scope') or 'mmdet')
@@ -156,10 +161,14 @@ class Detector:
         data = _as_input(picture)
         try:
             loaded: dict[str, Any] = self._pipeline(data)
-        except AssertionError as error:  # mmcv's, of a file without a picture
+        except (AssertionError, cv2.error) as error:
+            # mmcv's of a file without a picture, OpenCV's of an empty file or
+            # of a picture that resizing leaves nothing of.
+            array = isinstance(picture, np.ndarray)
+            name = f'a picture of shape {picture.shape}' if array else picture
             raise ValueError(
-                f'{picture} could not be decoded ({error}); expected a '
-                'picture that OpenCV reads.'
+                f'{name} could not be decoded or resized ({error}); expected '
+                'a picture that OpenCV reads, with sides not too different.'
             ) from error
         return loaded
 
@@ -182,7 +191,9 @@ def list_pictures(inputs: Picture | Sequence[Picture]) -> list[Picture]:
     if path.is_file():
         return [path]
     pictures = [
-        p for p in sorted(path.iterdir()) if p.suffix.lower() in IMG_EXTENSIONS
+        p
+        for p in sorted(path.iterdir())
+        if p.is_file() and p.suffix.lower() in IMG_EXTENSIONS
     ]
     if not pictures:
         raise ValueError(
@@ -234,7 +245,7 @@ def _as_input(picture: Picture) -> dict[str, Any]:
         ValueError: If it can't be read or is no BGR picture.
     """
     if isinstance(picture, np.ndarray):
-        if picture.ndim != 3 or picture.shape[2] != 3:
+        if picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
             raise ValueError(
                 'expected a BGR picture of shape (H, W, 3), got an array of '
                 f'shape {picture.shape}.'

@@ -132,8 +132,8 @@ def export_detector(
         file's ``metadata``.
 
     Raises:
-        ValueError: If the model, ``size`` or ``classes`` do not fit, a layer
-            was never calibrated, or the config can't be written as JSON.
+        ValueError: If the model, ``size``, ``batch`` or ``classes`` do not
+            fit, a layer was never calibrated, a weight is not finite, or the config can't be written as JSON.
         RuntimeError: If torch can't export the model.
     """
     path = Path(path)
@@ -143,6 +143,8 @@ def export_detector(
         )
     divisor = size_divisor(cfg, dynamic)
     _check_size(size, divisor, dynamic)
+    if batch < 1:
+        raise ValueError(f'batch must be at least 1, got {batch}.')
     _check_config(cfg, model, classes)
     network = Network(freeze(model)).eval()
     images = torch.zeros(2 if dynamic else batch, 3, *size)

@@ -104,6 +104,19 @@ def check_calibrated(model: nn.Module) -> None:
         )
 
 
+def check_finite(name: str, value: Tensor) -> None:
+    """Make sure that a tensor is worth deploying.
+
+    Raises:
+        ValueError: If ``value`` has NaN or infinity.
+    """
+    if not value.isfinite().all():
+        raise ValueError(
+            f'{name} is not finite; expected the checkpoint of a training '
+            'that did not diverge. Give an earlier one.'
+        )
+
+
 def freeze(model: nn.Module) -> nn.Module:
     """A copy of ``model`` in evaluation mode, its quantizers frozen.
 
@@ -111,9 +124,12 @@ def freeze(model: nn.Module) -> nn.Module:
         model (nn.Module): With calibrated quantized layers.
 
     Raises:
-        ValueError: If no layer is quantized, or one was never calibrated.
+        ValueError: If no layer is quantized, one was never calibrated, or a
+            weight is not finite.
     """
     check_calibrated(model)
+    for name, value in model.state_dict().items():
+        check_finite(name, value)
     frozen = deepcopy(model).eval()
     for layer in quantized_layers(frozen).values():
         weight = FrozenWeight(layer)

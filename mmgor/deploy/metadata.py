@@ -188,8 +188,14 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             f'{path} has no mmgor metadata; expected a file that '
             'tools/export.py wrote, got one of another program.'
         )
-    metadata: dict[str, Any] = json.loads(text)
-    if metadata['format'] > FORMAT:
+    try:
+        metadata: dict[str, Any] = json.loads(text)
+        newer = metadata['format'] > FORMAT
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f'{path} has damaged mmgor metadata ({error!r}); export it again.'
+        ) from error
+    if newer:
         raise ValueError(
             f'{path} has metadata of format {metadata["format"]}, written by '
             f'mmgor {metadata["version"]}; this is mmgor {__version__}, which '

@@ -28,7 +28,7 @@ from mmgor.quantization import QuantConvTranspose2d
 from mmgor.quantization.functional import weight_peak
 from mmgor.quantization.layers import QuantLayerMixin, swap_channels
 
-from .frozen import check_calibrated
+from .frozen import check_calibrated, check_finite
 from .pack_bits import pack_bits, unpack_bits
 from .pack_file import read_file, replacing, write_file
 from .pack_weights import has_stored_step, restore_weight
@@ -123,7 +123,7 @@ def _entries(model: nn.Module) -> list[Entry]:
     for name, value in strip_training_keys(model.state_dict()).items():
         place = value.data_ptr(), value.shape, value.stride()
         first = seen.setdefault(place, name) if value.numel() else name
-        _check_finite(name, value)
+        check_finite(name, value)
         if first != name:
             entries.append((dict(name=name, kind='alias', of=first), b''))
         elif name in layers:
@@ -131,14 +131,6 @@ def _entries(model: nn.Module) -> list[Entry]:
         else:
             entries.append(_tensor_entry(name, value))
     return entries
-
-
-def _check_finite(name: str, value: Tensor) -> None:
-    if not value.isfinite().all():
-        raise ValueError(
-            f'{name} is not finite; expected the checkpoint of a training '
-            'that did not diverge. Give an earlier one.'
-        )
 
 
 def _weight_entries(name: str, layer: Any) -> list[Entry]:

@@ -78,6 +78,7 @@ def test_lists_folders_and_batches(detector, pictures, tmp_path):
     for path, name in zip(pictures[:3], ('c.PNG', 'a.png', 'b.png')):
         shutil.copy(path, tmp_path / name)
     (tmp_path / 'notes.txt').touch()
+    (tmp_path / 'd.png').mkdir()
     folder = detector(tmp_path, batch_size=2)
     for sample, i in zip(folder, (1, 2, 0), strict=True):
         same(sample, one_by_one[i])
@@ -93,12 +94,25 @@ def test_inputs_that_are_no_pictures(detector, tmp_path):
     (tmp_path / 'broken.png').write_bytes(b'no picture')
     with pytest.raises(ValueError, match=r'broken\.png could not be decoded'):
         detector(tmp_path)
+    (tmp_path / 'broken.png').write_bytes(b'')
+    with pytest.raises(ValueError, match=r'broken\.png could not be decoded'):
+        detector(tmp_path)
+    with pytest.raises(ValueError, match=r'shape \(1, 3000, 3\) could not'):
+        detector(np.zeros((1, 3000, 3), np.uint8))
+    with pytest.raises(ValueError, match=r'\(H, W, 3\), got .*\(0, 8, 3\)'):
+        detector(np.zeros((0, 8, 3), np.uint8))
     with pytest.raises(ValueError, match=r'\(H, W, 3\), got .*\(8, 8\)'):
         detector(np.zeros((8, 8), np.uint8))
     with pytest.raises(ValueError, match=r'of uint8 .*got float64'):
         detector(np.zeros((8, 8, 3)))
     with pytest.raises(ValueError, match=r'batch_size must be at least 1'):
         detector([], batch_size=0)
+
+
+@pytest.mark.parametrize('score_thr', [float('nan'), 2, -1, '0.3', None])
+def test_thresholds_that_are_none(score_thr):
+    with pytest.raises(ValueError, match='score_thr must be a number from 0'):
+        Detector('student.onnx', score_thr=score_thr)
 
 
 @pytest.fixture(scope='module')

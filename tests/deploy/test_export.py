@@ -163,6 +163,14 @@ def test_size(shallow, tmp_path, size):
         export_detector(shallow, cfg, tmp_path / 'n.onnx', size, NAMES)
 
 
+def test_batch(shallow, tmp_path):
+    cfg = Config(dict(model=shallow_cfg()))
+    with pytest.raises(ValueError, match='batch must be at least 1, got 0'):
+        export_detector(
+            shallow, cfg, tmp_path / 'n.onnx', (64, 64), NAMES, batch=0
+        )
+
+
 def test_dynamic_size(shallow, tmp_path):
     cfg = Config(dict(model=shallow_cfg()))
     cfg.model.data_preprocessor.pad_size_divisor = 1
@@ -290,6 +298,11 @@ def test_foreign_and_missing_files(exported, tmp_path):
     onnx.save(model, tmp_path / 'newer.onnx')
     with pytest.raises(ValueError, match='metadata of format 99'):
         read_metadata(tmp_path / 'newer.onnx')
+    for text in ('{x', '[]', '{}'):
+        model.metadata_props[0].value = text
+        onnx.save(model, tmp_path / 'damaged.onnx')
+        with pytest.raises(ValueError, match=r'damaged\.onnx has damaged mm'):
+            read_metadata(tmp_path / 'damaged.onnx')
     del model.metadata_props[:]
     onnx.save(model, tmp_path / 'foreign.onnx')
     with pytest.raises(ValueError, match='no mmgor metadata'):

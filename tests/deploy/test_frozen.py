@@ -98,3 +98,13 @@ def test_float_network():
 def test_uncalibrated_network():
     with pytest.raises(ValueError, match=r'4 quantized layers were never'):
         freeze(network())
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_diverged_network(value):
+    net = network()
+    calibrate(net, [torch.rand(2, 4, 8, 8)], net.forward)
+    with torch.no_grad():
+        net['linear'].bias[1] = value
+    with pytest.raises(ValueError, match=r'linear\.bias is not finite'):
+        freeze(net)

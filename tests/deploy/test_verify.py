@@ -113,6 +113,7 @@ def test_share_of_matched_detections(matched, fails):
     found = total.failures(matched_share=0.8)
     assert [line.split(', too')[0] for line in found] == lines
     assert total.failures(matched_share=0) == []
+    assert len(total.failures(matched_share=float('nan'))) == 1
 
 
 def found(*rows):
