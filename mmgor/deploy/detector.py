@@ -164,8 +164,9 @@ class Detector:
         except (AssertionError, cv2.error) as error:
             # mmcv's of a file without a picture, OpenCV's of an empty file or
             # of a picture that resizing leaves nothing of.
-            array = isinstance(picture, np.ndarray)
-            name = f'a picture of shape {picture.shape}' if array else picture
+            name = str(picture)
+            if isinstance(picture, np.ndarray):
+                name = f'a picture of shape {picture.shape}'
             raise ValueError(
                 f'{name} could not be decoded or resized ({error}); expected '
                 'a picture that OpenCV reads, with sides not too different.'

@@ -133,7 +133,8 @@ def export_detector(
 
     Raises:
         ValueError: If the model, ``size``, ``batch`` or ``classes`` do not
-            fit, a layer was never calibrated, a weight is not finite, or the config can't be written as JSON.
+            fit, a layer was never calibrated, a weight is not finite, or the
+            config can't be written as JSON.
         RuntimeError: If torch can't export the model.
     """
     path = Path(path)
