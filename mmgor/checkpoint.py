@@ -92,3 +92,12 @@ def strip_training_keys(state_dict: dict) -> dict:
         for key, value in state_dict.items()
         if not key.startswith(TRAINING_ONLY_PREFIXES)
     }
+
+
+def non_finite_keys(state_dict: dict) -> list[str]:
+    """Keys of the tensors that have NaN or infinity, in order."""
+    return [
+        key
+        for key, value in state_dict.items()
+        if value.is_floating_point() and not value.isfinite().all()
+    ]

@@ -5,6 +5,7 @@ from torch import nn
 from mmgor.checkpoint import (
     check_any_match,
     check_resume,
+    non_finite_keys,
     strip_training_keys,
 )
 
@@ -60,3 +61,13 @@ def test_resume_accepts_its_own():
 def test_training_keys_are_stripped():
     state = {'kd_heads.a': 1, 'gor_weighting.b': 2, 'backbone.c': 3}
     assert strip_training_keys(state) == {'backbone.c': 3}
+
+
+def test_keys_that_are_not_finite():
+    weights = dict(
+        a=torch.tensor([1.0, torch.nan]),
+        b=torch.ones(2),
+        c=torch.tensor(2),
+        d=torch.tensor([-torch.inf], dtype=torch.float16),
+    )
+    assert non_finite_keys(weights) == ['a', 'd']

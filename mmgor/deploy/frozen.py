@@ -5,6 +5,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from mmgor.checkpoint import non_finite_keys
 from mmgor.quantization import (
     BaseQuantizer,
     quantized_layers,
@@ -104,16 +105,17 @@ def check_calibrated(model: nn.Module) -> None:
         )
 
 
-def check_finite(name: str, value: Tensor) -> None:
-    """Make sure that a tensor is worth deploying.
+def check_weights(state_dict: dict) -> None:
+    """Make sure that tensors are worth deploying.
 
     Raises:
-        ValueError: If ``value`` has NaN or infinity.
+        ValueError: If one has NaN or infinity.
     """
-    if not value.isfinite().all():
+    broken = non_finite_keys(state_dict)
+    if broken:
         raise ValueError(
-            f'{name} is not finite; expected the checkpoint of a training '
-            'that did not diverge. Give an earlier one.'
+            f'{broken[0]} is not finite; expected the checkpoint of a '
+            'training that did not diverge. Give an earlier one.'
         )
 
 
@@ -128,8 +130,7 @@ def freeze(model: nn.Module) -> nn.Module:
             weight is not finite.
     """
     check_calibrated(model)
-    for name, value in model.state_dict().items():
-        check_finite(name, value)
+    check_weights(model.state_dict())
     frozen = deepcopy(model).eval()
     for layer in quantized_layers(frozen).values():
         weight = FrozenWeight(layer)

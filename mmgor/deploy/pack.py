@@ -28,7 +28,7 @@ from mmgor.quantization import QuantConvTranspose2d
 from mmgor.quantization.functional import weight_peak
 from mmgor.quantization.layers import QuantLayerMixin, swap_channels
 
-from .frozen import check_calibrated, check_finite
+from .frozen import check_calibrated, check_weights
 from .pack_bits import pack_bits, unpack_bits
 from .pack_file import read_file, replacing, write_file
 from .pack_weights import has_stored_step, restore_weight
@@ -120,10 +120,11 @@ def _entries(model: nn.Module) -> list[Entry]:
     layers = _quantized_weights(model)
     entries: list[Entry] = []
     seen: dict[tuple, str] = {}
-    for name, value in strip_training_keys(model.state_dict()).items():
+    state_dict = strip_training_keys(model.state_dict())
+    check_weights(state_dict)
+    for name, value in state_dict.items():
         place = value.data_ptr(), value.shape, value.stride()
         first = seen.setdefault(place, name) if value.numel() else name
-        check_finite(name, value)
         if first != name:
             entries.append((dict(name=name, kind='alias', of=first), b''))
         elif name in layers:

@@ -1,6 +1,6 @@
 """A teacher: a frozen detector outside the student's module tree."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -52,9 +52,6 @@ class Teacher:
     Raises:
         ValueError: If no checkpoint is given, or an argument is wrong.
     """
-
-    #: Class names that the files tell; of a built one.
-    find_classes: Callable[[], tuple[str, ...] | None]
 
     def __init__(
         self,
@@ -134,8 +131,8 @@ class Teacher:
         model = revert_sync_batchnorm(model)
         state_dict, meta = read_checkpoint(self.name, self.checkpoint)
         load_weights(self.name, self.checkpoint, model, state_dict)
-        self.find_classes = partial(find_classes, self.name, meta, config)
-        self.classes = self.classes or self.find_classes()
+        self._told = meta, config
+        self.classes = self.classes or self._found_classes()
         if not self.offload:
             model = model.to(device)
         if self.channels_last:
@@ -182,7 +179,11 @@ class Teacher:
     def share(self, other: 'Teacher') -> None:
         """Use the detector of another teacher with the same files."""
         self._model = other.model
-        self.classes = self.classes or other.find_classes()
+        self.classes = self.classes or other._found_classes()
+
+    def _found_classes(self) -> tuple[str, ...] | None:
+        """Class names that the files tell; only of a built teacher."""
+        return find_classes(self.name, *self._told)
 
     @torch.no_grad()
     def forward_taps(

@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from mmgor.checkpoint import strip_training_keys
+from mmgor.checkpoint import non_finite_keys, strip_training_keys
 from mmgor.registry import DATASETS
 
 
@@ -181,11 +181,7 @@ def load_weights(
 
 def _check_usable(name: str, path: str, model: nn.Module) -> None:
     """Finite weights, and a range in every quantizer."""
-    bad = [
-        key
-        for key, value in model.state_dict().items()
-        if value.is_floating_point() and not value.isfinite().all()
-    ]
+    bad = non_finite_keys(model.state_dict())
     if bad:
         raise ValueError(
             f'checkpoint of teacher {name!r} ({path}) has NaN or infinity in '

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mmgor.checkpoint import strip_training_keys
+from mmgor.checkpoint import non_finite_keys, strip_training_keys
 
 from .records import DONE, FAILED
 from .runs import Run
@@ -73,10 +73,8 @@ def _judge(run: Run, folder: Path, exit_status: int) -> Outcome:
 def _non_finite(checkpoint: Path) -> str | None:
     """The first of the student's weights and buffers that is not finite."""
     content = torch.load(checkpoint, map_location='cpu', weights_only=True)
-    for name, value in strip_training_keys(content['state_dict']).items():
-        if value.is_floating_point() and not value.isfinite().all():
-            return name
-    return None
+    broken = non_finite_keys(strip_training_keys(content['state_dict']))
+    return broken[0] if broken else None
 
 
 def _evaluated(logged: list[dict[str, Any]]) -> Outcome:
