@@ -1,5 +1,8 @@
 """Checks on checkpoints: nothing may load silently in part."""
 
+from hashlib import sha256
+
+import torch
 from torch import nn
 
 #: State-dict prefixes that only training needs.
@@ -101,3 +104,20 @@ def non_finite_keys(state_dict: dict) -> list[str]:
         for key, value in state_dict.items()
         if value.is_floating_point() and not value.isfinite().all()
     ]
+
+
+def weights_digest(state_dict: dict) -> str:
+    """SHA-256 over names, types, shapes and bytes of what is deployed.
+
+    Args:
+        state_dict (dict): Keys to tensors, of a student.
+
+    Returns:
+        str: 64 hexadecimal digits, whatever the order of the keys.
+    """
+    digest = sha256()
+    for key, value in sorted(strip_training_keys(state_dict).items()):
+        digest.update(f'{key} {value.dtype} {tuple(value.shape)} '.encode())
+        flat = value.detach().cpu().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -7,6 +7,7 @@ from mmgor.checkpoint import (
     check_resume,
     non_finite_keys,
     strip_training_keys,
+    weights_digest,
 )
 
 
@@ -71,3 +72,18 @@ def test_keys_that_are_not_finite():
         d=torch.tensor([-torch.inf], dtype=torch.float16),
     )
     assert non_finite_keys(weights) == ['a', 'd']
+
+
+def test_weights_digest():
+    weights = dict(a=torch.arange(4.0), b=torch.zeros((), dtype=torch.int64))
+    same = dict(b=weights['b'].clone(), a=weights['a'].clone())
+    same['kd_heads.cls.weight'] = torch.ones(2)
+    digest = weights_digest(weights)
+    assert len(digest) == 64 and weights_digest(same) == digest
+    others = [
+        dict(weights, a=weights['a'].nextafter(torch.ones(4))),
+        dict(weights, a=weights['a'].view(2, 2)),
+        dict(weights, a=weights['a'].view(torch.int32)),
+        dict(c=weights['a'], b=weights['b']),
+    ]
+    assert digest not in map(weights_digest, others)

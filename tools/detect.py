@@ -5,6 +5,7 @@ python tools/detect.py student.onnx street.jpg --out detections
 
 import argparse
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -39,13 +40,23 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def detect_pictures(detector: Detector, source: Path, out: Path) -> None:
-    """Write every picture of ``source`` with its boxes, under its name."""
+def detect_pictures(detector: Detector, source: Path, out: Path) -> int:
+    """Write every picture of ``source`` with its boxes, under its name; give
+    the number of those that could not be read.
+    """
+    skipped = 0
     for path in list_pictures(source):
-        (sample,) = detector(path)
+        try:
+            (sample,) = detector(path)
+        except ValueError as error:
+            # One of thousands should not stop the others.
+            print(f'skipped: {error}', file=sys.stderr)
+            skipped += 1
+            continue
         target = out / Path(path).name
         mmcv.imwrite(detector.draw(mmcv.imread(path), sample), str(target))
         print(f'{target}: {describe(detector, sample)}')
+    return skipped
 
 
 def detect_video(detector: Detector, source: Path, out: Path) -> None:
@@ -92,8 +103,10 @@ def main() -> None:
     single = args.input.is_file()
     if single and args.input.suffix.lower() not in IMG_EXTENSIONS:
         detect_video(detector, args.input, args.out)
-    else:
-        detect_pictures(detector, args.input, args.out)
+        return
+    skipped = detect_pictures(detector, args.input, args.out)
+    if skipped:
+        sys.exit(f'{skipped} pictures were skipped, see above')
 
 
 if __name__ == '__main__':

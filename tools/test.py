@@ -87,7 +87,7 @@ def main() -> None:
     args = parse_args()
     setup_cache_size_limit_of_dynamo()
     cfg = read_config(args)
-    if args.checkpoint.endswith(('.onnx', '.xml')):
+    if args.checkpoint.lower().endswith(('.onnx', '.xml')):
         cfg.model = runtime_model(cfg, args.checkpoint)
         cfg.load_from, cfg.resume = None, False
     else:

@@ -93,6 +93,8 @@ class Verification:
         score_difference (float): Largest, over matched pairs.
         metrics (list[dict]): The evaluator's, of PyTorch and of the file;
             an empty list if not asked for.
+        same_weights (bool): Whether the file says that it was exported from
+            this checkpoint's weights; True for one that does not say.
     """
 
     outputs: list[OutputDifference] = field(default_factory=list)
@@ -101,6 +103,7 @@ class Verification:
     matched: int = 0
     score_difference: float = 0.0
     metrics: list[dict[str, float]] = field(default_factory=list)
+    same_weights: bool = True
 
     def add_outputs(
         self, names: list[str], ours: list[Tensor], theirs: list[Tensor]
@@ -149,7 +152,13 @@ class Verification:
                 rounds to 0.1 points.
             matched_share (float): Smallest ``matched / detections``.
         """
-        lines = [
+        lines = []
+        if not self.same_weights:
+            lines.append(
+                'weights: the file was exported from another checkpoint '
+                '(another SHA-256)'
+            )
+        lines += [
             f'{output.name}: mean difference {output.mean:.3g}, tolerated '
             f'{mean_tolerance:g}'
             for output in self.outputs

@@ -23,6 +23,10 @@ from .metadata import exported_config, read_metadata
 from .runtime_config import runtime_detector_cfg
 
 Picture = str | Path | NDArray
+_EXPECTED = (
+    "expected a picture's path, a BGR picture as an array of shape (H, W, 3) "
+    'and uint8, a list of those, or a folder, got {}.'
+)
 
 
 class Detector:
@@ -92,6 +96,7 @@ class Detector:
 
         Raises:
             FileNotFoundError: If there is no such picture or folder.
+            TypeError: If ``inputs`` is nothing of these.
             ValueError: If there is no picture in the folder, one can't be
                 read, is no BGR picture, or is larger than the file takes.
         """
@@ -179,10 +184,15 @@ def list_pictures(inputs: Picture | Sequence[Picture]) -> list[Picture]:
 
     Raises:
         FileNotFoundError: If a path does not exist.
+        TypeError: If it is nothing of what is expected.
         ValueError: If a folder has no picture.
     """
+    if isinstance(inputs, np.ndarray):
+        return [inputs]
     if not isinstance(inputs, (str, Path)):
-        return [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
+        if not isinstance(inputs, Sequence):
+            raise TypeError(_EXPECTED.format(type(inputs).__name__))
+        return list(inputs)
     path = Path(inputs)
     if not path.exists():
         raise FileNotFoundError(
@@ -243,6 +253,7 @@ def _as_input(picture: Picture) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If the picture is not there.
+        TypeError: If it is neither a path nor an array.
         ValueError: If it can't be read or is no BGR picture.
     """
     if isinstance(picture, np.ndarray):
@@ -257,6 +268,8 @@ def _as_input(picture: Picture) -> dict[str, Any]:
                 f'{picture.dtype}.'
             )
         return dict(img=picture, img_id=0)
+    if not isinstance(picture, (str, Path)):
+        raise TypeError(_EXPECTED.format(type(picture).__name__))
     if not Path(picture).is_file():
         raise FileNotFoundError(
             f'picture not found: {picture}, relative to {Path.cwd()}.'

@@ -19,14 +19,13 @@ from .fold import fold_norms
 from .frozen import freeze
 from .loading import test_dataset
 from .metadata import (
-    BIN_KEY,
     KEY,
-    bin_digest,
     make_metadata,
     read_metadata,
     size_divisor,
 )
 from .onnx_ops import OPSET, translations
+from .seal import seal_ir, seal_onnx
 from .storage import store_int4
 
 BACKENDS = {'onnxruntime': '.onnx', 'openvino': '.xml'}
@@ -271,7 +270,7 @@ def save_ir(model: Any, text: str, target: Path) -> None:
     save = require('openvino').save_model
     model.set_rt_info(text, [KEY])
     save(model, target, compress_to_fp16=False)
-    model.set_rt_info(bin_digest(target), [BIN_KEY])
+    seal_ir(model, target)
     save(model, target, compress_to_fp16=False)
 
 
@@ -282,6 +281,7 @@ def _save(model: Any, metadata: dict[str, Any], path: Path) -> int:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         source = Path(folder) / f'{path.stem}.onnx'
         require('onnx_ir').save(model, source)
+        seal_onnx(source)
         if path.suffix == '.xml':
             to_openvino(source, source.with_suffix('.xml'))
             source.unlink()

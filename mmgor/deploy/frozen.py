@@ -101,7 +101,8 @@ def check_calibrated(model: nn.Module) -> None:
             f'{len(missing)} quantized layers were never calibrated '
             f'({", ".join(missing[:_SHOWN])}); expected the checkpoint of a '
             'quantized training of this config, got one without (all of) '
-            'their ranges. Train first: python tools/train.py CONFIG.'
+            'their ranges, or with those of other bits or another quantizer. '
+            'Train first: python tools/train.py CONFIG.'
         )
 
 

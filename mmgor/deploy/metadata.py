@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Collection
-from hashlib import sha256
 from math import lcm
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,16 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
+from mmgor.checkpoint import weights_digest
 from mmgor.quantization import quantized_layers
 from mmgor.version import __version__
 
 from .extras import require
 from .loading import model_config, test_dataset
+from .seal import check_ir, check_onnx
 
 #: Key in ONNX metadata_props and in OpenVINO's rt_info.
 KEY = 'mmgor'
-#: Key in OpenVINO's rt_info of the digest of the ``.bin``.
-BIN_KEY = 'mmgor_bin_sha256'
 _TUPLE = '__tuple__'
 # Of training, or with a path of the machine that trained.
 _LEFT_OUT = (
@@ -82,6 +81,7 @@ def make_metadata(
         preprocessing=json.loads(json.dumps(preprocessing)),
         outputs=outputs,
         nms=nms,
+        weights_sha256=weights_digest(model.state_dict()),
         quantization=[
             dict(
                 name=name,
@@ -170,7 +170,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: If it is not there.
         ValueError: If it can't be read, mmgor did not write it, a newer
-            version did, or its ``.bin`` is of another export.
+            version did, or it or its ``.bin`` has changed since.
     """
     path = Path(path)
     if path.suffix not in ('.onnx', '.xml'):
@@ -213,8 +213,9 @@ def _onnx_text(path: Path) -> str | None:
             f'{path} could not be read as ONNX ({error}); the file is '
             'truncated or of another kind. Export it again.'
         ) from error
-    texts = {p.key: p.value for p in model.metadata_props}
-    return texts.get(KEY)
+    properties = {p.key: p.value for p in model.metadata_props}
+    check_onnx(path, properties)
+    return properties.get(KEY)
 
 
 def _ir_text(path: Path) -> str | None:
@@ -228,18 +229,5 @@ def _ir_text(path: Path) -> str | None:
         ) from error
     if not model.has_rt_info([KEY]):
         return None
-    # Older files have no digest.
-    if model.has_rt_info([BIN_KEY]):
-        written = str(model.get_rt_info([BIN_KEY]).value)
-        if written != bin_digest(path):
-            raise ValueError(
-                f'{path.with_suffix(".bin")} is not the file that was written '
-                f'with {path.name} (another SHA-256); copy both files of one '
-                'export, or export again.'
-            )
+    check_ir(path, model)
     return str(model.get_rt_info([KEY]).value)
-
-
-def bin_digest(path: Path) -> str:
-    """SHA-256 of the ``.bin`` beside an ``.xml``."""
-    return sha256(path.with_suffix('.bin').read_bytes()).hexdigest()

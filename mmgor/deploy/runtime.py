@@ -20,6 +20,8 @@ from torch import Tensor
 from .extras import require
 from .metadata import read_metadata
 
+_MAX_THREADS = 1024
+
 
 class Runtime(ABC):
     """An exported file, opened on the CPU.
@@ -163,11 +165,17 @@ def open_runtime(
     Raises:
         FileNotFoundError: If the file is not there.
         ValueError: If it can't be read, mmgor did not write it, or a newer
-            version did; if ``threads`` is below 1.
+            version did; if ``threads`` is no number of threads.
         ImportError: If the backend is not installed.
     """
-    if threads is not None and threads < 1:
-        raise ValueError(f'threads must be at least 1, got {threads}.')
+    # A backend starts as many as it is told to, or hangs on the way.
+    if threads is not None and (
+        not isinstance(threads, int) or not 1 <= threads <= _MAX_THREADS
+    ):
+        raise ValueError(
+            'threads must be None or a whole number from 1 to '
+            f'{_MAX_THREADS}, got {threads!r}.'
+        )
     path = Path(path)
     metadata = read_metadata(path)
     backend = OnnxRuntime if path.suffix == '.onnx' else OpenVINORuntime

@@ -18,10 +18,12 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from torch import Tensor
 
+from mmgor.checkpoint import weights_digest
 from mmgor.registry import MODELS
 
 from .comparison import Verification
 from .export import flatten
+from .frozen import check_calibrated
 from .loading import load_detector
 from .runtime_config import runtime_model
 
@@ -54,7 +56,7 @@ def verify_export(
     Raises:
         FileNotFoundError: If a file is missing.
         ValueError: If the file can't be used or does not fit the config, or
-            would be held to nothing.
+            would be held to nothing, or a layer was never calibrated.
         RuntimeError: If the checkpoint does not fit the config.
     """
     if images < 1:
@@ -63,8 +65,10 @@ def verify_export(
     runtime_cfg = runtime_model(cfg, path)
     runtime_cfg.integer_kernels = integer_kernels
     model: Any = load_detector(cfg, checkpoint)
+    check_calibrated(model)
     exported = MODELS.build(runtime_cfg).eval()
-    if exported.runtime.metadata['nms'] and not evaluate:
+    metadata = exported.runtime.metadata
+    if metadata['nms'] and not evaluate:
         raise ValueError(
             f'{path} gives detections, not raw outputs: a few of them alone '
             'show too little. Type --map (evaluate=True), or verify an '
@@ -74,7 +78,10 @@ def verify_export(
     evaluators = [Evaluator(deepcopy(cfg.test_evaluator)) for _ in range(2)]
     for evaluator in evaluators:
         evaluator.dataset_meta = loader.dataset.metainfo
-    found = Verification()
+    digest = weights_digest(model.state_dict())
+    # Files of former versions do not say.
+    same = metadata.get('weights_sha256', digest) == digest
+    found = Verification(same_weights=same)
     seen = 0
     for batch in loader:
         data = model.data_preprocessor(batch, False)

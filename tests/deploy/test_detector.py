@@ -1,6 +1,7 @@
 """Detection from the file alone."""
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,12 @@ def test_inputs_that_are_no_pictures(detector, tmp_path):
         detector(np.zeros((8, 8, 3)))
     with pytest.raises(ValueError, match=r'batch_size must be at least 1'):
         detector([], batch_size=0)
+    with pytest.raises(TypeError, match=r"picture's path, .* got NoneType"):
+        detector(None)
+    with pytest.raises(TypeError, match=r"picture's path, .* got Tensor"):
+        detector(torch.zeros(8, 8, 3))
+    with pytest.raises(TypeError, match=r"picture's path, .* got int"):
+        detector([3])
 
 
 @pytest.mark.parametrize('score_thr', [float('nan'), 2, -1, '0.3', None])
@@ -229,6 +236,23 @@ def load_tool():
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     return tool
+
+
+def test_tool_skips_what_is_no_picture(
+    exported, tmp_path, monkeypatch, capsys
+):
+    shutil.copytree(exported.scenes / 'images', tmp_path / 'in')
+    good = len(list((tmp_path / 'in').iterdir()))
+    (tmp_path / 'in' / '0.png').write_bytes(b'no picture')
+    out = tmp_path / 'out'
+    argv = ['x', str(exported.onnx), str(tmp_path / 'in'), '--out', str(out)]
+    monkeypatch.setattr(sys, 'argv', argv)
+    with pytest.raises(SystemExit, match='1 pictures were skipped'):
+        load_tool().main()
+    assert re.search(
+        r'skipped: .*0\.png could not be decoded', capsys.readouterr().err
+    )
+    assert len(list(out.iterdir())) == good
 
 
 def test_tool_writes_a_video(exported, clip, tmp_path, monkeypatch, capsys):

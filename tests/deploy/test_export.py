@@ -1,4 +1,5 @@
 import json
+from hashlib import sha256
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from mmgor.deploy.metadata import (
     make_metadata,
     read_metadata,
 )
+from mmgor.deploy.seal import ONNX_KEY
 from mmgor.quantization import calibrate, quantized_layers
 from mmgor.registry import MODELS
 
@@ -291,6 +293,7 @@ def test_foreign_and_missing_files(exported, tmp_path):
     with pytest.raises(ValueError, match=r'expected a \.onnx or \.xml file'):
         read_metadata(exported.checkpoint)
     model = onnx.load(exported.onnx)
+    assert model.metadata_props.pop().key == ONNX_KEY
     newer = json.loads(model.metadata_props[0].value)
     newer.update(format=99)
     model.metadata_props[0].value = json.dumps(newer)
@@ -311,3 +314,36 @@ def test_foreign_and_missing_files(exported, tmp_path):
     (tmp_path / 'cut.onnx').write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match='could not be read as ONNX'):
         read_metadata(tmp_path / 'cut.onnx')
+
+
+def test_onnx_ends_with_the_digest_of_all_before(exported, tmp_path):
+    content = exported.onnx.read_bytes()
+    entry = onnx.load(exported.onnx).metadata_props[-1]
+    end = onnx.ModelProto(metadata_props=[entry]).SerializeToString()
+    assert content.endswith(end)
+    before = content[: -len(end)]
+    assert entry.value == sha256(before).hexdigest()
+    onnx.checker.check_model(onnx.load_from_string(before))
+
+
+def test_one_damaged_bit(exported, tmp_path):
+    """Of a weight: the file is still an ONNX model, of other integers."""
+    model = onnx.load(exported.onnx)
+    largest = max(model.graph.initializer, key=lambda i: len(i.raw_data))
+    content = bytearray(exported.onnx.read_bytes())
+    content[content.index(largest.raw_data) + 7] ^= 1
+    path = tmp_path / 'damaged.onnx'
+    path.write_bytes(content)
+    onnx.checker.check_model(onnx.load(path))
+    with pytest.raises(ValueError, match=r'damaged\.onnx has changed since'):
+        read_metadata(path)
+
+
+def test_onnx_written_anew(exported, tmp_path):
+    onnx.save(onnx.load(exported.onnx), tmp_path / 'same.onnx')
+    read_metadata(tmp_path / 'same.onnx')
+    model = onnx.load(exported.onnx)
+    model.doc_string = 'changed'
+    onnx.save(model, tmp_path / 'other.onnx')
+    with pytest.raises(ValueError, match=r'other\.onnx has changed since'):
+        read_metadata(tmp_path / 'other.onnx')

@@ -137,9 +137,10 @@ def test_operators_the_backend_lacks(tmp_path):
         open_runtime(path)
 
 
-def test_threads(tmp_path):
-    with pytest.raises(ValueError, match='threads must be at least 1, got 0'):
-        open_runtime(write(tmp_path, '.onnx'), threads=0)
+@pytest.mark.parametrize('threads', [0, -1, 1.5, '2', 10**6])
+def test_threads(threads, tmp_path):
+    with pytest.raises(ValueError, match=f'from 1 to 1024, got {threads!r}'):
+        open_runtime(write(tmp_path, '.onnx'), threads)
 
 
 @pytest.mark.parametrize(

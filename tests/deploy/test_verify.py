@@ -178,10 +178,28 @@ def other(exported, tmp_path_factory):
 def test_another_checkpoint(exported, other):
     result = verify_export(exported.cfg(), other, exported.onnx)
     names = [line.split(':')[0] for line in result.failures()]
-    assert names == [f'output_1_{level}' for level in range(5)] + [
-        'detections'
-    ]
+    outputs = [f'output_1_{level}' for level in range(5)]
+    assert names == ['weights', *outputs, 'detections']
     assert result.metrics == []
+
+
+def test_a_checkpoint_that_computes_nearly_the_same(exported, tmp_path):
+    """As one of another epoch may: within every tolerance, but another."""
+    checkpoint = torch.load(exported.checkpoint)
+    checkpoint['state_dict']['bbox_head.retina_cls.bias'] += 1e-6
+    torch.save(checkpoint, tmp_path / 'near.pth')
+    argv = [exported.cfg(), tmp_path / 'near.pth', exported.onnx]
+    (line,) = verify_export(*argv).failures()
+    assert line.startswith('weights: the file was exported from another')
+
+
+def test_a_checkpoint_without_ranges(exported, tmp_path):
+    checkpoint = torch.load(exported.checkpoint)
+    weights = checkpoint['state_dict']
+    weights['bbox_head.retina_cls.input_quantizer.qmax'].zero_()
+    torch.save(checkpoint, tmp_path / 'raw.pth')
+    with pytest.raises(ValueError, match=r'1 quantized layers were never'):
+        verify_export(exported.cfg(), tmp_path / 'raw.pth', exported.onnx)
 
 
 def test_swapped_classes(exported, tmp_path):
@@ -197,7 +215,7 @@ def test_swapped_classes(exported, tmp_path):
         exported.cfg(), tmp_path / 'swapped.pth', exported.onnx
     )
     lines = result.failures(mean_tolerance=99)
-    assert [line.split(':')[0] for line in lines] == ['detections']
+    assert [line.split(':')[0] for line in lines] == ['weights', 'detections']
 
 
 def test_files_with_nms_are_held_to_the_map(exported, monkeypatch):
@@ -247,8 +265,12 @@ def test_tool(exported, other, monkeypatch, capsys):
     assert 'FAILED' not in shown
     argv[1] = other
     assert run_tool(monkeypatch, *argv[:3]) == 1
-    assert 'FAILED output_1_0: mean difference' in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert 'FAILED weights: ' in shown
+    assert 'FAILED output_1_0: mean difference' in shown
     argv = [*argv[:3], '--tolerance', '99']
     assert run_tool(monkeypatch, *argv) == 1
-    assert 'FAILED detections: ' in capsys.readouterr().out
-    assert run_tool(monkeypatch, *argv, '--matched', '0') == 0
+    shown = capsys.readouterr().out
+    assert 'FAILED output' not in shown and 'FAILED detections: ' in shown
+    run_tool(monkeypatch, *argv, '--matched', '0')
+    assert 'FAILED detections: ' not in capsys.readouterr().out
