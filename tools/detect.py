@@ -15,7 +15,8 @@ import mmcv
 from mmdet.structures import DetDataSample
 from mmdet.utils.misc import IMG_EXTENSIONS
 
-from mmgor.deploy.detector import Detector, list_pictures, open_video
+from mmgor.deploy.detector import Detector
+from mmgor.deploy.pictures import list_pictures, open_video
 
 
 def parse_args() -> argparse.Namespace:
