@@ -187,6 +187,29 @@ def test_ema_validates_with_averaged_scales(scenes, teacher, tmp_path):
     assert moved > 10
 
 
+def test_shared_inputs_stay_one(scenes, teacher, tmp_path):
+    """In the model, in EMAHook's copy, in a stock model after loading."""
+    config = training_config(scenes, tmp_path / 'shared', teacher, epochs=2)
+    config.custom_hooks += [
+        dict(type='EMAHook', momentum=0.5, update_buffers=True),
+        dict(type='SharedInputHook'),
+    ]
+    runner = train(config)
+    hook = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook')
+    start = 'bbox_head.{}_convs.0.conv.input_quantizer.log_scale'
+    for model in (runner.model, hook.ema_model.module):
+        state = model.state_dict()
+        steps = [state[start.format(branch)] for branch in ('cls', 'reg')]
+        assert len(steps[0]) > 1  # one a level
+        assert torch.equal(*steps)
+    stock = MODELS.build(config.model)
+    stock.load_state_dict(runner.model.state_dict())
+    stock.eval(), runner.model.eval()
+    x = torch.randn(1, 3, 64, 64)
+    for ours, theirs in zip(stock(x)[0], runner.model(x)[0], strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_wrong_load_from_is_an_error(scenes, teacher, tmp_path):
     path = tmp_path / 'foreign.pth'
     torch.save(dict(state_dict={'foo': torch.zeros(1)}), path)

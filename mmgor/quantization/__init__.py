@@ -15,6 +15,7 @@ from .quantizers import (
     PACTQuantizer,
 )
 from .report import format_table, layer_table, save_table
+from .shared_inputs import input_groups, share_ranges
 from .transformers import QuantDeformableDETR, QuantDINO
 from .wrappers import QuantBackbone, QuantHead, QuantNeck
 
@@ -40,8 +41,10 @@ __all__ = [
     'QuantPolicy',
     'calibrate',
     'format_table',
+    'input_groups',
     'layer_table',
     'quantized_layers',
     'save_table',
+    'share_ranges',
     'uncalibrated_layers',
 ]

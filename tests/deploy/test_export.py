@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from hashlib import sha256
 
 import pytest
@@ -17,7 +18,7 @@ from mmgor.deploy.metadata import (
     read_metadata,
 )
 from mmgor.deploy.seal import ONNX_KEY
-from mmgor.quantization import calibrate, quantized_layers
+from mmgor.quantization import calibrate, input_groups, quantized_layers
 from mmgor.registry import MODELS
 
 NAMES = ('a', 'b', 'c')
@@ -347,3 +348,26 @@ def test_onnx_written_anew(exported, tmp_path):
     onnx.save(model, tmp_path / 'other.onnx')
     with pytest.raises(ValueError, match=r'other\.onnx has changed since'):
         read_metadata(tmp_path / 'other.onnx')
+
+
+def test_one_rounding_for_equal_grids(exported):
+    """Calibration gives the readers of a tensor one grid."""
+    graph = onnx.load(exported.onnx).graph
+    rounded = [n for n in graph.node if n.op_type == 'QuantizeLinear']
+    assert len({tuple(node.input) for node in rounded}) == len(rounded)
+    model = exported.model()
+    images = torch.zeros(1, 3, 64, 96)
+    groups = input_groups(model, lambda: model(images, mode='tensor'))
+    assert ['bbox_head.cls_convs.0.conv', 'bbox_head.reg_convs.0.conv'] in [
+        list(group) for group in groups
+    ]
+    readers = Counter(n.input[0] for n in graph.node if n.op_type == 'Conv')
+    shared = [count for count in readers.values() if count > 1]
+    expected = [
+        len(group)
+        for group in groups
+        for _ in range(next(iter(group.values())).num_slots)
+    ]
+    # P7's convolution reads what the head reads as P6.
+    expected[expected.index(2)] += 1
+    assert sorted(shared) == sorted(expected)

@@ -1,0 +1,101 @@
+import pytest
+import torch
+from torch import nn
+
+from mmgor.quantization import calibrate, input_groups, share_ranges
+from mmgor.quantization.convert import quantize_layers
+from mmgor.quantization.policy import QuantPolicy
+
+
+class Branches(nn.Module):
+    """``one`` and ``two`` read a tensor, the others what became of it."""
+
+    def __init__(self):
+        super().__init__()
+        for name in ('one', 'two', 'three', 'four'):
+            self.add_module(name, nn.Conv2d(3, 3, 1))
+
+    def forward(self, x):
+        y = self.one(x) + self.two(x)
+        return self.three(y) + self.four(y.clone())
+
+
+def calibrated(**quant):
+    torch.manual_seed(0)
+    model = Branches()
+    quantize_layers(model, QuantPolicy(**quant), set())
+    x = torch.randn(2, 3, 8, 8)
+    calibrate(model, [x], model)
+    return model, x
+
+
+def names(model, x):
+    return [list(group) for group in input_groups(model, lambda: model(x))]
+
+
+def test_layers_that_read_one_tensor():
+    model, x = calibrated()
+    assert names(model, x) == [['one', 'two']]
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+def test_every_call_of_a_layer_counts():
+    """As of a head that runs on every level."""
+    model, x = calibrated()
+
+    def run(levels=(x, x + 1)):
+        for level in levels:
+            model(level)
+
+    assert [list(g) for g in input_groups(model, run)] == [['one', 'two']]
+
+    def once_more():
+        run()
+        model.two(x)
+
+    assert input_groups(model, once_more) == []
+
+
+def test_a_tensor_changed_in_place_is_another():
+    model, x = calibrated()
+
+    def run():
+        y = x.clone()
+        model.one(y)
+        y.relu_()
+        model.two(y)
+
+    assert input_groups(model, run) == []
+
+
+@pytest.mark.parametrize(
+    'override', [dict(a_bits=8), None], ids=['bits', 'float']
+)
+def test_layers_that_can_not_share(override):
+    model, x = calibrated(overrides={'two': override})
+    assert names(model, x) == []
+
+
+def test_mean_of_steps_is_geometric():
+    model, x = calibrated()
+    (group,) = input_groups(model, lambda: model(x))
+    one, two = group.values()
+    one.log_scale.data.fill_(torch.tensor(0.02).log())
+    two.log_scale.data.fill_(torch.tensor(0.08).log())
+    before = model.three.input_quantizer.log_scale.clone()
+    share_ranges(list(group.values()))
+    for quantizer in (one, two):
+        assert quantizer.log_scale.exp().item() == pytest.approx(0.04)
+        assert int(quantizer.qmax) == 7
+    assert torch.equal(model.three.input_quantizer.log_scale, before)
+
+
+def test_mean_of_averaged_ranges():
+    model, x = calibrated(input_quantizer=dict(type='MinMaxQuantizer'))
+    (group,) = input_groups(model.eval(), lambda: model(x))
+    one, two = group.values()
+    one.low.fill_(-1), two.low.fill_(-3)
+    one.high.fill_(2), two.high.fill_(6)
+    share_ranges([one, two])
+    assert [q.low.item() for q in (one, two)] == [-2, -2]
+    assert [q.high.item() for q in (one, two)] == [4, 4]
