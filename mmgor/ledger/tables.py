@@ -123,11 +123,11 @@ def _difference(
     return [f'{found.mean:+.1f}', interval, str(found.pairs)]
 
 
-def spread(values: list[float]) -> str:
+def spread(values: list[float], digits: int = 1) -> str:
     """'39.1' for one value, '39.1 +- 0.4' (sample deviation) for several."""
     if len(values) == 1:
-        return f'{values[0]:.1f}'
-    return f'{mean(values):.1f} +- {stdev(values):.1f}'
+        return f'{values[0]:.{digits}f}'
+    return f'{mean(values):.{digits}f} +- {stdev(values):.{digits}f}'
 
 
 def _weight(values: list[float | None]) -> str:

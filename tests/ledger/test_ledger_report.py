@@ -9,6 +9,7 @@ import pytest
 from test_records import record
 
 from mmgor.ledger.estimates import Estimates, duration
+from mmgor.ledger.gradient_table import gradient_text, gradient_values
 from mmgor.ledger.plots import plot_all, read_curves
 from mmgor.ledger.stats import Difference, paired_difference, t_quantile
 from mmgor.ledger.tables import markdown_table, report_text
@@ -134,10 +135,55 @@ def test_tool_with_curves(tmp_path, monkeypatch, capsys):
         str(path) for path in (out, *pictures)
     ]
     text = out.read_text()
-    assert text.startswith(report_text('screen', records, 'qat'))
+    report = report_text('screen', records, 'qat')
+    (curve,) = read_curves(records, tmp_path / 'screen')
+    assert text.startswith(report + '\n' + gradient_text([curve]))
     for picture in pictures:
         assert picture.read_bytes().startswith(b'\x89PNG')
         assert f'\n![{picture.stem}]({picture.name})\n' in text
+
+
+def measured(*pairs):
+    """A log of cosines and ratios, and of steps without any."""
+    return [
+        dict(gor_w_kd=1.0),
+        *[dict(gor_grad_cosine=c, gor_grad_ratio=r) for c, r in pairs],
+    ]
+
+
+def test_gradient_values_by_hand():
+    logged = measured((0.5, 2.0), (0.3, 8.0), (-0.1, 1.0), (0.2, 0.25))
+    # log2 of the ratios: 1, 3, 0, -2; mean 0.5.
+    expected = (0.225, 0.05, 0.25, 2**0.5)
+    assert gradient_values(logged) == pytest.approx(expected)
+    assert gradient_values(measured()) == ()
+
+
+def test_gradient_table_by_hand():
+    curves = [
+        (record(arm='gor'), measured((0.2, 1.0))),
+        (record(arm='gor', seed=1), measured((0.4, 4.0))),
+        (record(arm='fixed'), measured((0.5, 9.0))),
+        (record(arm='qat'), measured()),
+        (record(arm='fixed', bits='W2A2'), measured((-0.5, 9.0))),
+    ]
+    rows = [
+        [cell.strip() for cell in line.strip('|').split('|')]
+        for line in gradient_text(curves).splitlines()
+        if line.startswith('|')
+    ]
+    header = ['arm', 'cosine', 'second half', 'below 0', 'KD / task', 'n']
+    assert [row for row in rows if '--' not in row[0]] == [
+        header,
+        ['fixed', '-0.50', '-0.50', '1.00', '9.00', '1'],
+        header,
+        ['fixed', '0.50', '0.50', '0.00', '9.00', '1'],
+        [
+            *('gor', '0.30 +- 0.14', '0.30 +- 0.14', '0.00 +- 0.00'),
+            *('2.50 +- 2.12', '2'),
+        ],
+    ]
+    assert gradient_text([(record(), measured())]) == ''
 
 
 def test_only_plots_that_show_something(tmp_path):
