@@ -1,17 +1,13 @@
 """Plan files: what they may hold, and what is said of the rest."""
 
-from pathlib import Path
-
 import pytest
 import yaml
 from ledger_tools import write_data
 
 from mmgor.ledger.plan import read_plan
 from mmgor.ledger.plan_values import UniqueKeysLoader, option_values
-from mmgor.ledger.runs import build_runs
 
 pytest_plugins = ['ledger_bench']
-PLANS = Path(__file__).resolve().parents[2] / 'docs' / 'plans'
 
 
 def test_a_plan_as_it_is_written(bench):
@@ -119,60 +115,3 @@ def test_option_values():
     }
     with pytest.raises(ValueError, match=r"arm, lr: '1e-3' is text in YAML"):
         option_values(dict(lr='1e-3'), 'arm')
-
-
-def test_the_shipped_plan(bench, monkeypatch):
-    """Every arm of it can be filled in, and differs where its name says."""
-    monkeypatch.chdir(PLANS.parents[1])
-    weights = bench.folder / 'w.pth'
-    weights.touch()
-    plan = read_plan(
-        PLANS / 'bccd_screen.yaml',
-        dict(bccd=bench.folder / 'cells'),
-        dict(mobilenetv2=weights, yolox=weights),
-    )
-    runs = build_runs(plan)
-    # Teachers and float; three arms at three bits; the arms in question at
-    # two; other balancers; other teachers and losses.
-    assert len(runs) == (4 + 2) + 3 * 3 + 9 * 2 + 11 + (3 + 15)
-    seen, heads = [], []
-    for run in runs:
-        _, arm, bits, _ = run.key
-        if bits == 'float':
-            continue
-        parents = {parent.key[1] for parent in run.parents}
-        quant = run.config['model']['neck']['quant']
-        width = int(bits[1])
-        assert quant == dict(w_bits=width, a_bits=width)
-        model = run.config['model']
-        kind = model.get('gor_weighting')
-        if arm in ('ptq', 'qat'):
-            assert parents == {'float2' if arm == 'ptq' else 'float'}
-            assert kind is None
-            continue
-        if arm == 'sqakd':
-            assert kind == dict(type='FixedWeighting', task_weight=0.0)
-            continue
-        if arm.startswith('kd_'):
-            assert kind == dict(type='GoRWeighting')
-            heads.append(repr(model['kd_heads']))
-            continue
-        source = arm.partition('_from_')[2] or 'yolox'
-        teachers = {'retinanet', 'atss', 'yolox'}
-        teachers = teachers if source == 'ekd' else {source}
-        assert parents == {'float'} | teachers
-        assert run.config['train_cfg']['max_epochs'] == 6
-        if arm.startswith('fixed_'):
-            weight = float(arm.removeprefix('fixed_'))
-            assert kind == dict(type='FixedWeighting', kd_weight=weight)
-        elif '_from_' in arm:
-            assert kind == dict(type='GoRWeighting')
-        elif arm.startswith('gor_'):
-            form = arm.removeprefix('gor_')
-            assert kind == dict(type='GoRWeighting', form=form)
-        else:
-            name = kind['type'].removesuffix('Weighting').lower()
-            assert name == arm.replace('_', '')
-            seen.append((name, bits))
-    assert len(seen) == len(set(seen)) == 12 + 1
-    assert len(heads) == len(set(heads)) == 14

@@ -1,0 +1,119 @@
+"""The plans in docs/plans can be filled in and say what their names say."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mmgor.ledger.plan import read_plan
+from mmgor.ledger.runs import build_runs
+
+PLANS = Path(__file__).resolve().parents[2] / 'docs' / 'plans'
+
+
+@pytest.fixture
+def shipped(bench, monkeypatch):
+    """Runs of a shipped plan by its name."""
+    monkeypatch.chdir(PLANS.parents[1])
+    weights = bench.folder / 'w.pth'
+    weights.touch()
+
+    def build(name):
+        file = PLANS / f'{name}.yaml'
+        content = yaml.safe_load(file.read_text())
+        return build_runs(
+            read_plan(
+                file,
+                dict.fromkeys(content['data'], bench.folder / 'cells'),
+                dict.fromkeys(content['weights'], weights),
+            )
+        )
+
+    return build
+
+
+def test_screen(shipped):
+    """Every arm of it can be filled in, and differs where its name says."""
+    runs = shipped('bccd_screen')
+    # Teachers and float; three arms at three bits; the arms in question at
+    # two; other balancers; other teachers and losses.
+    assert len(runs) == (4 + 2) + 3 * 3 + 9 * 2 + 11 + (3 + 15)
+    seen, heads = [], []
+    for run in runs:
+        _, arm, bits, _ = run.key
+        if bits == 'float':
+            continue
+        parents = {parent.key[1] for parent in run.parents}
+        quant = run.config['model']['neck']['quant']
+        width = int(bits[1])
+        assert quant == dict(w_bits=width, a_bits=width)
+        model = run.config['model']
+        kind = model.get('gor_weighting')
+        if arm in ('ptq', 'qat'):
+            assert parents == {'float2' if arm == 'ptq' else 'float'}
+            assert kind is None
+            continue
+        if arm == 'sqakd':
+            assert kind == dict(type='FixedWeighting', task_weight=0.0)
+            continue
+        if arm.startswith('kd_'):
+            assert kind == dict(type='GoRWeighting')
+            heads.append(repr(model['kd_heads']))
+            continue
+        source = arm.partition('_from_')[2] or 'yolox'
+        teachers = {'retinanet', 'atss', 'yolox'}
+        teachers = teachers if source == 'ekd' else {source}
+        assert parents == {'float'} | teachers
+        assert run.config['train_cfg']['max_epochs'] == 6
+        if arm.startswith('fixed_'):
+            weight = float(arm.removeprefix('fixed_'))
+            assert kind == dict(type='FixedWeighting', kd_weight=weight)
+        elif '_from_' in arm:
+            assert kind == dict(type='GoRWeighting')
+        elif arm.startswith('gor_'):
+            form = arm.removeprefix('gor_')
+            assert kind == dict(type='GoRWeighting', form=form)
+        else:
+            name = kind['type'].removesuffix('Weighting').lower()
+            assert name == arm.replace('_', '')
+            seen.append((name, bits))
+    assert len(seen) == len(set(seen)) == 12 + 1
+    assert len(heads) == len(set(heads)) == 14
+
+
+def test_seeds_go_on_with_the_screen(shipped):
+    """Under one name one config: their results are in one file."""
+    screen = {run.key: run.hash for run in shipped('bccd_screen')}
+    runs = shipped('bccd_seeds')
+    first = [run for run in runs if run.key[3] == 0]
+    assert {run.key: run.hash for run in first}.items() <= screen.items()
+    arms = {run.key[1] for run in first} - {'retinanet', 'atss', 'yolox'}
+    assert len(runs) == len(first) + 4 * len(arms)
+    assert {run.key[2] for run in runs} == {'float', 'W2A2'}
+
+
+def test_yolox(shipped):
+    runs = shipped('coco_yolox')
+    assert len(runs) == 3 * 10
+    for run in runs:
+        _, arm, bits, seed = run.key
+        model, width = run.config['model'], int(bits[1])
+        parts = [model[part] for part in ('backbone', 'neck', 'bbox_head')]
+        assert {part['quant']['w_bits'] for part in parts} == {width}
+        assert run.config['randomness']['seed'] == seed
+        pipeline = run.config['train_dataloader']['dataset']['pipeline']
+        assert pipeline[2]['scale'] == (256, 256)
+        if arm in ('six_bits', 'qat'):
+            assert 'teachers' not in model
+            continue
+        assert model['teachers']['nano']['checkpoint'] == '<weights:yolox>'
+        assert [parent.key[1] for parent in run.parents] == ['six_bits']
+        kind = dict(model['gor_weighting'])
+        if arm.startswith('fixed_'):
+            weight = float(arm.removeprefix('fixed_'))
+            assert kind == dict(type='FixedWeighting', kd_weight=weight)
+        elif arm.startswith('gor_'):
+            form = arm.removeprefix('gor_')
+            assert kind == dict(type='GoRWeighting', form=form)
+        else:
+            assert kind == dict(type='UncertaintyWeighting')
