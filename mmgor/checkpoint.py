@@ -13,6 +13,7 @@ RESUME_HINT = (
     'with load_from=<file>.'
 )
 _SHOWN = 5
+_DENSE = torch.contiguous_format
 
 
 def check_any_match(
@@ -118,6 +119,7 @@ def weights_digest(state_dict: dict) -> str:
     digest = sha256()
     for key, value in sorted(strip_training_keys(state_dict).items()):
         digest.update(f'{key} {value.dtype} {tuple(value.shape)} '.encode())
-        flat = value.detach().cpu().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
+        # A copy: bytes can not be seen through a stride.
+        dense = value.detach().cpu().clone(memory_format=_DENSE)
+        digest.update(dense.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

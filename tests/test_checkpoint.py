@@ -79,6 +79,10 @@ def test_weights_digest():
     same = dict(b=weights['b'].clone(), a=weights['a'].clone())
     same['kd_heads.cls.weight'] = torch.ones(2)
     digest = weights_digest(weights)
+    wide = torch.arange(8.0).view(4, 2) / 2
+    for strided in (wide[:, 0], torch.arange(4.0).view(4, 1)[:, 0]):
+        assert weights_digest(dict(weights, a=strided)) == digest
+    assert weights_digest(dict(a=torch.ones(1).expand(3)))
     assert len(digest) == 64 and weights_digest(same) == digest
     others = [
         dict(weights, a=weights['a'].nextafter(torch.ones(4))),

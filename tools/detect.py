@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
 
 def detect_pictures(detector: Detector, source: Path, out: Path) -> int:
     """Write every picture of ``source`` with its boxes, under its name; give
-    the number of those that could not be read.
+    the number of those that can't be used.
     """
     skipped = 0
     for path in list_pictures(source):
@@ -107,7 +107,7 @@ def main() -> None:
         return
     skipped = detect_pictures(detector, args.input, args.out)
     if skipped:
-        sys.exit(f'{skipped} pictures were skipped, see above')
+        sys.exit(f'skipped pictures: {skipped}, see above')
 
 
 if __name__ == '__main__':

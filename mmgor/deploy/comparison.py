@@ -156,7 +156,7 @@ class Verification:
         if not self.same_weights:
             lines.append(
                 'weights: the file was exported from another checkpoint '
-                '(another SHA-256)'
+                '(another SHA-256); give that one, or export again'
             )
         lines += [
             f'{output.name}: mean difference {output.mean:.3g}, tolerated '

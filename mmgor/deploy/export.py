@@ -281,10 +281,11 @@ def _save(model: Any, metadata: dict[str, Any], path: Path) -> int:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         source = Path(folder) / f'{path.stem}.onnx'
         require('onnx_ir').save(model, source)
-        seal_onnx(source)
         if path.suffix == '.xml':
             to_openvino(source, source.with_suffix('.xml'))
             source.unlink()
+        else:
+            seal_onnx(source)
         parts = sorted(Path(folder).iterdir())
         written = sum(part.stat().st_size for part in parts)
         for part in parts:

@@ -170,7 +170,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: If it is not there.
         ValueError: If it can't be read, mmgor did not write it, a newer
-            version did, or it or its ``.bin`` has changed since.
+            version did, or the ``.onnx`` or ``.bin`` has changed since.
     """
     path = Path(path)
     if path.suffix not in ('.onnx', '.xml'):
@@ -206,15 +206,16 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 def _onnx_text(path: Path) -> str | None:
     onnx = require('onnx')
+    content = path.read_bytes()
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = onnx.load_from_string(content)
     except Exception as error:  # protobuf's own, of changing names
         raise ValueError(
             f'{path} could not be read as ONNX ({error}); the file is '
             'truncated or of another kind. Export it again.'
         ) from error
     properties = {p.key: p.value for p in model.metadata_props}
-    check_onnx(path, properties)
+    check_onnx(path, content, properties)
     return properties.get(KEY)
 
 

@@ -1,5 +1,5 @@
-"""Digests in exported files: of what they hold, nothing else tells that a
-byte of a weight has changed since.
+"""Digests in exported files: of an ``.onnx``, and of the ``.bin`` of an
+``.xml``. Nothing else tells that a byte of a weight has changed since.
 """
 
 from hashlib import sha256
@@ -20,15 +20,17 @@ def seal_onnx(path: Path) -> None:
     Protobuf reads two messages in a row as one, the lists of both joined, so
     that the file stays the ONNX model that it was.
     """
-    content = path.read_bytes()
-    path.write_bytes(content + _seal(content))
+    seal = _seal(path.read_bytes())
+    with path.open('ab') as file:
+        file.write(seal)
 
 
-def check_onnx(path: Path, properties: dict[str, str]) -> None:
+def check_onnx(path: Path, content: bytes, properties: dict[str, str]) -> None:
     """Make sure that an ``.onnx`` file is as it was written.
 
     Args:
-        path (Path): The file.
+        path (Path): Its name, for the message.
+        content (bytes): What is in it.
         properties (dict[str, str]): Its metadata_props. Files of former
             versions have no digest; nothing is said of them.
 
@@ -37,13 +39,12 @@ def check_onnx(path: Path, properties: dict[str, str]) -> None:
     """
     if ONNX_KEY not in properties:
         return
-    content = path.read_bytes()
     length = len(_seal(b''))
     if content[-length:] != _seal(content[:-length]):
         raise ValueError(
             f'{path} has changed since tools/export.py wrote it (another '
-            'SHA-256): damaged, or written anew by another program. Copy it '
-            'or export it again.'
+            'SHA-256): damaged, or rewritten by another program, which is '
+            'not supported. Copy it or export it again.'
         )
 
 

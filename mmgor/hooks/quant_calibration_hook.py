@@ -1,6 +1,7 @@
 """Calibrates quantizers before training and reports the bit policy."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from mmgor.quantization import (
 )
 from mmgor.registry import HOOKS
 
-from .utils import check_optimizer, unwrapped_model
+from .utils import check_optimizer, run_student, unwrapped_model
 
 
 @HOOKS.register_module()
@@ -110,11 +111,7 @@ class QuantCalibrationHook(Hook):
             f'quantized layers on {len(batches)} batches.'
         )
 
-        def run(batch: Any) -> None:
-            data = model.data_preprocessor(batch, False)
-            model(**data, mode='tensor')
-
-        calibrate(model, batches, run, names)
+        calibrate(model, batches, partial(run_student, model), names)
 
 
 def check_resume_ranges(model: Any, state_dict: dict) -> None:

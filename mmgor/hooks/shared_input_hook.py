@@ -2,14 +2,19 @@
 
 from typing import Any
 
-import torch
+from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmgor.quantization import BaseQuantizer, input_groups, share_ranges
+from mmgor.quantization import (
+    BaseQuantizer,
+    input_groups,
+    quantized_layers,
+    share_ranges,
+)
 from mmgor.registry import HOOKS
 
-from .utils import unwrapped_model
+from .utils import run_student, unwrapped_model
 
 
 @HOOKS.register_module()
@@ -19,11 +24,14 @@ class SharedInputHook(Hook):
     A runtime rounds a tensor once a grid, so that layers that learn grids of
     their own cost time on the device: the two branches of a CSP block, the
     downsampling of a residual block, the first layers for classes and boxes.
-    After every step of the optimizer they get the mean of what they learned.
-    Names and shapes in checkpoints stay as they are, and the exported file has
-    one QuantizeLinear for all of them.
+    After every iteration they get the mean of what they learned. Names and
+    shapes in checkpoints stay as they are, and the exported file has one
+    QuantizeLinear for all of them.
 
-    Which layers these are is seen in a pass over the first training batch.
+    Which layers these are is seen in a pass over the first training batch:
+    those that read the same tensors in every call, with as many bits, and are
+    trained. Train with the hook from the start: a copy that EMAHook resumes
+    from a run without it comes to shared values only as its average moves.
     """
 
     # Before EMAHook, which is to average what is shared.
@@ -35,7 +43,7 @@ class SharedInputHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
-        """Find the groups, once.
+        """Find the groups and share what they have, once.
 
         Raises:
             RuntimeError: If there is none.
@@ -43,18 +51,23 @@ class SharedInputHook(Hook):
         if self._groups:
             return
         model = unwrapped_model(runner)
-        was_training = model.training
-        model.eval()
-        groups = input_groups(model, lambda: _run(model, data_batch))
-        model.train(was_training)
-        if not groups:
+        found = input_groups(model, lambda: run_student(model, data_batch))
+        # Ranks that shared other layers would part without a word.
+        first_rank = [[list(group) for group in found]]
+        dist.broadcast_object_list(first_rank)
+        names = first_rank[0]
+        if not names:
             raise RuntimeError(
                 'SharedInputHook found no quantized layers that read one '
                 'tensor with as many bits; remove it from custom_hooks.'
             )
-        lines = [' = '.join(group) for group in groups]
+        lines = [' = '.join(group) for group in names]
         runner.logger.info('Shared inputs\n' + '\n'.join(lines))
-        self._groups = [list(group.values()) for group in groups]
+        layers = quantized_layers(model)
+        self._groups = [
+            [layers[name].input_quantizer for name in group] for group in names
+        ]
+        self._share()
 
     def after_train_iter(
         self,
@@ -63,12 +76,9 @@ class SharedInputHook(Hook):
         data_batch: Any = None,
         outputs: dict | None = None,
     ) -> None:
-        """Share what the step made of them."""
+        """Share what the iteration made of them."""
+        self._share()
+
+    def _share(self) -> None:
         for group in self._groups:
             share_ranges(group)
-
-
-@torch.no_grad()
-def _run(model: Any, batch: Any) -> None:
-    data = model.data_preprocessor(batch, False)
-    model(**data, mode='tensor')

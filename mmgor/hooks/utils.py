@@ -21,6 +21,17 @@ def unwrapped_model(runner: Runner) -> Any:
     return model.module if is_model_wrapper(model) else model
 
 
+def run_student(model: Any, batch: Any) -> None:
+    """A training batch through the student alone, without losses.
+
+    Args:
+        model (nn.Module): A detector with its ``data_preprocessor``.
+        batch (dict): As the train dataloader gives it.
+    """
+    data = model.data_preprocessor(batch, False)
+    model(**data, mode='tensor')
+
+
 def dataset_classes(dataset: Any) -> list[str] | None:
     """Class names of a data set, or of one that joins several.
 

@@ -22,21 +22,31 @@ def input_groups(
 ) -> list[dict[str, BaseQuantizer]]:
     """Input quantizers that read the same tensors and could be one.
 
+    The model runs in evaluation mode, so that nothing in it moves.
+
     Args:
         model (nn.Module): With calibrated quantized layers.
         run (Callable): Runs the model once.
 
     Returns:
         list[dict[str, BaseQuantizer]]: Path of the layer -> its input
-        quantizer, two or more of them, all of one class, size and integer
-        range, which saw the same tensors in the same order.
+        quantizer, two or more of them, all of one kind, size and integer
+        range, which saw the same tensors in the same order: in every call
+        of a layer that a head calls once a level. None of them is frozen.
     """
     quantizers = {
         name: layer.input_quantizer
         for name, layer in quantized_layers(model).items()
+        if layer.weight.requires_grad
     }
-    with _recorded(quantizers) as seen:
-        run()
+    training = {m: m.training for m in model.modules()}
+    model.eval()
+    try:
+        with _recorded(quantizers) as seen:
+            run()
+    finally:
+        for module, mode in training.items():
+            module.training = mode
     groups: dict[tuple, dict[str, BaseQuantizer]] = {}
     for name, tensors in seen.items():
         quantizer = quantizers[name]
@@ -45,6 +55,7 @@ def input_groups(
             tuple((id(tensor), version) for tensor, version in tensors),
             type(quantizer),
             quantizer.num_scales,
+            quantizer.channels,
             int(quantizer.qmin),
             int(quantizer.qmax),
         )

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.logging import MMLogger
+from mmengine.registry import MODEL_WRAPPERS
 from torch import nn
 
 from mmgor.hooks import SharedInputHook
@@ -46,19 +47,40 @@ def scales(model):
     ]
 
 
-def test_shares_after_every_step(runner):
+def test_shares_what_layers_learn(runner):
     hook = SharedInputHook()
-    hook.before_train_iter(runner, 0, runner.batch)
-    assert runner.model.training
-    for _ in range(2):
+    for iteration in range(3):
         stem, main, short = scales(runner.model)
-        moved = [stem.item(), main.item() + 0.1, short.item() + 0.3]
         main.data += 0.1
         short.data += 0.3
-        hook.after_train_iter(runner, 0)
+        moved = [stem.item(), main.item(), short.item()]
+        if iteration == 0:  # from a checkpoint of a run without the hook
+            hook.before_train_iter(runner, 0, runner.batch)
+        else:
+            hook.after_train_iter(runner, iteration)
         mean = (moved[1] + moved[2]) / 2
         got = [scale.item() for scale in scales(runner.model)]
         assert got == pytest.approx([moved[0], mean, mean])
+
+
+def test_looks_once(runner):
+    hook = SharedInputHook()
+    hook.before_train_iter(runner, 0, runner.batch)
+    hook.before_train_iter(runner, 1, 'no batch')
+
+
+def test_finds_the_model_in_a_wrapper(runner):
+    class Wrapper(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+    MODEL_WRAPPERS.register_module('TestWrapper', module=Wrapper)
+    try:
+        runner.model = Wrapper(runner.model)
+        SharedInputHook().before_train_iter(runner, 0, runner.batch)
+    finally:
+        MODEL_WRAPPERS.module_dict.pop('TestWrapper')
 
 
 def test_nothing_to_share_is_an_error(runner):

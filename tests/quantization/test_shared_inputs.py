@@ -2,7 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from mmgor.quantization import calibrate, input_groups, share_ranges
+from mmgor.quantization import (
+    LSQPlusQuantizer,
+    LSQQuantizer,
+    calibrate,
+    input_groups,
+    share_ranges,
+)
 from mmgor.quantization.convert import quantize_layers
 from mmgor.quantization.policy import QuantPolicy
 
@@ -39,6 +45,36 @@ def test_layers_that_read_one_tensor():
     assert not any(m._forward_pre_hooks for m in model.modules())
 
 
+def test_the_model_is_left_as_it_was():
+    model, x = calibrated(input_quantizer=dict(type='MinMaxQuantizer'))
+    model.norm = nn.BatchNorm2d(3)
+    model.train()
+    model.four.eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    groups = input_groups(model, lambda: model.norm(model(x)))
+    assert [list(group) for group in groups] == [['one', 'two']]
+    assert model.training and model.norm.training and not model.four.training
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_tensors_that_go_are_not_taken_for_others():
+    """Where one had been another may be put, with the same id."""
+    model, x = calibrated()
+
+    def run():
+        for layer in (model.one, model.two, model.three, model.four):
+            layer(x + 1)
+
+    assert input_groups(model, run) == []
+
+
+def test_frozen_layers_keep_their_own():
+    model, x = calibrated()
+    model.two.requires_grad_(False)
+    assert names(model, x) == []
+
+
 def test_every_call_of_a_layer_counts():
     """As of a head that runs on every level."""
     model, x = calibrated()
@@ -73,6 +109,26 @@ def test_a_tensor_changed_in_place_is_another():
 )
 def test_layers_that_can_not_share(override):
     model, x = calibrated(overrides={'two': override})
+    assert names(model, x) == []
+
+
+@pytest.mark.parametrize(
+    'one, two',
+    [
+        (LSQQuantizer(4), LSQPlusQuantizer(4)),
+        (LSQQuantizer(4), LSQQuantizer(4, num_scales=2)),
+        (
+            LSQQuantizer(4, num_scales=3),
+            LSQQuantizer(4, num_scales=3, channels=3),
+        ),
+    ],
+    ids=['kind', 'slots', 'channels'],
+)
+def test_kinds_and_sizes_that_can_not_share(one, two):
+    model, x = calibrated()
+    for layer, quantizer in ((model.one, one), (model.two, two)):
+        quantizer.choose_range(signed=False)
+        layer.input_quantizer = quantizer
     assert names(model, x) == []
 
 
