@@ -10,7 +10,7 @@ from conftest import make_batch, student_cfg
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 
-from mmgor.hooks import NonFiniteLossHook
+from mmgor.hooks import NonFiniteLossHook, SharedInputHook
 from mmgor.hooks.gor_weight_hook import _theta_step
 from mmgor.quantization import calibrate
 from mmgor.registry import MODELS
@@ -52,10 +52,12 @@ def worker(rank, port, teacher, out):
         model=ddp,
         optim_wrapper=wrapper,
         iter=0,
-        logger=SimpleNamespace(warning=lambda _: None),
+        logger=SimpleNamespace(warning=lambda _: None, info=lambda _: None),
     )
     hook.before_train(runner)
     hook.before_train_iter(runner)
+    sharing = SharedInputHook()
+    sharing.before_train_iter(runner, 0, batch)
     wrapper.optimizer.register_step_pre_hook(
         _theta_step(model.gor_weighting, 0.1)
     )
@@ -67,6 +69,7 @@ def worker(rank, port, teacher, out):
         losses = ddp(inputs, batch['data_samples'], mode='loss')
         loss, outputs = model.parse_losses(losses)
         wrapper.update_params(loss)
+        sharing.after_train_iter(runner, step)
         hook.after_train_iter(runner, step, outputs=outputs)
         if step == 2:
             assert hook.consecutive == 1
@@ -87,5 +90,11 @@ def test_ranks_end_equal(teacher_spec, tmp_path):
         # Batch-norm statistics are each rank's own, as everywhere in mmdet.
         if 'running_' not in key:
             assert torch.equal(value, second[key]), key
+    # What layers that read one tensor learned is one, too.
+    starts = [
+        first[f'bbox_head.{branch}_convs.0.conv.input_quantizer.log_scale']
+        for branch in ('cls', 'reg')
+    ]
+    assert torch.equal(*starts)
     # Past the balanced start: the game itself moved the thetas.
     assert first['gor_weighting.count'].tolist() == [7, 7]
