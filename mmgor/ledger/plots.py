@@ -58,7 +58,6 @@ def plot_all(records: list[Record], curves: Curves, out: Path) -> list[Path]:
                 'gor_w_task': 'weight of the task loss',
                 'gor_w_kd': 'weight of the distillation loss',
             },
-            True,
         ),
         gradients=_plot_curves(
             curves,
@@ -66,7 +65,6 @@ def plot_all(records: list[Record], curves: Curves, out: Path) -> list[Path]:
                 'gor_grad_cosine': 'cosine of the gradients',
                 'gor_grad_ratio': 'norm ratio KD / task',
             },
-            False,
         ),
     )
     paths = []
@@ -158,9 +156,7 @@ def _plot_bits(done: list[Record]) -> Figure | None:
     return figure
 
 
-def _plot_curves(
-    curves: Curves, keys: dict[str, str], log: bool
-) -> Figure | None:
+def _plot_curves(curves: Curves, keys: dict[str, str]) -> Figure | None:
     """A row of panels for each data and bits, a line a run."""
     shown = [
         (record, logged)
@@ -178,7 +174,8 @@ def _plot_curves(
         for axis, (key, label) in zip(row, keys.items()):
             _draw(axis, mine, key, colours.__getitem__)
             axis.set(title=', '.join(group), ylabel=label, xlabel='iteration')
-            if log:
+            # All others are factors; a cosine may be negative.
+            if key != 'gor_grad_cosine':
                 axis.set_yscale('log')
             axis.grid(alpha=0.3)
         row[-1].legend(fontsize=7, loc='center left', bbox_to_anchor=(1, 0.5))
