@@ -112,6 +112,9 @@ def parse_args() -> argparse.Namespace:
     names = [name for name, _, _ in args.student]
     if len({*names, *TAKEN}) < len(names) + len(TAKEN):
         parser.error(f'--student: names must differ and be none of {TAKEN}')
+    # OpenVINO takes a comma in a file's name for the end of it.
+    if any(mark in name for name in names for mark in ',/'):
+        parser.error(f'--student: names are file names, got {names}')
     return args
 
 
