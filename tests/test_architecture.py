@@ -45,10 +45,11 @@ def test_parts_keep_apart(part):
         assert not parts & FORBIDDEN[part], path
 
 
-def test_only_the_calibration_hook_knows_quantization():
+def test_only_the_hooks_of_quantizers_know_quantization():
+    hooks = {'quant_calibration_hook.py', 'shared_input_hook.py'}
     for path in (PACKAGE / 'hooks').glob('*.py'):
         knows = any('quantization' in name for name in imports(path))
-        assert knows is (path.name == 'quant_calibration_hook.py'), path
+        assert knows is (path.name in hooks), path
 
 
 @pytest.mark.parametrize('part', ['quantization', 'distillation', 'weighting'])
