@@ -8,6 +8,7 @@ import yaml
 from mmgor.ledger.plan import read_plan
 from mmgor.ledger.runs import build_runs
 
+pytest_plugins = ['ledger_bench']
 PLANS = Path(__file__).resolve().parents[2] / 'docs' / 'plans'
 
 
