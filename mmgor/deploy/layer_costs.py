@@ -11,6 +11,7 @@ import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
+from mmgor.modes import evaluating
 from mmgor.quantization import layer_table, quantized_layers
 
 from .cost_rows import (
@@ -186,17 +187,14 @@ def _float_inference(model: nn.Module) -> Iterator[None]:
     """In evaluation mode, with quantizers that pass everything on."""
     layers = quantized_layers(model).values()
     kept = [(x.weight_quantizer, x.input_quantizer) for x in layers]
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    for layer in layers:
-        layer.weight_quantizer = layer.input_quantizer = nn.Identity()
-    try:
-        yield
-    finally:
-        for layer, quantizers in zip(layers, kept):
-            layer.weight_quantizer, layer.input_quantizer = quantizers
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(model):
+        for layer in layers:
+            layer.weight_quantizer = layer.input_quantizer = nn.Identity()
+        try:
+            yield
+        finally:
+            for layer, quantizers in zip(layers, kept):
+                layer.weight_quantizer, layer.input_quantizer = quantizers
 
 
 def _run(model: Any, picture: Tensor) -> None:

@@ -51,11 +51,10 @@ class SharedInputHook(Hook):
         if self._groups:
             return
         model = unwrapped_model(runner)
-        found = input_groups(model, lambda: run_student(model, data_batch))
+        found = [input_groups(model, lambda: run_student(model, data_batch))]
         # Ranks that shared other layers would part without a word.
-        first_rank = [[list(group) for group in found]]
-        dist.broadcast_object_list(first_rank)
-        names = first_rank[0]
+        dist.broadcast_object_list(found)
+        names = found[0]
         if not names:
             raise RuntimeError(
                 'SharedInputHook found no quantized layers that read one '

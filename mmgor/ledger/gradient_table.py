@@ -26,6 +26,8 @@ def gradient_text(curves: Curves) -> str:
     """
     found = [(record, gradient_values(logged)) for record, logged in curves]
     measured = [(record, values) for record, values in found if values]
+    if not measured:
+        return ''
     parts = [NOTE]
     for group in groups(record for record, _ in measured):
         runs = [
@@ -37,13 +39,13 @@ def gradient_text(curves: Curves) -> str:
         for arm in {name for name, _ in runs}:
             columns = list(zip(*(v for name, v in runs if name == arm)))
             cells = [spread(list(c), digits=2) for c in columns]
-            rows.append((-mean(columns[0]), [arm, *cells, len(columns[0])]))
-        body = [[str(cell) for cell in row] for _, row in sorted(rows)]
+            row = [arm, *cells, str(len(columns[0]))]
+            rows.append((-mean(columns[0]), row))
         parts += [
             f'### Gradients: {", ".join(group)}',
-            markdown_table(_HEADER, body),
+            markdown_table(_HEADER, [row for _, row in sorted(rows)]),
         ]
-    return '\n\n'.join(parts) + '\n' if measured else ''
+    return '\n\n'.join(parts) + '\n'
 
 
 def gradient_values(logged: list[dict]) -> tuple[float, ...]:

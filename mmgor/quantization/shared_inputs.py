@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmgor.modes import evaluating
+
 from .base import BaseQuantizer
 from .calibration import quantized_layers
 
 
 @torch.no_grad()
-def input_groups(
-    model: nn.Module, run: Callable[[], Any]
-) -> list[dict[str, BaseQuantizer]]:
-    """Input quantizers that read the same tensors and could be one.
+def input_groups(model: nn.Module, run: Callable[[], Any]) -> list[list[str]]:
+    """Layers whose input quantizers read the same tensors and could be one.
 
     The model runs in evaluation mode, so that nothing in it moves.
 
@@ -29,25 +29,19 @@ def input_groups(
         run (Callable): Runs the model once.
 
     Returns:
-        list[dict[str, BaseQuantizer]]: Path of the layer -> its input
-        quantizer, two or more of them, all of one kind, size and integer
-        range, which saw the same tensors in the same order: in every call
-        of a layer that a head calls once a level. None of them is frozen.
+        list[list[str]]: Paths of quantized layers, two or more a group. Their
+        input quantizers are of one kind, size and integer range and saw the
+        same tensors in the same order: in every call of a layer that a head
+        calls once a level. None of them is frozen.
     """
     quantizers = {
         name: layer.input_quantizer
         for name, layer in quantized_layers(model).items()
         if layer.weight.requires_grad
     }
-    training = {m: m.training for m in model.modules()}
-    model.eval()
-    try:
-        with _recorded(quantizers) as seen:
-            run()
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-    groups: dict[tuple, dict[str, BaseQuantizer]] = {}
+    with evaluating(model), _recorded(quantizers) as seen:
+        run()
+    groups: dict[tuple, list[str]] = {}
     for name, tensors in seen.items():
         quantizer = quantizers[name]
         key = (
@@ -59,7 +53,7 @@ def input_groups(
             int(quantizer.qmin),
             int(quantizer.qmax),
         )
-        groups.setdefault(key, {})[name] = quantizer
+        groups.setdefault(key, []).append(name)
     return [group for group in groups.values() if len(group) > 1]
 
 

@@ -356,15 +356,15 @@ def test_one_rounding_for_equal_grids(exported):
     model = exported.model()
     images = torch.zeros(1, 3, 64, 96)
     groups = input_groups(model, lambda: model(images, mode='tensor'))
-    assert ['bbox_head.cls_convs.0.conv', 'bbox_head.reg_convs.0.conv'] in [
-        list(group) for group in groups
-    ]
+    first = ['bbox_head.cls_convs.0.conv', 'bbox_head.reg_convs.0.conv']
+    assert first in groups
+    layers = quantized_layers(model)
     readers = Counter(n.input[0] for n in graph.node if n.op_type == 'Conv')
     shared = [count for count in readers.values() if count > 1]
     expected = [
         len(group)
         for group in groups
-        for _ in range(next(iter(group.values())).num_slots)
+        for _ in range(layers[group[0]].input_quantizer.num_slots)
     ]
     # P7's convolution reads what the head reads as P6.
     expected[expected.index(2)] += 1
