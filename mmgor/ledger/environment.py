@@ -37,12 +37,15 @@ def commit(repository: Path = REPOSITORY) -> str:
 
 
 def device(cpu_info: Path = Path('/proc/cpuinfo')) -> str:
-    """Name of the first GPU, or else of the processor; no host name."""
+    """Name of the first GPU, or else of the processor with the vector
+    instructions that PyTorch uses, on which rounding depends; no host name."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name(0)
     text = cpu_info.read_text() if cpu_info.is_file() else ''
     for line in text.splitlines():
         key, _, value = line.partition(':')
         if key.strip() == 'model name':
-            return value.strip()
-    return platform.processor() or platform.machine()
+            break
+    else:
+        value = platform.processor() or platform.machine()
+    return f'{value.strip()}, {torch.backends.cpu.get_cpu_capability()}'

@@ -223,7 +223,10 @@ def test_device_has_a_name_but_no_host(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     info = tmp_path / 'cpuinfo'
     info.write_text('processor\t: 0\nmodel name\t: Abacus 2000\n')
-    assert environment.device(info) == 'Abacus 2000'
+    monkeypatch.setattr(
+        torch.backends.cpu, 'get_cpu_capability', lambda: 'BEADS'
+    )
+    assert environment.device(info) == 'Abacus 2000, BEADS'
     assert os.uname().nodename != environment.device(tmp_path / 'none') != ''
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda i: f'GPU {i}')
