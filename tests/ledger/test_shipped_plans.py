@@ -38,7 +38,7 @@ def test_screen(shipped):
     runs = shipped('bccd_screen')
     # Teachers and float; three arms at three bits; the arms in question at
     # two; other balancers; other teachers and losses.
-    assert len(runs) == (4 + 2) + 3 * 3 + 9 * 2 + 11 + (3 + 15)
+    assert len(runs) == (4 + 2) + 3 * 3 + 12 * 2 + 11 + (3 + 15)
     seen, heads = [], []
     for run in runs:
         _, arm, bits, _ = run.key
@@ -72,8 +72,9 @@ def test_screen(shipped):
         elif '_from_' in arm:
             assert kind == dict(type='GoRWeighting')
         elif arm.startswith('gor_'):
-            form = arm.removeprefix('gor_')
-            assert kind == dict(type='GoRWeighting', form=form)
+            form, _, stake = arm.removeprefix('gor_').partition('_stake_')
+            staked = dict(kd_stake=float(stake)) if stake else {}
+            assert kind == dict(type='GoRWeighting', form=form, **staked)
         else:
             name = kind['type'].removesuffix('Weighting').lower()
             assert name == arm.replace('_', '')
@@ -95,7 +96,7 @@ def test_seeds_go_on_with_the_screen(shipped):
 
 def test_yolox(shipped):
     runs = shipped('coco_yolox')
-    assert len(runs) == 3 * 10
+    assert len(runs) == 3 * 13
     for run in runs:
         _, arm, bits, seed = run.key
         model, width = run.config['model'], int(bits[1])
@@ -114,7 +115,8 @@ def test_yolox(shipped):
             weight = float(arm.removeprefix('fixed_'))
             assert kind == dict(type='FixedWeighting', kd_weight=weight)
         elif arm.startswith('gor_'):
-            form = arm.removeprefix('gor_')
-            assert kind == dict(type='GoRWeighting', form=form)
+            form, _, stake = arm.removeprefix('gor_').partition('_stake_')
+            staked = dict(kd_stake=float(stake)) if stake else {}
+            assert kind == dict(type='GoRWeighting', form=form, **staked)
         else:
             assert kind == dict(type='UncertaintyWeighting')
