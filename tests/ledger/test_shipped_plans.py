@@ -33,6 +33,16 @@ def shipped(bench, monkeypatch):
     return build
 
 
+def weighting_of(arm):
+    """From a name: fixed_3, gor_zero_sum, gor_zero_sum_stake_3."""
+    if arm.startswith('fixed_'):
+        weight = float(arm.removeprefix('fixed_'))
+        return dict(type='FixedWeighting', kd_weight=weight)
+    form, _, stake = arm.removeprefix('gor_').partition('_stake_')
+    staked = dict(kd_stake=float(stake)) if stake else {}
+    return dict(type='GoRWeighting', form=form, **staked)
+
+
 def test_screen(shipped):
     """Every arm of it can be filled in, and differs where its name says."""
     runs = shipped('bccd_screen')
@@ -66,15 +76,10 @@ def test_screen(shipped):
         teachers = teachers if source == 'ekd' else {source}
         assert parents == {'float'} | teachers
         assert run.config['train_cfg']['max_epochs'] == 6
-        if arm.startswith('fixed_'):
-            weight = float(arm.removeprefix('fixed_'))
-            assert kind == dict(type='FixedWeighting', kd_weight=weight)
-        elif '_from_' in arm:
+        if '_from_' in arm:
             assert kind == dict(type='GoRWeighting')
-        elif arm.startswith('gor_'):
-            form, _, stake = arm.removeprefix('gor_').partition('_stake_')
-            staked = dict(kd_stake=float(stake)) if stake else {}
-            assert kind == dict(type='GoRWeighting', form=form, **staked)
+        elif arm.startswith(('fixed_', 'gor_')):
+            assert kind == weighting_of(arm)
         else:
             name = kind['type'].removesuffix('Weighting').lower()
             assert name == arm.replace('_', '')
@@ -110,13 +115,26 @@ def test_yolox(shipped):
             continue
         assert model['teachers']['nano']['checkpoint'] == '<weights:yolox>'
         assert [parent.key[1] for parent in run.parents] == ['six_bits']
-        kind = dict(model['gor_weighting'])
-        if arm.startswith('fixed_'):
-            weight = float(arm.removeprefix('fixed_'))
-            assert kind == dict(type='FixedWeighting', kd_weight=weight)
-        elif arm.startswith('gor_'):
-            form, _, stake = arm.removeprefix('gor_').partition('_stake_')
-            staked = dict(kd_stake=float(stake)) if stake else {}
-            assert kind == dict(type='GoRWeighting', form=form, **staked)
+        kind = model['gor_weighting']
+        if arm.startswith(('fixed_', 'gor_')):
+            assert kind == weighting_of(arm)
         else:
             assert kind == dict(type='UncertaintyWeighting')
+
+
+def test_person(shipped):
+    """One class, small pictures, one teacher; weights as the names say."""
+    runs = shipped('person_retinanet')
+    assert len(runs) == 8
+    for run in runs:
+        arm, cfg = run.key[1], run.config
+        model = cfg['model']
+        assert model['bbox_head']['num_classes'] == 1
+        for split, resize in (('train', 2), ('val', 1), ('test', 1)):
+            dataset = cfg[f'{split}_dataloader']['dataset']
+            assert dataset['metainfo']['classes'] == ['person']
+            assert dataset['pipeline'][resize]['scale'] == (224, 224)
+        if arm == 'qat':
+            assert 'teachers' not in model
+        else:
+            assert model['gor_weighting'] == weighting_of(arm)
