@@ -1,23 +1,26 @@
 """How balancers treat losses of very different size, and what they cost.
 
-A student with a trunk and a head fits targets (task loss) and a teacher's
-outputs (distillation loss) on random inputs. Two tables, in Markdown:
+Two tables, in Markdown:
 
 - shares of the distillation loss and of its gradient at the shared features
   at the end of a run in which its unit changes by a factor after the start;
-- mean time of a step, and over that with fixed weights, all in one process,
-  round by round in turn. Means, since GoR's gradient form measures in one step
-  of ten. It depends on how much of the student lies above the shared features:
-  ``--trunk`` and ``--head`` set the layers.
+  on a student with a trunk and a head that fits targets (task loss) and a
+  teacher's outputs (distillation loss) on random inputs;
+- mean time of a training step of step_time.py's GoR arm, and over that with
+  fixed weights: one student whose balancers take turns. Means, since GoR's
+  gradient form measures in one step of ten.
+
+python benchmarks/balancers.py [--steps 1000] [--rounds 20] [--device cpu]
 """
 
 import argparse
-import time
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 from mmdet.utils import register_all_modules
+from step_time import build, make_batch, save_teachers, step_of, timed
 from torch import Tensor, nn
 
 import mmgor  # noqa: F401
@@ -43,7 +46,8 @@ BALANCERS = {
     'MGDA': dict(type='MGDAWeighting'),
 }
 FACTORS = (1.0, 1000.0, 0.001)
-WARM_UP = 5
+WARM_UP = 2
+TRUNK, HEAD, WIDTH, BATCH = 8, 4, 256, 256
 
 
 def layers(count: int, width: int) -> nn.Sequential:
@@ -68,12 +72,10 @@ class Training:
     def __init__(self, cfg: dict, args: argparse.Namespace) -> None:
         torch.manual_seed(0)
         device = args.device
-        self.trunk = layers(args.trunk, args.width).to(device)
-        self.head = layers(args.head, args.width).to(device)
-        truth, teacher = (
-            nn.Linear(args.width, args.width).to(device) for _ in range(2)
-        )
-        self.inputs = torch.randn(args.batch, args.width, device=device)
+        self.trunk = layers(TRUNK, WIDTH).to(device)
+        self.head = layers(HEAD, WIDTH).to(device)
+        truth, teacher = (nn.Linear(WIDTH, WIDTH).to(device) for _ in range(2))
+        self.inputs = torch.randn(BATCH, WIDTH, device=device)
         with torch.no_grad():
             self.target = truth(self.inputs).sin()
             # The teacher is right in part, on its own scale.
@@ -143,50 +145,56 @@ def scale_table(args: argparse.Namespace) -> None:
         print(f'| {name} | ' + ' | '.join(cells) + ' |', flush=True)
 
 
-def timed(training: Training, device: str) -> float:
-    """Seconds of one step."""
-    start = time.perf_counter()
-    training.step()
-    if device != 'cpu':
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def cost_table(args: argparse.Namespace) -> None:
-    """Print each balancer's time of a step over that of fixed weights."""
-    trainings = {n: Training(cfg, args) for n, cfg in BALANCERS.items()}
-    for training in trainings.values():
+def measure_costs(args: argparse.Namespace, weights: Path) -> dict[str, list]:
+    """Seconds of each balancer's steps, round by round."""
+    batch = make_batch(args, args.device)
+    model, wrapper = build('gor', args, weights)
+    step = step_of(model, wrapper, batch)
+    weightings = {
+        name: MODELS.build(cfg).to(args.device).train()
+        for name, cfg in BALANCERS.items()
+    }
+    for weighting in weightings.values():
+        model.gor_weighting = weighting
         # Past GoR's balanced start, in which every call is measured.
-        for _ in range(WARM_UP + getattr(training.weighting, 'init_iters', 0)):
-            training.step()
-    seconds: dict[str, list[float]] = {name: [] for name in trainings}
+        for _ in range(WARM_UP + getattr(weighting, 'init_iters', 0)):
+            step()
+    seconds: dict[str, list[float]] = {name: [] for name in weightings}
     for _ in range(args.rounds):
-        for name, training in trainings.items():
-            seconds[name].append(timed(training, args.device))
+        for name, weighting in weightings.items():
+            model.gor_weighting = weighting
+            seconds[name].append(timed(step, args.device))
+    return seconds
+
+
+def cost_table(args: argparse.Namespace, weights: Path) -> None:
+    """Print each balancer's time of a step over that of fixed weights."""
+    seconds = measure_costs(args, weights)
+    height, width = args.size
     print(
-        f'\nTime of a step (trunk {args.trunk}, head {args.head}, width '
-        f'{args.width}, batch {args.batch}, {args.device}):\n'
+        f'\nTime of a step (batch {args.batch} x 3 x {height} x {width}, '
+        f'{args.device}):\n'
     )
     print('| balancer | ms | over fixed weights |')
     print('|---|---:|---:|')
     for name, values in seconds.items():
         ratio = fmean(values) / fmean(seconds['Fixed'])
-        print(f'| {name} | {1000 * fmean(values):.2f} | {ratio:.2f} |')
+        print(f'| {name} | {1000 * fmean(values):.0f} | {ratio:.2f} |')
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--steps', type=int, default=1000)
-    parser.add_argument('--rounds', type=int, default=50)
-    parser.add_argument('--batch', type=int, default=256)
-    parser.add_argument('--width', type=int, default=256)
-    parser.add_argument('--trunk', type=int, default=8)
-    parser.add_argument('--head', type=int, default=4)
+    parser.add_argument('--rounds', type=int, default=20)
+    parser.add_argument('--batch', type=int, default=8)
     parser.add_argument('--device', default='cpu')
+    parser.set_defaults(size=[256, 320])
     args = parser.parse_args()
     register_all_modules()
+    weights = Path('work_dirs/benchmark_teachers')
+    save_teachers(weights)
     scale_table(args)
-    cost_table(args)
+    cost_table(args, weights)
 
 
 if __name__ == '__main__':

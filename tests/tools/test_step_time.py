@@ -2,9 +2,8 @@
 
 import argparse
 
+import step_time
 from mmdet.utils import register_all_modules
-
-from benchmarks import step_time
 
 
 def test_every_arm_and_teacher_is_timed(tmp_path, monkeypatch):

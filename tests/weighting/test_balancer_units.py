@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from balancers import build, call, kd_gradient_share, kd_share
+from balancer_bench import build, call, kd_gradient_share, kd_share
 
 FACTORS = (1.0, 1e3, 1e-3)
 

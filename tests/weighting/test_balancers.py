@@ -5,7 +5,7 @@ import threading
 
 import pytest
 import torch
-from balancers import (
+from balancer_bench import (
     BALANCERS,
     build,
     call,

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from balancers import BY_GRADIENTS, build, call, name_of, weights_in
+from balancer_bench import BY_GRADIENTS, build, call, name_of, weights_in
 
 from mmgor.weighting import functional as F
 

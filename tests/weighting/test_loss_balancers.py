@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from balancers import build, call, close, kd_share, weights_in
+from balancer_bench import build, call, close, kd_share, weights_in
 from mmengine import dist
 
 from mmgor.weighting import functional as F
