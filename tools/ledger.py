@@ -1,7 +1,8 @@
 """Train a table of arms, bits, seeds and data sets; keep what is finished.
 
 python tools/ledger.py docs/plans/bccd_screen.yaml --data bccd=FOLDER \\
-    --weights mobilenetv2=FILE yolox=FILE [--dry-run] [--only ARM ...]
+    --weights mobilenetv2=FILE yolox=FILE [--dry-run] [--only ARM ...] \\
+    [--bits BITS ...] [--seeds N ...]
 
 A run that is recorded, done or failed, never runs again; to repeat one,
 remove its line from the results. What stops the ledger (Ctrl-C, too) loses the
@@ -50,6 +51,19 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         metavar='ARM',
         help='these arms, and what they need',
+    )
+    parser.add_argument(
+        '--bits',
+        nargs='+',
+        metavar='BITS',
+        help="at these bits ('float': arms without), and what they need",
+    )
+    parser.add_argument(
+        '--seeds',
+        type=int,
+        nargs='+',
+        metavar='N',
+        help="with these seeds in place of the plan's",
     )
     return parser.parse_args()
 
@@ -121,8 +135,10 @@ def train(plan: Plan, runs: list[Run], only: list[str] | None) -> int:
 
 def main() -> int:
     args = parse_args()
-    plan = read_plan(args.plan, dict(args.data), dict(args.weights))
-    runs = select_runs(build_runs(plan), args.only)
+    plan = read_plan(
+        args.plan, dict(args.data), dict(args.weights), args.seeds
+    )
+    runs = select_runs(build_runs(plan), args.only, args.bits)
     if not args.dry_run:
         return train(plan, runs, args.only)
     records = read_records(plan.results)

@@ -107,6 +107,7 @@ def read_plan(
     path: Path,
     data: dict[str, Path] | None = None,
     weights: dict[str, Path] | None = None,
+    seeds: list[int] | None = None,
 ) -> Plan:
     """Read and check a plan file. Relative paths count from the current
     folder.
@@ -116,6 +117,7 @@ def read_plan(
         data (dict[str, Path], optional): Folders by the plan's names; they
             win over the file's.
         weights (dict[str, Path], optional): Files, likewise.
+        seeds (list[int], optional): In place of the file's.
 
     Raises:
         FileNotFoundError: If a folder or a file is missing.
@@ -143,7 +145,7 @@ def read_plan(
             f'bits {FLOAT!r} are those of arms that name none; choose '
             'another name.'
         )
-    seeds = list_of(content['seeds'], 'seeds')
+    seeds = list_of(seeds or content['seeds'], 'seeds')
     arms = _read_arms(content, tuple(bits))
     return Plan(
         results=results.resolve(),

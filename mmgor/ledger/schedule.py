@@ -17,21 +17,34 @@ _POLL_S = 0.1
 _STATUS_S = 5.0
 
 
-def select_runs(runs: list[Run], arms: list[str] | None) -> list[Run]:
-    """The runs of some arms, with all that they need.
+def select_runs(
+    runs: list[Run],
+    arms: list[str] | None = None,
+    bits: list[str] | None = None,
+) -> list[Run]:
+    """The runs of some arms at some bits, with all that they need.
 
     Args:
         runs (list[Run]): Of a plan.
         arms (list[str], optional): Default: all.
+        bits (list[str], optional): 'float' or names of the plan. Default:
+            all.
 
     Raises:
-        ValueError: If there is no such arm.
+        ValueError: If the plan has no such arm or bits, or no arm at these
+            bits.
     """
-    known = list(dict.fromkeys(run.key[1] for run in runs))
-    unknown = [arm for arm in arms or [] if arm not in known]
-    if unknown:
-        raise ValueError(f'no arm {unknown} in the plan; it has {known}.')
-    wanted = [run for run in runs if arms is None or run.key[1] in arms]
+    wanted = runs
+    for what, place, names in (('arm', 1, arms), ('bits', 2, bits)):
+        known = list(dict.fromkeys(run.key[place] for run in runs))
+        unknown = [name for name in names or [] if name not in known]
+        if unknown:
+            raise ValueError(
+                f'no {what} {unknown} in the plan; it has {known}.'
+            )
+        wanted = [r for r in wanted if names is None or r.key[place] in names]
+    if not wanted:
+        raise ValueError(f'none of the arms {arms} has bits among {bits}.')
     for run in wanted:  # also over those that are added here
         wanted += [p for p in run.parents if p not in wanted]
     return [run for run in runs if run in wanted]

@@ -73,6 +73,12 @@ def test_some_arms_then_the_rest(bench, run, capsys):
         '2 of 2 runs done',
     ]
     assert bench.calls() == ['float/float/seed0', 'qat/W4/seed0']
+    run('--dry-run', '--only', 'qat', '--bits', 'W4', '--seeds', '3')
+    out = capsys.readouterr().out.splitlines()
+    assert [line.partition(':')[0] for line in out[:2]] == [
+        'cells/float/float/seed3',
+        'cells/qat/W4/seed3',
+    ]
     run('--dry-run', '--only', 'teacher')
     out = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r'cells/teacher/float/seed0: to be run, \d+ s', out[0])

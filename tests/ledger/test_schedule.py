@@ -152,7 +152,14 @@ def test_only_some_arms_with_what_they_need(bench):
         ('qat', 'W4', 0),
         ('qat', 'W4', 1),
     ]
-    assert select_runs(runs, None) == runs
+    assert select_runs(runs) == runs
+    assert select_runs(runs, ['qat'], ['W4']) == select_runs(runs, ['qat'])
+    floats = select_runs(runs, bits=['float'])
+    assert {run.key[1] for run in floats} == {'float', 'teacher'}
+    with pytest.raises(ValueError, match=r"no bits \['W3'\] in the plan"):
+        select_runs(runs, None, ['W3'])
+    with pytest.raises(ValueError, match=r"\['float'\] has bits among"):
+        select_runs(runs, ['float'], ['W4'])
     with pytest.raises(ValueError, match=r"no arm \['quat'\] in the plan"):
         select_runs(runs, ['quat'])
 

@@ -88,17 +88,6 @@ def test_screen(shipped):
     assert len(heads) == len(set(heads)) == 14
 
 
-def test_seeds_go_on_with_the_screen(shipped):
-    """Under one name one config: their results are in one file."""
-    screen = {run.key: run.hash for run in shipped('bccd_screen')}
-    runs = shipped('bccd_seeds')
-    first = [run for run in runs if run.key[3] == 0]
-    assert {run.key: run.hash for run in first}.items() <= screen.items()
-    arms = {run.key[1] for run in first} - {'retinanet', 'atss', 'yolox'}
-    assert len(runs) == len(first) + 4 * len(arms)
-    assert {run.key[2] for run in runs} == {'float', 'W2A2'}
-
-
 def test_yolox(shipped):
     runs = shipped('coco_yolox')
     assert len(runs) == 3 * 13
