@@ -75,10 +75,14 @@ def plot_all(records: list[Record], curves: Curves, out: Path) -> list[Path]:
     return paths
 
 
-def _figure(rows: int, columns: int, height: float) -> tuple[Figure, list]:
-    figure = Figure(figsize=(6 * columns, height * rows), layout='constrained')
+def _figure(heights: list[float], columns: int) -> tuple[Figure, list]:
+    """A figure with a row of panels for each height in inches."""
+    figure = Figure((6 * columns, sum(heights)), layout='constrained')
     FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(rows, columns, squeeze=False))
+    panels = figure.subplots(
+        len(heights), columns, squeeze=False, height_ratios=heights
+    )
+    return figure, list(panels)
 
 
 def _arms(records: list[Record]) -> list[str]:
@@ -98,8 +102,8 @@ def _plot_maps(done: list[Record]) -> Figure | None:
     if not done:
         return None
     panels = groups(done)
-    tallest = max(len(_arms(_of(done, group))) for group in panels)
-    figure, axes = _figure(len(panels), 1, 1 + 0.3 * tallest)
+    heights = [1 + 0.25 * len(_arms(_of(done, group))) for group in panels]
+    figure, axes = _figure(heights, 1)
     for (axis,), group in zip(axes, panels):
         values = {
             arm: list(values_by_seed(done, group, arm).values())
@@ -132,7 +136,7 @@ def _plot_bits(done: list[Record]) -> Figure | None:
     if len(names) < 2:
         return None
     data = sorted({record.data for record in done})
-    figure, axes = _figure(len(data), 1, 4)
+    figure, axes = _figure([4.0] * len(data), 1)
     colours = _colours(_arms([r for r in done if r.bits != FLOAT]))
     for (axis,), name in zip(axes, data):
         for arm, colour in colours.items():
@@ -168,7 +172,7 @@ def _plot_curves(curves: Curves, keys: dict[str, str]) -> Figure | None:
     runs = [record for record, _ in shown]
     panels = groups(runs)
     colours = _colours(_arms(runs))
-    figure, axes = _figure(len(panels), len(keys), 3.6)
+    figure, axes = _figure([3.6] * len(panels), len(keys))
     for row, group in zip(axes, panels):
         mine = [(r, entries) for r, entries in shown if r in _of(runs, group)]
         for axis, (key, label) in zip(row, keys.items()):
