@@ -21,6 +21,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import InstanceData
 
@@ -79,6 +80,8 @@ def build(arm: str, args: argparse.Namespace, weights: Path) -> Any:
     for name in cfg.model.get('teachers', {}):
         cfg.model.teachers[name] = teacher_spec(name, weights)
     torch.manual_seed(0)
+    # Else there is a line for every parameter between the tables.
+    MMLogger.get_current_instance().setLevel('WARNING')
     model = MODELS.build(cfg.model)
     model.init_weights()
     if hasattr(model, 'map_classes'):
