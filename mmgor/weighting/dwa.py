@@ -26,8 +26,8 @@ class DWAWeighting(BaseWeighting):
     jumps up counts as one that falls slower: for a window it gets more weight,
     and nearly all of it from a factor of 10 on.
 
-    Cost: nothing worth measuring. DDP: the losses are means over ranks. AMP:
-    float32.
+    Cost: none that shows in a step (docs/results/balancers.md). DDP: the
+    losses are means over ranks. AMP: float32.
 
     Attributes:
         last (Tensor): Means of the last full window, shape (2, ).

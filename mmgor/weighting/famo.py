@@ -33,8 +33,8 @@ class FAMOWeighting(LearnedWeighting):
     to about 30 step sizes, then hardly for a thousand steps, since the spike
     stays in the second moment.
 
-    Cost: nothing worth measuring. DDP and AMP: see
-    :class:`~mmgor.weighting.learned.LearnedWeighting`.
+    Cost: none that shows in a step (docs/results/balancers.md). DDP and AMP:
+    see :class:`~mmgor.weighting.learned.LearnedWeighting`.
 
     Attributes:
         logs (Tensor): Last usable log losses, shape (2, ).

@@ -23,9 +23,9 @@ class GeometricMeanWeighting(FormulaWeighting):
     units; its size goes with the square root of each. So a vanishing loss
     slows the other down, and its own weight grows without bound.
 
-    Cost: nothing worth measuring. DDP: weights from losses over all ranks,
-    thus equal; the gradient is the geometric mean's of the mean losses, not a
-    mean of the ranks' own. AMP: float32.
+    Cost: none that shows in a step (docs/results/balancers.md). DDP: weights
+    from losses over all ranks, thus equal; the gradient is the geometric
+    mean's of the mean losses, not a mean of the ranks' own. AMP: float32.
     """
 
     def formula(

@@ -36,6 +36,15 @@ class GoRWeighting(LearnedWeighting):
     counts where the loss is finite and positive, for all forms but
     ``barrier`` where both are; until then the weights are (1, 1).
 
+    Losses of very different size: the balanced start takes either's unit out;
+    a unit that changes later is followed at the thetas' own step size.
+
+    Cost: none that shows in a step (docs/results/balancers.md); ``gradient``
+    takes two more backward passes, from each loss down to the features, in
+    the balanced start and in one of ``gradient_interval`` steps after it. DDP
+    and AMP: see :class:`~mmgor.weighting.learned.LearnedWeighting`; norms are
+    means over the ranks' own.
+
     Attributes:
         theta_task (nn.Parameter): Shape ().
         theta_kd (nn.Parameter): Shape ().

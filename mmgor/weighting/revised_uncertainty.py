@@ -26,8 +26,8 @@ class RevisedUncertaintyWeighting(LearnedWeighting):
     only 1 / sqrt(2 L_i) for a small one, of which a share that falls with
     sqrt(L_i) remains.
 
-    Cost: nothing worth measuring. DDP and AMP: see
-    :class:`~mmgor.weighting.learned.LearnedWeighting`.
+    Cost: none that shows in a step (docs/results/balancers.md). DDP and AMP:
+    see :class:`~mmgor.weighting.learned.LearnedWeighting`.
     """
 
     def weigh(

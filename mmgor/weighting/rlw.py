@@ -29,8 +29,8 @@ class RLWWeighting(BaseWeighting):
     are (1, 1), so the larger loss rules, with noise. It is the baseline that a
     balancer should beat.
 
-    Cost: nothing worth measuring. DDP: each rank has rank 0's draws and the
-    same count of calls. AMP: float32.
+    Cost: none that shows in a step (docs/results/balancers.md). DDP: each rank
+    has rank 0's draws and the same count of calls. AMP: float32.
 
     Args:
         seed (int, optional): Of the draws; default: torch's, which is the

@@ -27,8 +27,8 @@ class UncertaintyWeighting(LearnedWeighting):
     vanishes (a student that agrees with its teacher) gets an ever larger
     weight.
 
-    Cost: nothing worth measuring. DDP and AMP: see
-    :class:`~mmgor.weighting.learned.LearnedWeighting`.
+    Cost: none that shows in a step (docs/results/balancers.md). DDP and AMP:
+    see :class:`~mmgor.weighting.learned.LearnedWeighting`.
     """
 
     def weigh(

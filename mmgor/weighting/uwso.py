@@ -21,8 +21,8 @@ class UWSOWeighting(FormulaWeighting):
     L T far below 1 the softmax saturates and the smaller loss gets all. The
     temperature has the unit 1 / loss and must be searched for each pair.
 
-    Cost: nothing worth measuring. DDP: the losses are means over ranks. AMP:
-    float32.
+    Cost: none that shows in a step (docs/results/balancers.md). DDP: the
+    losses are means over ranks. AMP: float32.
 
     Args:
         temperature (float): T.
