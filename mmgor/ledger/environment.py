@@ -42,10 +42,7 @@ def device(cpu_info: Path = Path('/proc/cpuinfo')) -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name(0)
     text = cpu_info.read_text() if cpu_info.is_file() else ''
-    for line in text.splitlines():
-        key, _, value = line.partition(':')
-        if key.strip() == 'model name':
-            break
-    else:
-        value = platform.processor() or platform.machine()
-    return f'{value.strip()}, {torch.backends.cpu.get_cpu_capability()}'
+    pairs = (line.partition(':') for line in text.splitlines())
+    models = (value for key, _, value in pairs if key.strip() == 'model name')
+    name = next(models, platform.processor() or platform.machine())
+    return f'{name.strip()}, {torch.backends.cpu.get_cpu_capability()}'

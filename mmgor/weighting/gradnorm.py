@@ -30,12 +30,7 @@ class GradNormWeighting(LearnedWeighting):
     alpha = 1.5 gets nearly all of the gradient. From weights near 0 the way
     back is slow: the softmax's slope has both weights as factors.
 
-    Cost: 1.05 to 1.06 of a step with fixed weights on the demo's student
-    (docs/results/balancers.md): two more backward passes, from each
-    loss down to the features (through the head). DDP: the norms are means over
-    the ranks' own, so that the weights are equal on all; no parameter gets a
-    gradient from the measurement. AMP: losses of float16 features are scaled
-    for it; the rest is float32.
+    Cost, DDP, AMP: see :class:`~mmgor.weighting.surgery.SurgeryWeighting`.
 
     Attributes:
         first (Tensor): L(0), shape (2, ); 0 until it is known.
