@@ -34,7 +34,8 @@ def shipped(bench, monkeypatch):
 
 
 def weighting_of(arm):
-    """From a name: fixed_3, gor_zero_sum, gor_zero_sum_stake_3."""
+    """From a name: fixed_3, fixed_10_long, gor_zero_sum_stake_3."""
+    arm = arm.removesuffix('_long')
     if arm.startswith('fixed_'):
         weight = float(arm.removeprefix('fixed_'))
         return dict(type='FixedWeighting', kd_weight=weight)
@@ -90,7 +91,7 @@ def test_screen(shipped):
 
 def test_yolox(shipped):
     runs = shipped('coco_yolox')
-    assert len(runs) == 3 * 13
+    assert len(runs) == 3 * 16
     for run in runs:
         _, arm, bits, seed = run.key
         model, width = run.config['model'], int(bits[1])
@@ -104,6 +105,8 @@ def test_yolox(shipped):
             continue
         assert model['teachers']['nano']['checkpoint'] == '<weights:yolox>'
         assert [parent.key[1] for parent in run.parents] == ['six_bits']
+        epochs = run.config['train_cfg']['max_epochs']
+        assert epochs == (6 if arm.endswith('_long') else 2)
         kind = model['gor_weighting']
         if arm.startswith(('fixed_', 'gor_')):
             assert kind == weighting_of(arm)
