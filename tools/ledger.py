@@ -22,8 +22,8 @@ from mmgor.ledger.changes import check_parents_same, check_unchanged
 from mmgor.ledger.environment import device
 from mmgor.ledger.listing import plan_lines
 from mmgor.ledger.plan import Plan, read_plan
-from mmgor.ledger.records import DONE, locked, read_records
-from mmgor.ledger.runs import Run, build_runs
+from mmgor.ledger.records import DONE, Record, locked, read_records
+from mmgor.ledger.runs import Key, Run, build_runs
 from mmgor.ledger.schedule import Schedule, check_parents_here, select_runs
 
 
@@ -104,14 +104,22 @@ def interrupt_by_signals(schedule: Schedule) -> None:
             signal.signal(number, interrupt)
 
 
+def checked_records(
+    plan: Plan, runs: list[Run], only: list[str] | None
+) -> dict[Key, Record]:
+    """What is recorded, if the plan can go on from it."""
+    records = read_records(plan.results)
+    check_unchanged(plan, records, only)
+    check_parents_same(runs, records, plan.runs_folder)
+    check_parents_here(runs, records, plan.runs_folder)
+    return records
+
+
 def train(plan: Plan, runs: list[Run], only: list[str] | None) -> int:
     """Run what is open; the exit status of the program."""
     terminal = Terminal()
     with locked(plan.results) as lock:
-        records = read_records(plan.results)
-        check_unchanged(plan, records, only)
-        check_parents_same(runs, records, plan.runs_folder)
-        check_parents_here(runs, records, plan.runs_folder)
+        records = checked_records(plan, runs, only)
         schedule = Schedule(
             plan, runs, records, lock, terminal.tell, terminal.status
         )
@@ -141,9 +149,7 @@ def main() -> int:
     runs = select_runs(build_runs(plan), args.only, args.bits)
     if not args.dry_run:
         return train(plan, runs, args.only)
-    records = read_records(plan.results)
-    check_unchanged(plan, records, args.only)
-    check_parents_same(runs, records, plan.runs_folder)
+    records = checked_records(plan, runs, args.only)
     print('\n'.join(plan_lines(plan, runs, records, device())))
     return 0
 

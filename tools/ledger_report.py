@@ -29,8 +29,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--out', type=Path, required=True, help='.md to write')
     args = parser.parse_args()
-    if not args.results.is_file():
-        parser.error(f'results not found: {args.results}')
+    if not args.results.is_file() or args.results.suffix != '.jsonl':
+        parser.error(
+            f'expected the .jsonl file of tools/ledger.py, got {args.results}'
+        )
+    if args.out.is_dir():
+        parser.error(f'--out expected a file to write, got {args.out}')
     return args
 
 

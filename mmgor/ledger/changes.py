@@ -51,10 +51,15 @@ def check_unchanged(
         others = ', '.join(run.name for run in changed[1:6])
         more = ', ...' if len(changed) > 6 else ''
         lines.append(f'{len(changed) - 1} more changed: {others}{more}')
+    names = list(dict.fromkeys(run.key[1] for run in changed))
+    if len(names) > 1:
+        lines.append(
+            'If that is not what you meant: check --data, --weights, and the '
+            "plan's data, bits and epochs, which all arms share."
+        )
     lines.append(
-        f'Rename the arm {first.key[1]!r} in the plan to run it beside the '
-        f'old one, or remove its lines from {results} to run it again in its '
-        'place.'
+        f'Rename {names} in the plan to run them beside the old ones, or '
+        f'remove their lines from {results} to run them again in their place.'
     )
     raise ValueError('\n'.join(lines))
 

@@ -23,6 +23,12 @@ from .plan import FLOAT, Arm, Plan
 
 # What a config need not have: the runner has a default for it.
 _RUNNER_KEYS = {*inspect.signature(Runner).parameters, 'custom_imports'}
+# Filled in after the options.
+_FILLED_IN = {
+    'randomness.seed': 'seeds',
+    'train_cfg.max_epochs': 'epochs',
+    'work_dir': 'results',
+}
 _MARKER = re.compile(r'<(data|weights|run):([^<>]*)>')
 
 
@@ -134,7 +140,18 @@ def _merge(cfg: Config, options: dict[str, Any], arm: Arm) -> None:
                 f'arm {arm.name!r}: option {key!r} would change nothing, '
                 f'since {arm.config} has no {head!r}.'
             )
-    cfg.merge_from_dict(deepcopy(options))
+        if key in _FILLED_IN:
+            raise ValueError(
+                f'arm {arm.name!r}: option {key!r} is filled in from the '
+                f'plan; use {_FILLED_IN[key]} there.'
+            )
+    try:
+        cfg.merge_from_dict(deepcopy(options))
+    except (KeyError, TypeError, AssertionError) as error:
+        raise ValueError(
+            f'arm {arm.name!r}: {arm.config} does not take the options '
+            f'{sorted(options)}: {error}'
+        ) from error
 
 
 def _check_bits(cfg: Config, bits: str, arm: Arm) -> None:

@@ -3,8 +3,9 @@
 from math import exp, log
 from statistics import mean
 
+from .pairs import groups
 from .plots import Curves
-from .tables import groups, markdown_table, spread
+from .tables import markdown_table, spread
 
 NOTE = (
     'Gradients of the weighted task and distillation loss at the shared '
@@ -28,7 +29,7 @@ def gradient_text(curves: Curves) -> str:
     measured = [(record, values) for record, values in found if values]
     if not measured:
         return ''
-    parts = [NOTE]
+    parts = [f'{NOTE} {len(measured)} runs with a log here measured them.']
     for group in groups(record for record, _ in measured):
         runs = [
             (record.arm, values)

@@ -18,6 +18,7 @@ from .plan_values import (
     list_of,
     mapping_of,
     option_values,
+    path_of,
     whole_number,
 )
 
@@ -123,13 +124,15 @@ def read_plan(
         FileNotFoundError: If a folder or a file is missing.
         ValueError: If the plan is not complete and consistent.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f'expected a plan, a YAML file, got {path}.')
     try:
         content = yaml.load(path.read_text(), Loader=UniqueKeysLoader)
     except yaml.YAMLError as error:
         raise ValueError(f'{path} is no YAML file: {error}') from error
     check_keys(content, _PLAN_KEYS, {'results', 'data', 'seeds', 'arms'}, path)
-    results = Path(content['results'])
-    if results.suffix != '.jsonl':
+    results = path_of(content['results'], 'results')
+    if results.suffix != '.jsonl' or results.is_dir():
         raise ValueError(f'results expected a .jsonl file, got {results}.')
     folders = _paths(mapping_of(content, 'data'), data or {}, 'data')
     files = _paths(mapping_of(content, 'weights'), weights or {}, 'weights')
@@ -187,6 +190,8 @@ def _read_arms(content: dict, bits: tuple[str, ...]) -> dict[str, Arm]:
     twice = sorted(set(teachers) & set(students))
     if twice:
         raise ValueError(f'{twice} are both teachers and arms; rename one.')
+    if not students:
+        raise ValueError('arms: expected at least one.')
     epochs = content.get('epochs')
     # Most arms share a file, which takes a while to read.
     read = cache(Config.fromfile)
@@ -209,10 +214,10 @@ def _read_arm(
 ) -> Arm:
     check_name(name, 'arm')
     check_keys(entry, _ARM_KEYS, {'config'}, f'arm {name!r}')
-    config = Path(entry['config'])
-    if not config.is_file():
+    config = path_of(entry['config'], f'config of arm {name!r}')
+    if not config.is_file() or config.suffix != '.py':
         raise FileNotFoundError(
-            f'config of arm {name!r} not found: {config}; expected a file '
+            f'config of arm {name!r} not found: {config}; expected a .py file '
             f'relative to {Path.cwd()}.'
         )
     chosen = tuple(list_of(entry.get('bits', [FLOAT]), f'bits of {name!r}'))

@@ -82,10 +82,24 @@ def list_of(value: Any, what: str) -> list:
         ValueError: If it is none, empty, or holds a value twice.
     """
     if not isinstance(value, list) or not value:
-        raise ValueError(f'{what}: expected a list such as [0], got {value}.')
+        raise ValueError(
+            f'{what}: expected a list, one value in brackets: [0], [W4A4]; '
+            f'got {value!r}.'
+        )
     if len({str(v) for v in value}) < len(value):
         raise ValueError(f'{what}: {value} holds a value twice.')
     return value
+
+
+def path_of(value: Any, what: str) -> Path:
+    """The path that a text is.
+
+    Raises:
+        ValueError: If it is no text.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f'{what}: expected a path, got {value!r}.')
+    return Path(value)
 
 
 def whole_number(value: Any, what: str, least: int) -> int:
@@ -129,7 +143,12 @@ def _option(value: Any, where: str) -> Any:
     if not isinstance(value, str):
         return value
     if value.startswith('(') and value.endswith(')'):
-        return literal_eval(value)
+        try:
+            return literal_eval(value)
+        except (ValueError, SyntaxError) as error:
+            raise ValueError(
+                f'{where}: expected a tuple such as (256,256), got {value!r}.'
+            ) from error
     try:
         float(value)
     except ValueError:

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from mmgor.hooks import read_scalars
 
+from .pairs import Group, bits_order, groups, runs_of, values_of
 from .plan import FLOAT
 from .records import DONE, Record
-from .tables import Group, groups, values_by_seed
 
 #: Training records of one run, and what it is.
 Curves = list[tuple[Record, list[dict]]]
@@ -106,14 +106,13 @@ def _plot_maps(done: list[Record]) -> Figure | None:
     figure, axes = _figure(heights, 1)
     for (axis,), group in zip(axes, panels):
         values = {
-            arm: list(values_by_seed(done, group, arm).values())
+            arm: values_of(runs_of(done, group, arm))
             for arm in _arms(_of(done, group))
         }
-        for row, (arm, points) in enumerate(
-            sorted(values.items(), key=lambda item: mean(item[1]))
-        ):
-            axis.plot([mean(points)] * 2, [row - 0.3, row + 0.3], 'k')
-            axis.plot(points, [row] * len(points), 'o', color='C0', alpha=0.6)
+        ordered = sorted(values.items(), key=lambda v: mean(v[1].values()))
+        for row, (arm, points) in enumerate(ordered):
+            centre = mean(points.values())
+            axis.plot([centre] * 2, [row - 0.3, row + 0.3], 'k')
             axis.annotate(
                 arm,
                 (-0.01, row),
@@ -121,8 +120,17 @@ def _plot_maps(done: list[Record]) -> Figure | None:
                 ha='right',
                 va='center',
             )
+        for seed in sorted({seed for _, points in ordered for seed in points}):
+            rows = [
+                i for i, (_, points) in enumerate(ordered) if seed in points
+            ]
+            maps = [ordered[i][1][seed] for i in rows]
+            axis.plot(
+                maps, rows, 'o', color=f'C{seed}', alpha=0.6, label=str(seed)
+            )
         axis.set(title=', '.join(group), xlabel='mAP in per cent', yticks=[])
         axis.grid(alpha=0.3)
+        axis.legend(title='seed', loc='center left', bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -131,33 +139,50 @@ def _of(done: list[Record], group: Group) -> list[Record]:
 
 
 def _plot_bits(done: list[Record]) -> Figure | None:
-    """mAP against bits, for arms that have several."""
-    names = sorted({r.bits for r in done if r.bits != FLOAT})
-    if len(names) < 2:
+    """mAP against bits, for arms that have several on one data set."""
+    lines: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for data, bits in groups(done):
+        if bits == FLOAT:
+            continue
+        for arm in _arms(_of(done, (data, bits))):
+            values = values_of(runs_of(done, (data, bits), arm))
+            of_arm = lines.setdefault(data, {}).setdefault(arm, {})
+            of_arm[bits] = list(values.values())
+    panels = {
+        data: {arm: of for arm, of in arms.items() if len(of) > 1}
+        for data, arms in lines.items()
+    }
+    panels = {data: arms for data, arms in panels.items() if arms}
+    if not panels:
         return None
-    data = sorted({record.data for record in done})
-    figure, axes = _figure([4.0] * len(data), 1)
-    colours = _colours(_arms([r for r in done if r.bits != FLOAT]))
-    for (axis,), name in zip(axes, data):
-        for arm, colour in colours.items():
-            found = [
-                (i, list(values_by_seed(done, (name, bits), arm).values()))
-                for i, bits in enumerate(names)
-            ]
-            points = [(i, mean(v)) for i, v in found if v]
-            if points:
-                axis.plot(*zip(*points), '-', color=colour, label=arm)
-            for i, values in found:
-                axis.plot([i] * len(values), values, '.', color=colour)
-        axis.set(
-            title=name,
-            ylabel='mAP in per cent',
-            xticks=range(len(names)),
-            xticklabels=names,
-        )
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, 0.5))
+    heights = [max(4.0, 0.5 + 0.2 * len(arms)) for arms in panels.values()]
+    figure, axes = _figure(heights, 1)
+    for (axis,), (data, arms) in zip(axes, panels.items()):
+        _draw_bits(axis, data, arms)
     return figure
+
+
+def _draw_bits(
+    axis: Axes, data: str, arms: dict[str, dict[str, list[float]]]
+) -> None:
+    names = sorted({b for of in arms.values() for b in of}, key=bits_order)
+    colours = _colours(sorted(arms))
+    for i, (arm, of) in enumerate(sorted(arms.items())):
+        points = [(names.index(bits), mean(v)) for bits, v in of.items()]
+        style = ('-', '--', ':')[i // 20 % 3]
+        axis.plot(*zip(*sorted(points)), style, color=colours[arm], label=arm)
+        for bits, values in of.items():
+            x = [names.index(bits)] * len(values)
+            axis.plot(x, values, '.', color=colours[arm])
+    axis.set(
+        title=data,
+        xlabel='bits of weights and activations',
+        ylabel='mAP in per cent',
+        xticks=range(len(names)),
+        xticklabels=names,
+    )
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, 0.5))
 
 
 def _plot_curves(curves: Curves, keys: dict[str, str]) -> Figure | None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from pathlib import Path
 
 from .runs import Key, run_name
@@ -70,12 +71,15 @@ def read_records(path: Path) -> dict[Key, Record]:
     """The last line of each run; {} if the file does not exist.
 
     Raises:
-        ValueError: If a line is no record, with its number.
+        ValueError: If a line is no record, with its number; empty ones are
+            passed over.
     """
     records = {}
     text = path.read_text() if path.is_file() else ''
     names = {field.name for field in fields(Record)}
     for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
         try:
             content = json.loads(line)
         except json.JSONDecodeError as error:
@@ -89,8 +93,27 @@ def read_records(path: Path) -> dict[Key, Record]:
                 f'got {line[:200]}.'
             )
         record = Record(**content)
+        _check_values(record, f'{path}, line {number}')
         records[record.key] = record
     return records
+
+
+def _check_values(record: Record, where: str) -> None:
+    """What the tables count on; a line may come from an editor."""
+    if record.status not in (DONE, FAILED, SKIPPED):
+        raise ValueError(
+            f'{where}: expected status {DONE!r}, {FAILED!r} or {SKIPPED!r}, '
+            f'got {record.status!r}.'
+        )
+    for name in ('mAP', 'AP50', 'wall_s', 'gor_w_task', 'gor_w_kd'):
+        value = getattr(record, name)
+        needed = record.status == DONE and name in ('mAP', 'AP50')
+        number = isinstance(value, (int, float)) and isfinite(value)
+        if not number and (needed or value is not None):
+            raise ValueError(
+                f'{where}: expected {name} to be a finite number'
+                f'{"" if needed else " or null"}, got {value!r}.'
+            )
 
 
 @contextmanager

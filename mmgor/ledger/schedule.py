@@ -44,7 +44,11 @@ def select_runs(
             )
         wanted = [r for r in wanted if names is None or r.key[place] in names]
     if not wanted:
-        raise ValueError(f'none of the arms {arms} has bits among {bits}.')
+        known = sorted({r.key[2] for r in runs if r.key[1] in (arms or ())})
+        raise ValueError(
+            f'none of the arms {arms} has bits among {bits}; they have '
+            f'{known}.'
+        )
     for run in wanted:  # also over those that are added here
         wanted += [p for p in run.parents if p not in wanted]
     return [run for run in runs if run in wanted]

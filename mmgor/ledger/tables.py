@@ -1,22 +1,31 @@
 """Results as Markdown."""
 
+from collections import Counter
 from collections.abc import Iterable
 from statistics import mean, stdev
 
-from .plan import FLOAT
+from .pairs import (
+    Group,
+    difference,
+    groups,
+    reference_runs,
+    runs_of,
+    unlike,
+    values_of,
+)
 from .records import DONE, Record
-from .stats import paired_difference
+from .stats import Difference
 
-Group = tuple[str, str]
 NOTE = (
-    'mAP and AP50 in per cent: mean +- sample standard deviation over n '
+    'mAP and AP50 in per cent: mean +- sample standard deviation over the '
     'seeds. Weights: what the task and the distillation loss are multiplied '
     'by, mean over the logged iterations of the last epoch and over the seeds.'
 )
 NOTE_REFERENCE = (
     'Difference: mAP minus that of `{}` with the same seed, mean over the '
     "pairs, with the 95 % interval of Student's t; each by itself, not "
-    'corrected for the number of arms.'
+    'corrected for the number of arms. The largest difference stands first: '
+    'means over different seeds cannot be compared.'
 )
 
 
@@ -31,22 +40,25 @@ def report_text(
         reference (str, optional): Arm that the others are compared with.
 
     Raises:
-        ValueError: If there is no such arm.
+        ValueError: If there is no such arm, or nothing at all.
     """
+    if not records:
+        raise ValueError(f'no results in {title}: expected a line a run.')
     arms = sorted({record.arm for record in records})
     if reference is not None and reference not in arms:
         raise ValueError(f'no arm {reference!r} in the results; got {arms}.')
     parts = [f'# {title}', _origin(records), NOTE]
     if reference is not None:
         parts.append(NOTE_REFERENCE.format(reference))
-    done = [record for record in records if record.status == DONE]
-    for data, bits in groups(done):
-        parts.append(f'## {data}, {bits}')
-        parts.append(group_table(done, (data, bits), reference))
+    for group in groups(records):
+        parts.append(f'## {", ".join(group)}')
+        parts.append(group_table(records, group, reference))
+        if reference is not None:
+            parts += unlike_pairs(records, group, reference)
     remarks = [
         (record.name, record.status, one_line(record.reason))
         for record in records
-        if record.reason
+        if record.reason or record.status != DONE
     ]
     if remarks:
         parts.append('## Failed, skipped, remarkable')
@@ -54,66 +66,75 @@ def report_text(
     return '\n\n'.join(parts) + '\n'
 
 
-def groups(records: Iterable[Record]) -> list[Group]:
-    """Data and bits of the records, float first."""
-    found = {(record.data, record.bits) for record in records}
-    return sorted(found, key=lambda g: (g[0], g[1] != FLOAT, g[1]))
-
-
-def values_by_seed(
-    records: Iterable[Record], group: Group, arm: str
-) -> dict[int, float]:
-    """Seed -> mAP in per cent of an arm's finished runs."""
-    return {
-        record.seed: 100 * record.mAP
-        for record in records
-        if (record.data, record.bits, record.arm) == (*group, arm)
-        and record.mAP is not None
-    }
-
-
 def group_table(
-    done: list[Record], group: Group, reference: str | None
+    records: list[Record], group: Group, reference: str | None
 ) -> str:
-    """One row an arm, the highest mAP first."""
-    header = ['arm', 'epochs', 'mAP', 'AP50', 'n']
+    """One row an arm, the largest difference or else the highest mAP first,
+    arms without a result last."""
+    header = ['arm', 'epochs', 'mAP', 'AP50', 'seeds']
     if reference is not None:
         header += ['difference', '95 % interval', 'pairs']
     header += ['w task', 'w KD']
-    mine = [record for record in done if (record.data, record.bits) == group]
+    mine = [r for r in records if (r.data, r.bits) == group]
     rows = []
     for arm in {record.arm for record in mine}:
-        runs = [record for record in mine if record.arm == arm]
-        values = values_by_seed(mine, group, arm)
-        row = [
-            arm,
-            '/'.join(str(e) for e in sorted({r.epochs for r in runs})),
-            spread(list(values.values())),
-            spread([100 * r.AP50 for r in runs if r.AP50 is not None]),
-            str(len(values)),
-        ]
+        runs = runs_of(mine, group, arm)
+        values = list(values_of(runs).values())
+        others = {}
         if reference is not None:
-            others = _reference_values(done, group, reference)
-            row += _difference(values, {} if arm == reference else others)
+            others = reference_runs(records, group, reference)
+        found = difference(runs, others)
+        row = _arm_cells(arm, [r for r in mine if r.arm == arm], runs)
+        if reference is not None:
+            row += _difference_cells(None if arm == reference else found)
         for name in ('gor_w_task', 'gor_w_kd'):
-            row.append(_weight([getattr(record, name) for record in runs]))
-        rows.append((-mean(values.values()), row))
+            row.append(_weight([getattr(r, name) for r in runs.values()]))
+        order = (
+            not values,
+            reference is not None and found is None,
+            -(mean(values) if found is None and values else 0.0),
+            -(0.0 if found is None else found.mean),
+        )
+        rows.append((order, row))
     return markdown_table(header, [row for _, row in sorted(rows)])
 
 
-def _reference_values(
-    done: list[Record], group: Group, reference: str
-) -> dict[int, float]:
-    """The reference arm at the same bits, or else in float."""
-    data, _ = group
-    same = values_by_seed(done, group, reference)
-    return same or values_by_seed(done, (data, FLOAT), reference)
-
-
-def _difference(
-    values: dict[int, float], others: dict[int, float]
+def unlike_pairs(
+    records: list[Record], group: Group, reference: str
 ) -> list[str]:
-    found = paired_difference(values, others)
+    """A warning for each arm whose pairs differ in more than the arm."""
+    others = reference_runs(records, group, reference)
+    mine = [r for r in records if (r.data, r.bits) == group]
+    warnings = []
+    for arm in sorted({record.arm for record in mine}):
+        found = unlike(runs_of(mine, group, arm), others)
+        if found:
+            warnings.append(
+                f'`{arm}` and `{reference}` are not alike: {"; ".join(found)}.'
+            )
+    return warnings
+
+
+def _arm_cells(
+    arm: str, every: list[Record], runs: dict[int, Record]
+) -> list[str]:
+    """Name, epochs, mAP, AP50, seeds."""
+    ends: dict[str, list[str]] = {}
+    for run in sorted(every, key=lambda r: r.seed):
+        word = '' if run.status == DONE else f'{run.status} '
+        ends.setdefault(word, []).append(str(run.seed))
+    seeds = [word + ' '.join(s) for word, s in sorted(ends.items())]
+    points = [100 * r.AP50 for r in runs.values() if r.AP50 is not None]
+    return [
+        arm,
+        '/'.join(str(e) for e in sorted({r.epochs for r in every})),
+        spread(list(values_of(runs).values())),
+        spread(points),
+        ', '.join(seeds),
+    ]
+
+
+def _difference_cells(found: Difference | None) -> list[str]:
     if found is None:
         return ['-', '-', '-']
     interval = '-'
@@ -124,7 +145,10 @@ def _difference(
 
 
 def spread(values: list[float], digits: int = 1) -> str:
-    """'39.1' for one value, '39.1 +- 0.4' (sample deviation) for several."""
+    """'39.1' for one value, '39.1 +- 0.4' (sample deviation) for several,
+    '-' for none."""
+    if not values:
+        return '-'
     if len(values) == 1:
         return f'{values[0]:.{digits}f}'
     return f'{mean(values):.{digits}f} +- {stdev(values):.{digits}f}'
@@ -143,12 +167,13 @@ def _origin(records: list[Record]) -> str:
     }
     trained = [record for record in records if record.status != 'skipped']
     text = ', '.join(f'{number} {name}' for name, number in counts.items())
-    parts = [f'{len(records)} runs: {text}.']
-    for name, plural in (('commit', 'Commits'), ('device', 'Devices')):
-        found = sorted({getattr(record, name) for record in trained})
-        label = name.capitalize() if len(found) == 1 else plural
-        parts.append(f'{label}: {", ".join(found)}.')
-    return ' '.join(parts)
+    commits = sorted({record.commit for record in trained})
+    devices = Counter(record.device for record in trained)
+    counted = [f'{name} ({count} runs)' for name, count in devices.items()]
+    return (
+        f'{len(records)} runs: {text}. Commits: {", ".join(commits)}. '
+        f'Devices: {"; ".join(sorted(counted))}.'
+    )
 
 
 def one_line(text: str) -> str:

@@ -31,9 +31,14 @@ def test_a_changed_config_is_refused(bench):
         '  config.model.backbone.quant.a_bits: not set -> 3\n'
         '  config.model.backbone.quant.w_bits: 4 -> 2\n'
         '1 more changed: cells/qat/W4/seed1\n'
-        "Rename the arm 'qat' in the plan to run it beside the old one, or "
-        f'remove its lines from {results} to run it again in its place.'
+        "Rename ['qat'] in the plan to run them beside the old ones, or "
+        f'remove their lines from {results} to run them again in their place.'
     )
+    assert '--data' not in str(caught.value)
+    with pytest.raises(ValueError, match='check --data, --weights') as e:
+        bench.content['epochs'] = 7
+        check_unchanged(bench.plan(), records)
+    assert "Rename ['teacher', 'float', 'qat', 'taught'] in" in str(e.value)
     shutil.rmtree(bench.folder / 'results')
     with pytest.raises(ValueError, match='what changed is not known here'):
         check_unchanged(plan, records)

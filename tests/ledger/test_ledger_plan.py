@@ -49,7 +49,9 @@ def test_folders_from_the_command_line(bench, tmp_path):
         (dict(epochs=None), "epochs of arm 'teacher': expected a whole"),
         (dict(data={'a/b': 'x'}), "data 'a/b': expected a name of letters"),
         (dict(bits=dict(float={})), "bits 'float' are those of arms"),
+        (dict(results=None), 'results: expected a path, got None'),
         (dict(arms=[]), 'arms: expected a mapping'),
+        (dict(arms={}), 'arms: expected at least one'),
         (dict(teachers=dict(qat=dict(config='x'))), 'both teachers and arms'),
     ],
 )
@@ -68,6 +70,9 @@ def test_plans_that_cannot_be(bench, change, message):
         (dict(bits=['W3']), r"names the bits \['W3'\]; the plan has \['W4'\]"),
         (dict(option={}), r"arm 'qat': unknown \['option'\]"),
         (dict(epochs=-1), "epochs of arm 'qat'"),
+        (dict(bits='W4'), r"bits of 'qat': expected a list.*\[W4A4\]; got"),
+        (dict(config=None), "config of arm 'qat': expected a path, got None"),
+        (dict(options=dict(a='(2,w)')), r"arm 'qat', a: expected a tuple"),
     ],
 )
 def test_arms_that_cannot_be(bench, change, message):
@@ -84,6 +89,8 @@ def test_a_missing_config_is_named(bench):
 
 
 def test_a_file_that_is_no_yaml(tmp_path):
+    with pytest.raises(FileNotFoundError, match='expected a plan, a YAML'):
+        read_plan(tmp_path)
     (tmp_path / 'plan.yaml').write_text('a: [')
     with pytest.raises(ValueError, match='is no YAML file'):
         read_plan(tmp_path / 'plan.yaml')

@@ -93,7 +93,11 @@ def test_tables_are_aligned():
 def test_without_a_reference():
     text = report_text('screen', results())
     assert 'difference' not in text.lower()
-    assert '| gor | 12     | 44.0 +- 1.4 | 62.0 +- 1.4 | 2 | 0.5    |' in text
+    gor = next(line for line in text.splitlines() if '| gor' in line)
+    assert [cell.strip() for cell in gor.strip('|').split('|')] == [
+        *('gor', '12', '44.0 +- 1.4', '62.0 +- 1.4', '0 1, failed 2'),
+        *('0.5', '2'),
+    ]
 
 
 def test_a_float_reference_serves_all_bits():
@@ -103,9 +107,65 @@ def test_a_float_reference_serves_all_bits():
     assert [cell.strip() for cell in gor.split('|')][6:9] == ['+1.0', '-', '1']
 
 
+def first_cells(text, heading):
+    """First cells of the table below a heading."""
+    table = text.partition(heading)[2].split('\n\n')[1].splitlines()[2:]
+    return [row.split('|')[1].strip() for row in table]
+
+
+def test_pairs_decide_the_order():
+    """Seed 1 is the easy one: a mean over it alone says nothing."""
+    records = [
+        record(mAP=0.40),
+        record(mAP=0.50, seed=1),
+        record(arm='worse', mAP=0.49, seed=1),
+        record(arm='better', mAP=0.41),
+        record(arm='other seed', mAP=0.9, seed=7),
+        record(arm='no end', mAP=None, AP50=None, status='failed'),
+        record(arm='wide', bits='W16A16'),
+        record(arm='narrow', bits='W2A2'),
+    ]
+    text = report_text('screen', records, 'qat')
+    assert first_cells(text, 'W4A4') == [
+        *('better', 'qat', 'worse', 'other seed', 'no end')
+    ]
+    assert first_cells(report_text('screen', records), 'W4A4') == [
+        *('other seed', 'worse', 'qat', 'better', 'no end')
+    ]
+    # A failure without a reason is told, too; bits are in order.
+    assert '| cells/no end/W4A4/seed0 | failed |        |' in text
+    assert text.index('W2A2') < text.index('W4A4') < text.index('W16A16')
+
+
+def test_pairs_that_differ_in_more_than_the_arm():
+    records = [
+        record(),
+        record(seed=1),
+        record(arm='gor', device='another'),
+        record(
+            arm='gor',
+            seed=1,
+            parents={'cells/float/float/seed0': 'new', 'cells/big': 'x'},
+        ),
+        record(arm='fine'),
+    ]
+    warnings = [
+        part.strip()
+        for part in report_text('screen', records, 'qat').split('\n\n')
+        if 'not alike' in part
+    ]
+    assert warnings == [
+        '`gor` and `qat` are not alike: seed 0: device; seed 1: weights of '
+        'cells/float/float/seed0.'
+    ]
+    assert 'not alike' not in report_text('screen', records)
+
+
 def test_an_unknown_reference():
     with pytest.raises(ValueError, match=r"no arm 'qad' in the results; got"):
         report_text('screen', results(), 'qad')
+    with pytest.raises(ValueError, match='no results in screen'):
+        report_text('screen', [])
 
 
 def test_tool_with_curves(tmp_path, monkeypatch, capsys):
@@ -141,6 +201,21 @@ def test_tool_with_curves(tmp_path, monkeypatch, capsys):
     for picture in pictures:
         assert picture.read_bytes().startswith(b'\x89PNG')
         assert f'\n![{picture.stem}]({picture.name})\n' in text
+
+
+def test_what_the_tool_does_not_take(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'plan.yaml').touch()
+    (tmp_path / 'a.jsonl').write_text(json.dumps(vars(record())))
+    for name, out, message in (
+        ('plan.yaml', 'b.md', 'expected the .jsonl file of tools/ledger.py'),
+        ('b.jsonl', 'b.md', 'expected the .jsonl file of tools/ledger.py'),
+        ('a.jsonl', '.', '--out expected a file to write'),
+    ):
+        argv = ['x', str(tmp_path / name), '--out', str(tmp_path / out)]
+        monkeypatch.setattr(sys, 'argv', argv)
+        with pytest.raises(SystemExit):
+            ledger_report.main()
+        assert message in capsys.readouterr().err
 
 
 def measured(*pairs):
@@ -184,6 +259,13 @@ def test_gradient_table_by_hand():
         ],
     ]
     assert gradient_text([(record(), measured())]) == ''
+
+
+def test_bits_are_drawn_for_each_data_set_that_has_several(tmp_path):
+    several = [record(data='a'), record(data='a', bits='W2A2', mAP=0.3)]
+    others = [record(data='b'), record(data='b', arm='gor', bits='W2A2')]
+    for records, count in ((several + others, 2), (others, 1)):
+        assert len(plot_all(records, [], tmp_path / 'a.md')) == count
 
 
 def test_only_plots_that_show_something(tmp_path):

@@ -147,6 +147,16 @@ def test_other_bits_of_an_arm_it_needs(bench):
         ('qat', dict(options=dict(load_form='x')), "no 'load_form'"),
         (
             'qat',
+            dict(options={'train_cfg.max_epochs': 9}),
+            "'train_cfg.max_epochs' is filled in from the plan; use epochs",
+        ),
+        (
+            'qat',
+            dict(options={'param_scheduler.9.T_max': 9}),
+            "arm 'qat': .* does not take the options",
+        ),
+        (
+            'qat',
             dict(options={'model.a': '<weights:b>'}),
             'unknown <weights:b>',
         ),

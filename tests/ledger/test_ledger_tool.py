@@ -187,13 +187,24 @@ def test_students_of_a_teacher_trained_again_are_told(bench, run):
     assert run() == 0
 
 
+def test_results_without_weights_start_nothing(bench, run):
+    bench.content['seeds'] = [0]
+    run('--only', 'float')
+    bench.calls()
+    (bench.folder / 'results/cells/float/float/seed0/epoch_3.pth').unlink()
+    for argv in ([], ['--dry-run']):
+        with pytest.raises(FileNotFoundError, match='is recorded as done'):
+            run(*argv)
+    assert bench.calls() == []
+
+
 def test_a_changed_config_starts_nothing(bench, run):
     bench.content['seeds'] = [0]
     run('--only', 'float')
     bench.calls()
     bench.content['arms']['float']['epochs'] = 7
     for argv in ([], ['--dry-run']):
-        with pytest.raises(ValueError, match="Rename the arm 'float' in the"):
+        with pytest.raises(ValueError, match=r"Rename \['float'\] in"):
             run(*argv)
     assert bench.calls() == []
 

@@ -30,6 +30,10 @@ def record(**changes):
     return Record(**{**values, **changes})
 
 
+def line_of(**changes):
+    return json.dumps(vars(record(**changes)))
+
+
 def test_a_line_each_and_the_last_one_counts(tmp_path):
     file = tmp_path / 'deep' / 'results.jsonl'
     first, second = record(status='skipped'), record(reason='a\nb')
@@ -73,6 +77,10 @@ def test_no_results_yet(tmp_path):
         ('{"arm": "qat", "b', 'line 2: expected a JSON object .* remove the'),
         ('{"arm": "qat"}', r"line 2: expected the keys \['AP50', 'arm'"),
         ('[]', r'line 2: expected the keys .* got \[\]'),
+        (line_of(mAP=None), 'line 2: expected mAP to be a finite number, got'),
+        (line_of(AP50='0.5'), "AP50 to be a finite number, got '0.5'"),
+        (line_of(wall_s=float('nan')), 'wall_s to be .* number or null, got'),
+        (line_of(status='ok'), "expected status 'done', 'failed' or 'skip"),
     ],
 )
 def test_lines_that_are_no_record(tmp_path, line, message):

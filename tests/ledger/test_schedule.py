@@ -158,6 +158,8 @@ def test_only_some_arms_with_what_they_need(bench):
     assert {run.key[1] for run in floats} == {'float', 'teacher'}
     with pytest.raises(ValueError, match=r"no bits \['W3'\] in the plan"):
         select_runs(runs, None, ['W3'])
+    with pytest.raises(ValueError, match=r"'qat'\] has bits .* have \['W4'\]"):
+        select_runs(runs, ['qat'], ['float'])
     with pytest.raises(ValueError, match=r"\['float'\] has bits among"):
         select_runs(runs, ['float'], ['W4'])
     with pytest.raises(ValueError, match=r"no arm \['quat'\] in the plan"):
