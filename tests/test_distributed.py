@@ -4,6 +4,7 @@ import os
 import socket
 from types import SimpleNamespace
 
+import pytest
 import torch
 import torch.multiprocessing as mp
 from conftest import make_batch, student_cfg
@@ -61,6 +62,10 @@ def worker(rank, port, teacher, out):
     wrapper.optimizer.register_step_pre_hook(
         _theta_step(model.gor_weighting, 0.1)
     )
+    # mmengine's DDP has a train_step of its own, which ends in this.
+    with pytest.raises(RuntimeError, match='nobody moves the thetas of GoR'):
+        model.parse_losses(dict(loss=torch.ones(())))
+    model.gor_weighting.moved_by_hook = True  # as GoRWeightHook says
     for step in range(8):
         # Rank 1 meets a loss that is not finite in the third step.
         inputs = batch['inputs'].clone()

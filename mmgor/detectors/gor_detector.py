@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 from mmdet.models.detectors import BaseDetector
+from mmengine import dist
 from torch import Tensor, nn
 
 from mmgor.checkpoint import TRAINING_ONLY_PREFIXES, check_any_match
@@ -85,8 +86,9 @@ class GoRMixin(BaseDetector):
                     f'expected some of {names}. With several teachers every '
                     'head must name its own: teacher=<name>, or a list.'
                 )
-            check_tap(self, head.student_tap, 'student')
-        check_tap(self, self.gradient_tap, 'student')
+            owner = f'student (student_tap of kd_heads.{key})'
+            check_tap(self, head.student_tap, owner)
+        check_tap(self, self.gradient_tap, 'student (gradient_tap)')
         used = {n for _, head in self._heads() for n in head.teachers}
         idle = set(names) - used
         if idle:
@@ -180,6 +182,20 @@ class GoRMixin(BaseDetector):
         Raises:
             RuntimeError: If the balancer has thetas that nobody moves.
         """
+        self._check_moved()
+        return super().train_step(data, optim_wrapper)
+
+    def parse_losses(self, losses: dict) -> tuple[Tensor, dict]:
+        """What mmengine's DDP calls in a step in place of ``train_step``.
+
+        Raises:
+            RuntimeError: As there.
+        """
+        if dist.is_distributed():
+            self._check_moved()
+        return super().parse_losses(losses)
+
+    def _check_moved(self) -> None:
         weighting = self.gor_weighting
         if not getattr(weighting, 'moved_by_hook', True):
             raise RuntimeError(
@@ -187,7 +203,6 @@ class GoRMixin(BaseDetector):
                 "expected custom_hooks=[dict(type='GoRWeightHook')], or a "
                 "gor_weighting without any, e.g. dict(type='FixedWeighting')."
             )
-        return super().train_step(data, optim_wrapper)
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> nn.Module:
         """Take the teachers along to other devices and dtypes."""

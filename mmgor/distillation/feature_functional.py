@@ -60,8 +60,18 @@ def cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     Returns:
         Tensor: Shape (N, C, H, W).
     """
-    q, k, v = (x.flatten(2).transpose(1, 2) for x in (query, key, value))
-    gathered = F.scaled_dot_product_attention(q, k, v)
+    width = max(query.shape[1], value.shape[1])
+    # One head, channels last and of one width: otherwise no fused kernel
+    # takes it, and the (HW, HW) matrix is kept for the backward pass.
+    q, k, v = (
+        F.pad(x.flatten(2).transpose(1, 2), (0, width - x.shape[1]))
+        .contiguous()
+        .unsqueeze(1)
+        for x in (query, key, value)
+    )
+    scale = query.shape[1] ** -0.5
+    gathered = F.scaled_dot_product_attention(q, k, v, scale=scale)
+    gathered = gathered.squeeze(1)[..., : value.shape[1]]
     return gathered.transpose(1, 2).reshape(value.shape)
 
 

@@ -30,7 +30,8 @@ class FeatureKDHead(BaseKDHead):
         **kwargs: Of :class:`BaseKDHead`.
 
     Raises:
-        ValueError: If channel lists and strides do not fit.
+        ValueError: If channel lists and strides do not fit, or the loss is
+            none of feature maps.
     """
 
     def __init__(
@@ -96,11 +97,22 @@ class FeatureKDHead(BaseKDHead):
 
 
 def _build_loss(loss: dict, channels: int) -> nn.Module:
+    if not isinstance(loss, dict):
+        raise ValueError(
+            f"loss={loss!r}; expected e.g. loss=dict(type='PKDLoss')."
+        )
     kind = loss.get('type')
     kind = MODELS.get(kind) if isinstance(kind, str) else kind
     if getattr(kind, 'needs_channels', False):
         loss = dict(channels=channels, **loss)
-    return MODELS.build(loss)
+    built = MODELS.build(loss)
+    if type(built).forward is nn.Module.forward:
+        raise ValueError(
+            f'loss={loss} compares no feature maps; expected PKDLoss, '
+            'CWDLoss, FeatureMSELoss, AttentionTransferLoss, MGDLoss, '
+            "ACAMLoss or ResidualLoss, e.g. loss=dict(type='PKDLoss')."
+        )
+    return built
 
 
 def _checked(strides: Any) -> list[int]:

@@ -240,7 +240,8 @@ def _standardised(x: Tensor) -> Tensor:
     flat = x.transpose(0, 1).flatten(1)
     mean = flat.mean(1, keepdim=True)
     std = flat.std(1, unbiased=False, keepdim=True)
-    return (flat - mean) / (std + EPS)
+    # A constant channel, as rounding can make, would get a gradient / EPS.
+    return torch.where(std > 0, (flat - mean) / (std + EPS), 0.0)
 
 
 def cwd(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:

@@ -24,9 +24,10 @@ _FUSION = 'fusion.logits'
 class GoRWeightHook(Hook):
     """Lets the thetas play, logs and checks the weights.
 
-    The detector puts effective weights, thetas, raw and weighted losses
-    under ``gor_*`` into its outputs, from where mmengine writes them to the
-    console line, ``scalars.json`` and TensorBoard. This hook
+    The detector puts effective weights, thetas and raw losses under
+    ``gor_*`` into its outputs, from where mmengine writes them to the console
+    line, ``scalars.json`` and TensorBoard; ``loss_*`` there are the weighted
+    losses. This hook
 
     - checks that the balancer's thetas are in the optimizer, without weight
       decay;

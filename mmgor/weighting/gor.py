@@ -110,7 +110,7 @@ class GoRWeighting(LearnedWeighting):
         self.register_buffer('kd_unit', torch.ones(()))
 
     def needs_gradients(self) -> bool:
-        if self.form != 'gradient':
+        if self.form != 'gradient' or not self.training:
             return False
         calls = int(self.calls)
         return calls < self.init_iters or calls % self.gradient_interval == 0

@@ -7,8 +7,9 @@ import torch
 from mmengine import dist
 from torch import Tensor
 
-# Small gradients of half-precision features would be rounded to 0.
-HALF_SCALE = 4096.0
+# Small gradients would be rounded to 0 in half precision, which autocast may
+# use in the head whatever the features' dtype. A power of two: exact.
+SCALE = 4096.0
 
 
 class GradientStats(NamedTuple):
@@ -61,11 +62,9 @@ def gradient_stats(
             "gradient were given; expected gradient_tap='neck' or another "
             'trained module before the head.'
         )
-    half = any(x.dtype == torch.float16 for x in shared)
-    scale = HALF_SCALE if half else 1.0
     gradients = [
         torch.autograd.grad(
-            loss * scale, shared, retain_graph=True, allow_unused=True
+            loss * SCALE, shared, retain_graph=True, allow_unused=True
         )
         for loss in (task, kd)
     ]
@@ -84,7 +83,7 @@ def gradient_stats(
         )
         for grads in gradients
     ]
-    norms = torch.stack([g.norm() for g in flat]) / scale
+    norms = torch.stack([g.norm() for g in flat]) / SCALE
     # Unit vectors first: an epsilon on the norms would depend on units.
     tiny = torch.finfo(torch.float32).tiny
     task_unit, kd_unit = (

@@ -20,8 +20,8 @@ class SurgeryWeighting(FormulaWeighting):
     (docs/results/balancers.md): two more backward passes, from each loss down
     to the features (through the head). DDP: norms and cosine are means over
     the ranks' own, so that the weights are equal on all; no parameter gets a
-    gradient from the measurement, and DDP notices nothing. AMP: losses of
-    float16 features are scaled for the measurement; weights are float32.
+    gradient from the measurement, and DDP notices nothing. AMP: losses are
+    scaled for the measurement; weights are float32.
     """
 
     def needs_gradients(self) -> bool:

@@ -162,9 +162,12 @@ def test_gradient_diagnostics_on_demand(teacher_spec, batch):
             dict(
                 kd_heads=dict(a=dict(type='LogitKDHead', student_tap='head'))
             ),
-            "unknown tap 'head' in the student",
+            r"unknown tap 'head' in the student \(student_tap of kd_heads.a",
         ),
-        (dict(gradient_tap='nek'), "unknown tap 'nek' in the student"),
+        (
+            dict(gradient_tap='nek'),
+            r"unknown tap 'nek' in the student \(gradient_tap\)",
+        ),
     ],
 )
 def test_bad_config(teacher_spec, overrides, message):

@@ -66,6 +66,11 @@ def test_only_student_and_connectors_get_gradients():
     'cfg, message',
     [
         (dict(student_channels=[4, 4]), 'student_channels has 2 entries'),
+        (dict(student_channels=4, loss='PKDLoss'), "loss='PKDLoss'; expected"),
+        (
+            dict(student_channels=4, loss=dict(type='ForwardKL')),
+            'compares no feature maps; expected PKDLoss',
+        ),
         (dict(student_channels=4, strides=[]), r'strides=\[\]; expected diff'),
         (dict(student_channels=4, strides=None), 'strides=None; expected'),
         (dict(student_channels=4, strides=[8, 8]), 'different powers of two'),

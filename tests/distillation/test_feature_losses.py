@@ -75,6 +75,18 @@ def test_cross_attention_equals_the_loops():
     torch.testing.assert_close(got, want.view(v.shape))
 
 
+def test_cross_attention_keeps_no_matrix():
+    """A fused kernel takes it: one (HW)^2 matrix would have 4 MB."""
+    kept = []
+    q, k = (x.requires_grad_() for x in maps(1, 2, 32, 32))
+    v = maps(1, 4, 32, 32)[0].requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda x: kept.append(x.nbytes) or x, lambda x: x
+    ):
+        F.cross_attention(q, k, v).sum().backward()
+    assert 0 < max(kept) <= 4 * 32 * 32 * 4
+
+
 def test_masks_by_hand():
     # Two channels, two positions; ln 3 is the logit of 3/4.
     fused = math.log(3) * torch.tensor([[[[1.0, 3.0]], [[0.0, -2.0]]]])

@@ -72,6 +72,21 @@ def test_pkd_ignores_scale_and_shift():
     assert F.pkd(s, -s).item() == pytest.approx(2, abs=1e-4)
 
 
+def test_pkd_leaves_constant_channels_alone():
+    """Rounding can make one; 1 / EPS would be its gradient's size."""
+    torch.manual_seed(0)
+    s, t = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    s[:, 1] = 0.0
+    s.requires_grad_()
+    loss = F.pkd(s, t)
+    loss.backward()
+    alone = F.pkd(s.detach()[:, [0, 2]], t[:, [0, 2]])
+    # Against zeros, the teacher's unit variance is left: 1/2.
+    want = (2 * alone + 0.5) / 3
+    torch.testing.assert_close(loss.detach(), want, rtol=1e-4, atol=1e-5)
+    assert (s.grad[:, 1] == 0).all() and 0 < s.grad.abs().max() < 1
+
+
 def test_cwd_is_the_mean_over_pictures_and_channels_times_t_squared():
     torch.manual_seed(0)
     s, t = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)

@@ -73,6 +73,7 @@ def test_outside_training_nothing_is_learned(cfg):
         call(weighting, 0.5, kd)
     weighting.eval()
     before = {k: v.clone() for k, v in weighting.state_dict().items()}
+    assert not weighting.needs_gradients()
     with torch.no_grad():
         out = weighting(
             dict(loss_cls=torch.tensor(0.1)), dict(loss_kd_a=torch.tensor(9.0))

@@ -232,6 +232,22 @@ def test_small_gradients_of_half_features_are_not_lost():
     torch.testing.assert_close(half, full, rtol=0.02, atol=0)
 
 
+def test_small_gradients_of_a_half_head_are_not_lost():
+    """Norm layers give float32 features also under autocast."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 8, 32, 32, requires_grad=True)
+    head = torch.nn.Conv2d(8, 8, 3, padding=1)
+
+    def measure(half):
+        with torch.autocast('cpu', torch.float16, enabled=half):
+            out = head(x).float()
+        return gradient_stats((out**2).mean() * 1e-3, (x**2).mean(), [x])
+
+    half, full = measure(True), measure(False)
+    torch.testing.assert_close(half.norms, full.norms, rtol=0.02, atol=0)
+    torch.testing.assert_close(half.cosine, full.cosine, rtol=0.02, atol=0)
+
+
 @pytest.mark.parametrize('unit', [1.0, 1e-6, 1e-12])
 def test_the_cosine_knows_no_units(unit):
     x = torch.zeros(2, requires_grad=True)
@@ -310,6 +326,8 @@ def test_bad_arguments(cfg, message):
 
 def test_gradients_need_shared_features():
     weighting = gor(form='gradient')
+    assert weighting.needs_gradients()
+    assert not gor(form='gradient').eval().needs_gradients()
     x = torch.tensor(1.0, requires_grad=True)
     with pytest.raises(ValueError, match='no shared features'):
         weighting(dict(loss_cls=x), dict(loss_kd_a=x), [])
