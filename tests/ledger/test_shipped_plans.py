@@ -34,8 +34,7 @@ def shipped(bench, monkeypatch):
 
 
 def weighting_of(arm):
-    """From a name: fixed_3, fixed_10_long, gor_zero_sum_stake_3."""
-    arm = arm.removesuffix('_long')
+    """From a name: fixed_3, gor_zero_sum_stake_3."""
     if arm.startswith('fixed_'):
         weight = float(arm.removeprefix('fixed_'))
         return dict(type='FixedWeighting', kd_weight=weight)
@@ -48,11 +47,14 @@ def test_screen(shipped):
     """Every arm of it can be filled in, and differs where its name says."""
     runs = shipped('bccd_screen')
     # Teachers and float; three arms at three bits; the arms in question at
-    # two; other balancers; other teachers and losses.
-    assert len(runs) == (4 + 2) + 3 * 3 + 12 * 2 + 11 + (3 + 15)
+    # two, and with another AdamW; other balancers; other teachers and losses.
+    assert len(runs) == (4 + 2) + 3 * 3 + 12 * 2 + 3 + 11 + (3 + 15)
     seen, heads = [], []
     for run in runs:
         _, arm, bits, _ = run.key
+        betas = run.config['optim_wrapper']['optimizer'].get('betas')
+        assert betas == ((0.9, 0.99) if 'short_memory' in arm else None)
+        arm = arm.removesuffix('_short_memory')
         if bits == 'float':
             continue
         parents = {parent.key[1] for parent in run.parents}
@@ -84,8 +86,8 @@ def test_screen(shipped):
         else:
             name = kind['type'].removesuffix('Weighting').lower()
             assert name == arm.replace('_', '')
-            seen.append((name, bits))
-    assert len(seen) == len(set(seen)) == 12 + 1
+            seen.append((name, bits, betas))
+    assert len(seen) == len(set(seen)) == 12 + 2
     assert len(heads) == len(set(heads)) == 14
 
 
@@ -94,6 +96,9 @@ def test_yolox(shipped):
     assert len(runs) == 3 * 16
     for run in runs:
         _, arm, bits, seed = run.key
+        epochs = run.config['train_cfg']['max_epochs']
+        assert arm == 'six_bits' or epochs == (6 if '_long' in arm else 2)
+        arm = arm.removesuffix('_long')
         model, width = run.config['model'], int(bits[1])
         parts = [model[part] for part in ('backbone', 'neck', 'bbox_head')]
         assert {part['quant']['w_bits'] for part in parts} == {width}
@@ -105,8 +110,6 @@ def test_yolox(shipped):
             continue
         assert model['teachers']['nano']['checkpoint'] == '<weights:yolox>'
         assert [parent.key[1] for parent in run.parents] == ['six_bits']
-        epochs = run.config['train_cfg']['max_epochs']
-        assert epochs == (6 if arm.endswith('_long') else 2)
         kind = model['gor_weighting']
         if arm.startswith(('fixed_', 'gor_')):
             assert kind == weighting_of(arm)
