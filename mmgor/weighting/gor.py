@@ -25,7 +25,7 @@ class GoRWeighting(LearnedWeighting):
       ``u = 2 softmax(-theta)``, so the weights sum to 2. The distillation
       loss is first brought to the task loss's unit (``kd_unit``), so that a
       stock learning rate keeps its meaning whatever the two losses' units
-      are; with equal stakes the game starts at (1, 1) in that unit.
+      are; the game starts at (1, 1) in that unit.
     - ``barrier``: the same game in the losses' own units; the student sees
       ``w = exp(-theta)`` and the loss reported is the potential J.
     - ``gradient``: as ``zero_sum``, over the norms of the two gradients at
@@ -53,9 +53,6 @@ class GoRWeighting(LearnedWeighting):
 
     Args:
         form (str): One of the three above.
-        kd_stake (float): The distillation loss's stake; the task loss's is 1.
-            At rest the weighted distillation loss (``gradient``: the norm of
-            its gradient) is so many times the task's, whatever their units.
         init_iters (int): Calls of the balanced start.
         momentum (float): Of the running mean that theta starts from and the
             log's distance to equilibrium is measured against.
@@ -66,7 +63,6 @@ class GoRWeighting(LearnedWeighting):
         ValueError: On an unknown form, or numbers out of range.
     """
 
-    stakes: Tensor
     mean: Tensor
     strength: Tensor
     count: Tensor
@@ -76,7 +72,6 @@ class GoRWeighting(LearnedWeighting):
     def __init__(
         self,
         form: str = 'zero_sum',
-        kd_stake: float = 1.0,
         init_iters: int = 20,
         momentum: float = 0.1,
         gradient_interval: int = 10,
@@ -92,17 +87,10 @@ class GoRWeighting(LearnedWeighting):
                 f'momentum in (0, 1], got {init_iters}, {gradient_interval} '
                 f'and {momentum}.'
             )
-        if not 0 < kd_stake < float('inf'):
-            raise ValueError(
-                f'expected kd_stake to be positive and finite, got {kd_stake}.'
-            )
         self.form = form
         self.init_iters = init_iters
         self.momentum = momentum
         self.gradient_interval = gradient_interval
-        self.register_buffer(
-            'stakes', torch.tensor([1.0, kd_stake]), persistent=False
-        )
         self.register_buffer('mean', torch.ones(2))
         self.register_buffer('strength', torch.ones(2))
         self.register_buffer('count', torch.zeros(2, dtype=torch.int64))
@@ -125,30 +113,25 @@ class GoRWeighting(LearnedWeighting):
             self._observe(strength)
         fixed = self.theta().detach()
         gradient = functional.theta_gradient(
-            fixed, self._per_stake(self.strength)
+            fixed, self._in_task_unit(self.strength)
         )
         if self.training:
             self.calls += 1
         own = self.learn(gradient)
         if self.form == 'barrier':
-            potential = own + (self.stakes * fixed).sum()
-            return functional.weights_of(fixed), potential
+            return functional.weights_of(fixed), own + fixed.sum()
         weights = functional.zero_sum_weights(fixed)
         return self._in_task_unit(weights), own
 
     def diagnostics(self) -> dict[str, Tensor]:
         away = functional.distance(
-            self.theta().detach(), self._per_stake(self.mean)
+            self.theta().detach(), self._in_task_unit(self.mean)
         )
         return dict(super().diagnostics(), gor_distance=away.abs().max())
 
     def _in_task_unit(self, values: Tensor) -> Tensor:
         """(task, kd) with the second brought to the task loss's unit."""
         return torch.stack([values[0], values[1] * self.kd_unit])
-
-    def _per_stake(self, values: Tensor) -> Tensor:
-        """exp(theta) where it rests if the losses are ``values``."""
-        return self._in_task_unit(values) / self.stakes
 
     @torch.no_grad()
     def _observe(self, strength: Tensor) -> None:
@@ -170,7 +153,7 @@ class GoRWeighting(LearnedWeighting):
             settled = (seen[1] > self.init_iters) | (seen[1] == 0)
             self.kd_unit.copy_(torch.where(settled, self.kd_unit, unit))
         starting = seen <= self.init_iters
-        start = torch.log(self._per_stake(self.mean))
+        start = torch.log(self._in_task_unit(self.mean))
         start = torch.where(seen > 0, start, 0.0)
         for i, theta in enumerate((self.theta_task, self.theta_kd)):
             value = torch.where(starting[i], start[i], theta)

@@ -164,31 +164,6 @@ def test_gradient_form_plays_over_gradient_norms():
     )
 
 
-def test_a_stake_moves_the_resting_point():
-    out = step(gor(kd_stake=3.0), 0.5, 8.0)
-    # u = 2 (1/4, 3/4), the KD loss in units of 16.
-    assert out['gor_w_task'].item() == pytest.approx(0.5)
-    assert out['gor_w_kd'].item() == pytest.approx(1.5 / 16)
-    assert out['gor_distance'].item() == pytest.approx(0, abs=1e-6)
-
-    barrier = gor(form='barrier', kd_stake=3.0)
-    out = step(barrier, 0.5, 8.0)
-    assert out['gor_w_task'].item() == pytest.approx(2)
-    assert out['gor_w_kd'].item() == pytest.approx(3 / 8)
-    set_theta(barrier, 0.0, math.log(2.0))
-    out = step(barrier, 0.5, 6.0)
-    total = out['loss_cls'] + out['loss_kd_a'] + out['loss_gor']
-    assert total.item() == pytest.approx(0.5 + 3.0 + 3 * math.log(2.0))
-    total.backward()
-    # (3 - 6 / 2) / 3: at rest with twice its loss at stake 1.
-    assert barrier.theta_kd.grad.item() == pytest.approx(0, abs=1e-6)
-
-    x = torch.tensor([3.0, 4.0], requires_grad=True)
-    losses = dict(loss_cls=x.sum()), dict(loss_kd_a=10 * x.sum())
-    out = gor(form='gradient', kd_stake=3.0)(*losses, [x])
-    assert out['gor_grad_ratio'].item() == pytest.approx(3)
-
-
 @pytest.mark.parametrize('form', ['zero_sum', 'barrier', 'gradient'])
 @pytest.mark.parametrize('ratio', [0.01, 1.0, 100.0])
 def test_units_of_the_kd_loss_do_not_matter(form, ratio):
@@ -315,7 +290,6 @@ def test_resume_is_exact(form, after):
     [
         (dict(type='GoRWeighting', form='nash'), "unknown GoR form 'nash'"),
         (dict(type='GoRWeighting', init_iters=0), 'init_iters >= 1'),
-        (dict(type='GoRWeighting', kd_stake=0), 'kd_stake to be positive'),
         (dict(type='FixedWeighting', kd_weight=-1), 'weights >= 0'),
     ],
 )
