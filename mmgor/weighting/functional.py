@@ -1,11 +1,12 @@
 """The equations of the Game of Regularizer and of the other balancers.
 
-Let L_i be the task and the distillation loss (i = T, K), theta_i their
-trainable scalars and w_i = exp(-theta_i). The game's potential is
+Let L_i be the task and the distillation loss (i = T, K), m_i their means at
+the start, theta_i their trainable scalars and w_i = exp(-theta_i). The game's
+potential is
 
-    J = sum_i (w_i L_i + theta_i),   dJ/dtheta_i = 1 - w_i L_i,
+    J = sum_i (w_i L_i / m_i + theta_i),   dJ/dtheta_i = 1 - w_i L_i / m_i,
 
-so each player rests at w_i = 1 / L_i, and none gains by driving a weight to
+so each player rests at w_i = m_i / L_i, and none gains by driving a weight to
 zero or to infinity. All tensors have shape (2, ): task first.
 
 For the other balancers n_i is the norm of loss i's gradient g_i at the shared
@@ -43,7 +44,7 @@ def theta_gradient(theta: Tensor, strength: Tensor) -> Tensor:
     Args:
         theta (Tensor): Shape (2, ).
         strength (Tensor): What the game is over: the losses, or the norms of
-            their gradients. Shape (2, ), not negative.
+            their gradients, per unit. Shape (2, ), not negative.
     """
     gradient = (1 - weights_of(theta) * strength).clamp(min=-1)
     return torch.where(torch.isfinite(gradient), gradient, 0.0)

@@ -19,22 +19,24 @@ class GoRWeighting(LearnedWeighting):
     """Game of Regularizer (after arXiv 2509.20854; see ``functional`` for
     the equations, which are ours).
 
-    Forms:
+    The thetas play over the losses, each in units of its mean at the start
+    of the game. Forms:
 
-    - ``zero_sum``: the thetas play over the losses; the student sees
-      ``u = 2 softmax(-theta)``, so the weights sum to 2. The distillation
-      loss is first brought to the task loss's unit (``kd_unit``), so that a
-      stock learning rate keeps its meaning whatever the two losses' units
-      are; the game starts at (1, 1) in that unit.
-    - ``barrier``: the same game in the losses' own units; the student sees
-      ``w = exp(-theta)`` and the loss reported is the potential J.
+    - ``barrier``: the student sees ``w = exp(-theta)``. The weights grow as
+      the losses fall, so that the student's gradient keeps its size.
+    - ``zero_sum``: the student sees ``u = 2 softmax(-theta)``, so that the
+      weights sum to 2.
     - ``gradient``: as ``zero_sum``, over the norms of the two gradients at
-      the shared features.
+      the shared features in place of the losses.
 
-    In the first ``init_iters`` calls theta is put on its resting point of the
-    running mean, so that the game starts balanced; then it is trained. A call
-    counts where the loss is finite and positive, for all forms but
-    ``barrier`` where both are; until then the weights are (1, 1).
+    The distillation loss then gets the task loss's unit, so that a stock
+    learning rate keeps its meaning whatever the two losses' units are: the
+    weights start at (1, L_T / L_K).
+
+    In the first ``init_iters`` calls the units follow the running mean and
+    the thetas stay at 0, so that the game starts balanced; then they are
+    trained. A call counts where both losses are finite and positive; until
+    then the weights are (1, 1).
 
     Losses of very different size: the balanced start takes either's unit out;
     a unit that changes later is followed at the thetas' own step size.
@@ -48,8 +50,8 @@ class GoRWeighting(LearnedWeighting):
     Attributes:
         theta_task (nn.Parameter): Shape ().
         theta_kd (nn.Parameter): Shape ().
-        kd_unit (Tensor): Task loss over distillation loss (or the ratio of
-            their norms) in the balanced start, shape (); 1 for ``barrier``.
+        units (Tensor): Mean losses (``gradient``: norms) of the balanced
+            start, task first, shape (2, ).
 
     Args:
         form (str): One of the three above.
@@ -67,7 +69,7 @@ class GoRWeighting(LearnedWeighting):
     strength: Tensor
     count: Tensor
     calls: Tensor
-    kd_unit: Tensor
+    units: Tensor
 
     def __init__(
         self,
@@ -95,7 +97,7 @@ class GoRWeighting(LearnedWeighting):
         self.register_buffer('strength', torch.ones(2))
         self.register_buffer('count', torch.zeros(2, dtype=torch.int64))
         self.register_buffer('calls', torch.zeros((), dtype=torch.int64))
-        self.register_buffer('kd_unit', torch.ones(()))
+        self.register_buffer('units', torch.ones(2))
 
     def needs_gradients(self) -> bool:
         if self.form != 'gradient' or not self.training:
@@ -112,30 +114,25 @@ class GoRWeighting(LearnedWeighting):
         if strength is not None:
             self._observe(strength)
         fixed = self.theta().detach()
-        gradient = functional.theta_gradient(
-            fixed, self._in_task_unit(self.strength)
-        )
+        gradient = functional.theta_gradient(fixed, self.strength / self.units)
         if self.training:
             self.calls += 1
         own = self.learn(gradient)
         if self.form == 'barrier':
-            return functional.weights_of(fixed), own + fixed.sum()
-        weights = functional.zero_sum_weights(fixed)
-        return self._in_task_unit(weights), own
+            weights = functional.weights_of(fixed)
+        else:
+            weights = functional.zero_sum_weights(fixed)
+        return weights * self.units[0] / self.units, own
 
     def diagnostics(self) -> dict[str, Tensor]:
         away = functional.distance(
-            self.theta().detach(), self._in_task_unit(self.mean)
+            self.theta().detach(), self.mean / self.units
         )
         return dict(super().diagnostics(), gor_distance=away.abs().max())
 
-    def _in_task_unit(self, values: Tensor) -> Tensor:
-        """(task, kd) with the second brought to the task loss's unit."""
-        return torch.stack([values[0], values[1] * self.kd_unit])
-
     @torch.no_grad()
     def _observe(self, strength: Tensor) -> None:
-        """Update the running mean; keep theta balanced at the start."""
+        """Update the running mean; keep the game balanced at the start."""
         usable = torch.isfinite(strength) & (strength > 0)
         self.strength.copy_(torch.where(usable, strength, torch.nan))
         if not self.training:
@@ -146,15 +143,9 @@ class GoRWeighting(LearnedWeighting):
             )
         )
         self.count += usable
-        seen = self.count
-        if self.form != 'barrier':
-            seen = seen.min().expand(2)
-            unit = self.mean[0] / self.mean[1]
-            settled = (seen[1] > self.init_iters) | (seen[1] == 0)
-            self.kd_unit.copy_(torch.where(settled, self.kd_unit, unit))
-        starting = seen <= self.init_iters
-        start = torch.log(self._in_task_unit(self.mean))
-        start = torch.where(seen > 0, start, 0.0)
-        for i, theta in enumerate((self.theta_task, self.theta_kd)):
-            value = torch.where(starting[i], start[i], theta)
+        starting = self.count.min() <= self.init_iters
+        begun = starting & (self.count.min() > 0)
+        self.units.copy_(torch.where(begun, self.mean, self.units))
+        for theta in (self.theta_task, self.theta_kd):
+            value = torch.where(starting, 0.0, theta)
             theta.copy_(value.clamp(-THETA_LIMIT, THETA_LIMIT))

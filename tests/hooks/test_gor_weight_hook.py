@@ -60,13 +60,12 @@ class Toy(BaseModel):
         self.step += 1
         kd = 3.0 if self.step <= self.change_at else 3.0 * self.factor
         # Value constant, gradient large: clipping must not slow the game.
-        # The game counts the KD loss in units of the task loss.
         pull = 1e3 * (self.weight - self.weight.detach()).sum()
         out = self.gor_weighting(
             dict(loss_cls=0.5 + pull), dict(loss_kd_a=kd + pull)
         )
         game = self.gor_weighting
-        rest = math.log(kd * game.kd_unit.item())
+        rest = math.log(kd / game.units[1].item())
         self.distances.append(abs(game.theta_kd.item() - rest))
         return out
 

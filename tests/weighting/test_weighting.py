@@ -69,21 +69,26 @@ def test_exactly_two_trainable_scalars():
 def test_first_call_starts_balanced():
     weighting = gor()
     out = step(weighting, 0.5, 8.0)
+    assert weighting.units.tolist() == [0.5, 8.0]
+    assert weighting.theta().tolist() == [0, 0]
     # The KD loss counts in units of the task loss: 8 of it are 0.5.
-    assert weighting.kd_unit.item() == pytest.approx(1 / 16)
-    assert weighting.theta_task.item() == pytest.approx(math.log(0.5))
-    assert weighting.theta_kd.item() == pytest.approx(math.log(0.5))
     assert out['gor_w_task'].item() == pytest.approx(1)
     assert out['gor_w_kd'].item() == pytest.approx(1 / 16)
     assert out['loss_cls'].item() == pytest.approx(out['loss_kd_a'].item())
 
 
-def test_barrier_starts_at_one_over_the_losses():
+def test_barrier_weights_grow_as_the_losses_fall():
     weighting = gor(form='barrier')
     out = step(weighting, 0.5, 8.0)
-    assert weighting.theta_kd.item() == pytest.approx(math.log(8.0))
+    assert (out['gor_w_task'], out['gor_w_kd']) == (1, 1 / 16)
+    # At rest with losses of 0.5 / 2 and 8 / 4: both weighted ones stay 0.5.
+    set_theta(weighting, -math.log(2.0), -math.log(4.0))
+    out = step(weighting, 0.25, 2.0)
     assert out['gor_w_task'].item() == pytest.approx(2)
-    assert out['gor_w_kd'].item() == pytest.approx(1 / 8)
+    assert out['gor_w_kd'].item() == pytest.approx(4 / 16)
+    out['loss_gor'].backward()
+    for theta in weighting.parameters():
+        assert theta.grad.item() == pytest.approx(0, abs=1e-6)
 
 
 def test_an_unusable_first_value_leaves_no_trace():
@@ -93,7 +98,7 @@ def test_an_unusable_first_value_leaves_no_trace():
         step(weighting, 0.5, 1e-3)
     assert weighting.mean[1].item() == pytest.approx(1e-3)
     assert weighting.count.tolist() == [20, 19]
-    assert weighting.kd_unit.item() == pytest.approx(500, rel=1e-4)
+    assert weighting.units.tolist() == pytest.approx([0.5, 1e-3])
 
 
 @pytest.mark.parametrize('late', [0.0, math.nan])
@@ -108,7 +113,7 @@ def test_the_balanced_start_waits_for_both_losses(late, calls):
     out = step(weighting, 2.09, 0.19)
     assert out['gor_w_task'].item() == pytest.approx(1)
     assert out['gor_w_kd'].item() == pytest.approx(11)
-    assert weighting.theta_task.item() == pytest.approx(math.log(2.09))
+    assert weighting.theta().tolist() == [0, 0]
 
 
 def test_gradients_are_taken_as_their_mean():
@@ -139,14 +144,19 @@ def test_zero_sum_values_and_gradients_by_hand():
     assert weighting.theta_kd.grad.item() == pytest.approx(0, abs=1e-6)
 
 
-def test_barrier_value_is_the_potential():
+def test_barrier_values_and_gradients_by_hand():
     weighting = gor(form='barrier')
+    weighting.units.copy_(torch.tensor([2.0, 0.5]))
     set_theta(weighting, 0.0, math.log(3.0))
     out = step(weighting, 0.5, 6.0)
-    total = out['loss_cls'] + out['loss_kd_a'] + out['loss_gor']
-    assert total.item() == pytest.approx(0.5 + 2.0 + math.log(3.0))
-    total.backward()
-    assert weighting.theta_kd.grad.item() == pytest.approx(1 - 6.0 / 3.0)
+    assert out['loss_cls'].item() == pytest.approx(0.5)
+    # w = 1 / 3, and the KD loss in units of the task loss, 2 / 0.5.
+    assert out['loss_kd_a'].item() == pytest.approx(6.0 / 3.0 * 4.0)
+    assert out['loss_gor'].item() == 0
+    out['loss_gor'].backward()
+    assert weighting.theta_task.grad.item() == pytest.approx(1 - 0.5 / 2.0)
+    # 1 - 12 / 3, bounded.
+    assert weighting.theta_kd.grad.item() == -1
 
 
 def test_gradient_form_plays_over_gradient_norms():
@@ -157,7 +167,7 @@ def test_gradient_form_plays_over_gradient_norms():
     out = weighting(dict(loss_cls=task), dict(loss_kd_a=kd), [shared])
     norms = torch.tensor([1.0, 10 * math.sqrt(2)])
     torch.testing.assert_close(weighting.mean, norms)
-    assert weighting.kd_unit.item() == pytest.approx(0.1 / math.sqrt(2))
+    torch.testing.assert_close(weighting.units, norms)
     assert out['gor_grad_ratio'].item() == pytest.approx(1.0)
     assert out['gor_grad_cosine'].item() == pytest.approx(
         1.4 / math.sqrt(2), rel=1e-5
