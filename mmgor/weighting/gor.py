@@ -9,7 +9,8 @@ from . import functional
 from .gradients import GradientStats
 from .learned import LearnedWeighting
 
-FORMS = ('zero_sum', 'barrier', 'gradient')
+FORMS = ('zero_sum', 'barrier', 'gradient', 'anchored', 'anchored_gradient')
+OVER_GRADIENTS = ('gradient', 'anchored_gradient')
 # exp(+-20) = 5e8 either way: beyond, something is wrong.
 THETA_LIMIT = 20.0
 
@@ -28,6 +29,8 @@ class GoRWeighting(LearnedWeighting):
       weights sum to 2.
     - ``gradient``: as ``zero_sum``, over the norms of the two gradients at
       the shared features in place of the losses.
+    - ``anchored``, ``anchored_gradient``: as those two, with the task's weight
+      held at 1 in place of the sum at 2: the student sees ``w / w_T``.
 
     The distillation loss then gets the task loss's unit, so that a stock
     learning rate keeps its meaning whatever the two losses' units are: the
@@ -54,7 +57,7 @@ class GoRWeighting(LearnedWeighting):
             start, task first, shape (2, ).
 
     Args:
-        form (str): One of the three above.
+        form (str): One of those above.
         init_iters (int): Calls of the balanced start.
         momentum (float): Of the running mean that theta starts from and the
             log's distance to equilibrium is measured against.
@@ -100,7 +103,7 @@ class GoRWeighting(LearnedWeighting):
         self.register_buffer('units', torch.ones(2))
 
     def needs_gradients(self) -> bool:
-        if self.form != 'gradient' or not self.training:
+        if self.form not in OVER_GRADIENTS or not self.training:
             return False
         calls = int(self.calls)
         return calls < self.init_iters or calls % self.gradient_interval == 0
@@ -109,7 +112,7 @@ class GoRWeighting(LearnedWeighting):
         self, losses: Tensor, gradients: GradientStats | None
     ) -> tuple[Tensor, Tensor]:
         strength: Tensor | None = losses
-        if self.form == 'gradient':
+        if self.form in OVER_GRADIENTS:
             strength = None if gradients is None else gradients.norms
         if strength is not None:
             self._observe(strength)
@@ -118,9 +121,10 @@ class GoRWeighting(LearnedWeighting):
         if self.training:
             self.calls += 1
         own = self.learn(gradient)
-        if self.form == 'barrier':
-            weights = functional.weights_of(fixed)
-        else:
+        weights = functional.weights_of(fixed)
+        if self.form.startswith('anchored'):
+            weights = weights / weights[0]
+        elif self.form != 'barrier':
             weights = functional.zero_sum_weights(fixed)
         return weights * self.units[0] / self.units, own
 

@@ -6,6 +6,7 @@ import torch
 from mmgor.registry import MODELS
 from mmgor.weighting import functional as F
 from mmgor.weighting import gradient_stats, total_loss
+from mmgor.weighting.gor import FORMS
 
 
 def gor(**kwargs):
@@ -60,7 +61,7 @@ def test_no_loss_is_an_error():
 
 
 def test_exactly_two_trainable_scalars():
-    for form in ('zero_sum', 'barrier', 'gradient'):
+    for form in FORMS:
         parameters = dict(gor(form=form).named_parameters())
         assert set(parameters) == {'theta_task', 'theta_kd'}
         assert all(p.shape == () for p in parameters.values())
@@ -89,6 +90,17 @@ def test_barrier_weights_grow_as_the_losses_fall():
     out['loss_gor'].backward()
     for theta in weighting.parameters():
         assert theta.grad.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_an_anchored_task_loss_keeps_its_weight():
+    weighting = gor(form='anchored')
+    out = step(weighting, 0.5, 8.0)
+    assert (out['gor_w_task'], out['gor_w_kd']) == (1, 1 / 16)
+    # w = 2 and 4, and the KD loss in units of the task loss.
+    set_theta(weighting, -math.log(2.0), -math.log(4.0))
+    out = step(weighting, 0.25, 2.0)
+    assert out['gor_w_task'].item() == pytest.approx(1)
+    assert out['gor_w_kd'].item() == pytest.approx(2 / 16)
 
 
 def test_an_unusable_first_value_leaves_no_trace():
@@ -174,7 +186,7 @@ def test_gradient_form_plays_over_gradient_norms():
     )
 
 
-@pytest.mark.parametrize('form', ['zero_sum', 'barrier', 'gradient'])
+@pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize('ratio', [0.01, 1.0, 100.0])
 def test_units_of_the_kd_loss_do_not_matter(form, ratio):
     """The student's gradient keeps its direction and its size."""
@@ -275,7 +287,7 @@ def test_non_finite_losses_leave_theta_alone(bad):
     assert weighting.mean[1] == mean[1]
 
 
-@pytest.mark.parametrize('form', ['zero_sum', 'barrier', 'gradient'])
+@pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize('after', [1, 6])
 def test_resume_is_exact(form, after):
     def call(weighting, value):
