@@ -22,15 +22,19 @@ def bits_order(bits: str) -> tuple:
     return bits != FLOAT, [int(number) for number in digits], bits
 
 
+def in_group(records: Iterable[Record], group: Group) -> list[Record]:
+    """The records with this data and these bits."""
+    return [r for r in records if (r.data, r.bits) == group]
+
+
 def runs_of(
     records: Iterable[Record], group: Group, arm: str
 ) -> dict[int, Record]:
     """Seed -> an arm's finished run."""
     return {
         record.seed: record
-        for record in records
-        if (record.data, record.bits, record.arm) == (*group, arm)
-        and record.status == DONE
+        for record in in_group(records, group)
+        if record.arm == arm and record.status == DONE
     }
 
 

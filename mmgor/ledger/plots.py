@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mmgor.hooks import read_scalars
 
-from .pairs import Group, bits_order, groups, runs_of, values_of
+from .pairs import groups, in_group, runs_of, values_of
 from .plan import FLOAT
 from .records import DONE, Record
 
@@ -102,12 +102,14 @@ def _plot_maps(done: list[Record]) -> Figure | None:
     if not done:
         return None
     panels = groups(done)
-    heights = [1 + 0.25 * len(_arms(_of(done, group))) for group in panels]
+    heights = [
+        1 + 0.25 * len(_arms(in_group(done, group))) for group in panels
+    ]
     figure, axes = _figure(heights, 1)
     for (axis,), group in zip(axes, panels):
         values = {
             arm: values_of(runs_of(done, group, arm))
-            for arm in _arms(_of(done, group))
+            for arm in _arms(in_group(done, group))
         }
         ordered = sorted(values.items(), key=lambda v: mean(v[1].values()))
         for row, (arm, points) in enumerate(ordered):
@@ -134,52 +136,45 @@ def _plot_maps(done: list[Record]) -> Figure | None:
     return figure
 
 
-def _of(done: list[Record], group: Group) -> list[Record]:
-    return [r for r in done if (r.data, r.bits) == group]
-
-
 def _plot_bits(done: list[Record]) -> Figure | None:
     """mAP against bits, for arms that have several on one data set."""
-    lines: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for data, bits in groups(done):
-        if bits == FLOAT:
-            continue
-        for arm in _arms(_of(done, (data, bits))):
-            values = values_of(runs_of(done, (data, bits), arm))
-            of_arm = lines.setdefault(data, {}).setdefault(arm, {})
-            of_arm[bits] = list(values.values())
-    panels = {
-        data: {arm: of for arm, of in arms.items() if len(of) > 1}
-        for data, arms in lines.items()
-    }
-    panels = {data: arms for data, arms in panels.items() if arms}
+    panels = {}
+    for data in sorted({record.data for record in done}):
+        mine = [r for r in done if r.data == data and r.bits != FLOAT]
+        bits = {
+            arm: {r.bits for r in mine if r.arm == arm} for arm in _arms(mine)
+        }
+        several = [r for r in mine if len(bits[r.arm]) > 1]
+        if several:
+            panels[data] = several
     if not panels:
         return None
-    heights = [max(4.0, 0.5 + 0.2 * len(arms)) for arms in panels.values()]
+    heights = [max(4.0, 0.5 + 0.2 * len(_arms(r))) for r in panels.values()]
     figure, axes = _figure(heights, 1)
-    for (axis,), (data, arms) in zip(axes, panels.items()):
-        _draw_bits(axis, data, arms)
+    for (axis,), runs in zip(axes, panels.values()):
+        _draw_bits(axis, runs)
     return figure
 
 
-def _draw_bits(
-    axis: Axes, data: str, arms: dict[str, dict[str, list[float]]]
-) -> None:
-    names = sorted({b for of in arms.values() for b in of}, key=bits_order)
-    colours = _colours(sorted(arms))
-    for i, (arm, of) in enumerate(sorted(arms.items())):
-        points = [(names.index(bits), mean(v)) for bits, v in of.items()]
+def _draw_bits(axis: Axes, runs: list[Record]) -> None:
+    """A line an arm through its means, a point a seed; of one data set."""
+    ticks = groups(runs)
+    for i, (arm, colour) in enumerate(_colours(_arms(runs)).items()):
+        found = [
+            (x, list(values_of(runs_of(runs, group, arm)).values()))
+            for x, group in enumerate(ticks)
+        ]
+        means = [(x, mean(values)) for x, values in found if values]
         style = ('-', '--', ':')[i // 20 % 3]
-        axis.plot(*zip(*sorted(points)), style, color=colours[arm], label=arm)
-        for bits, values in of.items():
-            x = [names.index(bits)] * len(values)
-            axis.plot(x, values, '.', color=colours[arm])
+        axis.plot(*zip(*means), style, color=colour, label=arm)
+        for x, values in found:
+            axis.plot([x] * len(values), values, '.', color=colour)
     axis.set(
-        title=data,
+        title=ticks[0][0],
         xlabel='bits of weights and activations',
         ylabel='mAP in per cent',
-        xticks=range(len(names)),
-        xticklabels=names,
+        xticks=range(len(ticks)),
+        xticklabels=[bits for _, bits in ticks],
     )
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, 0.5))
@@ -199,7 +194,9 @@ def _plot_curves(curves: Curves, keys: dict[str, str]) -> Figure | None:
     colours = _colours(_arms(runs))
     figure, axes = _figure([3.6] * len(panels), len(keys))
     for row, group in zip(axes, panels):
-        mine = [(r, entries) for r, entries in shown if r in _of(runs, group)]
+        mine = [
+            (r, entries) for r, entries in shown if r in in_group(runs, group)
+        ]
         for axis, (key, label) in zip(row, keys.items()):
             _draw(axis, mine, key, colours.__getitem__)
             axis.set(title=', '.join(group), ylabel=label, xlabel='iteration')

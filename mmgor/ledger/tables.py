@@ -8,6 +8,7 @@ from .pairs import (
     Group,
     difference,
     groups,
+    in_group,
     reference_runs,
     runs_of,
     unlike,
@@ -75,27 +76,22 @@ def group_table(
     if reference is not None:
         header += ['difference', '95 % interval', 'pairs']
     header += ['w task', 'w KD']
-    mine = [r for r in records if (r.data, r.bits) == group]
+    others = {}
+    if reference is not None:
+        others = reference_runs(records, group, reference)
+    mine = in_group(records, group)
     rows = []
     for arm in {record.arm for record in mine}:
         runs = runs_of(mine, group, arm)
         values = list(values_of(runs).values())
-        others = {}
-        if reference is not None:
-            others = reference_runs(records, group, reference)
         found = difference(runs, others)
         row = _arm_cells(arm, [r for r in mine if r.arm == arm], runs)
         if reference is not None:
             row += _difference_cells(None if arm == reference else found)
         for name in ('gor_w_task', 'gor_w_kd'):
             row.append(_weight([getattr(r, name) for r in runs.values()]))
-        order = (
-            not values,
-            reference is not None and found is None,
-            -(mean(values) if found is None and values else 0.0),
-            -(0.0 if found is None else found.mean),
-        )
-        rows.append((order, row))
+        rank = mean(values or [0.0]) if found is None else found.mean
+        rows.append(((not values, found is None, -rank), row))
     return markdown_table(header, [row for _, row in sorted(rows)])
 
 
@@ -104,7 +100,7 @@ def unlike_pairs(
 ) -> list[str]:
     """A warning for each arm whose pairs differ in more than the arm."""
     others = reference_runs(records, group, reference)
-    mine = [r for r in records if (r.data, r.bits) == group]
+    mine = in_group(records, group)
     warnings = []
     for arm in sorted({record.arm for record in mine}):
         found = unlike(runs_of(mine, group, arm), others)

@@ -9,7 +9,14 @@ from . import functional
 from .gradients import GradientStats
 from .learned import LearnedWeighting
 
-FORMS = ('zero_sum', 'barrier', 'gradient', 'anchored', 'anchored_gradient')
+#: What the student sees of the thetas.
+FORMS = {
+    'zero_sum': functional.zero_sum_weights,
+    'barrier': functional.weights_of,
+    'gradient': functional.zero_sum_weights,
+    'anchored': functional.anchored_weights,
+    'anchored_gradient': functional.anchored_weights,
+}
 OVER_GRADIENTS = ('gradient', 'anchored_gradient')
 # exp(+-20) = 5e8 either way: beyond, something is wrong.
 THETA_LIMIT = 20.0
@@ -121,11 +128,7 @@ class GoRWeighting(LearnedWeighting):
         if self.training:
             self.calls += 1
         own = self.learn(gradient)
-        weights = functional.weights_of(fixed)
-        if self.form.startswith('anchored'):
-            weights = weights / weights[0]
-        elif self.form != 'barrier':
-            weights = functional.zero_sum_weights(fixed)
+        weights = FORMS[self.form](fixed)
         return weights * self.units[0] / self.units, own
 
     def diagnostics(self) -> dict[str, Tensor]:
@@ -147,9 +150,11 @@ class GoRWeighting(LearnedWeighting):
             )
         )
         self.count += usable
-        starting = self.count.min() <= self.init_iters
-        begun = starting & (self.count.min() > 0)
-        self.units.copy_(torch.where(begun, self.mean, self.units))
+        seen = self.count.min()
+        starting = seen <= self.init_iters
+        self.units.copy_(
+            torch.where(starting & (seen > 0), self.mean, self.units)
+        )
         for theta in (self.theta_task, self.theta_kd):
             value = torch.where(starting, 0.0, theta)
             theta.copy_(value.clamp(-THETA_LIMIT, THETA_LIMIT))
