@@ -14,10 +14,7 @@ FORMS = {
     'zero_sum': functional.zero_sum_weights,
     'barrier': functional.weights_of,
     'gradient': functional.zero_sum_weights,
-    'anchored': functional.anchored_weights,
-    'anchored_gradient': functional.anchored_weights,
 }
-OVER_GRADIENTS = ('gradient', 'anchored_gradient')
 # exp(+-20) = 5e8 either way: beyond, something is wrong.
 THETA_LIMIT = 20.0
 
@@ -36,8 +33,6 @@ class GoRWeighting(LearnedWeighting):
       weights sum to 2.
     - ``gradient``: as ``zero_sum``, over the norms of the two gradients at
       the shared features in place of the losses.
-    - ``anchored``, ``anchored_gradient``: as those two, with the task's weight
-      held at 1 in place of the sum at 2: the student sees ``w / w_T``.
 
     The distillation loss then gets the task loss's unit, so that a stock
     learning rate keeps its meaning whatever the two losses' units are: the
@@ -110,7 +105,7 @@ class GoRWeighting(LearnedWeighting):
         self.register_buffer('units', torch.ones(2))
 
     def needs_gradients(self) -> bool:
-        if self.form not in OVER_GRADIENTS or not self.training:
+        if self.form != 'gradient' or not self.training:
             return False
         calls = int(self.calls)
         return calls < self.init_iters or calls % self.gradient_interval == 0
@@ -119,7 +114,7 @@ class GoRWeighting(LearnedWeighting):
         self, losses: Tensor, gradients: GradientStats | None
     ) -> tuple[Tensor, Tensor]:
         strength: Tensor | None = losses
-        if self.form in OVER_GRADIENTS:
+        if self.form == 'gradient':
             strength = None if gradients is None else gradients.norms
         if strength is not None:
             self._observe(strength)
