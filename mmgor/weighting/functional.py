@@ -34,6 +34,11 @@ def zero_sum_weights(theta: Tensor) -> Tensor:
     return 2 * torch.softmax(-theta, 0)
 
 
+def anchored_weights(theta: Tensor) -> Tensor:
+    """w_i / w_T: the task's weight stays 1."""
+    return torch.exp(theta[0] - theta)
+
+
 def theta_gradient(theta: Tensor, strength: Tensor) -> Tensor:
     """dJ/dtheta = 1 - w * strength, bounded to [-1, 1].
 

@@ -14,7 +14,10 @@ FORMS = {
     'zero_sum': functional.zero_sum_weights,
     'barrier': functional.weights_of,
     'gradient': functional.zero_sum_weights,
+    'anchored': functional.anchored_weights,
+    'anchored_gradient': functional.anchored_weights,
 }
+OVER_GRADIENTS = ('gradient', 'anchored_gradient')
 # exp(+-20) = 5e8 either way: beyond, something is wrong.
 THETA_LIMIT = 20.0
 
@@ -33,10 +36,12 @@ class GoRWeighting(LearnedWeighting):
       weights sum to 2.
     - ``gradient``: as ``zero_sum``, over the norms of the two gradients at
       the shared features in place of the losses.
+    - ``anchored``, ``anchored_gradient``: as those two, with the task's weight
+      held at 1 in place of the sum at 2: the student sees ``w / w_T``.
 
     The distillation loss then gets the task loss's unit, so that a stock
-    learning rate keeps its meaning whatever the two losses' units are: the
-    weights start at (1, L_T / L_K).
+    learning rate keeps its meaning whatever the two losses' units are, and
+    counts ``kd_share`` times: the weights start at (1, kd_share L_T / L_K).
 
     In the first ``init_iters`` calls the units follow the running mean and
     the thetas stay at 0, so that the game starts balanced; then they are
@@ -60,6 +65,8 @@ class GoRWeighting(LearnedWeighting):
 
     Args:
         form (str): One of those above.
+        kd_share (float): What the weighted distillation loss (``gradient``:
+            the norm of its gradient) starts at, in units of the task's.
         init_iters (int): Calls of the balanced start.
         momentum (float): Of the running mean that theta starts from and the
             log's distance to equilibrium is measured against.
@@ -79,6 +86,7 @@ class GoRWeighting(LearnedWeighting):
     def __init__(
         self,
         form: str = 'zero_sum',
+        kd_share: float = 1.0,
         init_iters: int = 20,
         momentum: float = 0.1,
         gradient_interval: int = 10,
@@ -94,7 +102,12 @@ class GoRWeighting(LearnedWeighting):
                 f'momentum in (0, 1], got {init_iters}, {gradient_interval} '
                 f'and {momentum}.'
             )
+        if not 0 < kd_share < float('inf'):
+            raise ValueError(
+                f'expected kd_share to be positive and finite, got {kd_share}.'
+            )
         self.form = form
+        self.kd_share = kd_share
         self.init_iters = init_iters
         self.momentum = momentum
         self.gradient_interval = gradient_interval
@@ -105,7 +118,7 @@ class GoRWeighting(LearnedWeighting):
         self.register_buffer('units', torch.ones(2))
 
     def needs_gradients(self) -> bool:
-        if self.form != 'gradient' or not self.training:
+        if self.form not in OVER_GRADIENTS or not self.training:
             return False
         calls = int(self.calls)
         return calls < self.init_iters or calls % self.gradient_interval == 0
@@ -114,7 +127,7 @@ class GoRWeighting(LearnedWeighting):
         self, losses: Tensor, gradients: GradientStats | None
     ) -> tuple[Tensor, Tensor]:
         strength: Tensor | None = losses
-        if self.form == 'gradient':
+        if self.form in OVER_GRADIENTS:
             strength = None if gradients is None else gradients.norms
         if strength is not None:
             self._observe(strength)
@@ -123,8 +136,9 @@ class GoRWeighting(LearnedWeighting):
         if self.training:
             self.calls += 1
         own = self.learn(gradient)
-        weights = FORMS[self.form](fixed)
-        return weights * self.units[0] / self.units, own
+        weights = FORMS[self.form](fixed) * self.units[0] / self.units
+        # (1, kd_share) without a tensor from the host in every step.
+        return torch.stack([weights[0], weights[1] * self.kd_share]), own
 
     def diagnostics(self) -> dict[str, Tensor]:
         away = functional.distance(

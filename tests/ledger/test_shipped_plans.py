@@ -38,7 +38,9 @@ def weighting_of(arm):
     if arm.startswith('fixed_'):
         weight = float(arm.removeprefix('fixed_'))
         return dict(type='FixedWeighting', kd_weight=weight)
-    return dict(type='GoRWeighting', form=arm.removeprefix('gor_'))
+    form, _, share = arm.removeprefix('gor_').partition('_share_')
+    kind = dict(type='GoRWeighting', form=form)
+    return dict(kind, kd_share=float(share)) if share else kind
 
 
 def test_screen(shipped):
@@ -46,7 +48,7 @@ def test_screen(shipped):
     runs = shipped('bccd_screen')
     # Teachers and float; three arms at three bits; the arms in question at
     # two, and with another AdamW; other balancers; other teachers and losses.
-    assert len(runs) == (4 + 2) + 3 * 3 + 9 * 2 + 3 + 11 + (3 + 15)
+    assert len(runs) == (4 + 2) + 3 * 3 + 13 * 2 + 3 + 11 + (3 + 15)
     seen, heads = [], []
     for run in runs:
         _, arm, bits, _ = run.key
@@ -91,7 +93,7 @@ def test_screen(shipped):
 
 def test_yolox(shipped):
     runs = shipped('coco_yolox')
-    assert len(runs) == 3 * 13
+    assert len(runs) == 3 * 17
     for run in runs:
         _, arm, bits, seed = run.key
         epochs = run.config['train_cfg']['max_epochs']
@@ -118,7 +120,7 @@ def test_yolox(shipped):
 def test_person(shipped):
     """One class, small pictures, one teacher; weights as the names say."""
     runs = shipped('person_retinanet')
-    assert len(runs) == 7
+    assert len(runs) == 11
     for run in runs:
         arm, cfg = run.key[1], run.config
         model = cfg['model']

@@ -78,18 +78,29 @@ def test_first_call_starts_balanced():
     assert out['loss_cls'].item() == pytest.approx(out['loss_kd_a'].item())
 
 
-def test_barrier_weights_grow_as_the_losses_fall():
-    weighting = gor(form='barrier')
+@pytest.mark.parametrize(
+    'form, task, kd', [('barrier', 2.0, 4.0), ('anchored', 1.0, 2.0)]
+)
+def test_weights_as_the_losses_fall(form, task, kd):
+    """The barrier's grow; an anchored task loss keeps its weight."""
+    weighting = gor(form=form)
     out = step(weighting, 0.5, 8.0)
     assert (out['gor_w_task'], out['gor_w_kd']) == (1, 1 / 16)
-    # At rest with losses of 0.5 / 2 and 8 / 4: both weighted ones stay 0.5.
+    # At rest, w = 2 and 4, with losses of 0.5 / 2 and 8 / 4; the KD loss is
+    # in units of the task loss.
     set_theta(weighting, -math.log(2.0), -math.log(4.0))
     out = step(weighting, 0.25, 2.0)
-    assert out['gor_w_task'].item() == pytest.approx(2)
-    assert out['gor_w_kd'].item() == pytest.approx(4 / 16)
+    assert out['gor_w_task'].item() == pytest.approx(task)
+    assert out['gor_w_kd'].item() == pytest.approx(kd / 16)
     out['loss_gor'].backward()
     for theta in weighting.parameters():
         assert theta.grad.item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize('form', ['zero_sum', 'barrier', 'anchored'])
+def test_the_kd_loss_counts_its_share(form):
+    out = step(gor(form=form, kd_share=2.0), 0.5, 8.0)
+    assert (out['gor_w_task'], out['gor_w_kd']) == (1, 2 / 16)
 
 
 def test_an_unusable_first_value_leaves_no_trace():
