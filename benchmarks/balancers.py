@@ -29,7 +29,8 @@ from mmgor.registry import MODELS
 
 BALANCERS = {
     'Fixed': dict(type='FixedWeighting'),
-    'GoR zero-sum': dict(type='GoRWeighting'),
+    'GoR ratio': dict(type='GoRWeighting'),
+    'GoR zero-sum': dict(type='GoRWeighting', form='zero_sum'),
     'GoR barrier': dict(type='GoRWeighting', form='barrier'),
     'GoR gradient': dict(type='GoRWeighting', form='gradient'),
     'Uncertainty': dict(type='UncertaintyWeighting'),

@@ -11,13 +11,11 @@ from .learned import LearnedWeighting
 
 #: What the student sees of the thetas.
 FORMS = {
+    'ratio': functional.ratio_weights,
     'zero_sum': functional.zero_sum_weights,
     'barrier': functional.weights_of,
     'gradient': functional.zero_sum_weights,
-    'anchored': functional.anchored_weights,
-    'anchored_gradient': functional.anchored_weights,
 }
-OVER_GRADIENTS = ('gradient', 'anchored_gradient')
 # exp(+-20) = 5e8 either way: beyond, something is wrong.
 THETA_LIMIT = 20.0
 
@@ -30,23 +28,24 @@ class GoRWeighting(LearnedWeighting):
     The thetas play over the losses, each in units of its mean at the start
     of the game. Forms:
 
-    - ``barrier``: the student sees ``w = exp(-theta)``. The weights grow as
-      the losses fall, so that the student's gradient keeps its size.
+    - ``ratio``: with ``w = exp(-theta)`` the student sees
+      ``(1, 2 w_K / w_T)``: the task loss as without distillation, and the
+      distillation loss at twice its size.
+    - ``barrier``: the student sees ``w``. The weights grow as the losses
+      fall, so that the student's gradient keeps its size.
     - ``zero_sum``: the student sees ``u = 2 softmax(-theta)``, so that the
       weights sum to 2.
     - ``gradient``: as ``zero_sum``, over the norms of the two gradients at
       the shared features in place of the losses.
-    - ``anchored``, ``anchored_gradient``: as those two, with the task's weight
-      held at 1 in place of the sum at 2: the student sees ``w / w_T``.
 
     The distillation loss then gets the task loss's unit, so that a stock
-    learning rate keeps its meaning whatever the two losses' units are, and
-    counts ``kd_share`` times: the weights start at (1, kd_share L_T / L_K).
+    learning rate keeps its meaning whatever the two losses' units are: the
+    weights start at (1, L_T / L_K), those of ``ratio`` at (1, 2 L_T / L_K).
 
     In the first ``init_iters`` calls the units follow the running mean and
     the thetas stay at 0, so that the game starts balanced; then they are
     trained. A call counts where both losses are finite and positive; until
-    then the weights are (1, 1).
+    then their units are 1.
 
     Losses of very different size: the balanced start takes either's unit out;
     a unit that changes later is followed at the thetas' own step size.
@@ -65,8 +64,6 @@ class GoRWeighting(LearnedWeighting):
 
     Args:
         form (str): One of those above.
-        kd_share (float): What the weighted distillation loss (``gradient``:
-            the norm of its gradient) starts at, in units of the task's.
         init_iters (int): Calls of the balanced start.
         momentum (float): Of the running mean that theta starts from and the
             log's distance to equilibrium is measured against.
@@ -85,8 +82,7 @@ class GoRWeighting(LearnedWeighting):
 
     def __init__(
         self,
-        form: str = 'zero_sum',
-        kd_share: float = 1.0,
+        form: str = 'ratio',
         init_iters: int = 20,
         momentum: float = 0.1,
         gradient_interval: int = 10,
@@ -102,12 +98,7 @@ class GoRWeighting(LearnedWeighting):
                 f'momentum in (0, 1], got {init_iters}, {gradient_interval} '
                 f'and {momentum}.'
             )
-        if not 0 < kd_share < float('inf'):
-            raise ValueError(
-                f'expected kd_share to be positive and finite, got {kd_share}.'
-            )
         self.form = form
-        self.kd_share = kd_share
         self.init_iters = init_iters
         self.momentum = momentum
         self.gradient_interval = gradient_interval
@@ -118,7 +109,7 @@ class GoRWeighting(LearnedWeighting):
         self.register_buffer('units', torch.ones(2))
 
     def needs_gradients(self) -> bool:
-        if self.form not in OVER_GRADIENTS or not self.training:
+        if self.form != 'gradient' or not self.training:
             return False
         calls = int(self.calls)
         return calls < self.init_iters or calls % self.gradient_interval == 0
@@ -127,7 +118,7 @@ class GoRWeighting(LearnedWeighting):
         self, losses: Tensor, gradients: GradientStats | None
     ) -> tuple[Tensor, Tensor]:
         strength: Tensor | None = losses
-        if self.form in OVER_GRADIENTS:
+        if self.form == 'gradient':
             strength = None if gradients is None else gradients.norms
         if strength is not None:
             self._observe(strength)
@@ -136,9 +127,8 @@ class GoRWeighting(LearnedWeighting):
         if self.training:
             self.calls += 1
         own = self.learn(gradient)
-        weights = FORMS[self.form](fixed) * self.units[0] / self.units
-        # (1, kd_share) without a tensor from the host in every step.
-        return torch.stack([weights[0], weights[1] * self.kd_share]), own
+        weights = FORMS[self.form](fixed)
+        return weights * self.units[0] / self.units, own
 
     def diagnostics(self) -> dict[str, Tensor]:
         away = functional.distance(

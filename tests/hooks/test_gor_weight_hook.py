@@ -222,7 +222,7 @@ def test_weights_of_another_game_start_a_new_one(tmp_path):
     run(tmp_path / 'b', optimizer, 4, model=new, load_from=file)
     assert new.weight.item() == pytest.approx(7.0, abs=0.1)
     assert new.gor_weighting.count.tolist() == [4, 4]
-    assert new.shares[0] == pytest.approx(0.5)  # balanced, ten to one or not
+    assert new.shares[0] == pytest.approx(2 / 3)  # the start's
     resumed = Toy(change_at=10, factor=0.5)
     resumed.step = 10
     run(

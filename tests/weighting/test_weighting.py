@@ -72,20 +72,21 @@ def test_first_call_starts_balanced():
     out = step(weighting, 0.5, 8.0)
     assert weighting.units.tolist() == [0.5, 8.0]
     assert weighting.theta().tolist() == [0, 0]
-    # The KD loss counts in units of the task loss: 8 of it are 0.5.
+    # The KD loss counts twice in units of the task loss: 8 of it are 0.5.
     assert out['gor_w_task'].item() == pytest.approx(1)
-    assert out['gor_w_kd'].item() == pytest.approx(1 / 16)
-    assert out['loss_cls'].item() == pytest.approx(out['loss_kd_a'].item())
+    assert out['gor_w_kd'].item() == pytest.approx(2 / 16)
+    assert out['loss_kd_a'].item() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
-    'form, task, kd', [('barrier', 2.0, 4.0), ('anchored', 1.0, 2.0)]
+    'form, start, task, kd',
+    [('barrier', 1.0, 2.0, 4.0), ('ratio', 2.0, 1.0, 4.0)],
 )
-def test_weights_as_the_losses_fall(form, task, kd):
-    """The barrier's grow; an anchored task loss keeps its weight."""
+def test_weights_as_the_losses_fall(form, start, task, kd):
+    """The barrier's grow; the ratio leaves the task loss its weight."""
     weighting = gor(form=form)
     out = step(weighting, 0.5, 8.0)
-    assert (out['gor_w_task'], out['gor_w_kd']) == (1, 1 / 16)
+    assert (out['gor_w_task'], out['gor_w_kd']) == (1, start / 16)
     # At rest, w = 2 and 4, with losses of 0.5 / 2 and 8 / 4; the KD loss is
     # in units of the task loss.
     set_theta(weighting, -math.log(2.0), -math.log(4.0))
@@ -95,12 +96,6 @@ def test_weights_as_the_losses_fall(form, task, kd):
     out['loss_gor'].backward()
     for theta in weighting.parameters():
         assert theta.grad.item() == pytest.approx(0, abs=1e-6)
-
-
-@pytest.mark.parametrize('form', ['zero_sum', 'barrier', 'anchored'])
-def test_the_kd_loss_counts_its_share(form):
-    out = step(gor(form=form, kd_share=2.0), 0.5, 8.0)
-    assert (out['gor_w_task'], out['gor_w_kd']) == (1, 2 / 16)
 
 
 def test_an_unusable_first_value_leaves_no_trace():
@@ -119,12 +114,12 @@ def test_the_balanced_start_waits_for_both_losses(late, calls):
     weighting = gor()
     for _ in range(calls):
         out = step(weighting, 2.09, late)
-        assert (out['gor_w_task'], out['gor_w_kd']) == (1, 1)
+        assert (out['gor_w_task'], out['gor_w_kd']) == (1, 2)
         with torch.no_grad():  # what the hook may do in between
             weighting.theta_task += 0.3
     out = step(weighting, 2.09, 0.19)
     assert out['gor_w_task'].item() == pytest.approx(1)
-    assert out['gor_w_kd'].item() == pytest.approx(11)
+    assert out['gor_w_kd'].item() == pytest.approx(22)
     assert weighting.theta().tolist() == [0, 0]
 
 
@@ -141,7 +136,7 @@ def test_gradients_are_taken_as_their_mean():
 
 
 def test_zero_sum_values_and_gradients_by_hand():
-    weighting = gor()
+    weighting = gor(form='zero_sum')
     set_theta(weighting, 0.0, math.log(3.0))
     task = torch.tensor(0.5, requires_grad=True)
     kd = torch.tensor(3.0, requires_grad=True)
