@@ -194,9 +194,7 @@ def _plot_curves(curves: Curves, keys: dict[str, str]) -> Figure | None:
     colours = _colours(_arms(runs))
     figure, axes = _figure([3.6] * len(panels), len(keys))
     for row, group in zip(axes, panels):
-        mine = [
-            (r, entries) for r, entries in shown if r in in_group(runs, group)
-        ]
+        mine = [(r, log) for r, log in shown if (r.data, r.bits) == group]
         for axis, (key, label) in zip(row, keys.items()):
             _draw(axis, mine, key, colours.__getitem__)
             axis.set(title=', '.join(group), ylabel=label, xlabel='iteration')
