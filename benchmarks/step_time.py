@@ -1,10 +1,10 @@
 """Time and memory of one training step, as ratios inside one process.
 
-The demo's student on random pictures (default 8 x 3 x 240 x 320). Steps of
-all arms take turns, so that a machine whose speed drifts slows all alike;
-ratios are taken round by round and their median is printed. Memory is the
-peak of the resident set (CPU) or of the allocator (CUDA) during a step, each
-arm in a process of its own, after warm-up.
+The demo's student on random pictures (240 x 320 in batches of 8, sides made
+multiples of 32). Steps of all arms take turns, so that a machine whose speed
+drifts slows all alike; ratios are taken round by round and their median is
+printed. Memory is the peak of the resident set (CPU) or of the allocator
+(CUDA) during a step, each arm in a process of its own, after warm-up.
 
 python benchmarks/step_time.py [--rounds 15] [--device cpu]
 """

@@ -1,7 +1,4 @@
-"""As yolox_nano_w8, at W6A6; start from the student of more bits:
-
---cfg-options load_from=work_dirs/yolox_nano_w8/epoch_2.pth
-"""
+"""As yolox_nano_w8, at W6A6, from the float network, too."""
 
 _base_ = './yolox_nano_w8.py'
 

@@ -29,8 +29,8 @@ class GoRWeighting(LearnedWeighting):
     of the game. Forms:
 
     - ``ratio``: with ``w = exp(-theta)`` the student sees
-      ``(1, 2 w_K / w_T)``: the task loss as without distillation, and the
-      distillation loss at twice its size.
+      ``(1, 2 w_K / w_T)``: the task loss as without distillation, and a
+      distillation loss that comes to rest at twice the task loss.
     - ``barrier``: the student sees ``w``. The weights grow as the losses
       fall, so that the student's gradient keeps its size.
     - ``zero_sum``: the student sees ``u = 2 softmax(-theta)``, so that the
@@ -65,8 +65,9 @@ class GoRWeighting(LearnedWeighting):
     Args:
         form (str): One of those above.
         init_iters (int): Calls of the balanced start.
-        momentum (float): Of the running mean that theta starts from and the
-            log's distance to equilibrium is measured against.
+        momentum (float): Of the running mean that the units follow in the
+            balanced start and the log's distance to equilibrium is measured
+            against.
         gradient_interval (int): ``gradient`` only: after the balanced start,
             measure every so many calls.
 
