@@ -24,7 +24,7 @@ from mmgor.ledger.listing import plan_lines
 from mmgor.ledger.plan import Plan, read_plan
 from mmgor.ledger.records import DONE, Record, locked, read_records
 from mmgor.ledger.runs import Key, Run, build_runs
-from mmgor.ledger.schedule import Schedule, check_parents_here, select_runs
+from mmgor.ledger.schedule import Schedule, check_files, select_runs
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,7 +65,12 @@ def parse_args() -> argparse.Namespace:
         metavar='N',
         help="with these seeds in place of the plan's",
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    for what in ('data', 'weights'):
+        names = [name for name, _ in getattr(args, what)]
+        if len(set(names)) < len(names):
+            parser.error(f'--{what} expected each name once, got {names}')
+    return args
 
 
 def name_and_path(text: str) -> tuple[str, Path]:
@@ -111,7 +116,7 @@ def checked_records(
     records = read_records(plan.results)
     check_unchanged(plan, records, only)
     check_parents_same(runs, records, plan.runs_folder)
-    check_parents_here(runs, records, plan.runs_folder)
+    check_files(runs, records, plan.runs_folder)
     return records
 
 

@@ -33,8 +33,8 @@ def parse_args() -> argparse.Namespace:
         parser.error(
             f'expected the .jsonl file of tools/ledger.py, got {args.results}'
         )
-    if args.out.is_dir():
-        parser.error(f'--out expected a file to write, got {args.out}')
+    if args.out.suffix != '.md' or args.out.is_dir():
+        parser.error(f'--out expected a .md file to write, got {args.out}')
     return args
 
 

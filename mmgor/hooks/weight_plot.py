@@ -53,17 +53,20 @@ def read_scalars(path: Path) -> list[dict]:
         list[dict]: Training records that have a ``gor_*`` value.
 
     Raises:
-        ValueError: If a line is no JSON object, with its number.
+        ValueError: If a line is no JSON object with a step.
     """
     records = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+        except json.JSONDecodeError:
+            record = None
+        if not isinstance(record, dict) or 'step' not in record:
             raise ValueError(
-                f'{path}, line {number}: expected a JSON object a line, as '
-                f'in vis_data/scalars.json ({error}).'
-            ) from error
+                f'{path}, line {number}: expected a JSON object with a step, '
+                f'as in vis_data/scalars.json, got {line[:80]!r}; remove the '
+                'line.'
+            )
         if any(key.startswith('gor_') for key in record):
             records.append(record)
     return records

@@ -1,13 +1,12 @@
 """What changed under an old name is refused."""
 
 import json
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from .plan import Plan
 from .records import DONE, SKIPPED, Record
-from .runs import Key, Run, build_runs, checkpoint_hash
+from .runs import Key, Run, build_runs, checkpoint_hash, recorded_runs
 from .schedule import select_runs
 
 _SHOWN_CHANGES = 10
@@ -18,8 +17,8 @@ def check_unchanged(
 ) -> None:
     """Refuse runs whose config is not the one their name was recorded with.
 
-    Also those of recorded seeds that the plan no longer has: the report takes
-    all seeds of an arm for the same.
+    Also those of recorded seeds that the plan no longer has, and of bits that
+    an arm no longer has: the report takes all runs of an arm for the same.
 
     Args:
         plan (Plan): The plan.
@@ -30,14 +29,16 @@ def check_unchanged(
         ValueError: Naming the runs, and what changed in the first.
     """
     results = plan.results
-    seeds = tuple(sorted({*plan.seeds, *(key[3] for key in records)}))
-    runs = select_runs(build_runs(replace(plan, seeds=seeds)), arms)
+    looked_at = {run.key[1] for run in select_runs(build_runs(plan), arms)}
+    ended = [
+        key
+        for key, record in records.items()
+        if key[1] in looked_at and record.status != SKIPPED
+    ]
     changed = [
         run
-        for run in runs
-        if run.key in records
-        and records[run.key].status != SKIPPED
-        and records[run.key].config_hash != run.hash
+        for run in recorded_runs(plan, ended)
+        if records[run.key].config_hash != run.hash
     ]
     if not changed:
         return

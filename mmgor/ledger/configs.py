@@ -27,6 +27,7 @@ _RUNNER_KEYS = {*inspect.signature(Runner).parameters, 'custom_imports'}
 _FILLED_IN = {
     'randomness.seed': 'seeds',
     'train_cfg.max_epochs': 'epochs',
+    'train_cfg.val_interval': 'epochs',
     'work_dir': 'results',
 }
 _MARKER = re.compile(r'<(data|weights|run):([^<>]*)>')
@@ -133,6 +134,10 @@ def _fill_data(cfg: Config, data: DataFolder, name: str, arm: Arm) -> None:
 
 
 def _merge(cfg: Config, options: dict[str, Any], arm: Arm) -> None:
+    filled_in = dict(_FILLED_IN)
+    for slot in arm.teachers:
+        for part in Source._fields:
+            filled_in[f'model.teachers.{slot}.{part}'] = 'teachers'
     for key in options:
         head, dot, _ = key.partition('.')
         if head not in cfg and (dot or head not in _RUNNER_KEYS):
@@ -140,10 +145,11 @@ def _merge(cfg: Config, options: dict[str, Any], arm: Arm) -> None:
                 f'arm {arm.name!r}: option {key!r} would change nothing, '
                 f'since {arm.config} has no {head!r}.'
             )
-        if key in _FILLED_IN:
+    for key in _leaves(options):
+        if key in filled_in:
             raise ValueError(
                 f'arm {arm.name!r}: option {key!r} is filled in from the '
-                f'plan; use {_FILLED_IN[key]} there.'
+                f'plan; use {filled_in[key]} there.'
             )
     try:
         cfg.merge_from_dict(deepcopy(options))
@@ -152,6 +158,15 @@ def _merge(cfg: Config, options: dict[str, Any], arm: Arm) -> None:
             f'arm {arm.name!r}: {arm.config} does not take the options '
             f'{sorted(options)}: {error}'
         ) from error
+
+
+def _leaves(options: dict[str, Any]) -> list[str]:
+    """Dotted keys, also of mappings within."""
+    keys = []
+    for key, value in options.items():
+        inner = _leaves(value) if isinstance(value, dict) else []
+        keys += [f'{key}.{each}' for each in inner] or [key]
+    return keys
 
 
 def _check_bits(cfg: Config, bits: str, arm: Arm) -> None:

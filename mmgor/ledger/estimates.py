@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from statistics import mean
 
 from .records import DONE, Record
-from .runs import Run
+from .runs import Key, Run
 
 
 class Estimates:
@@ -23,7 +23,7 @@ class Estimates:
 
     def _add(self, record: Record) -> None:
         assert record.wall_s is not None
-        for alike in _alike(record.data, record.arm, record.bits):
+        for alike in _alike(record.key, record.epochs):
             rate = record.wall_s / max(record.epochs, 1)
             self.rates.setdefault(alike, []).append(rate)
 
@@ -31,7 +31,7 @@ class Estimates:
         """Of a whole run: seconds an epoch of runs with the same data, arm
         and bits, or else data and arm, or else data; None if there are
         none."""
-        for alike in _alike(*run.key[:3]):
+        for alike in _alike(run.key, run.epochs):
             if alike in self.rates:
                 return mean(self.rates[alike]) * max(run.epochs, 1)
         return None
@@ -62,8 +62,11 @@ class Estimates:
         )
 
 
-def _alike(data: str, arm: str, bits: str) -> list[tuple[str, ...]]:
-    return [(data, arm, bits), (data, arm), (data,)]
+def _alike(key: Key, epochs: int) -> list[tuple[str, ...]]:
+    """From the most alike on; a calibration takes no epoch's time."""
+    data, arm, bits, _ = key
+    kind = 'training' if epochs else 'calibration'
+    return [(kind, data, arm, bits), (kind, data, arm), (kind, data)]
 
 
 def duration(seconds: float) -> str:

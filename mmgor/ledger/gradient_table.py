@@ -1,6 +1,6 @@
 """What was measured of the two losses' gradients, as Markdown."""
 
-from math import exp, log
+from math import exp, inf, isfinite, log
 from statistics import mean
 
 from .pairs import groups
@@ -11,8 +11,9 @@ NOTE = (
     'Gradients of the weighted task and distillation loss at the shared '
     "features: cosine and norm ratio (geometric mean) over a run's "
     'measurements, cosine over their second half, and the share of them with '
-    'a cosine below 0, where the losses pull against each other. Mean +- '
-    'sample standard deviation over n seeds.'
+    'a cosine below 0, where the losses pull against each other. Measurements '
+    'of losses that were not finite do not count, nor does a ratio where one '
+    'weight is 0. Mean +- sample standard deviation over n seeds.'
 )
 
 _HEADER = ('arm', 'cosine', 'second half', 'below 0', 'KD / task', 'n')
@@ -39,7 +40,10 @@ def gradient_text(curves: Curves) -> str:
         rows = []
         for arm in {name for name, _ in runs}:
             columns = list(zip(*(v for name, v in runs if name == arm)))
-            cells = [spread(list(c), digits=2) for c in columns]
+            cells = [
+                spread([v for v in column if v is not None], digits=2)
+                for column in columns
+            ]
             row = [arm, *cells, str(len(columns[0]))]
             rows.append((-mean(columns[0]), row))
         parts += [
@@ -49,7 +53,9 @@ def gradient_text(curves: Curves) -> str:
     return '\n\n'.join(parts) + '\n'
 
 
-def gradient_values(logged: list[dict]) -> tuple[float, ...]:
+def gradient_values(
+    logged: list[dict],
+) -> tuple[float, float, float, float | None] | None:
     """Of one run.
 
     Args:
@@ -57,20 +63,23 @@ def gradient_values(logged: list[dict]) -> tuple[float, ...]:
             and ``gor_grad_ratio`` (KD over task).
 
     Returns:
-        tuple[float, ...]: Mean cosine, mean cosine of the second half, share
-        below 0, geometric mean of the ratio; empty if never measured.
+        tuple | None: Mean cosine, mean cosine of the second half, share
+        below 0, geometric mean of the ratio over the finite ones above 0
+        (None if there are none); None if never measured.
     """
-    pairs = [
-        (record['gor_grad_cosine'], record['gor_grad_ratio'])
+    measured = [
+        record
         for record in logged
-        if 'gor_grad_cosine' in record
+        if isfinite(record.get('gor_grad_cosine', inf))
     ]
-    if not pairs:
-        return ()
-    cosines = [cosine for cosine, _ in pairs]
+    if not measured:
+        return None
+    cosines = [record['gor_grad_cosine'] for record in measured]
+    ratios = [record['gor_grad_ratio'] for record in measured]
+    logs = [log(ratio) for ratio in ratios if 0 < ratio < inf]
     return (
         mean(cosines),
         mean(cosines[len(cosines) // 2 :]),
         mean(cosine < 0 for cosine in cosines),
-        exp(mean(log(max(ratio, 1e-30)) for _, ratio in pairs)),
+        exp(mean(logs)) if logs else None,
     )

@@ -70,18 +70,20 @@ def unlike(runs: dict[int, Record], others: dict[int, Record]) -> list[str]:
         others (dict[int, Record]): Seed to the reference arm's.
 
     Returns:
-        list[str]: 'seed 1: device', or 'seed 1: weights of <run>' where both
-        started from, or learned from, a run that was trained again between
-        them.
+        list[str]: 'device (seeds 1, 2)', 'commit (seeds 1)' or 'weights of
+        <run> (seeds 1)' where both started from, or learned from, a run that
+        was trained again between them.
     """
-    found = []
+    found: dict[str, list[str]] = {}
     for seed in sorted(set(runs) & set(others)):
         one, other = runs[seed], others[seed]
-        if one.device != other.device:
-            found.append(f'seed {seed}: device')
-        found += [
-            f'seed {seed}: weights of {name}'
+        what = ['device'] if one.device != other.device else []
+        what += ['commit'] if one.commit != other.commit else []
+        what += [
+            f'weights of {name}'
             for name in sorted(set(one.parents) & set(other.parents))
             if one.parents[name] != other.parents[name]
         ]
-    return found
+        for each in what:
+            found.setdefault(each, []).append(str(seed))
+    return [f'{what} (seeds {", ".join(s)})' for what, s in found.items()]

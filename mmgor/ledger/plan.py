@@ -135,6 +135,8 @@ def read_plan(
     if results.suffix != '.jsonl' or results.is_dir():
         raise ValueError(f'results expected a .jsonl file, got {results}.')
     folders = _paths(mapping_of(content, 'data'), data or {}, 'data')
+    if not folders:
+        raise ValueError('data: expected at least one folder.')
     files = _paths(mapping_of(content, 'weights'), weights or {}, 'weights')
     for name, file in files.items():
         if not file.is_file():
@@ -163,7 +165,7 @@ def read_plan(
 
 
 def _paths(
-    written: dict[str, str | None], given: dict[str, Path], what: str
+    written: dict[str, Any], given: dict[str, Path], what: str
 ) -> dict[str, Path]:
     unknown = sorted(set(given) - set(written))
     if unknown:
@@ -173,13 +175,15 @@ def _paths(
     paths = {}
     for name, path in written.items():
         check_name(name, what)
-        chosen = given.get(name, path)
-        if chosen is None:
+        if name in given:
+            paths[name] = given[name]
+        elif path is None:
             raise ValueError(
                 f'the plan leaves {what} {name!r} open; type --{what} '
                 f'{name}=PATH.'
             )
-        paths[name] = Path(chosen)
+        else:
+            paths[name] = path_of(path, f'{what} {name!r}')
     return paths
 
 
@@ -221,6 +225,8 @@ def _read_arm(
             f'relative to {Path.cwd()}.'
         )
     chosen = tuple(list_of(entry.get('bits', [FLOAT]), f'bits of {name!r}'))
+    for each in chosen:
+        check_name(each, f'bits of {name!r}')
     unknown = sorted(set(chosen) - {*bits, FLOAT})
     if unknown:
         raise ValueError(

@@ -99,17 +99,29 @@ class Training:
                 continue
 
 
-def _clear(folder: Path) -> None:
-    """What an earlier start left, which was never recorded."""
-    if not folder.exists():
-        return
-    mark = folder / 'hashed.json'
-    entries = list(folder.iterdir())
-    if entries and mark not in entries:
+def check_folder(folder: Path) -> None:
+    """Make sure that it holds nothing, or what an earlier start left.
+
+    Raises:
+        FileExistsError: If it holds files of something else.
+    """
+    if folder.exists() and (
+        not folder.is_dir()
+        or (any(folder.iterdir()) and not (folder / 'hashed.json').exists())
+    ):
         raise FileExistsError(
             f'{folder} exists and is no run of a ledger (it has no '
             'hashed.json); move it away, or name other results in the plan.'
         )
+
+
+def _clear(folder: Path) -> None:
+    """What an earlier start left, which was never recorded."""
+    check_folder(folder)
+    if not folder.exists():
+        return
+    mark = folder / 'hashed.json'
+    entries = list(folder.iterdir())
     # The mark goes last, so that this, too, can be interrupted.
     for entry in sorted(entries, key=lambda entry: entry == mark):
         if entry.is_dir() and not entry.is_symlink():

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
+from .plan_values import check_name, whole_number
 from .runs import Key, run_name
 
 DONE, FAILED, SKIPPED = 'done', 'failed', 'skipped'
@@ -75,53 +77,78 @@ def read_records(path: Path) -> dict[Key, Record]:
             passed over.
     """
     records = {}
-    text = path.read_text() if path.is_file() else ''
-    names = {field.name for field in fields(Record)}
-    for number, line in enumerate(text.splitlines(), 1):
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            content = json.loads(line)
-        except json.JSONDecodeError as error:
+            record = _read_record(line)
+        except ValueError as error:
             raise ValueError(
-                f'{path}, line {number}: expected a JSON object ({error}); '
-                'remove the line, then the arm runs again.'
+                f'{path}, line {number}: {error} Mend the line, or remove it, '
+                'then the arm runs again.'
             ) from error
-        if not isinstance(content, dict) or set(content) != names:
-            raise ValueError(
-                f'{path}, line {number}: expected the keys {sorted(names)}, '
-                f'got {line[:200]}.'
-            )
-        record = Record(**content)
-        _check_values(record, f'{path}, line {number}')
         records[record.key] = record
     return records
 
 
-def _check_values(record: Record, where: str) -> None:
-    """What the tables count on; a line may come from an editor."""
-    if record.status not in (DONE, FAILED, SKIPPED):
+def _read_record(line: bytes) -> Record:
+    """A line, with all that the tables count on; it may be an editor's."""
+    try:
+        content = json.loads(line)
+    except ValueError as error:  # no UTF-8, too
+        raise ValueError(f'expected a JSON object ({error}).') from error
+    names = {field.name for field in fields(Record)}
+    if not isinstance(content, dict) or set(content) != names:
         raise ValueError(
-            f'{where}: expected status {DONE!r}, {FAILED!r} or {SKIPPED!r}, '
-            f'got {record.status!r}.'
+            f'expected the keys {sorted(names)}, got {str(content)[:200]}.'
+        )
+    for name in ('arm', 'bits', 'data'):
+        check_name(content[name], name)
+    for name in ('seed', 'epochs'):
+        whole_number(content[name], name, 0)
+    for name in ('config_hash', 'commit', 'device', 'reason'):
+        if not isinstance(content[name], str):
+            raise ValueError(
+                f'expected a text as {name}, got {content[name]!r}.'
+            )
+    parents = content['parents']
+    if not isinstance(parents, dict) or not all(
+        isinstance(value, str) for value in parents.values()
+    ):
+        raise ValueError(f'expected parents as name: hash, got {parents!r}.')
+    if content['status'] not in (DONE, FAILED, SKIPPED):
+        raise ValueError(
+            f'expected status {DONE!r}, {FAILED!r} or {SKIPPED!r}, got '
+            f'{content["status"]!r}.'
         )
     for name in ('mAP', 'AP50', 'wall_s', 'gor_w_task', 'gor_w_kd'):
-        value = getattr(record, name)
-        needed = record.status == DONE and name in ('mAP', 'AP50')
-        number = isinstance(value, (int, float)) and isfinite(value)
-        if not number and (needed or value is not None):
-            raise ValueError(
-                f'{where}: expected {name} to be a finite number'
-                f'{"" if needed else " or null"}, got {value!r}.'
-            )
+        _check_number(name, content[name], content['status'] == DONE)
+    return Record(**content)
+
+
+def _check_number(name: str, value: Any, done: bool) -> None:
+    needed = done and not name.startswith('gor_')
+    if value is None and not needed:
+        return
+    if type(value) not in (int, float) or not isfinite(value):
+        raise ValueError(
+            f'expected {name} to be a finite number'
+            f'{"" if needed else " or null"}, got {value!r}.'
+        )
+    if name in ('mAP', 'AP50') and not 0 <= value <= 1:
+        raise ValueError(f'expected {name} between 0 and 1, got {value!r}.')
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[int]:
-    """Keep a results file for this process and the trainings it starts.
+def locked(results: Path) -> Iterator[int]:
+    """Keep results for this process and the trainings it starts.
+
+    The lock is on ``<results>.lock``: a results file is edited by hand while a
+    ledger runs, and editors put a new file in the old one's place.
 
     Args:
-        path (Path): Is made if it does not exist.
+        results (Path): Need not exist; its folder is made.
 
     Yields:
         int: File descriptor. The lock holds until every process that
@@ -130,37 +157,42 @@ def locked(path: Path) -> Iterator[int]:
     Raises:
         RuntimeError: If another process has it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    results.parent.mkdir(parents=True, exist_ok=True)
+    path = results.with_name(f'{results.name}.lock')
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RuntimeError(
-                f'{path} is in use by another ledger, or by a training that '
-                'outlived one that was killed. Wait until it has ended, or '
-                f'end it: `fuser -v {path}` lists the processes.'
+                f'{results} is in use by another ledger, or by a training '
+                'that outlived one that was killed. Wait until it has ended, '
+                f'or end it: `fuser -v {path}` lists the processes.'
             ) from None
         yield file
     finally:
         os.close(file)
 
 
-def append_record(file: int, record: Record) -> None:
+def append_record(results: Path, record: Record) -> None:
     """Add a line as a whole or not at all.
 
     Args:
-        file (int): From :func:`locked`.
+        results (Path): Is made if it does not exist.
         record (Record): What to add.
 
     Raises:
         OSError: If the disk is full; the file is as before then.
     """
     line = (json.dumps(asdict(record), allow_nan=False) + '\n').encode()
-    before = os.fstat(file).st_size
-    if before and os.pread(file, 1, before - 1) != b'\n':
-        line = b'\n' + line  # an editor may leave the last line open
-    if os.write(file, line) < len(line):
-        os.ftruncate(file, before)
-        raise OSError(f'disk full; not recorded: {line.decode()}')
-    os.fsync(file)
+    file = os.open(results, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        before = os.fstat(file).st_size
+        if before and os.pread(file, 1, before - 1) != b'\n':
+            line = b'\n' + line  # an editor may leave the last line open
+        if os.write(file, line) < len(line):
+            os.ftruncate(file, before)
+            raise OSError(f'disk full; not recorded: {line.decode()}')
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -15,8 +15,9 @@ recorded), versions of packages, device, workers and threads.
 
 import hashlib
 import json
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,33 @@ def build_runs(plan: Plan) -> list[Run]:
     return sorted(made.values(), key=lambda run: bool(run.parents))
 
 
+def recorded_runs(plan: Plan, keys: Iterable[Key]) -> list[Run]:
+    """Runs that a plan does not list but still can make: of seeds, or at
+    bits, that an arm had once.
+
+    Args:
+        plan (Plan): The plan.
+        keys (Iterable[Key]): Of the runs, among others. Left out are those
+            whose arm, data or bits the plan no longer has, or whose arm
+            changed between float and quantized.
+    """
+    keys = list(keys)
+    plan = replace(plan, seeds=tuple({*plan.seeds, *(k[3] for k in keys)}))
+    made: dict[Key, Run] = {}
+    found = []
+    for key in keys:
+        data, name, bits, _ = key
+        arm = plan.arms.get(name)
+        known = arm is not None and bits in (*arm.bits, *plan.bits)
+        if not known or data not in plan.data:
+            continue
+        try:
+            found.append(_make(plan, key, made))
+        except ValueError:  # what it needs has no such bits any more
+            continue
+    return found
+
+
 def _make(plan: Plan, key: Key, made: dict[Key, Run]) -> Run:
     if key in made:
         return made[key]
@@ -162,6 +190,12 @@ def _files(plan: Plan, data: str, config: dict) -> dict[str, str]:
 
 
 def _sha256(file: Path) -> str:
+    facts = file.stat()
+    return _sha256_of(file, facts.st_size, facts.st_mtime_ns)
+
+
+@cache  # every run of a plan reads the same annotations
+def _sha256_of(file: Path, size: int, time: int) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 

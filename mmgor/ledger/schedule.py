@@ -9,8 +9,8 @@ from .environment import commit, device
 from .estimates import Estimates, duration
 from .outcome import Outcome, read_outcome
 from .plan import Plan
-from .processes import TRAIN, Training
-from .records import DONE, SKIPPED, Record, append_record
+from .processes import TRAIN, Training, check_folder
+from .records import DONE, FAILED, SKIPPED, Record, append_record
 from .runs import Key, Run
 
 _POLL_S = 0.1
@@ -63,15 +63,18 @@ def open_runs(runs: list[Run], records: dict[Key, Record]) -> list[Run]:
     ]
 
 
-def check_parents_here(
+def check_files(
     runs: list[Run], records: dict[Key, Record], folder: Path
 ) -> None:
-    """Make sure that what open runs need of finished ones is on this disk.
+    """Make sure that what open runs need of finished ones is on this disk,
+    and that their own folders are free.
 
     Raises:
         FileNotFoundError: If results came without weights.
+        FileExistsError: If a run's folder holds files of something else.
     """
     for run in open_runs(runs, records):
+        check_folder(folder / run.name)
         for parent in run.parents:
             record = records.get(parent.key)
             if record is None or record.status != DONE:
@@ -175,7 +178,12 @@ class Schedule:
             if all(self._done(parent) for parent in run.parents):
                 self.waiting.remove(run)
                 code = commit()
-                training = Training(run, self.plan, self.train, self.lock)
+                try:
+                    training = Training(run, self.plan, self.train, self.lock)
+                except (FileExistsError, FileNotFoundError) as error:
+                    # Files that came or went since check_files.
+                    self._record(run, Outcome(FAILED, str(error)), code)
+                    continue
                 self.running[run] = training, code
 
     def _done(self, run: Run) -> bool:
@@ -217,7 +225,7 @@ class Schedule:
         # A run that is skipped again for the same reason is no news.
         old = self.skipped.get(run.key)
         if old is None or replace(record, commit=old.commit) != old:
-            append_record(self.lock, record)
+            append_record(self.plan.results, record)
         self.records[run.key] = record
         self.estimates = Estimates(self.records.values(), self.device)
         ended = self.total - len(self.waiting) - len(self.running)

@@ -58,6 +58,24 @@ def test_seeds_that_the_plan_no_longer_has_count(bench):
         check_unchanged(bench.plan(), records)
 
 
+def test_bits_that_an_arm_no_longer_has_count(bench):
+    """Else mAP against bits would draw two configs as one arm."""
+    bench.train()
+    bench.content['bits']['W5'] = {'model.backbone.quant.w_bits': 5}
+    bench.content['arms']['qat']['bits'] = ['W5']
+    records = bench.records_by_key()
+    check_unchanged(bench.plan(), records)
+    bench.content['arms']['qat']['options'] = {
+        'model.backbone.quant.a_bits': 3
+    }
+    with pytest.raises(ValueError, match=r'^cells/qat/W4/seed0: .*has it'):
+        check_unchanged(bench.plan(), records)
+    # What W4 was is not known any more.
+    bench.content['bits'].pop('W4')
+    bench.content['arms']['taught']['bits'] = ['W5']
+    check_unchanged(bench.plan(), records)
+
+
 def test_a_changed_teacher_changes_its_students(bench):
     bench.train()
     bench.behave('teacher', 'other')

@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from mmgor.ledger.records import locked
 from mmgor.ledger.runs import build_runs
-from mmgor.ledger.schedule import Schedule
+from mmgor.ledger.schedule import Schedule, check_files
 
 pytest_plugins = ['ledger_bench']
 
@@ -95,9 +95,15 @@ def test_leftovers_of_a_run_are_cleared_but_nothing_else(bench):
     folder = bench.folder / 'results/cells/float/float/seed0'
     folder.mkdir(parents=True)
     (folder / 'thesis.txt').touch()
+    plan = bench.plan()
     with pytest.raises(FileExistsError, match='is no run of a ledger'):
-        bench.train()
+        check_files(build_runs(plan), {}, plan.runs_folder)
+    bench.train()  # as if it had come after that check
+    record = bench.records()['float/float/seed0']
+    assert record.status == 'failed' and 'is no run of' in record.reason
+    assert bench.calls() == ['teacher/float/seed0']
     assert (folder / 'thesis.txt').exists()
+    plan.results.unlink()
     (folder / 'hashed.json').write_text('{}')
     (folder / 'vis_data').mkdir()
     bench.train()

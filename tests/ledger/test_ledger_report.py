@@ -9,7 +9,7 @@ import pytest
 from test_records import record
 
 from mmgor.ledger.estimates import Estimates, duration
-from mmgor.ledger.gradient_table import gradient_text, gradient_values
+from mmgor.ledger.gradient_table import gradient_text
 from mmgor.ledger.plots import plot_all, read_curves
 from mmgor.ledger.stats import Difference, paired_difference, t_quantile
 from mmgor.ledger.tables import markdown_table, report_text
@@ -141,10 +141,11 @@ def test_pairs_that_differ_in_more_than_the_arm():
     records = [
         record(),
         record(seed=1),
-        record(arm='gor', device='another'),
+        record(arm='gor', device='another', commit='abd'),
         record(
             arm='gor',
             seed=1,
+            commit='abd',
             parents={'cells/float/float/seed0': 'new', 'cells/big': 'x'},
         ),
         record(arm='fine'),
@@ -155,8 +156,8 @@ def test_pairs_that_differ_in_more_than_the_arm():
         if 'not alike' in part
     ]
     assert warnings == [
-        '`gor` and `qat` are not alike: seed 0: device; seed 1: weights of '
-        'cells/float/float/seed0.'
+        '`gor` and `qat` are not alike: device (seeds 0); commit (seeds 0, '
+        '1); weights of cells/float/float/seed0 (seeds 1).'
     ]
     assert 'not alike' not in report_text('screen', records)
 
@@ -209,56 +210,14 @@ def test_what_the_tool_does_not_take(tmp_path, monkeypatch, capsys):
     for name, out, message in (
         ('plan.yaml', 'b.md', 'expected the .jsonl file of tools/ledger.py'),
         ('b.jsonl', 'b.md', 'expected the .jsonl file of tools/ledger.py'),
-        ('a.jsonl', '.', '--out expected a file to write'),
+        ('a.jsonl', '.', '--out expected a .md file to write'),
+        ('a.jsonl', 'a.jsonl', '--out expected a .md file to write'),
     ):
         argv = ['x', str(tmp_path / name), '--out', str(tmp_path / out)]
         monkeypatch.setattr(sys, 'argv', argv)
         with pytest.raises(SystemExit):
             ledger_report.main()
         assert message in capsys.readouterr().err
-
-
-def measured(*pairs):
-    """A log of cosines and ratios, and of steps without any."""
-    return [
-        dict(gor_w_kd=1.0),
-        *[dict(gor_grad_cosine=c, gor_grad_ratio=r) for c, r in pairs],
-    ]
-
-
-def test_gradient_values_by_hand():
-    logged = measured((0.5, 2.0), (0.3, 8.0), (-0.1, 1.0), (0.2, 0.25))
-    # log2 of the ratios: 1, 3, 0, -2; mean 0.5.
-    expected = (0.225, 0.05, 0.25, 2**0.5)
-    assert gradient_values(logged) == pytest.approx(expected)
-    assert gradient_values(measured()) == ()
-
-
-def test_gradient_table_by_hand():
-    curves = [
-        (record(arm='gor'), measured((0.2, 1.0))),
-        (record(arm='gor', seed=1), measured((0.4, 4.0))),
-        (record(arm='fixed'), measured((0.5, 9.0))),
-        (record(arm='qat'), measured()),
-        (record(arm='fixed', bits='W2A2'), measured((-0.5, 9.0))),
-    ]
-    rows = [
-        [cell.strip() for cell in line.strip('|').split('|')]
-        for line in gradient_text(curves).splitlines()
-        if line.startswith('|')
-    ]
-    header = ['arm', 'cosine', 'second half', 'below 0', 'KD / task', 'n']
-    assert [row for row in rows if '--' not in row[0]] == [
-        header,
-        ['fixed', '-0.50', '-0.50', '1.00', '9.00', '1'],
-        header,
-        ['fixed', '0.50', '0.50', '0.00', '9.00', '1'],
-        [
-            *('gor', '0.30 +- 0.14', '0.30 +- 0.14', '0.00 +- 0.00'),
-            *('2.50 +- 2.12', '2'),
-        ],
-    ]
-    assert gradient_text([(record(), measured())]) == ''
 
 
 def test_bits_are_drawn_for_each_data_set_that_has_several(tmp_path):
@@ -287,6 +246,7 @@ def test_estimates_follow_the_most_alike_runs():
             record(wall_s=120.0),
             record(wall_s=240.0, seed=1),
             record(wall_s=1200.0, arm='gor'),
+            record(wall_s=30.0, arm='ptq', epochs=0),
             record(wall_s=9e9, device='another', seed=2),
             record(wall_s=9e9, status='failed', seed=3),
         ],
@@ -294,8 +254,9 @@ def test_estimates_follow_the_most_alike_runs():
     )
     assert estimates.seconds(FakeRun('qat', 'W4A4')) == 180
     assert estimates.seconds(FakeRun('qat', 'W2A2', epochs=24)) == 360
-    # Seconds an epoch: 10, 20 and 100.
+    # Seconds an epoch: 10, 20 and 100; a calibration is none.
     assert estimates.seconds(FakeRun('new', 'W4A4', epochs=3)) == 130
+    assert estimates.seconds(FakeRun('new', 'W4A4', epochs=0)) == 30
     assert estimates.seconds(FakeRun('qat', 'W4A4', data='others')) is None
 
 

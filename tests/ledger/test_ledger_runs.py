@@ -152,6 +152,16 @@ def test_other_bits_of_an_arm_it_needs(bench):
         ),
         (
             'qat',
+            dict(options={'randomness': {'seed': 7}}),
+            "'randomness.seed' is filled in from the plan; use seeds there",
+        ),
+        (
+            'taught',
+            dict(options={'model.teachers.big': {'checkpoint': 'x.pth'}}),
+            "'model.teachers.big.checkpoint' is filled .*; use teachers",
+        ),
+        (
+            'qat',
             dict(options={'param_scheduler.9.T_max': 9}),
             "arm 'qat': .* does not take the options",
         ),

@@ -213,6 +213,10 @@ def test_paths_need_a_name(bench, run, capsys):
     with pytest.raises(SystemExit):
         run('--weights', 'zoo.pth')
     assert "expected NAME=PATH, got 'zoo.pth'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run('--data', 'cells=elsewhere')
+    message = "--data expected each name once, got ['cells', 'cells']"
+    assert message in capsys.readouterr().err
 
 
 def git(folder, *command):

@@ -7,7 +7,7 @@ from ledger_tools import RUNS, states
 
 from mmgor.ledger.records import locked, read_records
 from mmgor.ledger.runs import build_runs
-from mmgor.ledger.schedule import check_parents_here, select_runs
+from mmgor.ledger.schedule import check_files, select_runs
 
 pytest_plugins = ['ledger_bench']
 EMPTY = ':\n(the log is empty)'
@@ -136,11 +136,11 @@ def test_results_without_the_weights_they_came_from(bench):
     bench.content['seeds'] = [0, 1]
     plan = bench.plan()
     runs, records = build_runs(plan), read_records(plan.results)
-    check_parents_here(runs, records, plan.runs_folder)
+    check_files(runs, records, plan.runs_folder)
     file = plan.runs_folder / 'cells/teacher/float/seed0/epoch_3.pth'
     file.unlink()
     with pytest.raises(FileNotFoundError, match=f'seed1 needs {file} of a'):
-        check_parents_here(runs, records, plan.runs_folder)
+        check_files(runs, records, plan.runs_folder)
 
 
 def test_only_some_arms_with_what_they_need(bench):
