@@ -32,23 +32,29 @@ FORMS = ('iou', 'ld')
 class BoxKDHead(BaseKDHead):
     """Distils boxes between dense heads.
 
-    Forms:
+    The loss is sum(w d) / sum(w) over pictures and locations of the levels
+    with strides that both sides have. Forms of the distance d between
+    student s and teacher t at a location:
 
-    - ``iou``: 1 - GIoU (Rezatofighi et al., CVPR 2019) of the two sides'
-      decoded boxes at each location, those of the best anchor; any two dense
-      heads with a stride in common.
-    - ``ld``: localization distillation (Zheng et al., CVPR 2022): KL
-      divergence with temperature between the distributions of the four
-      edges; GFL-type heads with the same ``reg_max``.
+    - ``iou``: 1 - GIoU(s, t) (Rezatofighi et al., CVPR 2019) of the decoded
+      boxes of each side's best anchor, maps of shape (N, 4, H, W); any two
+      dense heads.
+    - ``ld``: localization distillation (Zheng et al., "Localization
+      Distillation for Dense Object Detection", CVPR 2022, arXiv 2102.12252),
+      T^2 mean_e KL(softmax(t_e / T) || softmax(s_e / T)) over the edges e
+      (left, top, right and bottom, of each anchor); t_e and s_e are the
+      logits of an edge's distance from the location, 0 ... ``reg_max``
+      strides, maps of shape (N, A * 4, reg_max + 1, H, W); GFL-type heads
+      with the same ``reg_max``.
 
-    Locations are weighted by the teacher's largest score, among the classes
-    that the student has too, to the power ``foreground_gamma``: background
-    has no box.
+    w = p^gamma, p the teacher's largest score among the classes that the
+    student has too: background has no box. It stands in for the regions that
+    the LD paper selects.
 
     Args:
         form (str): One of the two above.
-        temperature (float): ``ld`` only; the paper's is 10.
-        foreground_gamma (float): 0 weighs all locations the same.
+        temperature (float): T, ``ld`` only; the paper's is 10.
+        foreground_gamma (float): gamma; 0 weighs all locations the same.
         **kwargs: Of :class:`BaseKDHead`.
 
     Raises:

@@ -196,6 +196,11 @@ class TopKKL(ForwardKL):
     a class. Over locations: the k of each picture, over all levels, where the
     teacher's largest foreground score is largest.
 
+    It has no single source: to cut the teacher's answer to its top k is
+    common with large vocabularies ("top-K distillation" in Tan et al., ICLR
+    2019, arXiv 1902.10461), sometimes with one class for the rest, as here.
+    Binary scores and locations are our adaptation.
+
     Args:
         k (int): At least 1; at most the number of classes.
         over (str): 'classes' or 'locations'.

@@ -41,7 +41,8 @@ class GoRWeightHook(Hook):
     - measures, every ``gradient_interval`` iterations, the norm ratio and
       the cosine of the two weighted gradients at the detector's
       ``gradient_tap`` (costs two backward passes through the head);
-    - warns when a weight collapses or a value is not finite;
+    - warns when a weight collapses (one set by hand to 0 does not) or a value
+      is not finite;
     - draws ``gor_weights.png`` at the end of training.
 
     Args:
@@ -83,6 +84,7 @@ class GoRWeightHook(Hook):
         self.verify_teacher = verify_teacher
         self.collapse = collapse
         self._warned = False
+        self._by_hand = False
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Write down who teaches: learned weights go by position."""
@@ -142,6 +144,8 @@ class GoRWeightHook(Hook):
             fusions,
             'the learned weights of the teachers',
         )
+        # A balancer that learns, measures or counts has state to save.
+        self._by_hand = not model.gor_weighting.state_dict()
         thetas = dict(model.gor_weighting.named_parameters())
         if not thetas:  # nothing to learn
             return
@@ -179,8 +183,11 @@ class GoRWeightHook(Hook):
             outputs[f'gor_w_{name}'] * outputs[f'gor_raw_{name}']
             for name in ('task', 'kd')
         )
-        share = float(torch.minimum(task, kd) / (task + kd))
-        if share < self.collapse or share != share:
+        total = task + kd
+        share = float(torch.minimum(task, kd) / total)
+        weights = outputs['gor_w_task'], outputs['gor_w_kd']
+        meant = self._by_hand and 0 in weights and bool(total.isfinite())
+        if (share < self.collapse or share != share) and not meant:
             self._warned = True
             runner.logger.warning(
                 f'weighted losses at iteration {runner.iter + 1}: task '

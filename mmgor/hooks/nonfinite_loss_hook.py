@@ -20,8 +20,8 @@ class NonFiniteLossHook(Hook):
     optimizer steps, so that neither momentum nor weight decay moves a weight;
     buffers (batch-norm statistics, ranges, running means) and a balancer's
     thetas, which no optimizer moves, go back to where the last good step left
-    them. A loss that is not finite on one rank makes
-    every rank's reduced gradients non-finite, so all skip together.
+    them. A loss that is not finite on one rank makes every rank's reduced
+    gradients non-finite, so all skip together.
 
     Args:
         max_consecutive (int): Stop after this many such steps in a row.
@@ -45,7 +45,14 @@ class NonFiniteLossHook(Hook):
         self._saved: list[Tensor] = []
 
     def before_train(self, runner: Runner) -> None:
-        runner.optim_wrapper.optimizer.register_step_pre_hook(self._check)
+        wrapper = runner.optim_wrapper
+        wrapper.optimizer.register_step_pre_hook(self._check)
+        scale_loss = wrapper.scale_loss
+
+        def scale_checked_loss(loss: Tensor) -> Tensor:
+            return scale_loss(pass_non_finite_on(loss))
+
+        wrapper.scale_loss = scale_checked_loss
 
     def before_train_iter(
         self, runner: Runner, *args: Any, **kwargs: Any
@@ -110,6 +117,16 @@ class NonFiniteLossHook(Hook):
         self._dropped = not bool(torch.isfinite(torch.stack(norms)).all())
         if self._dropped:
             optimizer.zero_grad(set_to_none=True)
+
+
+def pass_non_finite_on(loss: Tensor) -> Tensor:
+    """The loss as it is, but with gradients that are not finite where it is
+    not: L1 to a box at infinity is infinite with a gradient of 1.
+
+    Args:
+        loss (Tensor): Any shape.
+    """
+    return loss * (1 + 0 * loss.detach())
 
 
 @torch.no_grad()

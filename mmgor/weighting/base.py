@@ -1,9 +1,11 @@
 """What every balancer of task and distillation loss has in common."""
 
+import logging
 from collections.abc import Sequence
 
 import torch
 from mmengine import dist
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .gradients import GradientStats, gradient_stats
@@ -45,6 +47,7 @@ class BaseWeighting(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.measure_gradients = False
+        self._warned = False
 
     def needs_gradients(self) -> bool:
         """Whether this call's ``weigh`` takes the gradients' sizes."""
@@ -97,6 +100,8 @@ class BaseWeighting(nn.Module):
         stats = None
         if needed or self.measure_gradients:
             stats = gradient_stats(task, kd, shared)
+            if needed:
+                self._warn_of_overflow(raw, stats.norms)
         self.measure_gradients = False
         weights, own = self.weigh(raw, stats if needed else None)
         weighted = _scaled(task_losses, weights[0])
@@ -115,6 +120,24 @@ class BaseWeighting(nn.Module):
             weighted['gor_grad_ratio'] = seen[1] / seen[0]
             weighted['gor_grad_cosine'] = stats.cosine
         return weighted
+
+    def _warn_of_overflow(self, losses: Tensor, norms: Tensor) -> None:
+        """Say once that finite losses' gradients are not finite."""
+        if self._warned or not torch.isfinite(losses).all():
+            return
+        if torch.isfinite(norms).all():
+            return
+        self._warned = True
+        print_log(
+            f'{type(self).__name__} learns nothing from steps whose gradients '
+            'at the shared features overflow: expected finite norms, got '
+            f'{norms[0]:.3g} of the task and {norms[1]:.3g} of the '
+            "distillation loss. Lower that loss's loss_weight, or set "
+            "optim_wrapper=dict(type='AmpOptimWrapper', dtype='bfloat16', "
+            '...) (said once).',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def _scaled(losses: Losses, weight: Tensor) -> dict:

@@ -44,11 +44,19 @@ class GoRWeighting(LearnedWeighting):
 
     In the first ``init_iters`` calls the units follow the running mean and
     the thetas stay at 0, so that the game starts balanced; then they are
-    trained. A call counts where both losses are finite and positive; until
-    then their units are 1.
+    trained. A call counts where both losses are finite and positive, any
+    other leaves the game as it is; until the first their units are 1.
 
     Losses of very different size: the balanced start takes either's unit out;
     a unit that changes later is followed at the thetas' own step size.
+
+    A distillation loss that vanishes (a student that agrees with its teacher)
+    is followed as well, down to theta_kd = -THETA_LIMIT. Falling from 1 to
+    1e-9 beside a task loss of 1 it gets the weight 2 exp(20) = 1e9 from
+    ``ratio`` (whose bound is 2 exp(2 THETA_LIMIT), should the task loss grow
+    as far) and half of it from ``barrier``: its remainder is trained like the
+    task. ``zero_sum`` and ``gradient`` drive the task's weight to
+    2 exp(-20) = 4e-9: the task is trained no more.
 
     Cost: none that shows in a step (docs/results/balancers.md); ``gradient``
     takes two more backward passes, from each loss down to the features, in
@@ -121,13 +129,14 @@ class GoRWeighting(LearnedWeighting):
         strength: Tensor | None = losses
         if self.form == 'gradient':
             strength = None if gradients is None else gradients.norms
-        if strength is not None:
-            self._observe(strength)
+        usable = functional.usable(losses)
+        if self.training:
+            if strength is not None:
+                self._observe(strength, usable)
+            self.calls += usable
         fixed = self.theta().detach()
         gradient = functional.theta_gradient(fixed, self.strength / self.units)
-        if self.training:
-            self.calls += 1
-        own = self.learn(gradient)
+        own = self.learn(torch.where(usable, gradient, 0.0))
         weights = FORMS[self.form](fixed)
         return weights * self.units[0] / self.units, own
 
@@ -138,17 +147,14 @@ class GoRWeighting(LearnedWeighting):
         return dict(super().diagnostics(), gor_distance=away.abs().max())
 
     @torch.no_grad()
-    def _observe(self, strength: Tensor) -> None:
+    def _observe(self, strength: Tensor, usable: Tensor) -> None:
         """Update the running mean; keep the game balanced at the start."""
-        usable = torch.isfinite(strength) & (strength > 0)
-        self.strength.copy_(torch.where(usable, strength, torch.nan))
-        if not self.training:
-            return
-        self.mean.copy_(
-            functional.running_mean(
-                self.mean, self.strength, self.count, self.momentum
-            )
+        usable = usable & functional.usable(strength)
+        self.strength.copy_(torch.where(usable, strength, self.strength))
+        mean = functional.running_mean(
+            self.mean, strength, self.count, self.momentum
         )
+        self.mean.copy_(torch.where(usable, mean, self.mean))
         self.count += usable
         seen = self.count.min()
         starting = seen <= self.init_iters

@@ -8,8 +8,9 @@ from mmengine import dist
 from torch import Tensor
 
 # Small gradients would be rounded to 0 in half precision, which autocast may
-# use in the head whatever the features' dtype. A power of two: exact.
-SCALE = 4096.0
+# use in the head whatever the features' dtype; large ones, above 16, overflow
+# with the first factor and are measured with the second. Powers of two: exact.
+SCALES = (4096.0, 1.0)
 
 
 class GradientStats(NamedTuple):
@@ -19,7 +20,8 @@ class GradientStats(NamedTuple):
     the gradients that gradient surgery can ask for follows from it.
 
     Attributes:
-        norms (Tensor): Of task and distillation, shape (2, ).
+        norms (Tensor): Of task and distillation, shape (2, ); not finite
+            where a gradient overflowed.
         cosine (Tensor): Of the angle between them, shape ().
     """
 
@@ -33,7 +35,8 @@ def gradient_stats(
     """Norms and cosine of d task / d shared and d kd / d shared.
 
     Costs one more backward pass through what lies between the features and
-    the losses (the head), for each loss. Parameters get no gradient, so DDP
+    the losses (the head), for each loss, and another where the scaled
+    gradient overflows in half precision. Parameters get no gradient, so DDP
     notices nothing.
 
     Args:
@@ -62,34 +65,49 @@ def gradient_stats(
             "gradient were given; expected gradient_tap='neck' or another "
             'trained module before the head.'
         )
-    gradients = [
-        torch.autograd.grad(
-            loss * SCALE, shared, retain_graph=True, allow_unused=True
-        )
-        for loss in (task, kd)
-    ]
-    if any(all(g is None for g in grads) for grads in gradients):
+    (task_norm, task_unit), (kd_norm, kd_unit) = (
+        _norm_and_unit(loss, shared) for loss in (task, kd)
+    )
+    cosine = task_unit @ kd_unit
+    dist.all_reduce(cosine, 'mean')
+    return GradientStats(torch.stack([task_norm, kd_norm]), cosine)
+
+
+def _norm_and_unit(
+    loss: Tensor, shared: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The gradient's norm over all ranks, and its direction on this one.
+
+    Raises:
+        ValueError: If the loss does not depend on ``shared``.
+    """
+    for scale in SCALES:
+        gradient = _flat_gradient(loss * scale, shared)
+        norm = gradient.norm() / scale
+        dist.all_reduce(norm, 'mean')
+        # Not finite on one rank is so in the mean: all measure again, as
+        # collectives in the head's backward pass (SyncBN) ask for.
+        if torch.isfinite(norm):
+            break
+    # Unit vectors first: an epsilon on the norms would depend on units.
+    tiny = torch.finfo(torch.float32).tiny
+    return norm, torch.nn.functional.normalize(gradient, dim=0, eps=tiny)
+
+
+def _flat_gradient(loss: Tensor, shared: Sequence[Tensor]) -> Tensor:
+    """d loss / d shared as one vector, in float32."""
+    gradients = torch.autograd.grad(
+        loss, shared, retain_graph=True, allow_unused=True
+    )
+    if all(g is None for g in gradients):
         raise ValueError(
             'the task or the distillation loss does not depend on the shared '
             'features; choose a gradient_tap that both KD heads and the task '
             'use, e.g. the neck.'
         )
-    flat = [
-        torch.cat(
-            [
-                (torch.zeros_like(x) if g is None else g).flatten().float()
-                for x, g in zip(shared, grads)
-            ]
-        )
-        for grads in gradients
-    ]
-    norms = torch.stack([g.norm() for g in flat]) / SCALE
-    # Unit vectors first: an epsilon on the norms would depend on units.
-    tiny = torch.finfo(torch.float32).tiny
-    task_unit, kd_unit = (
-        torch.nn.functional.normalize(g, dim=0, eps=tiny) for g in flat
+    return torch.cat(
+        [
+            (torch.zeros_like(x) if g is None else g).flatten().float()
+            for x, g in zip(shared, gradients)
+        ]
     )
-    cosine = task_unit @ kd_unit
-    dist.all_reduce(norms, 'mean')
-    dist.all_reduce(cosine, 'mean')
-    return GradientStats(norms, cosine)

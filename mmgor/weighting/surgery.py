@@ -21,7 +21,8 @@ class SurgeryWeighting(FormulaWeighting):
     to the features (through the head). DDP: norms and cosine are means over
     the ranks' own, so that the weights are equal on all; no parameter gets a
     gradient from the measurement, and DDP notices nothing. AMP: losses are
-    scaled for the measurement; weights are float32.
+    scaled for the measurement, and measured once more as they are where that
+    overflows; weights are float32.
     """
 
     def needs_gradients(self) -> bool:

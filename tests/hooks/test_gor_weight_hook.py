@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
@@ -338,6 +339,58 @@ def test_collapse_and_nan_are_said_once(weights):
     assert len(said) == 1 and 'iteration 7' in said[0]
 
 
+def warnings_of(tmp_path, monkeypatch, weighting, thetas=(0.0, 0.0)):
+    """Warnings of a run of two iterations that name a collapse."""
+    model = Constant(weighting)
+    for parameter, theta in zip(model.gor_weighting.parameters(), thetas):
+        parameter.data.fill_(theta)
+    said = []
+    monkeypatch.setattr(
+        MMLogger, 'warning', lambda self, text, *_: said.append(text)
+    )
+    optimizer = dict(type='SGD', lr=0.01, weight_decay=1e-4)
+    run(tmp_path, optimizer, 2, model=model)
+    return [text for text in said if 'only the other is trained' in text]
+
+
+@pytest.mark.parametrize('name', ['task_weight', 'kd_weight'])
+def test_a_weight_set_by_hand_to_zero_is_no_collapse(
+    tmp_path, monkeypatch, name
+):
+    weighting = {'type': 'FixedWeighting', name: 0.0}
+    assert warnings_of(tmp_path, monkeypatch, weighting) == []
+
+
+@pytest.mark.parametrize(
+    'weighting, thetas',
+    [
+        (dict(type='UncertaintyWeighting'), (0.0, 30.0)),  # e^-30
+        (dict(type='MGDAWeighting'), ()),  # computed, 0 of parallel gradients
+        (dict(type='FixedWeighting', task_weight=1e-6), ()),
+    ],
+    ids=lambda value: value['type'] if isinstance(value, dict) else '',
+)
+def test_other_small_weights_are_a_collapse(
+    tmp_path, monkeypatch, weighting, thetas
+):
+    (text,) = warnings_of(tmp_path, monkeypatch, weighting, thetas)
+    assert 'at iteration 1:' in text
+
+
+@pytest.mark.parametrize('raw', [(math.inf, 1.0), (1.0, math.inf)])
+def test_a_weight_of_zero_hides_no_infinite_loss(raw):
+    said = []
+    runner = SimpleNamespace(
+        iter=6, logger=SimpleNamespace(warning=said.append)
+    )
+    hook = GoRWeightHook()
+    hook._by_hand = True
+    hook.after_train_iter(runner, 0, outputs=outputs((0.0, 1.0), (1.0, 1.0)))
+    assert said == []
+    hook.after_train_iter(runner, 0, outputs=outputs((0.0, 1.0), raw))
+    assert len(said) == 1 and 'not finite' in said[0]
+
+
 def test_plot_without_gor_keys(tmp_path):
     with pytest.raises(ValueError, match='no gor_'):
         plot_weight_curves([dict(loss=1.0)], tmp_path / 'x.png')
@@ -345,9 +398,11 @@ def test_plot_without_gor_keys(tmp_path):
 
 def test_broken_scalars_name_the_line(tmp_path):
     path = tmp_path / 'scalars.json'
-    path.write_text(json.dumps(dict(gor_w_kd=1.0)) + '\n{oops\n')
-    with pytest.raises(ValueError, match='line 2'):
-        read_scalars(path)
+    good = json.dumps(dict(gor_w_kd=1.0, step=1))
+    for broken in ('{oops', '5', '{"gor_w_kd": 1.0}'):
+        path.write_text(f'{good}\n{broken}\n')
+        with pytest.raises(ValueError, match=r'line 2: expected .* a step'):
+            read_scalars(path)
 
 
 def test_every_teacher_has_a_curve():

@@ -41,6 +41,15 @@ class Stock(BaseModel):
         return dict(loss_cls=self.linear(self.norm(inputs)).square().mean())
 
 
+class Distance(Stock):
+    """Its loss may be infinite, its gradients never are."""
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        kept = inputs.nan_to_num(3.0, 3.0, 3.0)
+        distance = (self.linear(self.norm(kept)) - inputs).abs().mean()
+        return dict(loss_bbox=distance)
+
+
 class Game(Stock):
     """A student whose distillation loss alone is not finite at times."""
 
@@ -119,6 +128,20 @@ def test_a_bad_step_leaves_weights_and_buffers(tmp_path, bad):
     assert not same(states[1], states[2])
     assert all(torch.isfinite(v).all() for v in states[2].values())
     clean = train(tmp_path, [1.0, 2.0, 3.0, 4.0])
+    assert same(states[2], clean[1])
+
+
+def test_an_infinite_loss_with_finite_gradients_is_skipped_too(tmp_path):
+    batch = dict(inputs=torch.tensor([[math.inf, 1.0], [1.0, 2.0]]))
+    model = Distance()
+    loss = model(**batch)['loss_bbox']
+    loss.backward()
+    assert loss.isinf() and model.linear.weight.grad.isfinite().all()
+    states = train(
+        tmp_path, [1.0, 2.0, math.inf, 1.0, 3.0, 4.0], make=Distance
+    )
+    assert same(states[0], states[1])
+    clean = train(tmp_path, [1.0, 2.0, 3.0, 4.0], make=Distance)
     assert same(states[2], clean[1])
 
 

@@ -1,10 +1,17 @@
 """What the balancers' tests share: all of them, and a game of two losses."""
 
+import threading
+
 import torch
+from mmengine import dist
 
 from mmgor.registry import MODELS
 
 BY_LOSSES = [
+    *[
+        dict(type='GoRWeighting', form=form, init_iters=2)
+        for form in ('ratio', 'zero_sum', 'barrier')
+    ],
     dict(type='UncertaintyWeighting'),
     dict(type='RevisedUncertaintyWeighting'),
     dict(type='UWSOWeighting'),
@@ -14,17 +21,23 @@ BY_LOSSES = [
     dict(type='FAMOWeighting'),
 ]
 BY_GRADIENTS = [
+    dict(type='GoRWeighting', form='gradient', init_iters=2),
     dict(type='GradNormWeighting'),
     dict(type='IMTLGWeighting'),
     dict(type='PCGradWeighting'),
     dict(type='CAGradWeighting'),
     dict(type='MGDAWeighting'),
 ]
-BALANCERS = BY_LOSSES + BY_GRADIENTS
+BALANCERS = [
+    dict(type='FixedWeighting', kd_weight=0.5),
+    *BY_LOSSES,
+    *BY_GRADIENTS,
+]
 
 
 def name_of(cfg):
-    return cfg['type'].removesuffix('Weighting')
+    name = cfg['type'].removesuffix('Weighting')
+    return f'{name}-{cfg["form"]}' if 'form' in cfg else name
 
 
 def build(cfg):
@@ -77,3 +90,44 @@ def kd_share(out):
 def kd_gradient_share(out):
     """Of the distillation gradient's norm in the sum of the two."""
     return 1 - 1 / (1 + out['gor_grad_ratio'].item())
+
+
+class TwoRanks:
+    """The mean over two threads, as a collective of two processes."""
+
+    def __init__(self):
+        self.rank = threading.local()
+        self.slots = [None, None]
+        self.barrier = threading.Barrier(2, timeout=20)
+
+    def all_reduce(self, data, op):
+        assert op == 'mean'
+        self.slots[self.rank.value] = data.clone()
+        self.barrier.wait()
+        mean = (self.slots[0] + self.slots[1]) / 2
+        self.barrier.wait()
+        data.copy_(mean)
+
+
+def on_two_ranks(work, monkeypatch):
+    """Run ``work(rank)`` on both, as processes of one run.
+
+    A rank that reduces less often than the other breaks the barrier.
+    """
+    ranks, failed = TwoRanks(), []
+    monkeypatch.setattr(dist, 'all_reduce', ranks.all_reduce)
+
+    def run(rank):
+        ranks.rank.value = rank
+        try:
+            work(rank)
+        except Exception as error:
+            failed.append(error)
+            ranks.barrier.abort()
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed

@@ -1,7 +1,6 @@
 """What holds for every balancer."""
 
 import math
-import threading
 
 import pytest
 import torch
@@ -12,9 +11,9 @@ from balancer_bench import (
     close,
     descend,
     name_of,
+    on_two_ranks,
     weights_in,
 )
-from mmengine import dist
 from torch import nn
 
 from mmgor.registry import MODELS
@@ -114,41 +113,17 @@ def test_the_student_gets_the_weighted_gradients(cfg):
         assert theta.grad is not None
 
 
-class TwoRanks:
-    """The mean over two threads, as a collective of two processes."""
-
-    def __init__(self):
-        self.rank = threading.local()
-        self.slots = [None, None]
-        self.barrier = threading.Barrier(2, timeout=20)
-
-    def all_reduce(self, data, op):
-        assert op == 'mean'
-        self.slots[self.rank.value] = data.clone()
-        self.barrier.wait()
-        mean = (self.slots[0] + self.slots[1]) / 2
-        self.barrier.wait()
-        data.copy_(mean)
-
-
 @every
 def test_ranks_have_equal_weights(cfg, monkeypatch):
-    ranks = TwoRanks()
-    monkeypatch.setattr(dist, 'all_reduce', ranks.all_reduce)
     weightings, seen = [build(cfg), build(cfg)], [[], []]
 
     def train(rank):
-        ranks.rank.value = rank
         for step in range(7):
             losses = (0.5 + 0.1 * step * rank, 2.0 - 0.2 * step - rank * 0.3)
             out = call(weightings[rank], *losses, angle=(0.2 - rank, 1.0))
             seen[rank].append(weights_in(out))
 
-    threads = [threading.Thread(target=train, args=(i,)) for i in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    on_two_ranks(train, monkeypatch)
     assert len(seen[0]) == len(seen[1]) == 7
     assert all(torch.equal(a, b) for a, b in zip(*seen))
     states = [weighting.state_dict() for weighting in weightings]

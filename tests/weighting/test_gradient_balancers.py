@@ -204,6 +204,7 @@ def test_measured_gradients_reach_the_formula(cfg):
     assert out['gor_grad_cosine'].item() == pytest.approx(-0.6, rel=1e-5)
     norms, cosine = torch.tensor([0.5, 2.0]), torch.tensor(-0.6)
     want = {
+        'GoR-gradient': torch.tensor([1.0, 0.25]),  # of one size
         'GradNorm': torch.ones(2),  # theta starts at 0
         'IMTLG': F.imtl_g_weights(norms),
         'PCGrad': F.pcgrad_weights(norms, cosine),

@@ -5,7 +5,7 @@ import torch
 
 from mmgor.registry import MODELS
 from mmgor.weighting import functional as F
-from mmgor.weighting import gradient_stats, total_loss
+from mmgor.weighting import total_loss
 from mmgor.weighting.gor import FORMS
 
 
@@ -104,7 +104,7 @@ def test_an_unusable_first_value_leaves_no_trace():
     for _ in range(19):
         step(weighting, 0.5, 1e-3)
     assert weighting.mean[1].item() == pytest.approx(1e-3)
-    assert weighting.count.tolist() == [20, 19]
+    assert weighting.count.tolist() == [19, 19]
     assert weighting.units.tolist() == pytest.approx([0.5, 1e-3])
 
 
@@ -215,39 +215,22 @@ def test_looking_at_gradients_does_not_change_the_game():
     assert all(torch.equal(plain[key], watched[key]) for key in plain)
 
 
-def test_small_gradients_of_half_features_are_not_lost():
-    x = torch.full((4, 1000), 0.1, dtype=torch.float16, requires_grad=True)
-    y = torch.full((4, 1000), 0.1, requires_grad=True)
-    loss = lambda z: (z.float() ** 2).mean() * 1e-3  # noqa: E731
-    half, _ = gradient_stats(loss(x), loss(x), [x])
-    full, _ = gradient_stats(loss(y), loss(y), [y])
-    torch.testing.assert_close(half, full, rtol=0.02, atol=0)
+def test_thetas_keep_within_their_limit():
+    weighting = gor()
+    set_theta(weighting, 25.0, -25.0)
+    out = step(weighting, 1.0, 1.0)
+    assert weighting.theta().tolist() == [20, -20]
+    assert out['gor_w_kd'].item() == pytest.approx(2 * math.exp(40))
 
 
-def test_small_gradients_of_a_half_head_are_not_lost():
-    """Norm layers give float32 features also under autocast."""
-    torch.manual_seed(0)
-    x = torch.randn(1, 8, 32, 32, requires_grad=True)
-    head = torch.nn.Conv2d(8, 8, 3, padding=1)
-
-    def measure(half):
-        with torch.autocast('cpu', torch.float16, enabled=half):
-            out = head(x).float()
-        return gradient_stats((out**2).mean() * 1e-3, (x**2).mean(), [x])
-
-    half, full = measure(True), measure(False)
-    torch.testing.assert_close(half.norms, full.norms, rtol=0.02, atol=0)
-    torch.testing.assert_close(half.cosine, full.cosine, rtol=0.02, atol=0)
-
-
-@pytest.mark.parametrize('unit', [1.0, 1e-6, 1e-12])
-def test_the_cosine_knows_no_units(unit):
-    x = torch.zeros(2, requires_grad=True)
-    task = x[0] * 3.0
-    kd = (x * torch.tensor([0.6, 0.8])).sum() * unit
-    assert gradient_stats(task, kd, [x]).cosine.item() == pytest.approx(0.6)
-    assert gradient_stats(kd, kd, [x]).cosine.item() == pytest.approx(1.0)
-    assert gradient_stats(task, 0 * kd, [x]).cosine.item() == 0
+def test_an_unusable_loss_leaves_the_last_strength():
+    weighting = gor()
+    step(weighting, 0.5, 8.0)
+    for task, kd in ((0.7, math.nan), (math.inf, 9.0), (0.0, 9.0)):
+        step(weighting, task, kd)
+    weighting.eval()
+    step(weighting, 0.1, 0.2)
+    assert weighting.strength.tolist() == [0.5, 8.0]
 
 
 def test_lists_and_other_keys_keep_their_form():
@@ -280,26 +263,6 @@ def test_non_finite_losses_leave_theta_alone(bad):
     assert weighting.theta_kd.grad.item() == 0
     assert weighting.theta_kd.item() == pytest.approx(before[1])
     assert weighting.mean[1] == mean[1]
-
-
-@pytest.mark.parametrize('form', FORMS)
-@pytest.mark.parametrize('after', [1, 6])
-def test_resume_is_exact(form, after):
-    def call(weighting, value):
-        x = torch.tensor([value], requires_grad=True)
-        return weighting(
-            dict(loss_cls=x.sum()), dict(loss_kd_a=(x**2).sum()), [x]
-        )
-
-    settings = dict(form=form, init_iters=2, gradient_interval=4)
-    first, second = gor(**settings), gor(**settings)
-    for number in range(after):
-        call(first, 1.0 + 0.1 * number)
-    second.load_state_dict(first.state_dict())
-    for value in (0.4, 0.5, 0.6):
-        a, b = call(first, value), call(second, value)
-        assert a.keys() == b.keys()
-        assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 @pytest.mark.parametrize(
