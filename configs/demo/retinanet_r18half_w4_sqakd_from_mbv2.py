@@ -11,10 +11,10 @@ The data's base config drops pictures without boxes. To train on them, too:
     --cfg-options train_dataloader.dataset.filter_cfg.filter_empty_gt=False
 
 The annotation file then needs ``images`` with sizes, the student's classes as
-``categories``, and, for tools/train.py, one box of any picture in
-``annotations``. ``min_size`` goes on dropping pictures with a side below 8 px.
-It is no setting of this config, since recorded runs of
-docs/plans/bccd_screen.yaml are tied to that; their pictures all have boxes.
+``categories``, and a list of ``annotations``, which may be empty. ``min_size``
+goes on dropping pictures with a side below 8 px. It is no setting of this
+config, since recorded runs of docs/plans/bccd_screen.yaml are tied to that;
+their pictures all have boxes.
 """
 
 _base_ = './retinanet_r18half_w4_from_mbv2.py'

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 
-def read_annotations(path: Path) -> dict[str, Any]:
+def read_annotations(path: Path, labelled: bool = True) -> dict[str, Any]:
     """Read a COCO annotation file that has something in it.
 
     Args:
         path (Path): The JSON file.
+        labelled (bool): Whether it must have annotations.
 
     Returns:
         dict[str, Any]: ``images``, ``annotations``, ``categories``, none of
-        them empty.
+        them empty (but annotations, if not ``labelled``).
 
     Raises:
         FileNotFoundError: If it is not there.
@@ -30,11 +31,12 @@ def read_annotations(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding='utf-8'))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f'{path} is no JSON file: {error}.') from error
-    for key in ('images', 'annotations', 'categories'):
+    keys = ['images', 'categories', *(['annotations'] if labelled else [])]
+    for key in keys:
         if not isinstance(content, dict) or not content.get(key):
             raise ValueError(
                 f'{path} has no {key}; expected COCO format with at least '
-                'one entry each in images, annotations and categories.'
+                f'one entry each in {", ".join(keys)}.'
             )
     return content
 
@@ -43,6 +45,9 @@ def check_training_data(dataloader: Any) -> None:
     """Check the annotation files of a train dataloader's CocoDatasets.
 
     mmdet fails on an empty one with "need at least one array to concatenate".
+    One without annotations is of use where pictures without boxes are kept
+    (``filter_cfg.filter_empty_gt`` false), for a student that learns from its
+    teacher alone.
     Files behind a storage backend (``s3://``) are left to mmdet.
 
     Args:
@@ -58,7 +63,8 @@ def check_training_data(dataloader: Any) -> None:
             continue
         path = osp.join(dataset.get('data_root') or '', name)
         if '://' not in path:
-            read_annotations(Path(path))
+            kept = (dataset.get('filter_cfg') or {}).get('filter_empty_gt')
+            read_annotations(Path(path), labelled=kept is not False)
 
 
 def _datasets(cfg: Any) -> Iterator[Any]:

@@ -31,6 +31,15 @@ def test_empty_part_is_named(tmp_path, part):
         check_training_data(dict(dataset=dataset))
 
 
+def test_pictures_without_boxes_may_be_all_there_is(tmp_path):
+    dataset = coco(tmp_path / 'a.json', annotations=[])
+    dataset['filter_cfg'] = dict(filter_empty_gt=False)
+    check_training_data(dict(dataset=dataset))
+    dataset['filter_cfg'] = dict(filter_empty_gt=True)
+    with pytest.raises(ValueError, match='has no annotations; expected COCO'):
+        check_training_data(dict(dataset=dataset))
+
+
 def test_wrappers_are_looked_into(tmp_path):
     good = coco(tmp_path / 'good.json')
     bad = coco(tmp_path / 'bad.json', images=[])

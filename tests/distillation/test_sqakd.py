@@ -74,7 +74,7 @@ def test_loss_and_gradients_are_those_without_boxes(student):
     assert any(gradient.any() for gradient in gradients)
 
 
-def training_set(root, *typed):
+def training_set(root, *typed, annotations=(BOX,)):
     """Of three pictures: one with a box, one without, one of 7 px without."""
     sizes = {1: 16, 2: 16, 3: 7}
     images = []
@@ -86,7 +86,7 @@ def training_set(root, *typed):
         )
     content = dict(
         images=images,
-        annotations=[BOX],
+        annotations=annotations,
         categories=[dict(id=1, name='cell')],
     )
     (root / 'train.json').write_text(json.dumps(content))
@@ -115,3 +115,5 @@ def test_pictures_without_boxes_are_kept_as_the_docstring_says(tmp_path):
     assert boxes_of(training_set(tmp_path)) == {1: 1}
     kept = training_set(tmp_path, *KEEP.split())
     assert boxes_of(kept) == {1: 1, 2: 0}
+    bare = training_set(tmp_path, *KEEP.split(), annotations=())
+    assert boxes_of(bare) == {1: 0, 2: 0}
