@@ -24,7 +24,7 @@ from step_time import build, make_batch, save_teachers, step_of, timed
 from torch import Tensor, nn
 
 import mmgor  # noqa: F401
-from mmgor.hooks.gor_weight_hook import _theta_step, default_theta_lr
+from mmgor.hooks.theta_steps import default_theta_lr, theta_step
 from mmgor.registry import MODELS
 
 BALANCERS = {
@@ -95,7 +95,7 @@ class Training:
                 theta.register_post_accumulate_grad_hook(_zero)
             rate = default_theta_lr(self.weighting, args.steps)
             self.optimizer.register_step_pre_hook(
-                _theta_step(self.weighting, rate)
+                theta_step(self.weighting, rate)
             )
 
     def step(self, factor: float = 1.0) -> dict[str, Any]:

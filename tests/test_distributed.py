@@ -12,7 +12,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 
 from mmgor.hooks import NonFiniteLossHook, SharedInputHook
-from mmgor.hooks.gor_weight_hook import _theta_step
+from mmgor.hooks.theta_steps import theta_step
 from mmgor.quantization import calibrate
 from mmgor.registry import MODELS
 
@@ -60,7 +60,7 @@ def worker(rank, port, teacher, out):
     sharing = SharedInputHook()
     sharing.before_train_iter(runner, 0, batch)
     wrapper.optimizer.register_step_pre_hook(
-        _theta_step(model.gor_weighting, 0.1)
+        theta_step(model.gor_weighting, 0.1)
     )
     # mmengine's DDP has a train_step of its own, which ends in this.
     with pytest.raises(RuntimeError, match='nobody moves the thetas of GoR'):

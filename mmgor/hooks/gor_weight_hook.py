@@ -7,11 +7,11 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import nn
 
 from mmgor.checkpoint import RESUME_HINT
 from mmgor.registry import HOOKS
 
+from .theta_steps import default_theta_lr, take_no_part, theta_step
 from .utils import check_optimizer, dataset_classes, unwrapped_model
 from .verify_teacher import verify_teachers
 from .weight_plot import plot_weight_curves, read_scalars
@@ -155,9 +155,9 @@ class GoRWeightHook(Hook):
             steps = runner.max_iters / wrapper._accumulative_counts
             self.theta_lr = default_theta_lr(model.gor_weighting, steps)
         for theta in thetas.values():
-            theta.register_post_accumulate_grad_hook(_take_no_part)
+            theta.register_post_accumulate_grad_hook(take_no_part)
         wrapper.optimizer.register_step_pre_hook(
-            _theta_step(model.gor_weighting, self.theta_lr)
+            theta_step(model.gor_weighting, self.theta_lr)
         )
         model.gor_weighting.moved_by_hook = True
 
@@ -222,30 +222,6 @@ def kd_teachers(model: Any) -> dict[str, list[str]]:
     """Name of each KD head -> names of its teachers, in their order."""
     heads = getattr(model, 'kd_heads', {})
     return {name: list(head.teachers) for name, head in heads.items()}
-
-
-def default_theta_lr(weighting: Any, steps: float) -> float:
-    """Step size of a balancer's thetas in a run of so many optimizer steps."""
-    return weighting.theta_lr or min(0.3, max(0.02, 60 / steps))
-
-
-def _take_no_part(theta: nn.Parameter) -> None:
-    """Keep a theta's gradient out of the norm that clipping looks at."""
-    assert theta.grad is not None
-    theta.grad.zero_()
-
-
-def _theta_step(weighting: Any, rate: float) -> Any:
-    """What happens to the thetas when the optimizer steps."""
-
-    @torch.no_grad()
-    def step(*_: Any) -> None:
-        gradient = weighting.take_gradient()
-        if gradient is not None:
-            weighting.theta_task.sub_(rate * gradient[0])
-            weighting.theta_kd.sub_(rate * gradient[1])
-
-    return step
 
 
 def map_classes(runner: Runner, model: Any) -> None:
