@@ -21,10 +21,14 @@ from typing import Any
 import torch
 from mmdet.utils import register_all_modules
 from step_time import build, make_batch, save_teachers, step_of, timed
-from torch import Tensor, nn
+from torch import nn
 
 import mmgor  # noqa: F401
-from mmgor.hooks.theta_steps import default_theta_lr, theta_step
+from mmgor.hooks.theta_steps import (
+    default_theta_lr,
+    take_no_part,
+    theta_step,
+)
 from mmgor.registry import MODELS
 
 BALANCERS = {
@@ -92,7 +96,7 @@ class Training:
         )
         if list(self.weighting.parameters()):
             for theta in self.weighting.parameters():
-                theta.register_post_accumulate_grad_hook(_zero)
+                theta.register_post_accumulate_grad_hook(take_no_part)
             rate = default_theta_lr(self.weighting, args.steps)
             self.optimizer.register_step_pre_hook(
                 theta_step(self.weighting, rate)
@@ -112,11 +116,6 @@ class Training:
         total.backward()
         self.optimizer.step()
         return weighted
-
-
-def _zero(theta: Tensor) -> None:
-    """As GoRWeightHook: the optimizer itself does not move the thetas."""
-    theta.grad.zero_()
 
 
 def shares(cfg: dict, factor: float, args: argparse.Namespace) -> str:

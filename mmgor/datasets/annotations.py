@@ -36,7 +36,9 @@ def read_annotations(path: Path, labelled: bool = True) -> dict[str, Any]:
         if not isinstance(content, dict) or not content.get(key):
             raise ValueError(
                 f'{path} has no {key}; expected COCO format with at least '
-                f'one entry each in {", ".join(keys)}.'
+                f'one entry each in {", ".join(keys)}. To train on '
+                'pictures without boxes alone: filter_cfg='
+                'dict(filter_empty_gt=False).'
             )
     return content
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
@@ -21,7 +22,7 @@ class NonFiniteLossHook(Hook):
     buffers (batch-norm statistics, ranges, running means) and a balancer's
     thetas, which no optimizer moves, go back to where the last good step left
     them. A loss that is not finite on one rank makes every rank's reduced
-    gradients non-finite, so all skip together.
+    gradients non-finite, so all skip together, and all are told.
 
     Args:
         max_consecutive (int): Stop after this many such steps in a row.
@@ -77,8 +78,11 @@ class NonFiniteLossHook(Hook):
             RuntimeError: After ``max_consecutive`` skipped updates in a row.
         """
         outputs = outputs or {}
-        bad = _is_bad(outputs.get('loss'))
-        if not (bad or self._dropped):
+        # A loss scaler skips a step by itself, and a part of an accumulated
+        # step is no step yet: the ranks must be told.
+        bad = torch.tensor(self._dropped or _is_bad(outputs.get('loss'))).int()
+        dist.all_reduce(bad, 'max')
+        if not bad:
             self.consecutive = 0
             _copy(self._state, self._saved)
             return

@@ -122,8 +122,8 @@ def _teacher_keys(records: list[dict], keys: dict[str, str]) -> dict[str, str]:
 def _draw(axis: Axes, records: list[dict], keys: dict[str, str]) -> None:
     for key, label in keys.items():
         points = [
-            (record.get('step', i), record[key])
-            for i, record in enumerate(records)
+            (record['step'], record[key])
+            for record in records
             if key in record
         ]
         if points:

@@ -135,6 +135,9 @@ def _fill_data(cfg: Config, data: DataFolder, name: str, arm: Arm) -> None:
 
 def _merge(cfg: Config, options: dict[str, Any], arm: Arm) -> None:
     filled_in = dict(_FILLED_IN)
+    last = len(cfg.get('param_scheduler', [])) - 1
+    for part in ('end', 'T_max'):
+        filled_in[f'param_scheduler.{last}.{part}'] = 'epochs'
     for slot in arm.teachers:
         for part in Source._fields:
             filled_in[f'model.teachers.{slot}.{part}'] = 'teachers'

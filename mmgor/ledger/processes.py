@@ -31,7 +31,7 @@ class Training:
         run (Run): What to train.
         plan (Plan): Whose run it is.
         command (tuple[str, ...]): Program and arguments before the config.
-        lock (int): File descriptor of the results, which the process keeps
+        lock (int): File descriptor of the lock, which the process keeps
             open (see :func:`mmgor.ledger.records.locked`).
 
     Raises:

@@ -37,7 +37,8 @@ class Record:
         gor_w_task (float, optional): Weight of the task loss, mean over the
             logged iterations of the last epoch.
         gor_w_kd (float, optional): Weight of the distillation loss, likewise.
-        status (str): 'done', 'failed' or 'skipped' (what it needs failed).
+        status (str): 'done', 'failed' or 'skipped' (what it needs failed, or
+            is not there).
         reason (str): Of what went wrong, '' if nothing.
     """
 
@@ -144,8 +145,8 @@ def _check_number(name: str, value: Any, done: bool) -> None:
 def locked(results: Path) -> Iterator[int]:
     """Keep results for this process and the trainings it starts.
 
-    The lock is on ``<results>.lock``: a results file is edited by hand while a
-    ledger runs, and editors put a new file in the old one's place.
+    The lock is on ``<results>.lock``: a results file may be edited by hand
+    while a ledger runs, and editors put a new file in the old one's place.
 
     Args:
         results (Path): Need not exist; its folder is made.

@@ -106,30 +106,33 @@ def build_runs(plan: Plan) -> list[Run]:
 
 
 def recorded_runs(plan: Plan, keys: Iterable[Key]) -> list[Run]:
-    """Runs that a plan does not list but still can make: of seeds, or at
-    bits, that an arm had once.
+    """Runs of a plan, also of seeds and bits that it had once: independent
+    ones first.
 
     Args:
         plan (Plan): The plan.
-        keys (Iterable[Key]): Of the runs, among others. Left out are those
-            whose arm, data or bits the plan no longer has, or whose arm
-            changed between float and quantized.
+        keys (Iterable[Key]): What is recorded. Left out are runs whose arm,
+            data or bits the plan no longer has, or whose arm changed between
+            float and quantized.
     """
-    keys = list(keys)
+    keys = [k for k in keys if k[0] in plan.data and k[1] in plan.arms]
     plan = replace(plan, seeds=tuple({*plan.seeds, *(k[3] for k in keys)}))
+    listed = {run.key: run for run in build_runs(plan)}
+    arms = dict(plan.arms)
+    for _, name, bits, _ in keys:
+        if bits in plan.bits and bits not in arms[name].bits:
+            arms[name] = replace(arms[name], bits=(*arms[name].bits, bits))
+    once = replace(plan, arms=arms)
     made: dict[Key, Run] = {}
-    found = []
     for key in keys:
-        data, name, bits, _ = key
-        arm = plan.arms.get(name)
-        known = arm is not None and bits in (*arm.bits, *plan.bits)
-        if not known or data not in plan.data:
-            continue
-        try:
-            found.append(_make(plan, key, made))
-        except ValueError:  # what it needs has no such bits any more
-            continue
-    return found
+        if key not in listed and key[2] in arms[key[1]].bits:
+            try:
+                _make(once, key, made)
+            except ValueError:  # it, or what it needs, is of other bits now
+                continue
+    found = {**made, **listed}
+    runs = [found[key] for key in keys if key in found]
+    return sorted(runs, key=lambda run: bool(run.parents))
 
 
 def _make(plan: Plan, key: Key, made: dict[Key, Run]) -> Run:

@@ -10,7 +10,7 @@ from .estimates import Estimates, duration
 from .outcome import Outcome, read_outcome
 from .plan import Plan
 from .processes import TRAIN, Training, check_folder
-from .records import DONE, FAILED, SKIPPED, Record, append_record
+from .records import DONE, SKIPPED, Record, append_record
 from .runs import Key, Run
 
 _POLL_S = 0.1
@@ -178,12 +178,12 @@ class Schedule:
             if all(self._done(parent) for parent in run.parents):
                 self.waiting.remove(run)
                 code = commit()
-                try:
-                    training = Training(run, self.plan, self.train, self.lock)
+                try:  # files may have come or gone since the plan started
+                    check_files([run], self.records, self.plan.runs_folder)
                 except (FileExistsError, FileNotFoundError) as error:
-                    # Files that came or went since check_files.
-                    self._record(run, Outcome(FAILED, str(error)), code)
+                    self._record(run, Outcome(SKIPPED, str(error)), code)
                     continue
+                training = Training(run, self.plan, self.train, self.lock)
                 self.running[run] = training, code
 
     def _done(self, run: Run) -> bool:

@@ -44,8 +44,9 @@ class GoRWeighting(LearnedWeighting):
 
     In the first ``init_iters`` calls the units follow the running mean and
     the thetas stay at 0, so that the game starts balanced; then they are
-    trained. A call counts where both losses are finite and positive, any
-    other leaves the game as it is; until the first their units are 1.
+    trained. A call counts where both losses (``gradient``: norms, where they
+    are measured) are finite and positive, any other leaves the game as it is;
+    until the first their units are 1.
 
     Losses of very different size: the balanced start takes either's unit out;
     a unit that changes later is followed at the thetas' own step size.
@@ -130,6 +131,8 @@ class GoRWeighting(LearnedWeighting):
         if self.form == 'gradient':
             strength = None if gradients is None else gradients.norms
         usable = functional.usable(losses)
+        if strength is not None:
+            usable = usable & functional.usable(strength)
         if self.training:
             if strength is not None:
                 self._observe(strength, usable)
@@ -149,7 +152,6 @@ class GoRWeighting(LearnedWeighting):
     @torch.no_grad()
     def _observe(self, strength: Tensor, usable: Tensor) -> None:
         """Update the running mean; keep the game balanced at the start."""
-        usable = usable & functional.usable(strength)
         self.strength.copy_(torch.where(usable, strength, self.strength))
         mean = functional.running_mean(
             self.mean, strength, self.count, self.momentum

@@ -180,6 +180,31 @@ def test_a_bad_step_leaves_no_gradient_to_the_thetas():
     assert model.gor_weighting.take_gradient() is None
 
 
+def test_a_bad_step_of_another_rank_is_this_one_s_too(monkeypatch):
+    """Where a loss scaler skips the step, its own loss does not tell."""
+    told = []
+    model = Stock()
+    runner = SimpleNamespace(
+        model=model, iter=0, logger=SimpleNamespace(warning=told.append)
+    )
+    hook = NonFiniteLossHook()
+    hook.before_train_iter(runner)
+    kept = {k: v.clone() for k, v in model.state_dict().items()}
+    outputs = dict(
+        loss=model(torch.tensor([[1.0, 2.0], [3.0, 1.0]]))['loss_cls']
+    )
+    assert not same(kept, model.state_dict())  # batch norm has seen it
+
+    def largest(value, op):
+        assert op == 'max'
+        value.fill_(1)
+
+    monkeypatch.setattr('mmengine.dist.all_reduce', largest)
+    hook.after_train_iter(runner, 0, outputs=outputs)
+    assert same(kept, model.state_dict()) and hook.consecutive == 1
+    assert 'or loss of another rank' in told[0]
+
+
 def test_accumulation_with_one_bad_part_skips_the_whole_step(tmp_path):
     values = [1.0, 2.0, math.nan, 1.0, 3.0, 4.0, 5.0, 6.0]
     states = train(tmp_path, values, accumulate=2)

@@ -70,10 +70,45 @@ def test_bits_that_an_arm_no_longer_has_count(bench):
     }
     with pytest.raises(ValueError, match=r'^cells/qat/W4/seed0: .*has it'):
         check_unchanged(bench.plan(), records)
+    # What started from these bits is compared with them, too.
+    del bench.content['arms']['qat']['options']
+    bench.content['arms']['taught'].update(bits=['W5'], start='qat')
+    with pytest.raises(ValueError, match=r'^cells/taught/W4/seed0: .*has it'):
+        check_unchanged(bench.plan(), records)
+    bench.content['arms']['qat']['options'] = {
+        'model.backbone.quant.a_bits': 3
+    }
     # What W4 was is not known any more.
     bench.content['bits'].pop('W4')
     bench.content['arms']['taught']['bits'] = ['W5']
     check_unchanged(bench.plan(), records)
+
+
+def test_a_chain_of_arms_whose_bits_were_trimmed(bench):
+    """taught at W4 has learned from qat at W4, not from the only one left."""
+    bench.content['bits']['W5'] = {'model.backbone.quant.w_bits': 5}
+    arms = bench.content['arms']
+    arms['taught']['start'] = 'qat'
+    for name in ('qat', 'taught'):
+        arms[name]['bits'] = ['W5', 'W4']
+    bench.train()
+    records = bench.records_by_key()
+    for name in ('qat', 'taught'):
+        arms[name]['bits'] = ['W5']
+    check_unchanged(bench.plan(), records)
+    arms['qat']['options'] = {'model.backbone.quant.a_bits': 3}
+    with pytest.raises(ValueError, match=r'\n7 more changed: ') as caught:
+        check_unchanged(bench.plan(), records)
+    assert 'quant.a_bits: not set -> 3' in str(caught.value)
+
+
+def test_the_change_is_told_where_it_is(bench):
+    """Not at a student, whose line may stand first in joined results."""
+    bench.train()
+    bench.behave('teacher', 'other')
+    records = dict(reversed(bench.records_by_key().items()))
+    with pytest.raises(ValueError, match=r'^cells/teacher/float/seed0'):
+        check_unchanged(bench.plan(), records)
 
 
 def test_a_changed_teacher_changes_its_students(bench):

@@ -152,6 +152,11 @@ def test_other_bits_of_an_arm_it_needs(bench):
         ),
         (
             'qat',
+            dict(options={'param_scheduler.0.T_max': 9}),
+            "'param_scheduler.0.T_max' is filled in from the plan; use epochs",
+        ),
+        (
+            'qat',
             dict(options={'randomness': {'seed': 7}}),
             "'randomness.seed' is filled in from the plan; use seeds there",
         ),

@@ -97,9 +97,23 @@ def test_gradients_that_overflow_in_any_case_are_told_once(cfg, monkeypatch):
     assert text.startswith(cfg['type'])
     assert 'got 5 of the task and inf' in text
     close(weights_in(out), [1.0, 1.0])
-    before.pop('calls', None)  # of losses, which were finite
     after = weighting.state_dict()
     assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+def test_an_overflow_moves_no_theta():
+    weighting = build(dict(type='GoRWeighting', form='gradient', init_iters=1))
+    for _ in range(3):  # the start lasts until a call is usable
+        weigh_half(weighting, (3.0, 4.0), (1e5, 0.0))
+        assert weighting.needs_gradients() and weighting.count.max() == 0
+    weigh_half(weighting, (3.0, 4.0), (6.0, 8.0))
+    assert weighting.units.tolist() == [5.0, 10.0]
+    weighting.take_gradient()
+    weighting.strength.mul_(2)  # as if the norms had grown since
+    weighting.calls.fill_(10)  # measured once in 10 calls
+    weigh_half(weighting, (3.0, 4.0), (1e5, 0.0))
+    assert weighting.take_gradient().tolist() == [0.0, 0.0]
+    assert weighting.needs_gradients()
 
 
 def test_small_gradients_of_half_features_are_not_lost():
