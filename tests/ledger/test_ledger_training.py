@@ -50,9 +50,7 @@ def trained(tmp_path_factory):
             bits=['W3'],
             start='float',
             teachers=dict(big='teacher'),
-            options={
-                'model.teachers': dict(big=dict(config='', checkpoint='')),
-            },
+            options={'model.teachers': dict(big={})},
         ),
     )
     large = retinanet_cfg(channels=12, fpn=24)
