@@ -149,6 +149,9 @@ def measure_costs(args: argparse.Namespace, weights: Path) -> dict[str, list]:
     """Seconds of each balancer's steps, round by round."""
     batch = make_batch(args, args.device)
     model, wrapper = build('gor', args, weights)
+    # One model for all: trained on, it would soon have no gradients to weigh.
+    for group in wrapper.optimizer.param_groups:
+        group['lr'] = 0.0
     step = step_of(model, wrapper, batch)
     weightings = {
         name: MODELS.build(cfg).to(args.device).train()
