@@ -16,7 +16,7 @@ class SurgeryWeighting(FormulaWeighting):
     weights multiply the losses, thus also in the head: a weight of 100 is a
     hundredfold gradient there.
 
-    Cost: 1.05 to 1.06 of a step with fixed weights on the demo's student
+    Cost: 1.08 to 1.09 of a step with fixed weights on the demo's student
     (docs/results/balancers.md): two more backward passes, from each loss down
     to the features (through the head). DDP: norms and cosine are means over
     the ranks' own, so that the weights are equal on all; no parameter gets a
