@@ -24,11 +24,7 @@ from step_time import build, make_batch, save_teachers, step_of, timed
 from torch import nn
 
 import mmgor  # noqa: F401
-from mmgor.hooks.theta_steps import (
-    default_theta_lr,
-    take_no_part,
-    theta_step,
-)
+from mmgor.hooks.theta_steps import default_theta_lr, move_thetas
 from mmgor.registry import MODELS
 
 BALANCERS = {
@@ -95,12 +91,8 @@ class Training:
             parameters, lr=1e-3, weight_decay=0.0
         )
         if list(self.weighting.parameters()):
-            for theta in self.weighting.parameters():
-                theta.register_post_accumulate_grad_hook(take_no_part)
             rate = default_theta_lr(self.weighting, args.steps)
-            self.optimizer.register_step_pre_hook(
-                theta_step(self.weighting, rate)
-            )
+            move_thetas(self.weighting, self.optimizer, rate)
 
     def step(self, factor: float = 1.0) -> dict[str, Any]:
         """One training step with the distillation loss in another unit."""

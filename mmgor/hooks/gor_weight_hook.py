@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from mmgor.checkpoint import RESUME_HINT
 from mmgor.registry import HOOKS
 
-from .theta_steps import default_theta_lr, take_no_part, theta_step
+from .theta_steps import default_theta_lr, move_thetas
 from .utils import check_optimizer, dataset_classes, unwrapped_model
 from .verify_teacher import verify_teachers
 from .weight_plot import plot_weight_curves, read_scalars
@@ -154,11 +154,7 @@ class GoRWeightHook(Hook):
         if self.theta_lr is None:
             steps = runner.max_iters / wrapper._accumulative_counts
             self.theta_lr = default_theta_lr(model.gor_weighting, steps)
-        for theta in thetas.values():
-            theta.register_post_accumulate_grad_hook(take_no_part)
-        wrapper.optimizer.register_step_pre_hook(
-            theta_step(model.gor_weighting, self.theta_lr)
-        )
+        move_thetas(model.gor_weighting, wrapper.optimizer, self.theta_lr)
         model.gor_weighting.moved_by_hook = True
 
     def before_train_iter(

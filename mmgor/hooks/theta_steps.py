@@ -28,3 +28,17 @@ def theta_step(weighting: Any, rate: float) -> Any:
             weighting.theta_kd.sub_(rate * gradient[1])
 
     return step
+
+
+def move_thetas(weighting: Any, optimizer: Any, rate: float) -> None:
+    """Let a balancer's thetas step whenever the optimizer does, and never by
+    the optimizer itself.
+
+    Args:
+        weighting (nn.Module): The balancer.
+        optimizer (Optimizer): Of the student.
+        rate (float): Step size of the thetas.
+    """
+    for theta in weighting.parameters():
+        theta.register_post_accumulate_grad_hook(take_no_part)
+    optimizer.register_step_pre_hook(theta_step(weighting, rate))

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from .plan import Plan
 from .records import DONE, SKIPPED, Record
-from .runs import Key, Run, build_runs, checkpoint_hash, recorded_runs
-from .schedule import select_runs
+from .runs import Key, Run, checkpoint_hash, recorded_runs
 
 _SHOWN_CHANGES = 10
 
@@ -29,7 +28,10 @@ def check_unchanged(
         ValueError: Naming the runs, and what changed in the first.
     """
     results = plan.results
-    looked_at = {run.key[1] for run in select_runs(build_runs(plan), arms)}
+    looked_at = list(plan.arms if arms is None else arms)
+    for name in looked_at:  # also over those that are added here
+        needs = plan.arms[name].needs
+        looked_at += [need for need in needs if need not in looked_at]
     ended = [
         key
         for key, record in records.items()

@@ -17,11 +17,17 @@ def outputs(weights, raw):
     return dict(zip(names, map(torch.tensor, values)))
 
 
-def test_a_small_weight_of_a_large_loss_is_no_collapse():
+def listening_runner():
+    """A runner in its seventh iteration, and its warnings."""
     said = []
     runner = SimpleNamespace(
         iter=6, logger=SimpleNamespace(warning=said.append)
     )
+    return runner, said
+
+
+def test_a_small_weight_of_a_large_loss_is_no_collapse():
+    runner, said = listening_runner()
     GoRWeightHook().after_train_iter(
         runner, 0, outputs=outputs((1.0, 1e-6), (0.5, 5e5))
     )
@@ -30,10 +36,7 @@ def test_a_small_weight_of_a_large_loss_is_no_collapse():
 
 @pytest.mark.parametrize('weights', [(2.0, 1e-6), (float('nan'), 1.0)])
 def test_collapse_and_nan_are_said_once(weights):
-    said = []
-    runner = SimpleNamespace(
-        iter=6, logger=SimpleNamespace(warning=said.append)
-    )
+    runner, said = listening_runner()
     hook = GoRWeightHook()
     for _ in range(2):
         hook.after_train_iter(runner, 0, outputs=outputs(weights, (1.0, 1.0)))
@@ -80,10 +83,7 @@ def test_other_small_weights_are_a_collapse(
 
 @pytest.mark.parametrize('raw', [(math.inf, 1.0), (1.0, math.inf)])
 def test_a_weight_of_zero_hides_no_infinite_loss(raw):
-    said = []
-    runner = SimpleNamespace(
-        iter=6, logger=SimpleNamespace(warning=said.append)
-    )
+    runner, said = listening_runner()
     hook = GoRWeightHook()
     hook._by_hand = True
     hook.after_train_iter(runner, 0, outputs=outputs((0.0, 1.0), (1.0, 1.0)))
