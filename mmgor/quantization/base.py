@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from . import functional
 from .grid import Grid
 from .observer import RangeObserver, check_finite
+from .recomputation import OncePerCall
 
 MIN_BITS, MAX_BITS = 2, 8
 
@@ -68,6 +69,7 @@ class BaseQuantizer(nn.Module):
         self.observer: RangeObserver | None = None
         self.layer_name = ''
         self._slot = 0
+        self._slots = OncePerCall()
         self._calibrated = False
         self.register_buffer('qmin', torch.zeros((), dtype=torch.int32))
         self.register_buffer('qmax', torch.zeros((), dtype=torch.int32))
@@ -92,13 +94,12 @@ class BaseQuantizer(nn.Module):
             RuntimeError: If the quantizer was never calibrated.
             ValueError: If calibration meets NaN or infinity.
         """
-        slot = self._next_slot()
         if self.observer is not None:
             check_finite(x, self.layer_name or 'a layer')
-            self.observer.update(x, slot)
+            self.observer.update(x, self._next_slot())
             return x
         self._check_calibrated()
-        return self.quantize(x, slot)
+        return self.quantize(x, self._slot_of_call(x))
 
     def _check_calibrated(self) -> None:
         if not self.calibrated:
@@ -165,10 +166,14 @@ class BaseQuantizer(nn.Module):
         """The next call is the first of a pass."""
         self._slot = 0
 
+    def _slot_of_call(self, x: Tensor) -> int:
+        if self.num_slots == 1:
+            return 0
+        return self._slots(x, self._next_slot, self.training)
+
     def _next_slot(self) -> int:
         slot = self._slot
-        if not self.per_channel:
-            self._slot = (slot + 1) % self.num_slots
+        self._slot = (slot + 1) % self.num_slots
         return slot
 
     def _load_from_state_dict(

@@ -71,10 +71,9 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        scale, offset = ctx.saved_tensors[1:3]
-        grad_x, grad_scale, grad_offset = _backward(
-            grad.contiguous(), *ctx.saved_tensors
-        )
+        saved = ctx.saved_tensors  # once: a checkpoint gives them once
+        _, scale, offset, *_ = saved
+        grad_x, grad_scale, grad_offset = _backward(grad.contiguous(), *saved)
         return (
             grad_x,
             grad_scale.view_as(scale),

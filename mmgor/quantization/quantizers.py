@@ -1,5 +1,6 @@
 """The quantizers: what each learns of one tensor, and how it rounds."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from mmgor.registry import MODELS
 from . import functional
 from .base import BaseQuantizer, weight_rows
 from .compiled import fake_quantize
+from .recomputation import OncePerCall
 
 
 def _clip_step(peak: Tensor, qmax: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,16 +186,25 @@ class MinMaxQuantizer(BaseQuantizer):
                 'share of the new batch.'
             )
         self.momentum = momentum
+        self._steps = OncePerCall()
         self.register_buffer('low', torch.zeros(self.num_scales))
         self.register_buffer('high', torch.ones(self.num_scales))
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:
         if self.training and not self.for_weight:
-            self._average(x.detach(), slot)
-        scale, offset = self.step(x, slot)
+            # Its average moves on: a second run takes the first one's step.
+            scale, offset = self._steps(
+                x, partial(self._averaged_step, x.detach(), slot), True
+            )
+        else:
+            scale, offset = self.step(x, slot)
         return fake_quantize(
             x, scale, offset, self.qmin, self.qmax, self.per_channel
         )
+
+    def _averaged_step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
+        self._average(x, slot)
+        return self.step(x, slot)
 
     def step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
         if self.for_weight:

@@ -16,6 +16,7 @@ from mmgor.registry import MODELS
 from .base import BaseQuantizer
 from .convert import count_calls, find_layers, quantize_layers
 from .policy import QuantPolicy, prediction_layers
+from .recomputation import is_recomputed
 
 
 @MODELS.register_module()
@@ -101,6 +102,8 @@ def QuantHead(
 
 def _reset_slots(head: nn.Module, _: Any) -> None:
     """Start a pass at the first level, even if the last one was broken off."""
+    if is_recomputed():  # inside of a checkpoint: no pass starts
+        return
     for module in head.modules():
         if isinstance(module, BaseQuantizer):
             module.reset_slot()
