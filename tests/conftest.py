@@ -5,6 +5,8 @@ composition. ``tests/quantization/test_compiled.py`` compares the two.
 """
 
 import os
+import resource
+import signal
 from collections.abc import Iterator
 
 os.environ.setdefault('TORCHDYNAMO_DISABLE', '1')
@@ -178,6 +180,17 @@ def plain_config_text() -> Iterator[None]:
 def mmdet_scope() -> None:
     """A Runner leaves its scope behind; every module starts in mmdet's."""
     init_default_scope('mmdet')
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """Files of this process end at 64 KiB, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from mmgor.demo.arms import CONFIGS, TAUGHT, TEACHERS, build_arm, train_arm
 from mmgor.demo.data import DataFolder, read_data_folder
 from mmgor.demo.picture import draw_detections
 from mmgor.demo.table import format_rows, save_rows, summarise
+from mmgor.files import writing
 
 SMOKE_SCENES = SceneSpec(num_train=24, num_eval=8, size=96, max_objects=4)
 
@@ -119,7 +120,8 @@ def report(
     print(draw_detections(data, shown, args.work_dir / 'detections.png'))
     if len(shown) > 1:
         curves = args.work_dir / 'gor_weights.png'
-        shutil.copy(shown[1].work_dir / 'gor_weights.png', curves)
+        with writing(curves) as part:
+            shutil.copy(shown[1].work_dir / 'gor_weights.png', part)
         print(curves)
     print(f'{seconds / 60:.1f} minutes')
 

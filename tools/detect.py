@@ -4,9 +4,7 @@ python tools/detect.py student.onnx street.jpg --out detections
 """
 
 import argparse
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 import _common  # noqa: F401
@@ -17,6 +15,7 @@ from mmdet.utils.misc import IMG_EXTENSIONS
 
 from mmgor.deploy.detector import Detector
 from mmgor.deploy.pictures import list_pictures, open_video
+from mmgor.files import write_image, writing
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,7 +54,7 @@ def detect_pictures(detector: Detector, source: Path, out: Path) -> int:
             skipped += 1
             continue
         target = out / Path(path).name
-        mmcv.imwrite(detector.draw(mmcv.imread(path), sample), str(target))
+        write_image(target, detector.draw(mmcv.imread(path), sample))
         print(f'{target}: {describe(detector, sample)}')
     return skipped
 
@@ -63,11 +62,8 @@ def detect_pictures(detector: Detector, source: Path, out: Path) -> int:
 def detect_video(detector: Detector, source: Path, out: Path) -> None:
     """Write the video with boxes as .mp4; nothing half-written stays."""
     target = out / f'{source.stem}.mp4'
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out) as folder:
-        part = Path(folder) / target.name
+    with writing(target) as part:
         frames = write_video(detector, source, part)
-        os.replace(part, target)
     print(f'{target}: {frames} frames')
 
 
@@ -85,7 +81,22 @@ def write_video(detector: Detector, source: Path, target: Path) -> int:
             frames += 1
     finally:
         writer.release()
+    check_video(target, frames)
     return frames
+
+
+def check_video(path: Path, frames: int) -> None:
+    """OpenCV's writer says nothing of frames that did not get to the disk.
+
+    Raises:
+        OSError: If there are others than ``frames``.
+    """
+    written = int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT))
+    if written != frames:
+        raise OSError(
+            f'{path} was not written as a whole: expected {frames} frames, '
+            f'got {max(written, 0)}. Make room on the disk.'
+        )
 
 
 def describe(detector: Detector, sample: DetDataSample) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import _common  # noqa: F401
 
+from mmgor.files import write_text
 from mmgor.ledger.gradient_table import gradient_text
 from mmgor.ledger.plots import plot_all, read_curves
 from mmgor.ledger.records import read_records
@@ -47,7 +48,7 @@ def main() -> None:
     pictures = plot_all(records, curves, args.out)
     links = [f'\n![{path.stem}]({path.name})\n' for path in pictures]
     text = '\n'.join(part for part in (text, gradient_text(curves)) if part)
-    args.out.write_text(text + ''.join(links))
+    write_text(args.out, text + ''.join(links))
     for path in (args.out, *pictures):
         print(path)
 

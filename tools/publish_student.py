@@ -8,6 +8,7 @@ python tools/publish_student.py work_dirs/NAME/epoch_12.pth student.pth
 """
 
 import argparse
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 
 from mmgor import __version__
 from mmgor.checkpoint import strip_training_keys
+from mmgor.files import writing
 
 
 def publish(source: Path, target: Path) -> dict[str, int]:
@@ -55,8 +57,10 @@ def publish(source: Path, target: Path) -> dict[str, int]:
     meta = dict(mmgor_version=__version__)
     if classes:
         meta['dataset_meta'] = dict(classes=classes)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(dict(state_dict=kept, meta=meta), target)
+    buffer = BytesIO()  # torch's own writer can't tell that a disk is full
+    torch.save(dict(state_dict=kept, meta=meta), buffer)
+    with writing(target) as part:
+        part.write_bytes(buffer.getvalue())
     return dict(
         kept=len(kept),
         dropped=len(checkpoint['state_dict']) - len(kept),

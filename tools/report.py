@@ -25,6 +25,7 @@ from mmgor.deploy.layer_costs import (
 )
 from mmgor.deploy.loading import load_detector, padded_size, test_size
 from mmgor.deploy.report_html import report_html
+from mmgor.files import write_text
 from mmgor.quantization import layer_table
 
 _SHOWN = 3
@@ -182,9 +183,8 @@ def main() -> None:
     notes = report_notes(rows, uncounted_weights(model))
     print(as_text(rows, facts, notes))
     if args.html is not None:
-        args.html.parent.mkdir(parents=True, exist_ok=True)
         title = f'Cost of {Path(args.config).stem}'
-        args.html.write_text(report_html(rows, title, facts, notes))
+        write_text(args.html, report_html(rows, title, facts, notes))
         print(f'\n{args.html}')
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mmgor.files import write_image, write_text
+
 from .shapes import CLASSES, shape_mask
 
 # An object needs this share of its own area visible, and this many pixels.
@@ -76,7 +78,7 @@ def generate_scenes(out_dir: Path, spec: SceneSpec) -> Path:
         rng = np.random.default_rng([spec.seed, index])
         count = spec.num_train if split == 'train' else spec.num_eval
         _write_split(out_dir, split, count, spec, rng)
-    manifest.write_text(wanted)
+    write_text(manifest, wanted)
     return out_dir
 
 
@@ -131,7 +133,7 @@ def _write_split(
     for number in range(count):
         picture, objects = draw_scene(rng, spec)
         name = f'{split}_{number:05d}.png'
-        cv2.imwrite(str(out_dir / 'images' / name), picture)
+        write_image(out_dir / 'images' / name, picture)
         images.append(
             dict(
                 id=number + 1,
@@ -148,7 +150,7 @@ def _write_split(
     content = dict(
         images=images, annotations=annotations, categories=categories
     )
-    (out_dir / f'{split}.json').write_text(json.dumps(content))
+    write_text(out_dir / f'{split}.json', json.dumps(content))
 
 
 def _annotation(

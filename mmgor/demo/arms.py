@@ -10,6 +10,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmgor.files import write_text, writing
+
 from .data import DataFolder
 from .progress import REPOSITORY, run_condensed
 
@@ -253,7 +255,8 @@ def train_arm(arm: Arm, tell: Callable[[str], None]) -> dict:
         tell(f'{arm.work_dir.name}: done before, not trained again')
         return done
     arm.work_dir.mkdir(parents=True, exist_ok=True)
-    arm.config.dump(arm.config_file)
+    with writing(arm.config_file) as part:
+        arm.config.dump(part)
     command = [
         sys.executable,
         '-u',
@@ -266,7 +269,7 @@ def train_arm(arm: Arm, tell: Callable[[str], None]) -> dict:
         command, log, lambda line: tell(f'{arm.work_dir.name}  {line}')
     )
     result = dict(_metrics(arm.work_dir), hash=arm.hash)
-    arm.result_file.write_text(json.dumps(result, indent=1) + '\n')
+    write_text(arm.result_file, json.dumps(result, indent=1) + '\n')
     return result
 
 

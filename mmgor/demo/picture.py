@@ -13,6 +13,8 @@ from matplotlib.patches import Patch, Rectangle
 from mmdet.apis import inference_detector, init_detector
 from pycocotools.coco import COCO
 
+from mmgor.files import writing
+
 from .arms import TITLES, Arm
 from .data import DataFolder
 
@@ -63,7 +65,8 @@ def draw_detections(
     figure.legend(
         handles=handles, loc='outside lower center', ncols=6, fontsize=9
     )
-    figure.savefig(out, dpi=110)
+    with writing(out) as part:
+        figure.savefig(part, dpi=110)
     return out
 
 

@@ -6,6 +6,7 @@ from statistics import mean, stdev
 
 from mmengine.config import Config
 
+from mmgor.files import write_text
 from mmgor.quantization import layer_table
 from mmgor.registry import MODELS
 
@@ -80,5 +81,5 @@ def format_rows(rows: list[dict]) -> str:
 
 def save_rows(rows: list[dict], work_dir: Path) -> None:
     """Write ``results.json`` and ``results.md``."""
-    (work_dir / 'results.json').write_text(json.dumps(rows, indent=1) + '\n')
-    (work_dir / 'results.md').write_text(format_rows(rows) + '\n')
+    write_text(work_dir / 'results.json', json.dumps(rows, indent=1) + '\n')
+    write_text(work_dir / 'results.md', format_rows(rows) + '\n')

@@ -1,7 +1,6 @@
 """A trained quantized detector as an ONNX or OpenVINO file."""
 
 import json
-import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -12,6 +11,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from mmgor.checkpoint import TRAINING_ONLY_PREFIXES
+from mmgor.files import writing
 
 from .detections import NAMES, Detections
 from .extras import require
@@ -276,18 +276,22 @@ def save_ir(model: Any, text: str, target: Path) -> None:
 
 def _save(model: Any, metadata: dict[str, Any], path: Path) -> int:
     """Write the file(s); give their size. Nothing half-written stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     model.metadata_props[KEY] = json.dumps(metadata)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        source = Path(folder) / f'{path.stem}.onnx'
+    if path.suffix == '.xml':
+        return _save_ir(model, path)
+    with writing(path) as part:
+        require('onnx_ir').save(model, part)
+        seal_onnx(part)
+        return part.stat().st_size
+
+
+def _save_ir(model: Any, path: Path) -> int:
+    with (
+        writing(path) as xml,
+        writing(path.with_suffix('.bin')) as weights,
+        tempfile.TemporaryDirectory(dir=path.parent) as folder,
+    ):
+        source = Path(folder) / 'model.onnx'
         require('onnx_ir').save(model, source)
-        if path.suffix == '.xml':
-            to_openvino(source, source.with_suffix('.xml'))
-            source.unlink()
-        else:
-            seal_onnx(source)
-        parts = sorted(Path(folder).iterdir())
-        written = sum(part.stat().st_size for part in parts)
-        for part in parts:
-            os.replace(part, path.parent / part.name)
-    return written
+        to_openvino(source, xml)
+        return xml.stat().st_size + weights.stat().st_size

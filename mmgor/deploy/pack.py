@@ -24,13 +24,14 @@ import torch
 from torch import Tensor, nn
 
 from mmgor.checkpoint import strip_training_keys
+from mmgor.files import writing
 from mmgor.quantization import QuantConvTranspose2d
 from mmgor.quantization.functional import weight_peak
 from mmgor.quantization.layers import QuantLayerMixin, swap_channels
 
 from .frozen import check_calibrated, check_weights
 from .pack_bits import pack_bits, unpack_bits
-from .pack_file import read_file, replacing, write_file
+from .pack_file import read_file, write_file
 from .pack_weights import has_stored_step, restore_weight
 
 _DTYPES = dict(float32='<f4', int32='<i4', int64='<i8', bool='?')
@@ -63,7 +64,7 @@ def pack_model(
         RuntimeError: If what was read back differs.
     """
     check_calibrated(model)
-    with replacing(Path(path)) as temporary:
+    with writing(path) as temporary:
         sizes = write_file(temporary, meta, _entries(model))
         _verify(model, read_packed(temporary)[0])
     return sizes

@@ -12,10 +12,7 @@ rest                  blocks, at the offsets that the manifest tells
 """
 
 import json
-import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zlib import compress, crc32, decompress
@@ -30,19 +27,6 @@ PACK_HINT = 'python tools/pack.py CONFIG CHECKPOINT --out FILE'
 _HEADER = struct.Struct('<8sQI')
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name to write to; it becomes ``path`` if nothing was raised, and
-    otherwise leaves nothing behind."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_file(
     path: Path,
     meta: dict[str, Any],
@@ -51,7 +35,7 @@ def write_file(
     """Write manifest and blocks.
 
     Args:
-        path (Path): Written in place; see :func:`replacing`.
+        path (Path): Written in place; see :func:`mmgor.files.writing`.
         meta (dict): Facts for the manifest that JSON can hold.
         entries (list[tuple[dict, bytes]]): What the manifest tells of a
             tensor, and its bytes. Offset, length and checksum are added to
@@ -78,8 +62,6 @@ def write_file(
         file.write(text)
         for _, block in entries:
             file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
     overhead = _HEADER.size + len(text)
     return dict(
         bytes=overhead + offset, tensor_bytes=offset, manifest_bytes=overhead

@@ -7,6 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mmgor.files import writing
+
 # Title, y label, log scale, {key: label}.
 PANELS = [
     (
@@ -107,8 +109,8 @@ def plot_weight_curves(records: list[dict], out: Path) -> Path:
             axis.set_yscale('log')
         axis.grid(alpha=0.3)
         axis.legend()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=110)
+    with writing(out) as part:
+        figure.savefig(part, dpi=110)
     return out
 
 

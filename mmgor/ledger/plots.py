@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mmgor.files import writing
 from mmgor.hooks import read_scalars
 
 from .pairs import groups, in_group, runs_of, values_of
@@ -71,7 +72,8 @@ def plot_all(records: list[Record], curves: Curves, out: Path) -> list[Path]:
     for name, figure in figures.items():
         if figure is not None:
             paths.append(out.with_name(f'{out.stem}_{name}.png'))
-            figure.savefig(paths[-1], dpi=110)
+            with writing(paths[-1]) as part:
+                figure.savefig(part, dpi=110)
     return paths
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from mmgor.checkpoint import TRAINING_ONLY_PREFIXES
+from mmgor.files import write_text
 
 from .layers import QuantLayerMixin
 
@@ -128,4 +129,4 @@ def format_table(table: dict[str, Any]) -> str:
 
 def save_table(table: dict[str, Any], path: Path) -> None:
     """Write the table as JSON."""
-    path.write_text(json.dumps(table, indent=1) + '\n')
+    write_text(path, json.dumps(table, indent=1) + '\n')

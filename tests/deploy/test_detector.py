@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import mmcv
@@ -280,6 +281,24 @@ def test_tool_keeps_a_good_video(exported, clip, tmp_path, monkeypatch):
     monkeypatch.setattr(Detector, 'draw', draw)
     with pytest.raises(RuntimeError, match='broke off'):
         load_tool().main()
+    (left,) = tmp_path.iterdir()
+    assert left.read_text() == 'good'
+
+
+def test_tool_keeps_a_good_video_on_a_full_disk(
+    tmp_path, monkeypatch, small_disk
+):
+    (tmp_path / 'clip.mp4').write_text('good')
+    tool = load_tool()
+    size = SimpleNamespace(fps=5, resolution=(320, 240))
+    monkeypatch.setattr(tool, 'open_video', lambda source: size)
+    noise = np.random.default_rng(0).integers(256, size=(10, 240, 320, 3))
+    detector = SimpleNamespace(
+        video=lambda source: [(frame, None) for frame in noise.astype('u1')],
+        draw=lambda frame, sample: frame,
+    )
+    with pytest.raises(OSError, match='expected 10 frames, got'):
+        tool.detect_video(detector, Path('clip.avi'), tmp_path)
     (left,) = tmp_path.iterdir()
     assert left.read_text() == 'good'
 

@@ -67,6 +67,20 @@ def test_auto_scale_lr_needs_a_base():
         )
 
 
+def test_publish_on_a_full_disk_keeps_the_old_file(tmp_path, request):
+    source, target = tmp_path / 'epoch_1.pth', tmp_path / 'student.pth'
+    torch.save(dict(state_dict=dict(weight=torch.ones(100_000))), source)
+    target.write_text('old')
+    request.getfixturevalue('small_disk')
+    with pytest.raises(OSError, match='too large'):
+        publish(source, target)
+    assert target.read_text() == 'old'
+    assert {path.name for path in tmp_path.iterdir()} == {
+        'epoch_1.pth',
+        'student.pth',
+    }
+
+
 def test_publish_keeps_the_student_only(tmp_path):
     source, target = tmp_path / 'epoch_1.pth', tmp_path / 'student.pth'
     state = {
