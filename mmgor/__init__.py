@@ -18,6 +18,9 @@ from . import (
     quantization,
     weighting,
 )
+from .registry import share_names
+
+share_names()
 
 __all__ = [
     '__version__',

@@ -15,6 +15,7 @@ from mmdet.visualization import DetLocalVisualizer
 from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
 
+from mmgor.config_values import number
 from mmgor.registry import MODELS
 
 from .loading import transform_name
@@ -56,15 +57,11 @@ class Detector:
         integer_kernels: bool = False,
         score_thr: float = 0.3,
     ) -> None:
-        if not (isinstance(score_thr, (int, float)) and 0 <= score_thr <= 1):
-            raise ValueError(
-                f'score_thr must be a number from 0 to 1, got {score_thr!r}.'
-            )
+        self.score_thr = number('score_thr', score_thr, '[0, 1]')
         metadata = read_metadata(path)
         cfg = exported_config(metadata)
         init_default_scope(cfg.get('default_scope') or 'mmdet')
         self.classes: list[str] = metadata['classes']
-        self.score_thr = score_thr
         model = runtime_detector_cfg(cfg, path)
         model.update(threads=threads, integer_kernels=integer_kernels)
         self._model = MODELS.build(model).eval()

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from mmgor.checkpoint import TRAINING_ONLY_PREFIXES
+from mmgor.config_values import integer
 from mmgor.files import writing
 
 from .detections import NAMES, Detections
@@ -143,8 +144,7 @@ def export_detector(
         )
     divisor = size_divisor(cfg, dynamic)
     _check_size(size, divisor, dynamic)
-    if batch < 1:
-        raise ValueError(f'batch must be at least 1, got {batch}.')
+    batch = integer('batch', batch, 1)
     _check_config(cfg, model, classes)
     network = Network(freeze(model)).eval()
     images = torch.zeros(2 if dynamic else batch, 3, *size)

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmgor.config_values import boolean, integer
+
 from .extras import require
 from .metadata import read_metadata
 
@@ -169,13 +171,9 @@ def open_runtime(
         ImportError: If the backend is not installed.
     """
     # A backend starts as many as it is told to, or hangs on the way.
-    if threads is not None and (
-        not isinstance(threads, int) or not 1 <= threads <= _MAX_THREADS
-    ):
-        raise ValueError(
-            'threads must be None or a whole number from 1 to '
-            f'{_MAX_THREADS}, got {threads!r}.'
-        )
+    if threads is not None:
+        threads = integer('threads', threads, 1, _MAX_THREADS)
+    integer_kernels = boolean('integer_kernels', integer_kernels)
     path = Path(path)
     metadata = read_metadata(path)
     backend = OnnxRuntime if path.suffix == '.onnx' else OpenVINORuntime

@@ -9,6 +9,7 @@ from mmengine import dist
 from torch import Tensor, nn
 
 from mmgor.checkpoint import TRAINING_ONLY_PREFIXES, check_any_match
+from mmgor.config_values import text
 from mmgor.distillation import (
     Tapped,
     Taps,
@@ -19,7 +20,7 @@ from mmgor.distillation import (
     check_tap,
     kd_losses,
 )
-from mmgor.registry import MODELS
+from mmgor.registry import MODELS, find, naming_typos
 
 from .parts import build_kd_heads, build_weighting
 
@@ -57,16 +58,16 @@ class GoRMixin(BaseDetector):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        if not kd_heads:
+        self.teachers = Teachers(teachers)
+        self.kd_heads = build_kd_heads(kd_heads)
+        if not self.kd_heads:
             raise ValueError(
                 'GoRDetector needs at least one KD head, e.g. kd_heads=dict('
                 "cls=dict(type='LogitKDHead')). For QAT without KD use the "
                 'stock detector type with the Quant wrappers.'
             )
-        self.teachers = Teachers(teachers)
-        self.kd_heads = build_kd_heads(kd_heads)
         self.gor_weighting = build_weighting(gor_weighting)
-        self.gradient_tap = gradient_tap
+        self.gradient_tap = text('gradient_tap', gradient_tap, 'neck')
         self._resolve_names()
         self.register_load_state_dict_post_hook(_forgive_training_keys)
 
@@ -224,12 +225,11 @@ def _forgive_training_keys(module: nn.Module, incompatible: Any) -> None:
     ]
 
 
-@cache
-def gor_class(detector: str) -> type:
+def gor_class(detector: str | type) -> type:
     """The student class for a registered detector class.
 
     Args:
-        detector (str): Registered name, e.g. 'RetinaNet'.
+        detector (str | type): Registered name, e.g. 'RetinaNet', or class.
 
     Returns:
         type: ``GoR<detector>``, a subclass of :class:`GoRMixin` and it.
@@ -237,39 +237,48 @@ def gor_class(detector: str) -> type:
     Raises:
         ValueError: If the name is no registered detector.
     """
-    base = MODELS.get(detector)
+    base = find(detector)
     if not (isinstance(base, type) and issubclass(base, BaseDetector)):
         raise ValueError(
             f'detector={detector!r} is no registered mmdet detector class; '
             "expected a name such as 'RetinaNet', 'ATSS' or 'YOLOX'."
         )
-    return type(f'GoR{detector}', (GoRMixin, base), {'__module__': __name__})
+    return _joined(base)
+
+
+@cache
+def _joined(base: type) -> type:
+    name = f'GoR{base.__name__}'
+    return type(name, (GoRMixin, base), {'__module__': __name__})
 
 
 def __getattr__(name: str) -> type:
     """Let pickle find ``GoR<detector>`` by name."""
-    if name.startswith('GoR') and MODELS.get(name[3:]) is not None:
+    if name.startswith('GoR') and find(name[3:]) is not None:
         return gor_class(name[3:])
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 @MODELS.register_module()
-def GoRDetector(detector: str, **kwargs: Any) -> BaseDetector:
+def GoRDetector(detector: str | type, **kwargs: Any) -> BaseDetector:
     """Build a student: any mmdet detector with teachers and weighted KD.
 
     Args:
-        detector (str): Registered detector class, e.g. 'RetinaNet'.
+        detector (str | type): Registered detector class, e.g. 'RetinaNet'.
         **kwargs: That class's arguments and those of :class:`GoRMixin`.
 
     Returns:
         BaseDetector: An instance of ``GoR<detector>``.
 
     Raises:
-        TypeError: If ``detector`` is no str.
+        TypeError: If ``detector`` is neither a str nor a class, or an
+            argument is unknown.
     """
-    if not isinstance(detector, str):
+    if not isinstance(detector, (str, type)):
         raise TypeError(
             'expected detector=<registered name of a detector class>, such as '
             f"'RetinaNet', got {detector!r}."
         )
-    return gor_class(detector)(**kwargs)
+    student = gor_class(detector)
+    with naming_typos(student):
+        return student(**kwargs)

@@ -7,6 +7,7 @@ import torch
 from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor, nn
 
+from mmgor.config_values import choice, number
 from mmgor.registry import MODELS
 
 from . import functional
@@ -21,7 +22,6 @@ from .levels import (
     pick_strides,
     tell_shared_strides,
 )
-from .losses import check_foreground_gamma, check_temperature
 from .taps import Tapped, as_list
 from .teacher import Teacher
 
@@ -73,16 +73,11 @@ class BoxKDHead(BaseKDHead):
         **kwargs: Any,
     ) -> None:
         super().__init__(student_tap, teacher_tap, **kwargs)
-        if form not in FORMS:
-            raise ValueError(
-                f'unknown form {form!r} of BoxKDHead; expected one of '
-                f'{list(FORMS)}.'
-            )
-        check_temperature(temperature)
-        check_foreground_gamma(foreground_gamma)
-        self.form = form
-        self.temperature = temperature
-        self.foreground_gamma = foreground_gamma
+        self.form = choice('form', form, FORMS)
+        self.temperature = number('temperature', temperature, '(0, inf)')
+        self.foreground_gamma = number(
+            'foreground_gamma', foreground_gamma, '[0, inf)'
+        )
 
     def check_pair(self, student: nn.Module, teacher: Teacher) -> None:
         mine: Any = student.get_submodule(self.student_tap)

@@ -5,14 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmgor.registry import MODELS
+from mmgor.config_values import number
+from mmgor.registry import build_own
 
 from . import functional
 from .class_lists import UNKNOWN, take_classes
 from .class_losses import ForwardKL
 from .fusion import TeacherFusion
 from .kd_base import BaseKDHead
-from .losses import check_foreground_gamma, check_temperature
 
 # Of probabilities that become logits again after fusion.
 EPS = 1e-6
@@ -54,17 +54,14 @@ class ClassKDHead(BaseKDHead):
         **kwargs: Any,
     ) -> None:
         super().__init__(student_tap, teacher_tap, **kwargs)
-        check_temperature(temperature)
-        check_foreground_gamma(foreground_gamma)
-        self.temperature = temperature
-        self.foreground_gamma = foreground_gamma
-        self.loss = MODELS.build(loss or dict(type='ForwardKL'))
-        if not isinstance(self.loss, ForwardKL):
-            raise ValueError(
-                f'loss={loss} compares no class scores; expected ForwardKL, '
-                'BalancedKL, EntropyAwareKL or TopKKL, e.g. loss=dict(type='
-                "'ForwardKL')."
-            )
+        self.temperature = number('temperature', temperature, '(0, inf)')
+        self.foreground_gamma = number(
+            'foreground_gamma', foreground_gamma, '[0, inf)'
+        )
+        loss = dict(type='ForwardKL') if loss is None else loss
+        self.loss: ForwardKL = build_own(
+            'loss', loss, ForwardKL, 'loss=dict(type=...)'
+        )
         # Built for one teacher too, so that an unknown kind is seen.
         several = TeacherFusion(fusion, max(1, len(self.teachers)))
         if fusion != 'mean' and len(self.teachers) < 2:

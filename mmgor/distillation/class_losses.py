@@ -6,6 +6,7 @@ Each is a divergence: not negative, and 0 where student and teacher agree.
 
 from torch import Tensor, nn
 
+from mmgor.config_values import choice, integer, number
 from mmgor.registry import MODELS
 
 from . import functional
@@ -129,12 +130,12 @@ class BalancedKL(TwoWayKL):
 
     def __init__(self, favoured: float = 2 / 3) -> None:
         super().__init__()
-        if not 0.5 <= favoured <= 1:
-            raise ValueError(
-                f'favoured must be in [0.5, 1], got {favoured}; 0.5 weighs '
-                'both divergences the same.'
-            )
-        self.favoured = favoured
+        self.favoured = number(
+            'favoured',
+            favoured,
+            '[0.5, 1]',
+            '0.5 weighs both divergences the same',
+        )
 
     def combine(
         self,
@@ -167,12 +168,12 @@ class EntropyAwareKL(TwoWayKL):
 
     def __init__(self, threshold: float = 0.5) -> None:
         super().__init__()
-        if not 0 <= threshold <= 1:
-            raise ValueError(
-                f'threshold must be in [0, 1], got {threshold}; it is a share '
-                'of the largest entropy.'
-            )
-        self.threshold = threshold
+        self.threshold = number(
+            'threshold',
+            threshold,
+            '[0, 1]',
+            'it is a share of the largest entropy',
+        )
 
     def combine(
         self,
@@ -211,15 +212,8 @@ class TopKKL(ForwardKL):
 
     def __init__(self, k: int, over: str = 'classes') -> None:
         super().__init__()
-        if type(k) is not int or k < 1:
-            raise ValueError(f'k must be an int of at least 1, got {k!r}.')
-        if over not in OVER:
-            raise ValueError(
-                f'unknown over={over!r} of TopKKL; expected one of '
-                f'{list(OVER)}.'
-            )
-        self.k = k
-        self.over = over
+        self.k = integer('k', k, 1)
+        self.over = choice('over', over, OVER)
 
     def binary(
         self,

@@ -9,6 +9,7 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmgor.config_values import number
 from mmgor.registry import MODELS
 
 from . import functional
@@ -69,13 +70,8 @@ class DetectionKDHead(BaseKDHead):
         **kwargs: Any,
     ) -> None:
         super().__init__(student_tap, DETECTIONS, **kwargs)
-        if not 0 <= min_score < 1 or not 0 < iou_threshold < 1:
-            raise ValueError(
-                'expected 0 <= min_score < 1 and 0 < iou_threshold < 1, got '
-                f'{min_score} and {iou_threshold}.'
-            )
-        self.min_score = min_score
-        self.iou_threshold = iou_threshold
+        self.min_score = number('min_score', min_score, '[0, 1)')
+        self.iou_threshold = number('iou_threshold', iou_threshold, '(0, 1)')
 
     def check_pair(self, student: nn.Module, teacher: Teacher) -> None:
         head = student.get_submodule(self.student_tap)

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmgor.registry import MODELS
+from mmgor.config_values import integer, integers
+from mmgor.registry import MODELS, find, naming_typos
 
 from .adapters import Connectors
 from .kd_base import BaseKDHead
@@ -56,7 +57,7 @@ class FeatureKDHead(BaseKDHead):
         self.teacher_channels = teacher
         self.connectors = Connectors(student, teacher)
         self.losses = nn.ModuleList(
-            _build_loss(loss or dict(type='PKDLoss'), count)
+            _build_loss(dict(type='PKDLoss') if loss is None else loss, count)
             for count in teacher
         )
 
@@ -97,28 +98,24 @@ class FeatureKDHead(BaseKDHead):
 
 
 def _build_loss(loss: dict, channels: int) -> nn.Module:
-    if not isinstance(loss, dict):
+    found = find(loss.get('type')) if isinstance(loss, dict) else None
+    forward = getattr(found, 'forward', nn.Module.forward)
+    if forward is nn.Module.forward:
         raise ValueError(
-            f"loss={loss!r}; expected e.g. loss=dict(type='PKDLoss')."
-        )
-    kind = loss.get('type')
-    kind = MODELS.get(kind) if isinstance(kind, str) else kind
-    if getattr(kind, 'needs_channels', False):
-        loss = dict(channels=channels, **loss)
-    built = MODELS.build(loss)
-    if type(built).forward is nn.Module.forward:
-        raise ValueError(
-            f'loss={loss} compares no feature maps; expected PKDLoss, '
+            f'loss={loss!r} compares no feature maps; expected PKDLoss, '
             'CWDLoss, FeatureMSELoss, AttentionTransferLoss, MGDLoss, '
             "ACAMLoss or ResidualLoss, e.g. loss=dict(type='PKDLoss')."
         )
-    return built
+    if getattr(found, 'needs_channels', False):
+        loss = dict(channels=channels, **loss)
+    with naming_typos(found):
+        return MODELS.build(dict(loss, type=found))
 
 
 def _checked(strides: Any) -> list[int]:
-    given = list(strides) if isinstance(strides, Sequence) else []
-    sound = all(type(s) is int and s > 0 and s & (s - 1) == 0 for s in given)
-    if not given or not sound or len(set(given)) < len(given):
+    given = integers('strides', strides, 1, '[8, 16, 32]')
+    powers = all(s & (s - 1) == 0 for s in given)
+    if not powers or len(set(given)) < len(given):
         raise ValueError(
             f'strides={strides!r}; expected different powers of two, e.g. '
             'strides=[8, 16, 32].'
@@ -128,19 +125,11 @@ def _checked(strides: Any) -> list[int]:
 
 def _per_level(channels: Any, strides: list[int], side: str) -> list[int]:
     name = f'{side}_channels'
-    given = (
-        list(channels)
-        if isinstance(channels, Sequence) and not isinstance(channels, str)
-        else [channels] * len(strides)
-    )
-    if len(given) != len(strides):
+    if not isinstance(channels, (list, tuple)):
+        return [integer(name, channels, 1)] * len(strides)
+    if len(channels) != len(strides):
         raise ValueError(
-            f'{name} has {len(given)} entries for {len(strides)} strides; '
+            f'{name} has {len(channels)} entries for {len(strides)} strides; '
             'expected as many.'
         )
-    if not all(type(x) is int and x > 0 for x in given):
-        raise ValueError(
-            f'{name}={channels!r}; expected a positive int, or a list of '
-            'them, one a stride.'
-        )
-    return given
+    return integers(name, channels, 1, '[256, 256, 256]')

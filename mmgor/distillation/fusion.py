@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from mmgor.config_values import choice, integer
+
 from . import fusion_functional as functional
 
 KINDS = ('mean', 'confidence', 'learned')
@@ -29,18 +31,8 @@ class TeacherFusion(nn.Module):
 
     def __init__(self, kind: str, num_teachers: int) -> None:
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(
-                f'unknown fusion {kind!r}; expected one of {list(KINDS)}. '
-                "kind='mean' weighs all teachers the same."
-            )
-        if num_teachers < 1:
-            raise ValueError(
-                f'expected num_teachers >= 1, got {num_teachers}. Give the '
-                'number of teachers whose outputs are fused.'
-            )
-        self.kind = kind
-        self.num_teachers = num_teachers
+        self.kind = choice('fusion', kind, KINDS)
+        self.num_teachers = integer('num_teachers', num_teachers, 1)
         if kind == 'learned':
             self.logits = nn.Parameter(torch.zeros(num_teachers))
 

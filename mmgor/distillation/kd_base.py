@@ -7,6 +7,8 @@ import torch
 from mmdet.models.dense_heads import RPNHead
 from torch import Tensor, nn
 
+from mmgor.config_values import number, text
+
 from .class_lists import check_class_index
 from .taps import DETECTIONS, Tapped, check_tap
 from .teacher import Teacher
@@ -30,8 +32,8 @@ class BaseKDHead(nn.Module):
             the last call, detached; for the log.
 
     Raises:
-        ValueError: If ``loss_weight`` is not a positive number, or the head
-            cannot read ``teacher_tap``.
+        ValueError: If an argument is out of range, or the head cannot read
+            ``teacher_tap``.
     """
 
     #: Whether the head can learn from several teachers at once.
@@ -49,11 +51,14 @@ class BaseKDHead(nn.Module):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if not 0 < loss_weight < float('inf'):
-            raise ValueError(
-                f'loss_weight must be positive, got {loss_weight}; to drop '
-                'a KD head, remove it from kd_heads.'
-            )
+        self.loss_weight = number(
+            'loss_weight',
+            loss_weight,
+            '(0, inf)',
+            'to drop a KD head, remove it from kd_heads',
+        )
+        self.student_tap = text('student_tap', student_tap, 'bbox_head')
+        self.teacher_tap = text('teacher_tap', teacher_tap, 'bbox_head')
         if teacher_tap == DETECTIONS and not self.reads_detections:
             raise ValueError(
                 f"{type(self).__name__} reads a module's output, not "
@@ -61,15 +66,12 @@ class BaseKDHead(nn.Module):
                 "teacher, such as 'bbox_head', or 'neck' for features. Only "
                 'a DetectionKDHead reads detections.'
             )
-        self.student_tap = student_tap
-        self.teacher_tap = teacher_tap
         self.teachers = _names(teacher)
         if len(self.teachers) > 1 and not self.fuses:
             raise ValueError(
                 f'{type(self).__name__} learns from one teacher, got '
                 f'{self.teachers}; expected one such head a teacher.'
             )
-        self.loss_weight = loss_weight
         self.class_indices: list[list[int]] | None = None
         self._class_tensors: dict[torch.device, list[Tensor]] = {}
         self.shares: dict[str, Tensor] = {}

@@ -7,6 +7,7 @@ import torch
 from mmdet.models.dense_heads import YOLOV3Head
 from torch import Tensor, nn
 
+from mmgor.config_values import integer
 from mmgor.registry import MODELS
 
 from . import functional
@@ -44,11 +45,14 @@ class LogitKDHead(ClassKDHead):
         output_index (int): Which of the head's outputs holds class logits,
             a list of (N, A * K, H, W), one a level.
         **kwargs: Of :class:`ClassKDHead`.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
 
     def __init__(self, output_index: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.output_index = output_index
+        self.output_index = integer('output_index', output_index)
         self.use_sigmoid = True
 
     def check_pair(self, student: nn.Module, teacher: Teacher) -> None:

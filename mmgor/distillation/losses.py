@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from mmgor.config_values import number
 from mmgor.registry import MODELS
 
 from . import feature_functional, functional
@@ -28,8 +29,7 @@ class CWDLoss(nn.Module):
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
-        check_temperature(temperature)
-        self.temperature = temperature
+        self.temperature = number('temperature', temperature, '(0, inf)')
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         return functional.cwd(student, teacher, self.temperature)
@@ -50,17 +50,3 @@ class AttentionTransferLoss(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         return feature_functional.attention_transfer(student, teacher)
-
-
-def check_foreground_gamma(foreground_gamma: float) -> None:
-    """Raise ValueError unless the exponent is at least 0."""
-    if foreground_gamma < 0:
-        raise ValueError(
-            f'foreground_gamma must be at least 0, got {foreground_gamma}.'
-        )
-
-
-def check_temperature(temperature: float) -> None:
-    """Raise ValueError unless the temperature is positive."""
-    if not temperature > 0:
-        raise ValueError(f'temperature must be positive, got {temperature}.')

@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from os import PathLike
 from typing import Any
 
 import torch
 from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from mmgor.config_values import boolean, choice
 from mmgor.registry import MODELS
 
 from .class_lists import class_index, to_student_labels
@@ -58,7 +61,7 @@ class Teacher:
         name: str,
         config: Any,
         checkpoint: str | None,
-        classes: Iterable[str] | None = None,
+        classes: Sequence[str] | None = None,
         dtype: str = 'float32',
         channels_last: bool = False,
         offload: bool = False,
@@ -69,34 +72,27 @@ class Teacher:
                 f"teachers={{'teacher{name}': dict(config=..., "
                 'checkpoint=...)}.'
             )
-        if not checkpoint:
+        if not isinstance(checkpoint, (str, PathLike)) or not str(checkpoint):
             raise ValueError(
                 f'teacher {name!r} has no checkpoint; expected teachers=dict('
-                f'{name}=dict(config=..., checkpoint=<path or URL>)).'
+                f'{name}=dict(config=..., checkpoint=<path or URL>)), got '
+                f'{checkpoint!r}.'
             )
         if 'loss' in name:
             raise ValueError(
                 f"teacher {name!r}: expected a name without 'loss', since "
                 'values logged under it would be added to the loss.'
             )
-        if dtype not in DTYPES:
-            raise ValueError(
-                f'teacher {name!r} has dtype={dtype!r}; expected one of '
-                f'{list(DTYPES)}.'
-            )
         self.name = name
         self.config = config
         self.checkpoint = str(checkpoint)
-        if isinstance(classes, str):
-            raise ValueError(
-                f'teacher {name!r} has classes={classes!r}; expected a list, '
-                f'e.g. classes=[{classes!r}].'
-            )
-        self.classes = tuple(classes) if classes else None
-        self.dtype = DTYPES[dtype]
-        self.channels_last = channels_last
-        self.offload = offload
+        key = f'teachers.{name}'
+        self.classes = None if classes is None else _names(name, classes)
+        self.dtype = DTYPES[choice(f'{key}.dtype', dtype, DTYPES)]
+        self.channels_last = boolean(f'{key}.channels_last', channels_last)
+        self.offload = boolean(f'{key}.offload', offload)
         self._model: nn.Module | None = None
+        self._scope: str | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -127,7 +123,9 @@ class Teacher:
             RuntimeError: If either cannot be read, or keys are missing.
         """
         config = read_config(self.name, self.config)
-        model = MODELS.build(model_config(self.name, config))
+        self._scope = config.get('default_scope')
+        with DefaultScope.overwrite_default_scope(self._scope):
+            model = MODELS.build(model_config(self.name, config))
         model = revert_sync_batchnorm(model)
         state_dict, meta = read_checkpoint(self.name, self.checkpoint)
         load_weights(self.name, self.checkpoint, model, state_dict)
@@ -178,7 +176,7 @@ class Teacher:
 
     def share(self, other: 'Teacher') -> None:
         """Use the detector of another teacher with the same files."""
-        self._model = other.model
+        self._model, self._scope = other.model, other._scope
         self.classes = self.classes or other._found_classes()
 
     def _found_classes(self) -> tuple[str, ...] | None:
@@ -279,13 +277,28 @@ class Teacher:
 
     @contextmanager
     def _running(self, device: torch.device) -> Iterator[None]:
-        """On the device; back to the CPU if offloaded."""
+        """In its config's scope, on the device; then back where it waits."""
         if self.offload:
             self.model.to(device)
         try:
             # The student's autocast is none of the teacher's: see `dtype`.
-            with torch.autocast(device.type, enabled=False):
+            with (
+                torch.autocast(device.type, enabled=False),
+                DefaultScope.overwrite_default_scope(self._scope),
+            ):
                 yield
         finally:
             if self.offload:
                 self.model.to('cpu')
+
+
+def _names(teacher: str, classes: Any) -> tuple[str, ...]:
+    """The class names of a config."""
+    given = classes if isinstance(classes, (list, tuple)) and classes else [0]
+    if not all(isinstance(name, str) for name in given):
+        example = classes if isinstance(classes, str) else 'person'
+        raise ValueError(
+            f'teacher {teacher!r} has classes={classes!r}; expected a list, '
+            f'e.g. classes=[{example!r}].'
+        )
+    return tuple(given)

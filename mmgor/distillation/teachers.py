@@ -6,8 +6,11 @@ from typing import Any
 
 import torch
 
+from mmgor.config_values import nearest
+
 from .teacher import Teacher
 
+NEEDED = ['config', 'checkpoint']
 OPTIONS = ['classes', 'dtype', 'channels_last', 'offload']
 
 
@@ -44,11 +47,13 @@ class Teachers:
                     f'teacher {name!r} is {spec!r}; expected '
                     'dict(config=..., checkpoint=...).'
                 )
-            needed, optional = {'config', 'checkpoint'}, OPTIONS
-            if not needed <= set(spec) <= needed | set(optional):
+            known = [*NEEDED, *OPTIONS]
+            if not set(NEEDED) <= set(spec) <= set(known):
+                odd = [key for key in spec if key not in known]
                 raise ValueError(
-                    f'teacher {name!r} has the keys {sorted(spec)}; expected '
-                    f"'config' and 'checkpoint', and any of {optional}."
+                    f'teacher {name!r} has the keys {sorted(map(str, spec))}; '
+                    "expected 'config' and 'checkpoint', and any of "
+                    f'{OPTIONS}{nearest(odd, known)}.'
                 )
             self._teachers[name] = Teacher(name, **spec)
 

@@ -7,6 +7,7 @@ strips them. A head builds one a level and tells it the level's channels.
 import torch
 from torch import Tensor, nn
 
+from mmgor.config_values import integer, number
 from mmgor.registry import MODELS
 
 from . import feature_functional as functional
@@ -27,19 +28,20 @@ class MGDLoss(nn.Module):
             paper has 0.65 for one-stage and 0.45 for two-stage detectors.
 
     Raises:
-        ValueError: If ``ratio`` is out of range.
+        ValueError: If an argument is out of range.
     """
 
     needs_channels = True
 
     def __init__(self, channels: int, ratio: float = 0.65) -> None:
         super().__init__()
-        if not 0 <= ratio < 1:
-            raise ValueError(
-                f'ratio must be in [0, 1), got {ratio}; it is the part of the '
-                'positions that is dropped.'
-            )
-        self.ratio = ratio
+        channels = integer('channels', channels, 1)
+        self.ratio = number(
+            'ratio',
+            ratio,
+            '[0, 1)',
+            'it is the part of the positions that is dropped',
+        )
         self.generator = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.ReLU(inplace=True),
@@ -75,18 +77,17 @@ class ACAMLoss(nn.Module):
             detection.
 
     Raises:
-        ValueError: If ``num_masks`` is out of range.
+        ValueError: If an argument is out of range.
     """
 
     needs_channels = True
 
     def __init__(self, channels: int, num_masks: int = 6) -> None:
         super().__init__()
-        if type(num_masks) is not int or num_masks < 2:
-            raise ValueError(
-                f'num_masks must be an int of at least 2, got {num_masks!r}; '
-                'one mask has none to differ from.'
-            )
+        channels = integer('channels', channels, 1)
+        num_masks = integer(
+            'num_masks', num_masks, 2, hint='one mask has none to differ from'
+        )
         inner = max(1, channels // 2)
         self.query = nn.Conv2d(channels, inner, 1)
         self.key = nn.Conv2d(channels, inner, 1)
@@ -138,12 +139,16 @@ class ResidualLoss(nn.Module):
 
     Args:
         channels (int): C, of the teacher.
+
+    Raises:
+        ValueError: If ``channels`` is no positive int.
     """
 
     needs_channels = True
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        channels = integer('channels', channels, 1)
         inner = max(1, channels // 4)
         last = nn.Conv2d(inner, channels, 1)
         for parameter in last.parameters():

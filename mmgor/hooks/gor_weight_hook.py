@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmgor.checkpoint import RESUME_HINT
+from mmgor.config_values import integer, number
 from mmgor.registry import HOOKS
 
 from .theta_steps import default_theta_lr, move_thetas
@@ -68,21 +69,14 @@ class GoRWeightHook(Hook):
         verify_teacher: int = 0,
         collapse: float = 1e-3,
     ) -> None:
-        if theta_lr is not None and not theta_lr > 0:
-            raise ValueError(f'theta_lr must be positive, got {theta_lr}.')
-        if gradient_interval < 0 or not 0 < collapse < 0.5:
-            raise ValueError(
-                'expected gradient_interval >= 0 and 0 < collapse < 0.5, got '
-                f'{gradient_interval} and {collapse}.'
-            )
         self.theta_lr = theta_lr
-        if verify_teacher < 0:
-            raise ValueError(
-                f'verify_teacher must be at least 0, got {verify_teacher}.'
-            )
-        self.gradient_interval = gradient_interval
-        self.verify_teacher = verify_teacher
-        self.collapse = collapse
+        if theta_lr is not None:
+            self.theta_lr = number('theta_lr', theta_lr, '(0, inf)')
+        self.gradient_interval = integer(
+            'gradient_interval', gradient_interval, 0
+        )
+        self.verify_teacher = integer('verify_teacher', verify_teacher, 0)
+        self.collapse = number('collapse', collapse, '(0, 0.5)')
         self._warned = False
         self._by_hand = False
 

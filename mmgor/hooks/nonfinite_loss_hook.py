@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from mmgor.config_values import integer
 from mmgor.registry import HOOKS
 
 from .utils import unwrapped_model
@@ -35,11 +36,7 @@ class NonFiniteLossHook(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(self, max_consecutive: int = 10) -> None:
-        if max_consecutive < 1:
-            raise ValueError(
-                f'max_consecutive must be at least 1, got {max_consecutive}.'
-            )
-        self.max_consecutive = max_consecutive
+        self.max_consecutive = integer('max_consecutive', max_consecutive, 1)
         self.consecutive = 0
         self._dropped = False
         self._state: list[Tensor] = []

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmgor.checkpoint import RESUME_HINT, check_any_match, check_resume
+from mmgor.config_values import integer
 from mmgor.quantization import (
     calibrate,
     format_table,
@@ -47,11 +48,7 @@ class QuantCalibrationHook(Hook):
     priority = 'LOW'
 
     def __init__(self, num_batches: int = 8) -> None:
-        if num_batches < 1:
-            raise ValueError(
-                f'num_batches must be at least 1, got {num_batches}.'
-            )
-        self.num_batches = num_batches
+        self.num_batches = integer('num_batches', num_batches, 1)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check a file before it is loaded.

@@ -13,12 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmgor.config_values import boolean, integer
+
 from . import functional
 from .grid import Grid
 from .observer import RangeObserver, check_finite
 from .recomputation import OncePerCall
 
 MIN_BITS, MAX_BITS = 2, 8
+FLOAT_HINT = (
+    'to keep a layer in float, write quant=dict(overrides={"<layer>": None})'
+)
 
 
 class BaseQuantizer(nn.Module):
@@ -35,7 +40,7 @@ class BaseQuantizer(nn.Module):
             are unsigned where calibration saw nothing below zero.
 
     Raises:
-        ValueError: If ``bits`` is outside 2..8.
+        ValueError: If an argument is out of range.
     """
 
     #: Whether calibration should also search an offset.
@@ -55,17 +60,11 @@ class BaseQuantizer(nn.Module):
         channels: int = 1,
     ) -> None:
         super().__init__()
-        if not isinstance(bits, int) or not MIN_BITS <= bits <= MAX_BITS:
-            raise ValueError(
-                f'bits must be an integer from {MIN_BITS} to {MAX_BITS}, got '
-                f'{bits!r}. To keep a layer in float, write '
-                'overrides={"<layer>": None} in the quant config.'
-            )
-        self.bits = bits
-        self.num_scales = num_scales
-        self.per_channel = per_channel
-        self.for_weight = for_weight
-        self.channels = channels
+        self.bits = integer('bits', bits, MIN_BITS, MAX_BITS, FLOAT_HINT)
+        self.num_scales = integer('num_scales', num_scales, 1)
+        self.per_channel = boolean('per_channel', per_channel)
+        self.for_weight = boolean('for_weight', for_weight)
+        self.channels = integer('channels', channels, 1)
         self.observer: RangeObserver | None = None
         self.layer_name = ''
         self._slot = 0

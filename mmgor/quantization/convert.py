@@ -9,8 +9,9 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmgor.registry import MODELS
+from mmgor.registry import build_own
 
+from .base import BaseQuantizer
 from .layers import QUANTIZED_CLASSES, is_quantizable, to_quantized
 from .policy import LayerBits, QuantPolicy
 
@@ -89,8 +90,13 @@ def _quantize_layer(
     if policy.per_channel_depthwise and is_depthwise(layer):
         groups = layer.groups
         input_cfg.update(num_scales=slots * groups, channels=groups)
-    weight_quantizer = MODELS.build(weight_cfg)
-    input_quantizer = MODELS.build(input_cfg)
+    form = 'dict(type=...)'
+    weight_quantizer: BaseQuantizer = build_own(
+        'weight_quantizer', weight_cfg, BaseQuantizer, form
+    )
+    input_quantizer: BaseQuantizer = build_own(
+        'input_quantizer', input_cfg, BaseQuantizer, form
+    )
     weight_quantizer.layer_name = f'{name}.weight'
     input_quantizer.layer_name = f'{name} (input)'
     to_quantized(layer, weight_quantizer, input_quantizer)

@@ -4,7 +4,17 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from mmgor.registry import MODELS
+from mmgor.config_values import (
+    boolean,
+    integer,
+    known_keys,
+    mapping,
+    nearest,
+    text,
+)
+from mmgor.registry import MODELS, find
+
+from .base import FLOAT_HINT, MAX_BITS, MIN_BITS, BaseQuantizer
 
 # The last part of a prediction layer's name in mmdet's heads (retina_cls,
 # gfl_reg, conv_centerness, multi_level_conv_obj.0, convs_pred.0, fc_cls,
@@ -76,54 +86,25 @@ class QuantPolicy:
         for name in ('weight_quantizer', 'input_quantizer'):
             _check_quantizer(name, getattr(self, name))
         for name in ('per_channel', 'per_channel_depthwise'):
-            value = getattr(self, name)
-            if not isinstance(value, bool):
-                raise ValueError(
-                    f'{name} must be True or False, got {value!r}.'
-                )
-        kind = self.input_quantizer['type']
+            boolean(name, getattr(self, name))
+        kind = find(self.input_quantizer['type']).__name__
         if self.per_channel_depthwise and kind not in _PER_CHANNEL_INPUTS:
             raise ValueError(
                 'per_channel_depthwise expected an input_quantizer of one of '
                 f'the types {_PER_CHANNEL_INPUTS}, got {kind!r}.'
             )
-        if not isinstance(self.overrides, dict):
-            raise ValueError(
-                'overrides must be a dict of layer patterns, got '
-                f'{self.overrides!r}; expected e.g. '
-                'overrides={"layer1.*": dict(w_bits=8)}.'
-            )
-        for pattern, bits in self.overrides.items():
-            if bits is None:
-                continue
-            known = isinstance(bits, dict) and set(bits) <= {
-                'w_bits',
-                'a_bits',
-            }
-            if not (known and bits):
-                raise ValueError(
-                    f'overrides[{pattern!r}] must be None or a dict with '
-                    f"'w_bits' and/or 'a_bits', got {bits!r}."
-                )
-            for name, value in bits.items():
-                _check_bits(f'overrides[{pattern!r}][{name!r}]', value)
+        example = 'overrides={"layer1.*": dict(w_bits=8)}'
+        overrides = mapping('overrides', self.overrides, example)
+        for pattern, bits in overrides.items():
+            _check_override(pattern, bits)
 
     @classmethod
     def from_config(cls, quant: Any) -> 'QuantPolicy':
         """Build from a config's ``quant`` dict; None gives the defaults."""
-        if quant is not None and not isinstance(quant, dict):
-            raise ValueError(
-                f'quant must be a dict, got {quant!r}; expected e.g. '
-                'quant=dict(w_bits=4, a_bits=4).'
-            )
-        quant = dict(quant or {})
-        unknown = sorted(set(quant) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise ValueError(
-                f'unknown key(s) {unknown} in quant; expected some of '
-                f'{sorted(cls.__dataclass_fields__)}.'
-            )
-        return cls(**quant)
+        example = 'quant=dict(w_bits=4, a_bits=4)'
+        given = {} if quant is None else mapping('quant', quant, example)
+        known_keys('quant', given, cls.__dataclass_fields__)
+        return cls(**given)
 
     def assign(
         self, names: list[str], edge_names: set[str]
@@ -202,24 +183,36 @@ def prediction_layers(names: list[str]) -> set[str]:
 
 
 def _check_bits(name: str, bits: Any) -> None:
-    if (
-        isinstance(bits, bool)
-        or not isinstance(bits, int)
-        or not 2 <= bits <= 8
-    ):
+    integer(name, bits, MIN_BITS, MAX_BITS, FLOAT_HINT)
+
+
+def _check_override(pattern: Any, bits: Any) -> None:
+    name = (
+        f'overrides[{text("a pattern of overrides", pattern, "layer1.*")!r}]'
+    )
+    if bits is None:
+        return
+    known = list(LayerBits.__dataclass_fields__)
+    if not (isinstance(bits, dict) and bits and set(bits) <= set(known)):
+        hint = nearest(bits, known) if isinstance(bits, dict) else ''
         raise ValueError(
-            f'{name} must be an integer from 2 to 8, got {bits!r}. To keep '
-            'a layer in float, write overrides={"<layer>": None}.'
+            f"{name} must be None or a dict with 'w_bits' and/or 'a_bits', "
+            f'got {bits!r}{hint}.'
         )
+    for key, value in bits.items():
+        _check_bits(f'{name}[{key!r}]', value)
 
 
 def _check_quantizer(name: str, cfg: Any) -> None:
-    known = sorted(n for n in MODELS.module_dict if n.endswith('Quantizer'))
     kind = cfg.get('type') if isinstance(cfg, dict) else cfg
-    if not isinstance(cfg, dict) or kind not in known:
+    found = find(kind) if isinstance(cfg, dict) else None
+    if not (isinstance(found, type) and issubclass(found, BaseQuantizer)):
+        known = sorted(
+            n for n in MODELS.module_dict if n.endswith('Quantizer')
+        )
         raise ValueError(
             f'unknown {name} {kind!r}; expected dict(type=...) '
-            f'with one of {known}.'
+            f'with one of {known}{nearest([kind], known)}.'
         )
     taken = sorted(_OWN_KEYS & set(cfg))
     if taken:

@@ -7,6 +7,7 @@ import torch
 from mmengine import dist
 from torch import Tensor, nn
 
+from mmgor.config_values import number
 from mmgor.registry import MODELS
 
 from . import functional
@@ -180,12 +181,9 @@ class MinMaxQuantizer(BaseQuantizer):
         self, *args: Any, momentum: float = 0.01, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        if not 0 < momentum <= 1:
-            raise ValueError(
-                f'momentum must be in (0, 1], got {momentum}: it is the '
-                'share of the new batch.'
-            )
-        self.momentum = momentum
+        self.momentum = number(
+            'momentum', momentum, '(0, 1]', 'it is the share of the new batch'
+        )
         self._steps = OncePerCall()
         self.register_buffer('low', torch.zeros(self.num_scales))
         self.register_buffer('high', torch.ones(self.num_scales))

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from mmgor.checkpoint import check_any_match
-from mmgor.registry import MODELS
+from mmgor.registry import MODELS, build_stock
 
 from .base import BaseQuantizer
 from .convert import count_calls, find_layers, quantize_layers
@@ -38,7 +38,7 @@ def QuantBackbone(
         ...                 quant=dict(w_bits=4, a_bits=4))
     """
     policy = QuantPolicy.from_config(quant)
-    module = MODELS.build(dict(type=backbone, **kwargs))
+    module = build_stock('backbone', backbone, kwargs)
     first = next(iter(find_layers(module)), None)
     quantize_layers(module, policy, {first} if first else set())
     _guard_loading(module, 'backbone')
@@ -60,7 +60,7 @@ def QuantNeck(
         nn.Module: The stock neck, its layers quantized in place.
     """
     policy = QuantPolicy.from_config(quant)
-    module = MODELS.build(dict(type=neck, **kwargs))
+    module = build_stock('neck', neck, kwargs)
     quantize_layers(module, policy, set())
     return module
 
@@ -86,7 +86,7 @@ def QuantHead(
         ValueError: If no prediction layer is found by name.
     """
     policy = QuantPolicy.from_config(quant)
-    module = MODELS.build(dict(type=head, **kwargs))
+    module = build_stock('head', head, kwargs)
     names = list(find_layers(module))
     last = prediction_layers(names)
     if not last and not policy.overrides:

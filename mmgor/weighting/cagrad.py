@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from mmgor.config_values import number
 from mmgor.registry import MODELS
 
 from . import functional
@@ -38,9 +39,7 @@ class CAGradWeighting(SurgeryWeighting):
 
     def __init__(self, radius: float = 0.5) -> None:
         super().__init__()
-        if not 0 <= radius < 1:
-            raise ValueError(f'radius must be in [0, 1), got {radius}.')
-        self.radius = radius
+        self.radius = number('radius', radius, '[0, 1)')
 
     def combine(self, gradients: GradientStats) -> Tensor:
         return functional.cagrad_weights(

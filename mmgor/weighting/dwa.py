@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from mmgor.config_values import integer, number
 from mmgor.registry import MODELS
 
 from . import functional
@@ -49,13 +50,8 @@ class DWAWeighting(BaseWeighting):
 
     def __init__(self, interval: int = 200, temperature: float = 2.0) -> None:
         super().__init__()
-        if interval < 1 or not temperature > 0:
-            raise ValueError(
-                'expected interval >= 1 and temperature > 0, got '
-                f'{interval} and {temperature}.'
-            )
-        self.interval = interval
-        self.temperature = temperature
+        self.interval = integer('interval', interval, 1)
+        self.temperature = number('temperature', temperature, '(0, inf)')
         self.register_buffer('last', torch.ones(2))
         self.register_buffer('before', torch.ones(2))
         self.register_buffer('total', torch.zeros(2))

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from mmgor.config_values import number
 from mmgor.registry import MODELS
 
 from . import functional
@@ -55,9 +56,7 @@ class FAMOWeighting(LearnedWeighting):
 
     def __init__(self, gamma: float = 0.01) -> None:
         super().__init__()
-        if gamma < 0:
-            raise ValueError(f'gamma must be at least 0, got {gamma}.')
-        self.gamma = gamma
+        self.gamma = number('gamma', gamma, '[0, inf)')
         self.register_buffer('logs', torch.zeros(2))
         self.register_buffer('moments', torch.zeros(2, 2))
         self.register_buffer('count', torch.zeros((), dtype=torch.int64))

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from mmgor.config_values import number
 from mmgor.registry import MODELS
 
 from .base import BaseWeighting
@@ -31,15 +32,17 @@ class FixedWeighting(BaseWeighting):
         self, task_weight: float = 1.0, kd_weight: float = 1.0
     ) -> None:
         super().__init__()
-        if min(task_weight, kd_weight) < 0 or task_weight + kd_weight == 0:
+        weights = [
+            number('task_weight', task_weight, '[0, inf)'),
+            number('kd_weight', kd_weight, '[0, inf)'),
+        ]
+        if weights == [0, 0]:
             raise ValueError(
                 'expected weights >= 0, not both 0, got task_weight='
                 f'{task_weight} and kd_weight={kd_weight}.'
             )
         self.register_buffer(
-            'weights',
-            torch.tensor([float(task_weight), float(kd_weight)]),
-            persistent=False,
+            'weights', torch.tensor(weights), persistent=False
         )
 
     def weigh(

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from mmgor.config_values import choice, integer, number
 from mmgor.registry import MODELS
 
 from . import functional
@@ -98,20 +99,12 @@ class GoRWeighting(LearnedWeighting):
         gradient_interval: int = 10,
     ) -> None:
         super().__init__()
-        if form not in FORMS:
-            raise ValueError(
-                f'unknown GoR form {form!r}; expected one of {list(FORMS)}.'
-            )
-        if init_iters < 1 or gradient_interval < 1 or not 0 < momentum <= 1:
-            raise ValueError(
-                'expected init_iters >= 1, gradient_interval >= 1 and '
-                f'momentum in (0, 1], got {init_iters}, {gradient_interval} '
-                f'and {momentum}.'
-            )
-        self.form = form
-        self.init_iters = init_iters
-        self.momentum = momentum
-        self.gradient_interval = gradient_interval
+        self.form = choice('GoR form', form, FORMS)
+        self.init_iters = integer('init_iters', init_iters, 1)
+        self.momentum = number('momentum', momentum, '(0, 1]')
+        self.gradient_interval = integer(
+            'gradient_interval', gradient_interval, 1
+        )
         self.register_buffer('mean', torch.ones(2))
         self.register_buffer('strength', torch.ones(2))
         self.register_buffer('count', torch.zeros(2, dtype=torch.int64))

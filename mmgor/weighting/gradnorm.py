@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from mmgor.config_values import number
 from mmgor.registry import MODELS
 
 from . import functional
@@ -46,9 +47,7 @@ class GradNormWeighting(LearnedWeighting):
 
     def __init__(self, alpha: float = 1.5) -> None:
         super().__init__()
-        if alpha < 0:
-            raise ValueError(f'alpha must be at least 0, got {alpha}.')
-        self.alpha = alpha
+        self.alpha = number('alpha', alpha, '[0, inf)')
         self.register_buffer('first', torch.zeros(2))
 
     def needs_gradients(self) -> bool:

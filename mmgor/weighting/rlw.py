@@ -4,6 +4,7 @@ import torch
 from mmengine import dist
 from torch import Tensor
 
+from mmgor.config_values import integer
 from mmgor.registry import MODELS
 
 from . import functional
@@ -35,6 +36,9 @@ class RLWWeighting(BaseWeighting):
     Args:
         seed (int, optional): Of the draws; default: torch's, which is the
             run's.
+
+    Raises:
+        ValueError: If ``seed`` is no integer from 0 to 2**64 - 1.
     """
 
     draws: Tensor
@@ -42,8 +46,10 @@ class RLWWeighting(BaseWeighting):
 
     def __init__(self, seed: int | None = None) -> None:
         super().__init__()
+        if seed is None:
+            seed = torch.initial_seed()
         generator = torch.Generator().manual_seed(
-            torch.initial_seed() if seed is None else seed
+            integer('seed', seed, 0, 2**64 - 1)
         )
         draws = torch.randn(PERIOD, 2, generator=generator)
         dist.broadcast(draws)

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from mmgor.config_values import number
 from mmgor.registry import MODELS
 
 from . import functional
@@ -33,11 +34,7 @@ class UWSOWeighting(FormulaWeighting):
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(
-                f'temperature must be positive, got {temperature}.'
-            )
-        self.temperature = temperature
+        self.temperature = number('temperature', temperature, '(0, inf)')
 
     def formula(
         self, losses: Tensor, gradients: GradientStats | None

@@ -119,7 +119,7 @@ def test_inputs_that_are_no_pictures(detector, tmp_path):
 
 @pytest.mark.parametrize('score_thr', [float('nan'), 2, -1, '0.3', None])
 def test_thresholds_that_are_none(score_thr):
-    with pytest.raises(ValueError, match='score_thr must be a number from 0'):
+    with pytest.raises(ValueError, match='score_thr must be'):
         Detector('student.onnx', score_thr=score_thr)
 
 

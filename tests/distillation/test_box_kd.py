@@ -111,7 +111,7 @@ def test_ld_needs_equal_distributions():
 @pytest.mark.parametrize(
     'cfg, message',
     [
-        (dict(form='l1'), "unknown form 'l1' of BoxKDHead; expected one of"),
+        (dict(form='l1'), "unknown form 'l1'; expected one of"),
         (dict(temperature=0.0), 'temperature must be positive'),
         (dict(foreground_gamma=-1), 'foreground_gamma must be at least 0'),
     ],

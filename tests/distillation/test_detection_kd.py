@@ -140,7 +140,7 @@ def test_the_student_needs_a_dense_head():
 
 @pytest.mark.parametrize('cfg', [dict(min_score=1.0), dict(iou_threshold=0.0)])
 def test_bad_detection_head(cfg):
-    with pytest.raises(ValueError, match='expected 0 <= min_score < 1'):
+    with pytest.raises(ValueError, match=r'min_score must be in \[0, 1\)'):
         MODELS.build(dict(DETECTIONS, **cfg))
 
 

@@ -186,7 +186,7 @@ def test_equal_teachers_rest_equal_and_three_at_the_stated_point():
 def test_errors_say_what_fits():
     with pytest.raises(ValueError, match=r"unknown fusion 'max'; expected"):
         TeacherFusion('max', 2)
-    with pytest.raises(ValueError, match='num_teachers >= 1, got 0'):
+    with pytest.raises(ValueError, match=r'num_teachers must .*, got 0'):
         TeacherFusion('mean', 0)
     fusion = TeacherFusion('mean', 2)
     with pytest.raises(ValueError, match=r'2 teachers, got \(3, 4, 5\)'):

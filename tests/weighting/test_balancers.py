@@ -136,8 +136,8 @@ def test_ranks_have_equal_weights(cfg, monkeypatch):
     'cfg, message',
     [
         (dict(type='UWSOWeighting', temperature=0), 'temperature must be'),
-        (dict(type='DWAWeighting', interval=0), 'interval >= 1'),
-        (dict(type='DWAWeighting', temperature=-1), 'temperature > 0'),
+        (dict(type='DWAWeighting', interval=0), 'interval must be an'),
+        (dict(type='DWAWeighting', temperature=-1), 'temperature must'),
         (dict(type='FAMOWeighting', gamma=-1), 'gamma must be at least 0'),
         (dict(type='GradNormWeighting', alpha=-1), 'alpha must be at least'),
         (
