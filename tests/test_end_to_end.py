@@ -124,11 +124,17 @@ def test_iterations_with_an_infinite_sampler(scenes, teacher, tmp_path):
     assert train(config).iter == 3
 
 
-def test_step_sizes_must_not_decay(scenes, teacher, tmp_path):
+def test_step_sizes_never_decay(scenes, teacher, tmp_path):
     config = training_config(scenes, tmp_path / 'decay', teacher)
-    config.optim_wrapper.paramwise_cfg.custom_keys.pop('_quantizer.')
-    with pytest.raises(RuntimeError, match=r'step sizes .* without weight de'):
-        train(config)
+    config.optim_wrapper.pop('paramwise_cfg')
+    runner = train(config)
+    stock, own, thetas = runner.optim_wrapper.optimizer.param_groups
+    assert (stock['weight_decay'], own['weight_decay']) == (0.05, 0)
+    assert thetas['weight_decay'] == 0
+    assert len(thetas['params']) == 2
+    named = runner.model.named_parameters()
+    sizes = [p for name, p in named if '_quantizer.' in name]
+    assert {id(p) for p in own['params']} == {id(p) for p in sizes}
 
 
 def test_start_from_other_bits_calibrates_anew(

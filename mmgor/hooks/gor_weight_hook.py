@@ -13,7 +13,12 @@ from mmgor.config_values import integer, number
 from mmgor.registry import HOOKS
 
 from .theta_steps import default_theta_lr, move_thetas
-from .utils import check_optimizer, dataset_classes, unwrapped_model
+from .utils import (
+    check_batches,
+    dataset_classes,
+    keep_from_decay,
+    unwrapped_model,
+)
 from .verify_teacher import verify_teachers
 from .weight_plot import plot_weight_curves, read_scalars
 
@@ -30,8 +35,8 @@ class GoRWeightHook(Hook):
     line, ``scalars.json`` and TensorBoard; ``loss_*`` there are the weighted
     losses. This hook
 
-    - checks that the balancer's thetas are in the optimizer, without weight
-      decay;
+    - makes sure that the balancer's thetas are in the optimizer, without
+      weight decay;
     - moves them, whenever the optimizer steps, by plain gradient descent at
       ``theta_lr``: their gradient is bounded by 1 and vanishes at the resting
       point, so that momentum would overshoot and Adam's normalisation never
@@ -109,6 +114,14 @@ class GoRWeightHook(Hook):
             if key.startswith(_PREFIX) or key.endswith(_FUSION):
                 del state_dict[key]
 
+    def before_run(self, runner: Runner) -> None:
+        """Take weight decay off thetas and learned weights of teachers.
+
+        Raises:
+            RuntimeError: If the optimizer lacks one.
+        """
+        self._keep_scalars(runner)
+
     def before_train(self, runner: Runner) -> None:
         """Check parameters and classes, take over the thetas' steps.
 
@@ -128,28 +141,26 @@ class GoRWeightHook(Hook):
         map_classes(runner, model)
         if self.verify_teacher:
             verify_teachers(runner, model, self.verify_teacher)
-        fusions = {
-            name: parameter
-            for name, parameter in model.named_parameters()
-            if name.endswith(_FUSION)
-        }
-        check_optimizer(
-            runner.optim_wrapper.optimizer,
-            fusions,
-            'the learned weights of the teachers',
-        )
+        check_batches(runner)
+        self._keep_scalars(runner)
         # A balancer that learns, measures or counts has state to save.
         self._by_hand = not model.gor_weighting.state_dict()
         thetas = dict(model.gor_weighting.named_parameters())
         if not thetas:  # nothing to learn
             return
         wrapper = runner.optim_wrapper
-        check_optimizer(wrapper.optimizer, thetas, "the balancer's thetas")
         if self.theta_lr is None:
             steps = runner.max_iters / wrapper._accumulative_counts
             self.theta_lr = default_theta_lr(model.gor_weighting, steps)
         move_thetas(model.gor_weighting, wrapper.optimizer, self.theta_lr)
         model.gor_weighting.moved_by_hook = True
+
+    def _keep_scalars(self, runner: Runner) -> None:
+        named = dict(unwrapped_model(runner).named_parameters())
+        fusions = {k: v for k, v in named.items() if k.endswith(_FUSION)}
+        thetas = {k: v for k, v in named.items() if k.startswith(_PREFIX)}
+        keep_from_decay(runner, fusions, 'the learned weights of the teachers')
+        keep_from_decay(runner, thetas, "the balancer's thetas")
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None

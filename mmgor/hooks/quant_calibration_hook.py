@@ -24,7 +24,12 @@ from mmgor.quantization import (
 )
 from mmgor.registry import HOOKS
 
-from .utils import check_optimizer, run_student, unwrapped_model
+from .utils import (
+    check_batches,
+    keep_from_decay,
+    run_student,
+    unwrapped_model,
+)
 
 
 @HOOKS.register_module()
@@ -64,6 +69,14 @@ class QuantCalibrationHook(Hook):
         else:
             check_any_match(model, state_dict, '', 'model')
 
+    def before_run(self, runner: Runner) -> None:
+        """Take weight decay off the step sizes.
+
+        Raises:
+            RuntimeError: If the optimizer lacks one.
+        """
+        self._keep_step_sizes(runner)
+
     def before_train(self, runner: Runner) -> None:
         """Calibrate what is not calibrated, print and save the table.
 
@@ -79,15 +92,8 @@ class QuantCalibrationHook(Hook):
                 "backbone=dict(type='QuantBackbone', backbone=<stock type>, "
                 '...) and the same for neck and head, or remove the hook.'
             )
-        check_optimizer(
-            runner.optim_wrapper.optimizer,
-            {
-                name: parameter
-                for name, parameter in model.named_parameters()
-                if '_quantizer.' in name and parameter.requires_grad
-            },
-            'the step sizes of the quantizers',
-        )
+        check_batches(runner)
+        self._keep_step_sizes(runner)
         names = uncalibrated_layers(model)
         if names:
             self._calibrate(runner, model, names)
@@ -95,6 +101,16 @@ class QuantCalibrationHook(Hook):
             table = layer_table(model)
             runner.logger.info('Bit policy\n' + format_table(table))
             save_table(table, Path(runner.work_dir) / 'quant_table.json')
+
+    def _keep_step_sizes(self, runner: Runner) -> None:
+        parameters = unwrapped_model(runner).named_parameters()
+        step_sizes = {
+            name: parameter
+            for name, parameter in parameters
+            if '_quantizer.' in name and parameter.requires_grad
+        }
+        what = 'the step sizes of the quantizers'
+        keep_from_decay(runner, step_sizes, what)
 
     def _calibrate(self, runner: Runner, model: Any, names: list[str]) -> None:
         batches = list(islice(_look_at(runner), self.num_batches))

@@ -8,7 +8,7 @@ from torch import nn
 
 def default_theta_lr(weighting: Any, steps: float) -> float:
     """Step size of a balancer's thetas in a run of so many optimizer steps."""
-    return weighting.theta_lr or min(0.3, max(0.02, 60 / steps))
+    return weighting.theta_lr or min(0.3, max(0.02, 60 / max(1, steps)))
 
 
 def take_no_part(theta: nn.Parameter) -> None:

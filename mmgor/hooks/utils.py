@@ -3,16 +3,13 @@
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 
-OPTIM_LINE = (
-    'optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'
-    "'gor_weighting.': dict(decay_mult=0.0), "
-    "'fusion.logits': dict(decay_mult=0.0), "
-    "'_quantizer.': dict(decay_mult=0.0)}))"
-)
+from .no_decay import schedule_new_groups, take_decay_off
 
 
 def unwrapped_model(runner: Runner) -> Any:
@@ -60,33 +57,78 @@ def dataset_classes(dataset: Any) -> list[str] | None:
     return lists[0]
 
 
+def check_batches(runner: Runner) -> None:
+    """Make sure that an epoch has a batch.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if runner.max_iters or not runner.max_epochs:
+        return
+    loader = runner.train_dataloader
+    size = loader.batch_size or loader.batch_sampler.batch_size
+    raise ValueError(
+        f'an epoch has no batch: expected at least {size} images with '
+        f'batch_size={size} and drop_last=True, got {len(loader.dataset)}. '
+        'Set a smaller train_dataloader.batch_size, or drop_last=False.'
+    )
+
+
+def keep_from_decay(
+    runner: Runner, parameters: dict[str, nn.Parameter], what: str
+) -> None:
+    """:func:`check_optimizer` for a Runner, whose schedulers follow.
+
+    Groups must be those of the file when a resumed state comes in: called
+    before that, in ``before_run``. A run that trains nothing is left alone.
+
+    Args:
+        runner (Runner): Its optimizer and schedulers built, if it trains.
+        parameters (dict[str, nn.Parameter]): As there.
+        what (str): As there.
+
+    Raises:
+        RuntimeError: As there.
+    """
+    if isinstance(runner.optim_wrapper, OptimWrapper):
+        check_optimizer(runner.optim_wrapper.optimizer, parameters, what)
+        schedule_new_groups(runner.param_schedulers)
+
+
 def check_optimizer(
     optimizer: torch.optim.Optimizer,
     parameters: dict[str, nn.Parameter],
     what: str,
 ) -> None:
-    """Make sure that the optimizer holds parameters, without weight decay.
+    """Make sure that the optimizer holds parameters and does not decay them.
+
+    Those of a group with weight decay go to a group of their own without any,
+    which is otherwise the same.
 
     Args:
-        optimizer (Optimizer): As built.
+        optimizer (Optimizer): As built; its groups are changed.
         parameters (dict[str, nn.Parameter]): Those to look for.
-        what (str): What they are, for the message.
+        what (str): What they are, for messages.
 
     Raises:
-        RuntimeError: If one is missing or decays, with the line to paste.
+        RuntimeError: If one is missing.
     """
     missing = {id(p): name for name, p in parameters.items()}
-    for group in optimizer.param_groups:
-        inside = [missing.pop(id(p), None) for p in group['params']]
-        if any(inside) and group.get('weight_decay', 0):
-            raise RuntimeError(
-                f'expected {what} without weight decay, got a group with '
-                f'weight_decay={group["weight_decay"]}. Add to the config:\n'
-                f'{OPTIM_LINE}'
-            )
+    spared = 0
+    for group in list(optimizer.param_groups):
+        inside = {id(p) for p in group['params'] if missing.pop(id(p), None)}
+        if inside and group.get('weight_decay', 0):
+            take_decay_off(optimizer, group, inside)
+            spared += len(inside)
     if missing:
         raise RuntimeError(
             f'expected {what} in the optimizer, but {len(missing)} are '
             f'missing, e.g. {sorted(missing.values())[:3]}. Remove them from '
             'the exclusions of your optimizer constructor.'
+        )
+    if spared:
+        print_log(
+            f'Weight decay is taken off {what} ({spared} parameters), which '
+            'it would pull to 0.',
+            logger='current',
         )

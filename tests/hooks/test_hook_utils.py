@@ -3,8 +3,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
-from mmgor.hooks.utils import check_optimizer, dataset_classes
+from mmgor.hooks.utils import (
+    check_batches,
+    check_optimizer,
+    dataset_classes,
+)
 
 
 def scalars():
@@ -20,13 +25,22 @@ def test_parameters_without_decay_are_accepted():
     check_optimizer(sgd([*mine.values(), other]), mine, 'the scalars')
 
 
-def test_weight_decay_raises_with_the_line_to_paste():
-    mine = scalars()
-    optimizer = sgd(list(mine.values()), weight_decay=0.1)
-    with pytest.raises(RuntimeError) as error:
-        check_optimizer(optimizer, mine, 'the scalars')
-    for key in ('gor_weighting.', 'fusion.logits', '_quantizer.'):
-        assert f"'{key}': dict(decay_mult=0.0)" in str(error.value)
+def epochs_of(images, batch, epochs=1):
+    """A runner whose loader drops the last batch."""
+    loader = DataLoader(range(images), batch_size=batch, drop_last=True)
+    return SimpleNamespace(
+        train_dataloader=loader,
+        max_epochs=epochs,
+        max_iters=epochs * len(loader),
+    )
+
+
+def test_an_epoch_without_a_batch():
+    check_batches(epochs_of(8, 4))
+    check_batches(epochs_of(3, 4, epochs=0))  # calibration alone
+    message = 'at least 4 images with batch_size=4 and drop_last=True, got 3'
+    with pytest.raises(ValueError, match=message):
+        check_batches(epochs_of(3, 4))
 
 
 def test_parameters_must_be_in_the_optimizer():

@@ -96,6 +96,7 @@ def run(
     model=None,
     load_from=None,
     resume=False,
+    paramwise=PARAMWISE,
     **hook,
 ):
     model = model or Toy(change_at=iters // 2, factor=0.5)
@@ -116,7 +117,7 @@ def run(
             optimizer=optimizer,
             clip_grad=clip,
             accumulative_counts=accumulate,
-            paramwise_cfg=PARAMWISE,
+            paramwise_cfg=paramwise,
         ),
         param_scheduler=dict(
             type='LinearLR',

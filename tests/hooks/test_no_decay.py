@@ -1,0 +1,153 @@
+"""Parameters that must not decay, whatever built the optimizer."""
+
+import pytest
+import torch
+from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.optim import (
+    CosineAnnealingLR,
+    LinearLR,
+    MultiStepLR,
+    OneCycleLR,
+    OptimWrapper,
+    ReduceOnPlateauLR,
+)
+from torch import nn
+from toy_game import Toy, run
+
+from mmgor.hooks.no_decay import schedule_new_groups
+from mmgor.hooks.utils import check_optimizer
+from mmgor.weighting import GoRWeighting
+
+
+class ConvNeXt(nn.Module):
+    """Its class's name is what mmdet's layer decay asks for."""
+
+    def __init__(self):
+        super().__init__()
+        self.stages = nn.ModuleList([nn.ModuleList([nn.Conv2d(3, 4, 1)])])
+
+
+class Student(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = ConvNeXt()
+        self.reference_points = nn.Linear(2, 2)
+        self.reference_points.input_quantizer = nn.Linear(1, 1)
+        self.gor_weighting = GoRWeighting()
+
+
+def settings(optimizer):
+    """Of each parameter: learning rate and weight decay."""
+    return {
+        id(p): (group['lr'], group['weight_decay'])
+        for group in optimizer.param_groups
+        for p in group['params']
+    }
+
+
+def build(constructor, model, **paramwise):
+    cfg = dict(
+        type='OptimWrapper',
+        optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
+    )
+    kind = OPTIM_WRAPPER_CONSTRUCTORS.get(constructor)
+    return kind(cfg, paramwise)(model).optimizer
+
+
+@pytest.mark.parametrize(
+    'constructor, paramwise',
+    [
+        ('DefaultOptimWrapperConstructor', {}),
+        # The longer key wins over '_quantizer.'.
+        (
+            'DefaultOptimWrapperConstructor',
+            dict(
+                custom_keys={
+                    'reference_points': dict(lr_mult=0.1),
+                    '_quantizer.': dict(decay_mult=0.0),
+                }
+            ),
+        ),
+        # It reads no custom_keys.
+        (
+            'LearningRateDecayOptimizerConstructor',
+            dict(decay_rate=0.9, decay_type='layer_wise', num_layers=6),
+        ),
+        (
+            'LearningRateDecayOptimizerConstructor',
+            dict(decay_rate=0.9, decay_type='stage_wise', num_layers=6),
+        ),
+    ],
+)
+def test_every_constructor(constructor, paramwise):
+    model = Student()
+    optimizer = build(constructor, model, **paramwise)
+    before = settings(optimizer)
+    own = dict(model.gor_weighting.named_parameters())
+    quantizer = model.reference_points.input_quantizer
+    own |= dict(quantizer.named_parameters())
+    check_optimizer(optimizer, own, 'these')
+    spared = {id(p) for p in own.values()}
+    assert any(before[p][1] > 0 for p in spared)
+    assert settings(optimizer) == {
+        p: (lr, 0.0 if p in spared else decay)
+        for p, (lr, decay) in before.items()
+    }
+    names = {id(p): name for name, p in model.named_parameters()}
+    for group in optimizer.param_groups:
+        given = [names[id(p)] for p in group['params']]
+        assert group.get('param_names', given) == given
+    groups = len(optimizer.param_groups)
+    check_optimizer(optimizer, own, 'these')
+    assert len(optimizer.param_groups) == groups
+
+
+@pytest.mark.parametrize(
+    'kind, kwargs',
+    [
+        (LinearLR, dict(start_factor=0.1, end=5)),
+        (CosineAnnealingLR, dict(T_max=6)),
+        (MultiStepLR, dict(milestones=[2])),
+        (OneCycleLR, dict(eta_max=1.0, total_steps=9)),
+        (ReduceOnPlateauLR, dict(monitor='loss', patience=0)),
+    ],
+)
+def test_schedulers_follow_new_groups(kind, kwargs):
+    weight, theta = (nn.Parameter(torch.ones(1)) for _ in range(2))
+    optimizer = torch.optim.SGD([weight, theta], lr=0.5, weight_decay=0.1)
+    wrapper = OptimWrapper(optimizer)
+    scheduler = kind(wrapper, **kwargs)
+    check_optimizer(optimizer, dict(theta=theta), 'the theta')
+    schedule_new_groups(dict(a=[scheduler]))
+    schedule_new_groups([scheduler])
+    seen = []
+    for _ in range(4):
+        wrapper.step()
+        scheduler.step(*([dict(loss=1.0)] if 'monitor' in kwargs else []))
+        old, new = (group['lr'] for group in optimizer.param_groups)
+        assert old == new
+        seen.append(new)
+    assert len(set(seen)) > 1
+
+
+def test_a_resumed_run_has_the_groups_of_its_file(tmp_path):
+    optimizer = dict(type='AdamW', lr=1e-2, weight_decay=0.05)
+    model = Toy(change_at=5, factor=0.5)
+    runner, _ = run(tmp_path / 'a', optimizer, 12, model=model, paramwise={})
+    runner.save_checkpoint(str(tmp_path), 'last.pth')
+    model.step = 0
+    resumed, _ = run(
+        tmp_path / 'b',
+        optimizer,
+        14,
+        model=model,
+        load_from=str(tmp_path / 'last.pth'),
+        resume=True,
+        paramwise={},
+    )
+    state = resumed.optim_wrapper.optimizer.state_dict()
+    decays = [group['weight_decay'] for group in state['param_groups']]
+    rates = [group['lr'] for group in state['param_groups']]
+    assert decays == [0.05, 0]
+    assert rates[0] == rates[1]
+    assert [s['step'].item() for s in state['state'].values()] == [14.0] * 3
