@@ -18,8 +18,10 @@ from . import (
     quantization,
     weighting,
 )
+from .damage import check_what_is_loaded
 from .registry import share_names
 
+check_what_is_loaded()
 share_names()
 
 __all__ = [

@@ -17,7 +17,7 @@ import torch
 
 from mmgor import __version__
 from mmgor.checkpoint import strip_training_keys
-from mmgor.files import writing
+from mmgor.damage import write_checkpoint
 
 
 def publish(source: Path, target: Path) -> dict[str, int]:
@@ -59,8 +59,7 @@ def publish(source: Path, target: Path) -> dict[str, int]:
         meta['dataset_meta'] = dict(classes=classes)
     buffer = BytesIO()  # torch's own writer can't tell that a disk is full
     torch.save(dict(state_dict=kept, meta=meta), buffer)
-    with writing(target) as part:
-        part.write_bytes(buffer.getvalue())
+    write_checkpoint(target, buffer.getvalue())
     return dict(
         kept=len(kept),
         dropped=len(checkpoint['state_dict']) - len(kept),
