@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 import mmgor  # noqa: F401
+from mmgor.checkpoint_files import protect_loading
 from mmgor.quantization import PassThrough, calibrate, quantized_layers
 
 ARMS = {
@@ -101,6 +102,7 @@ def main() -> None:
     # No averaging hook: it would swap its own copy in for testing.
     cfg.update(load_from=args.checkpoint, custom_hooks=[])
     cfg.work_dir = args.work_dir
+    protect_loading()
     runner = Runner.from_cfg(cfg)
     runner.load_or_resume()
     batches = calibrated(runner, args.num_batches)

@@ -3,7 +3,7 @@
 from hashlib import sha256
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 #: State-dict prefixes that only training needs.
 TRAINING_ONLY_PREFIXES = ('kd_heads.', 'gor_weighting.')
@@ -14,6 +14,9 @@ RESUME_HINT = (
 )
 _SHOWN = 5
 _DENSE = torch.contiguous_format
+# Layers share weights: a head's by its levels, a decoder's by its layers.
+_MOST_SHARED = 16
+_SMALL = 2**20
 
 
 def check_any_match(
@@ -107,6 +110,40 @@ def non_finite_keys(state_dict: dict) -> list[str]:
     ]
 
 
+def check_dense(state_dict: dict, what: str) -> None:
+    """Make sure that tensors can be copied: a stride of 0 makes an array of
+    any size of a single number.
+
+    Args:
+        state_dict (dict): Keys to tensors; what is none is passed over.
+        what (str): Whose they are, for the message.
+
+    Raises:
+        ValueError: If one is sparse or has no memory, or all together are
+            far larger than their memory.
+    """
+    tensors = {k: v for k, v in state_dict.items() if isinstance(v, Tensor)}
+    stored = {}
+    for key, value in tensors.items():
+        if value.layout != torch.strided or value.is_meta:
+            raise ValueError(
+                f'{what}: {key} is a tensor of {value.layout} on '
+                f'{value.device}; expected a dense one with its values.'
+            )
+        storage = value.untyped_storage()
+        stored[storage.data_ptr()] = storage.nbytes()
+    sizes = {k: v.numel() * v.element_size() for k, v in tensors.items()}
+    held, wanted = sum(stored.values()), sum(sizes.values())
+    if wanted > _MOST_SHARED * held + _SMALL:
+        key = max(sizes, key=lambda name: sizes[name])
+        raise ValueError(
+            f'{what}: {held} bytes are stored for weights of {wanted} bytes, '
+            f'such as {key} of shape {tuple(tensors[key].shape)} and stride '
+            f'{tensors[key].stride()}; expected tensors with all their '
+            'values, as tools/train.py writes them.'
+        )
+
+
 def weights_digest(state_dict: dict) -> str:
     """SHA-256 over names, types, shapes and bytes of what is deployed.
 
@@ -115,7 +152,11 @@ def weights_digest(state_dict: dict) -> str:
 
     Returns:
         str: 64 hexadecimal digits, whatever the order of the keys.
+
+    Raises:
+        ValueError: See :func:`check_dense`.
     """
+    check_dense(state_dict, 'weights')
     digest = sha256()
     for key, value in sorted(strip_training_keys(state_dict).items()):
         digest.update(f'{key} {value.dtype} {tuple(value.shape)} '.encode())

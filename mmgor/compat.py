@@ -32,6 +32,11 @@ INSTALL_HINT = (
 )
 #: What a saved HistoryBuffer refers to besides its arrays.
 HISTORY_METHODS = ('min', 'max', 'current', 'mean')
+#: numpy's codes of the numbers that a checkpoint may hold.
+NUMBER_CODES = (
+    *('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8'),
+    *('f2', 'f4', 'f8'),
+)
 
 
 def installed_version(names: tuple[str, ...]) -> str | None:
@@ -108,30 +113,76 @@ def allow_mmengine_checkpoints() -> None:
     """Let ``torch.load(weights_only=True)`` read mmengine's checkpoints.
 
     They hold the log's history buffers: one mmengine class around numpy
-    arrays. torch >= 2.6 refuses them by default; the few harmless classes are
-    allowed here, the protection stays on. The buffers name their own methods
-    through ``getattr``, for which a stand-in that gives nothing else is
-    allowed.
+    arrays of numbers. torch >= 2.6 refuses them by default; what is harmless
+    is allowed here, the protection stays on. numpy's own classes are not:
+    ``ndarray`` and ``dtype`` make an array of Python objects from a file's
+    bytes, which are then followed as addresses. Stand-ins give numbers alone.
     """
     import numpy as np
     import torch
     from mmengine.logging.history_buffer import HistoryBuffer
 
+    numbers = {type(np.dtype(code)) for code in NUMBER_CODES}
     allowed: list[Any] = [
         HistoryBuffer,
-        np.ndarray,
-        np.dtype,
-        type(np.dtype('float64')),
-        type(np.dtype('int64')),
+        *sorted(numbers, key=str),
         (history_method, 'builtins.getattr'),
+        (array_name, 'numpy.ndarray'),
+        (number_type, 'numpy.dtype'),
+        # A file fills arrays but cannot name their class: a name in a file
+        # ends at its line.
+        (np.ndarray, 'numpy\nndarray'),
     ]
     # numpy 2 moved its core; a file names the place of its writer's numpy.
     multiarray = (getattr(np, '_core', None) or np.core).multiarray
-    for function in (multiarray._reconstruct, multiarray.scalar):
-        for place in ('numpy._core', 'numpy.core'):
-            name = f'{place}.multiarray.{function.__name__}'
-            allowed.append((function, name))
+    for place in ('numpy._core.multiarray', 'numpy.core.multiarray'):
+        allowed.append((empty_array, f'{place}._reconstruct'))
+        allowed.append((multiarray.scalar, f'{place}.scalar'))
     torch.serialization.add_safe_globals(allowed)
+
+
+def array_name(*_: Any) -> Any:
+    """The name of ``numpy.ndarray`` in a checkpoint, which is never called.
+
+    Raises:
+        pickle.UnpicklingError: Always.
+    """
+    raise pickle.UnpicklingError(
+        'a checkpoint asked for an array by numpy.ndarray(...); expected only '
+        "the arrays of mmengine's history buffers."
+    )
+
+
+def empty_array(kind: Any, *_: Any) -> Any:
+    """An array that a checkpoint goes on to fill with numbers.
+
+    Raises:
+        pickle.UnpicklingError: If a file asks for an array of another kind.
+    """
+    import numpy as np
+
+    if kind is not array_name:
+        raise pickle.UnpicklingError(
+            f'a checkpoint asked for an array of {kind!r}; expected '
+            'numpy.ndarray.'
+        )
+    return np.empty(0)
+
+
+def number_type(code: Any, *_: Any) -> Any:
+    """``numpy.dtype`` of numbers. It is numpy's own, which no file changes.
+
+    Raises:
+        pickle.UnpicklingError: If a file asks for another type.
+    """
+    import numpy as np
+
+    if code not in NUMBER_CODES:
+        raise pickle.UnpicklingError(
+            f'a checkpoint asked for numpy.dtype({code!r}); expected one of '
+            f'{NUMBER_CODES}.'
+        )
+    return np.dtype(code)
 
 
 def history_method(owner: Any, name: str) -> Callable:

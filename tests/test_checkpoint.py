@@ -4,6 +4,7 @@ from torch import nn
 
 from mmgor.checkpoint import (
     check_any_match,
+    check_dense,
     check_resume,
     non_finite_keys,
     strip_training_keys,
@@ -91,3 +92,19 @@ def test_weights_digest():
         dict(c=weights['a'], b=weights['b']),
     ]
     assert digest not in map(weights_digest, others)
+
+
+def test_tensors_far_larger_than_their_memory():
+    one = torch.zeros(1)
+    check_dense({f'level{i}.w': torch.zeros(64) for i in range(99)}, 'x')
+    # A head's weight under the name of each level; and what is small.
+    check_dense({f'{i}.w': torch.zeros(2**18) for i in range(2)}, 'x')
+    shared = torch.zeros(2**18)
+    check_dense({f'{i}.w': shared for i in range(16)}, 'x')
+    check_dense(dict(a=one.expand(1000), b=3), 'x')
+    many = {f'{i}.w': one.expand(2**10) for i in range(2**10)}
+    for bomb in (dict(a=one.expand(10**11)), many):
+        with pytest.raises(ValueError, match='x: 4 bytes are stored for wei'):
+            check_dense(bomb, 'x')
+    with pytest.raises(ValueError, match='4 bytes are stored for weights of'):
+        weights_digest(dict(a=one.expand(10**11)))

@@ -18,6 +18,8 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmgor.checkpoint_files import protect_loading
+
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """mmdet's flag for config entries."""
@@ -82,7 +84,11 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """mmengine's Runner, or the one the config names."""
+    """mmengine's Runner, or the one the config names.
+
+    What it loads cannot run code; see :func:`protect_loading`.
+    """
+    protect_loading()
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)

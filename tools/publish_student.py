@@ -17,6 +17,7 @@ import torch
 
 from mmgor import __version__
 from mmgor.checkpoint import strip_training_keys
+from mmgor.checkpoint_files import named_weights, read_checkpoint
 from mmgor.damage import write_checkpoint
 
 
@@ -32,26 +33,21 @@ def publish(source: Path, target: Path) -> dict[str, int]:
 
     Raises:
         FileNotFoundError: If ``source`` is not there.
-        ValueError: If it has no state dict or an odd meta, or both are one
-            file.
+        ValueError: If it can't be read or holds no weights, has an odd meta,
+            or both are one file.
     """
     if not source.is_file():
         raise FileNotFoundError(f'checkpoint not found: {source}')
     if source.resolve() == target.resolve():
         raise ValueError(f'{target} is the input; give another output file.')
-    try:
-        checkpoint = torch.load(source, map_location='cpu', weights_only=True)
-    except Exception as error:  # the unpickler raises whatever it meets
-        raise ValueError(
-            f'{source} could not be read ({type(error).__name__}: {error}); '
-            'expected a checkpoint that tools/train.py wrote.'
-        ) from error
+    checkpoint = read_checkpoint(source)
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
         raise ValueError(
             f'{source} has no state_dict; expected a checkpoint that '
             'tools/train.py wrote.'
         )
-    state_dict = strip_training_keys(checkpoint['state_dict'])
+    state_dict = strip_training_keys(named_weights(source, checkpoint))
+    _check_tensors(source, state_dict)
     kept = {key: value.clone() for key, value in state_dict.items()}
     classes = _classes(source, checkpoint.get('meta') or {})
     meta = dict(mmgor_version=__version__)
@@ -66,6 +62,19 @@ def publish(source: Path, target: Path) -> dict[str, int]:
         source_bytes=source.stat().st_size,
         target_bytes=target.stat().st_size,
     )
+
+
+def _check_tensors(source: Path, state_dict: dict[str, Any]) -> None:
+    others = {
+        key: type(value).__name__
+        for key, value in state_dict.items()
+        if not isinstance(value, torch.Tensor)
+    }
+    if others:
+        raise ValueError(
+            f'{source} has entries that are no tensors: {others}; expected a '
+            'checkpoint that tools/train.py wrote.'
+        )
 
 
 def _classes(source: Path, meta: Any) -> list[str]:

@@ -9,10 +9,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.fileio import list_from_file
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_state_dict
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from mmgor.checkpoint import strip_training_keys
+from mmgor.checkpoint_files import read_state_dict
 from mmgor.registry import DATASETS, MODELS
 
 
@@ -35,12 +35,23 @@ def load_detector(cfg: Config, checkpoint: str | Path | None) -> nn.Module:
     model.dataset_meta = {}
     if checkpoint is None:
         return model
-    state_dict, meta = _read_checkpoint(str(checkpoint))
+    state_dict, meta = read_state_dict(checkpoint)
     # Strict, other than the Runner: a part of the weights left at their
     # initial values would be written to the device without a word.
     load_state_dict(model, strip_training_keys(state_dict), strict=True)
-    model.dataset_meta = meta.get('dataset_meta') or {}
+    model.dataset_meta = _dataset_meta(checkpoint, meta)
     return model
+
+
+def _dataset_meta(checkpoint: str | Path, meta: Any) -> dict[str, Any]:
+    found = meta.get('dataset_meta') or {} if isinstance(meta, dict) else meta
+    if not isinstance(found, dict):
+        raise ValueError(
+            f'{checkpoint} has the meta {str(meta)[:100]}; expected dict('
+            'dataset_meta=dict(classes=[...])), as tools/train.py writes it, '
+            'or none.'
+        )
+    return found
 
 
 def model_config(cfg: Config) -> ConfigDict:
@@ -53,29 +64,6 @@ def model_config(cfg: Config) -> ConfigDict:
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     return model
-
-
-def _read_checkpoint(path: str) -> tuple[dict, dict]:
-    """State dict and meta."""
-    if '://' not in path and not Path(path).is_file():
-        raise FileNotFoundError(
-            f'checkpoint not found: {path}; expected a .pth file of this '
-            f'config, relative to {Path.cwd()}.'
-        )
-    try:
-        loaded = CheckpointLoader.load_checkpoint(path, 'cpu')
-    except Exception as error:  # the unpickler raises whatever it meets
-        raise ValueError(
-            f'{path} could not be read ({type(error).__name__}: {error}); '
-            'expected a checkpoint that tools/train.py wrote.'
-        ) from error
-    if not isinstance(loaded, dict):
-        raise ValueError(
-            f'{path} holds a {type(loaded).__name__}; expected a checkpoint '
-            'that tools/train.py wrote.'
-        )
-    state_dict = loaded.get('state_dict', loaded)
-    return state_dict, loaded.get('meta') or {}
 
 
 def class_names(cfg: Config, model: Any) -> tuple[str, ...]:

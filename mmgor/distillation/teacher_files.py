@@ -9,10 +9,10 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.logging import print_log
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from mmgor.checkpoint import non_finite_keys, strip_training_keys
+from mmgor.checkpoint_files import read_state_dict
 from mmgor.registry import DATASETS
 
 
@@ -100,31 +100,15 @@ def read_checkpoint(name: str, path: str) -> tuple[dict, Any]:
             'weights.'
         )
     try:
-        loaded = CheckpointLoader.load_checkpoint(path, 'cpu')
-    except Exception as error:
+        state_dict, meta = read_state_dict(path)
+    except ValueError as error:
         raise RuntimeError(
-            f'checkpoint of teacher {name!r} could not be read: '
-            f'{path} ({type(error).__name__}: {error}).'
+            f'checkpoint of teacher {name!r} could not be read: {error}'
         ) from error
-    is_dict = isinstance(loaded, dict)
-    state_dict = loaded.get('state_dict', loaded) if is_dict else loaded
-    if not isinstance(state_dict, dict):
-        raise RuntimeError(
-            f'checkpoint of teacher {name!r} could not be read: '
-            f'{path} holds a {type(state_dict).__name__}, expected a dict '
-            'of tensors or one with a state_dict.'
-        )
-    unnamed = [key for key in state_dict if not isinstance(key, str)]
-    if unnamed:
-        raise RuntimeError(
-            f'checkpoint of teacher {name!r} could not be read: {path} has '
-            f'the keys {unnamed[:5]}, expected names of weights such as '
-            "'backbone.conv1.weight'."
-        )
     state_dict = {
         key.removeprefix('module.'): value for key, value in state_dict.items()
     }
-    return state_dict, loaded.get('meta') or {}
+    return state_dict, meta
 
 
 def load_weights(

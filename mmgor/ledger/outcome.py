@@ -6,9 +6,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-import torch
-
 from mmgor.checkpoint import non_finite_keys, strip_training_keys
+from mmgor.checkpoint_files import read_state_dict
 
 from .records import DONE, FAILED
 from .runs import Run
@@ -72,8 +71,8 @@ def _judge(run: Run, folder: Path, exit_status: int) -> Outcome:
 
 def _non_finite(checkpoint: Path) -> str | None:
     """The first of the student's weights and buffers that is not finite."""
-    content = torch.load(checkpoint, map_location='cpu', weights_only=True)
-    broken = non_finite_keys(strip_training_keys(content['state_dict']))
+    state_dict, _ = read_state_dict(checkpoint)
+    broken = non_finite_keys(strip_training_keys(state_dict))
     return broken[0] if broken else None
 
 

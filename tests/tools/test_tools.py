@@ -115,6 +115,16 @@ def test_publish_refuses_what_it_cannot_use(tmp_path):
         publish(path, path)
     with pytest.raises(ValueError, match='has no state_dict'):
         publish(path, tmp_path / 'y.pth')
+    expanded = torch.zeros(1).expand(10**11)
+    for value, message in (
+        (3, r"entries that are no tensors: \{'a': 'int'\}"),
+        (torch.eye(2).to_sparse(), 'a is a tensor of torch.sparse_coo'),
+        (expanded, '4 bytes are stored for weights of 400000000000'),
+    ):
+        torch.save(dict(state_dict=dict(a=value)), path)
+        with pytest.raises(ValueError, match=message):
+            publish(path, tmp_path / 'y.pth')
+    assert not (tmp_path / 'y.pth').exists()
 
 
 def test_publish_reads_classes_where_there_are_some(tmp_path):
