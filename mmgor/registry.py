@@ -12,6 +12,7 @@ from inspect import isclass, signature
 from typing import Any
 
 from mmdet.registry import DATASETS, HOOKS, MODELS, RUNNERS
+from mmengine.registry import Registry
 from torch import nn
 
 from .config_values import nearest
@@ -41,7 +42,9 @@ def share_names() -> None:
                 )
 
 
-def find(kind: Any, scope: str | None = None) -> Any:
+def find(
+    kind: Any, scope: str | None = None, registry: Registry = MODELS
+) -> Any:
     """What a config's ``type`` stands for; None: nothing.
 
     A name of mmgor's is mmgor's in every scope (others have a PKDLoss as
@@ -50,15 +53,16 @@ def find(kind: Any, scope: str | None = None) -> Any:
     Args:
         kind (str | type): A name, or a class as new-style configs have it.
         scope (str, optional): Where to look; None: in the default scope.
+        registry (Registry): mmdet's, of such things.
     """
     if not isinstance(kind, str):
         return kind if callable(kind) else None
-    own = MODELS.module_dict.get(kind)
+    own = registry.module_dict.get(kind)
     if own is not None and own.__module__.startswith(_OWN):
         return own
-    with MODELS.switch_scope_and_registry(scope) as registry:
+    with registry.switch_scope_and_registry(scope) as scoped:
         try:
-            return registry.get(kind)
+            return scoped.get(kind)
         except RuntimeError:  # mmengine's for a path that leads nowhere
             return None
 

@@ -6,6 +6,7 @@ python tools/test.py configs/gor/retinanet_r18_w4_from_r101.py CHECKPOINT
 """
 
 import argparse
+import os
 import warnings
 from copy import deepcopy
 
@@ -15,6 +16,7 @@ from mmdet.evaluation import DumpDetResults
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
 
+from mmgor.datasets import check_evaluation_data
 from mmgor.deploy.loading import innermost
 from mmgor.deploy.runtime_config import runtime_model
 
@@ -96,6 +98,9 @@ def main() -> None:
         cfg = trigger_visualization_hook(cfg, args)
     if args.tta:
         enable_tta(cfg)
+    if os.environ['LOCAL_RANK'] == '0':  # large files take a while to read
+        test = cfg.get('test_dataloader'), cfg.get('test_evaluator')
+        check_evaluation_data(*test)
     runner = build_runner(cfg)
     if args.out:
         runner.test_evaluator.metrics.append(

@@ -10,7 +10,7 @@ from _common import add_common_arguments, build_runner, read_config
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 
-from mmgor.datasets import check_training_data
+from mmgor.datasets import check_evaluation_data, check_training_data
 
 
 def parse_args() -> argparse.Namespace:
@@ -64,6 +64,9 @@ def main() -> None:
     apply_flags(cfg, args)
     if os.environ['LOCAL_RANK'] == '0':  # large files take a while to read
         check_training_data(cfg.get('train_dataloader'))
+        if cfg.get('val_cfg') is not None:
+            val = cfg.get('val_dataloader'), cfg.get('val_evaluator')
+            check_evaluation_data(*val)
     build_runner(cfg).train()
 
 

@@ -1,10 +1,12 @@
 """Generated scenes, and a clear word on annotation files."""
 
-from .annotations import check_training_data, read_annotations
+from .annotations import read_annotations
+from .checks import check_evaluation_data, check_training_data
 from .scenes import SceneSpec, generate_scenes
 
 __all__ = [
     'SceneSpec',
+    'check_evaluation_data',
     'check_training_data',
     'generate_scenes',
     'read_annotations',

@@ -1,10 +1,35 @@
 """Read COCO annotation files, or say clearly why they are of no use."""
 
 import json
-import os.path as osp
-from collections.abc import Iterator
+from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
+
+#: What mmdet reads of every entry.
+KEYS = dict(
+    images=('id', 'file_name', 'width', 'height'),
+    categories=('id', 'name'),
+    annotations=('id', 'image_id', 'category_id'),
+)
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it is no JSON file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'annotation file not found: {path}; expected a COCO JSON file. '
+            'Check data_root and ann_file.'
+        )
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f'{path} is no JSON file: {error}.') from error
 
 
 def read_annotations(path: Path, labelled: bool = True) -> dict[str, Any]:
@@ -22,18 +47,11 @@ def read_annotations(path: Path, labelled: bool = True) -> dict[str, Any]:
         FileNotFoundError: If it is not there.
         ValueError: If it is no JSON file or a part is missing or empty.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'annotation file not found: {path}; expected a COCO JSON file. '
-            'Check data_root and ann_file.'
-        )
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path} is no JSON file: {error}.') from error
+    content = read_json(path)
     keys = ['images', 'categories', *(['annotations'] if labelled else [])]
     for key in keys:
-        if not isinstance(content, dict) or not content.get(key):
+        part = content.get(key) if isinstance(content, dict) else None
+        if not part or not isinstance(part, list):
             raise ValueError(
                 f'{path} has no {key}; expected COCO format with at least '
                 f'one entry each in {", ".join(keys)}. To train on '
@@ -43,38 +61,63 @@ def read_annotations(path: Path, labelled: bool = True) -> dict[str, Any]:
     return content
 
 
-def check_training_data(dataloader: Any) -> None:
-    """Check the annotation files of a train dataloader's CocoDatasets.
-
-    mmdet fails on an empty one with "need at least one array to concatenate".
-    One without annotations is of use where pictures without boxes are kept
-    (``filter_cfg.filter_empty_gt`` false), for a student that learns from its
-    teacher alone.
-    Files behind a storage backend (``s3://``) are left to mmdet.
+def check_entries(path: Path, content: dict[str, Any]) -> None:
+    """Make sure that entries have what mmdet reads of them.
 
     Args:
-        dataloader (dict, optional): ``cfg.train_dataloader``.
+        path (Path): Of the file, for messages.
+        content (dict): From :func:`read_annotations`.
 
     Raises:
-        FileNotFoundError: If a file is not there.
-        ValueError: If a file is of no use.
+        ValueError: If one has not, or two images have one id.
     """
-    for dataset in _datasets((dataloader or {}).get('dataset')):
-        name = dataset.get('ann_file')
-        if dataset.get('type') != 'CocoDataset' or not name:
-            continue
-        path = osp.join(dataset.get('data_root') or '', name)
-        if '://' not in path:
-            kept = (dataset.get('filter_cfg') or {}).get('filter_empty_gt')
-            read_annotations(Path(path), labelled=kept is not False)
+    for part, keys in KEYS.items():
+        for i, entry in enumerate(content.get(part) or []):
+            where = f'{path}: {part}[{i}]'
+            _check_keys(where, entry, keys)
+            if part == 'images':
+                _check_numbers(where, entry, ('width', 'height'))
+            if part == 'annotations' and not entry.get('ignore'):
+                _check_box(where, entry)
+    files: dict[Any, str] = {}
+    for image in content['images']:
+        name = image['file_name']
+        other = files.setdefault(image['id'], name)
+        if other != name:
+            raise ValueError(
+                f'{path}: the images {other} and {name} both have the id '
+                f'{image["id"]!r}; expected one each, since mmdet keeps one '
+                'image an id and gives it the boxes of both.'
+            )
 
 
-def _datasets(cfg: Any) -> Iterator[Any]:
-    """The innermost datasets of wrappers (Repeat, Concat, MultiImageMix)."""
-    if not cfg:
-        return
-    inner = cfg.get('datasets') or [cfg.get('dataset')]
-    if inner == [None]:
-        yield cfg
-    for dataset in inner:
-        yield from _datasets(dataset)
+def _check_keys(where: str, entry: Any, keys: Sequence[str]) -> None:
+    given = entry if isinstance(entry, dict) else {}
+    # What is no plain value can be no id and no name.
+    lacking = [
+        key for key in keys if isinstance(given.get(key, []), (list, dict))
+    ]
+    if lacking:
+        raise ValueError(
+            f'{where} is {str(entry)[:200]}; expected a dict with the keys '
+            f'{list(keys)}, {lacking} missing or no plain value.'
+        )
+
+
+def _check_numbers(where: str, entry: dict, keys: Sequence[str]) -> None:
+    for key in keys:
+        if not isinstance(entry[key], Real):
+            raise ValueError(
+                f'{where} has {key}={entry[key]!r}; expected a number.'
+            )
+
+
+def _check_box(where: str, entry: dict) -> None:
+    box = entry.get('bbox')
+    numbers = box if isinstance(box, list) else []
+    if len(numbers) != 4 or not all(isinstance(x, Real) for x in numbers):
+        raise ValueError(
+            f'{where} has bbox={box!r}; expected [x, y, width, height].'
+        )
+    if 'area' in entry:
+        _check_numbers(where, entry, ['area'])

@@ -1,22 +1,30 @@
+"""Annotation files that are of no use, told by name."""
+
 import json
 
 import pytest
 
-from mmgor.datasets import check_training_data, read_annotations
+from mmgor.datasets import read_annotations
+from mmgor.datasets.annotations import check_entries
 
-GOOD = dict(images=[1], annotations=[1], categories=[1])
+IMAGE = dict(id=1, file_name='a.png', width=64, height=48)
+BOX = dict(id=1, image_id=1, category_id=1, bbox=[1, 2, 8, 9], area=72)
+GOOD = dict(
+    images=[IMAGE],
+    annotations=[dict(BOX, iscrowd=0)],
+    categories=[dict(id=1, name='cell')],
+)
 
 
-def coco(path, **parts):
+def write(path, **parts):
     path.write_text(json.dumps({**GOOD, **parts}))
-    return dict(
-        type='CocoDataset', data_root=str(path.parent), ann_file=path.name
-    )
+    return path
 
 
 def test_good_file_is_read(tmp_path):
-    coco(tmp_path / 'a.json')
-    assert read_annotations(tmp_path / 'a.json') == GOOD
+    path = write(tmp_path / 'a.json')
+    assert read_annotations(path) == GOOD
+    check_entries(path, GOOD)
 
 
 def test_missing_file(tmp_path):
@@ -24,36 +32,52 @@ def test_missing_file(tmp_path):
         read_annotations(tmp_path / 'gone.json')
 
 
-@pytest.mark.parametrize('part', list(GOOD))
-def test_empty_part_is_named(tmp_path, part):
-    dataset = coco(tmp_path / 'a.json', **{part: []})
-    with pytest.raises(ValueError, match=f'has no {part}; expected COCO'):
-        check_training_data(dict(dataset=dataset))
+@pytest.mark.parametrize('text', ['', '{"images": [', 'PK\x03\x04'])
+def test_a_broken_file_is_named(tmp_path, text):
+    path = tmp_path / 'broken.json'
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r'broken\.json is no JSON file'):
+        read_annotations(path)
 
 
-def test_pictures_without_boxes_may_be_all_there_is(tmp_path):
-    dataset = coco(tmp_path / 'a.json', annotations=[])
-    dataset['filter_cfg'] = dict(filter_empty_gt=False)
-    check_training_data(dict(dataset=dataset))
-    dataset['filter_cfg'] = dict(filter_empty_gt=True)
-    with pytest.raises(ValueError, match='has no annotations; expected COCO'):
-        check_training_data(dict(dataset=dataset))
+@pytest.mark.parametrize('content', [[], 3, None, [GOOD], dict(images={})])
+def test_content_of_another_kind(tmp_path, content):
+    path = tmp_path / 'odd.json'
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r'odd\.json has no images; expected'):
+        read_annotations(path)
 
 
-def test_wrappers_are_looked_into(tmp_path):
-    good = coco(tmp_path / 'good.json')
-    bad = coco(tmp_path / 'bad.json', images=[])
-    wrapped = dict(
-        type='RepeatDataset',
-        dataset=dict(type='ConcatDataset', datasets=[good, bad]),
-    )
-    with pytest.raises(ValueError, match=r'bad\.json has no images'):
-        check_training_data(dict(dataset=wrapped))
+@pytest.mark.parametrize(
+    'part, entry, told',
+    [
+        ('images', 1, r'images\[0\] is 1; expected a dict with the keys'),
+        ('images', dict(IMAGE, width=None), 'width=None; expected a number'),
+        ('images', dict(IMAGE, height='48'), "height='48'; expected a numb"),
+        ('images', dict(IMAGE, id=[1]), r"\['id'\] missing or no plain"),
+        ('images', dict(id=1, width=1, height=1), r"\['file_name'\] missing"),
+        ('categories', dict(id=1), r"categories\[0\] .*\['name'\] missing"),
+        ('annotations', dict(id=1), r"\['image_id', 'category_id'\] missing"),
+        ('annotations', dict(BOX, bbox=[1, 2]), r'bbox=\[1, 2\]; expected'),
+        ('annotations', dict(BOX, bbox=None), 'bbox=None; expected'),
+        ('annotations', dict(BOX, bbox=['1', 2, 3, 4]), 'expected .x, y, wid'),
+        ('annotations', dict(BOX, area='7'), "area='7'; expected a number"),
+    ],
+)
+def test_entries_that_mmdet_cannot_read(tmp_path, part, entry, told):
+    with pytest.raises(ValueError, match=f'a.json: {part}.*{told}|{told}'):
+        check_entries(tmp_path / 'a.json', {**GOOD, part: [entry]})
 
 
-def test_other_datasets_and_backends_are_left_alone():
-    check_training_data(None)
-    check_training_data(dict(dataset=dict(type='VOCDataset', ann_file='x')))
-    check_training_data(
-        dict(dataset=dict(type='CocoDataset', ann_file='s3://x/y.json'))
-    )
+def test_what_is_ignored_need_not_be_a_box(tmp_path):
+    ignored = dict(id=1, image_id=1, category_id=1, ignore=1)
+    check_entries(tmp_path / 'a.json', dict(GOOD, annotations=[ignored]))
+
+
+def test_two_images_of_one_id(tmp_path):
+    other = dict(IMAGE, file_name='b.png')
+    message = r'a\.json: the images a\.png and b\.png both have the id 1'
+    with pytest.raises(ValueError, match=message):
+        check_entries(
+            tmp_path / 'a.json', dict(GOOD, images=[IMAGE, IMAGE, other])
+        )
