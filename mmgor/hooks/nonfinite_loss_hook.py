@@ -11,6 +11,7 @@ from torch import Tensor
 from mmgor.config_values import integer
 from mmgor.registry import HOOKS
 
+from .batch_images import name_images
 from .utils import unwrapped_model
 
 
@@ -93,7 +94,8 @@ class NonFiniteLossHook(Hook):
         names = [k for k, v in outputs.items() if 'loss' in k and _is_bad(v)]
         runner.logger.warning(
             f'iteration {runner.iter + 1}: non-finite '
-            f'{names or "gradient (or loss of another rank)"}; this update '
+            f'{names or "gradient (or loss of another rank)"}'
+            f'{name_images(data_batch)}; this update '
             'is skipped.'
         )
         if self.consecutive >= self.max_consecutive:
