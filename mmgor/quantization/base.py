@@ -161,6 +161,12 @@ class BaseQuantizer(nn.Module):
         self.qmax.fill_(qmax)
         self._calibrated = True
 
+    def forget_range(self) -> None:
+        """Count as never calibrated."""
+        self.qmin.zero_()
+        self.qmax.zero_()
+        self._calibrated = False
+
     def reset_slot(self) -> None:
         """The next call is the first of a pass."""
         self._slot = 0

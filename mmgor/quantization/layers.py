@@ -51,6 +51,26 @@ class QuantLayerMixin:
         grid = self.weight_quantizer.grid(weight)
         return grid.quantize(self.weight_quantizer(weight)), grid
 
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args: Any
+    ) -> None:
+        """Ranges go with the weight that they were found for.
+
+        Called before the quantizers load theirs: with the weight, the old
+        ranges go; without it (another shape, or missing), those of the file
+        are left alone.
+        """
+        stored = state_dict.get(f'{prefix}weight')
+        if getattr(stored, 'shape', None) == self.weight.shape:
+            self.weight_quantizer.forget_range()
+            self.input_quantizer.forget_range()
+        else:
+            own = f'{prefix}weight_quantizer.', f'{prefix}input_quantizer.'
+            for key in [k for k in state_dict if k.startswith(own)]:
+                del state_dict[key]
+        stock: Any = super()
+        stock._load_from_state_dict(state_dict, prefix, *args)
+
 
 class QuantConv2d(QuantLayerMixin, nn.Conv2d):
     """``nn.Conv2d`` with quantized weight and input."""
