@@ -37,8 +37,9 @@ from mmengine.runner import Runner
 from onnxruntime import quantization
 from torch import Tensor
 
+from mmgor.config_reading import datasets
 from mmgor.deploy import export, open_runtime, runtime_model
-from mmgor.deploy.loading import class_names, innermost, load_detector
+from mmgor.deploy.loading import class_names, load_detector
 from mmgor.deploy.metadata import KEY, make_metadata, size_divisor
 from mmgor.deploy.onnx_ops import OPSET
 
@@ -131,10 +132,11 @@ def images(
     """Preprocessed pictures of a split, (1, 3, H, W) each, padded."""
     loader = deepcopy(cfg.test_dataloader)
     if split == 'train':
-        source = innermost(cfg.train_dataloader.dataset)
+        source = next(datasets(cfg.train_dataloader.dataset))
+        target = next(datasets(loader.dataset))
         for key in ('ann_file', 'data_prefix', 'data_root'):
             if key in source:
-                innermost(loader.dataset)[key] = source[key]
+                target[key] = source[key]
     loader.update(batch_size=1, num_workers=0, persistent_workers=False)
     for batch in islice(Runner.build_dataloader(loader), count):
         inputs = model.data_preprocessor(batch, False)['inputs']

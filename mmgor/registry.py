@@ -11,7 +11,14 @@ from contextlib import contextmanager
 from inspect import isclass, signature
 from typing import Any
 
-from mmdet.registry import DATASETS, HOOKS, MODELS, RUNNERS
+from mmdet.registry import (
+    DATASETS,
+    HOOKS,
+    MODELS,
+    RUNNERS,
+    TASK_UTILS,
+    TRANSFORMS,
+)
 from mmengine.registry import Registry
 from torch import nn
 
@@ -22,6 +29,8 @@ __all__ = [
     'HOOKS',
     'MODELS',
     'RUNNERS',
+    'TASK_UTILS',
+    'TRANSFORMS',
     'build_own',
     'build_stock',
     'find',

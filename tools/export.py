@@ -19,7 +19,7 @@ from mmgor.deploy.loading import (
     class_names,
     load_detector,
     padded_size,
-    test_resize,
+    test_resizes,
     test_size,
 )
 from mmgor.deploy.metadata import size_divisor
@@ -75,7 +75,8 @@ def default_size(cfg: Config, dynamic: bool) -> tuple[int, int]:
     """Height and width of the test pictures, padded as their batch is."""
     size = padded_size(test_size(cfg), size_divisor(cfg, dynamic))
     unequal = size[0] != size[1]
-    if unequal and not dynamic and test_resize(cfg).get('keep_ratio'):
+    keeps_ratio = any(step.get('keep_ratio') for step in test_resizes(cfg))
+    if unequal and not dynamic and keeps_ratio:
         side = max(size)
         warnings.warn(
             f'the file will take pictures of up to {size[0]} x {size[1]} '

@@ -16,8 +16,8 @@ from mmdet.evaluation import DumpDetResults
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
 
+from mmgor.config_reading import loader_datasets
 from mmgor.datasets import check_evaluation_data
-from mmgor.deploy.loading import innermost
 from mmgor.deploy.runtime_config import runtime_model
 
 META_KEYS = (
@@ -70,9 +70,9 @@ def enable_tta(cfg: Config) -> None:
                 nms=dict(type='nms', iou_threshold=0.5), max_per_img=100
             ),
         )
-    dataset = cfg.test_dataloader.dataset
+    datasets = loader_datasets(cfg, 'test_dataloader')
     if 'tta_pipeline' not in cfg:
-        cfg.tta_pipeline = deepcopy(innermost(dataset).pipeline)
+        cfg.tta_pipeline = deepcopy(datasets[0].pipeline)
         flips = [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)]
         cfg.tta_pipeline[-1] = dict(
             type='TestTimeAug',
@@ -82,7 +82,8 @@ def enable_tta(cfg: Config) -> None:
             ],
         )
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset.pipeline = cfg.tta_pipeline
+    for dataset in datasets:
+        dataset.pipeline = cfg.tta_pipeline
 
 
 def main() -> None:

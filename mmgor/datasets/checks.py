@@ -19,6 +19,7 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 from mmengine.logging import print_log
 
+from mmgor.config_reading import datasets
 from mmgor.registry import DATASETS, find
 
 from .annotations import check_entries, read_annotations, read_json
@@ -83,7 +84,9 @@ def check_evaluation_data(dataloader: Any, evaluator: Any) -> None:
 
 def _coco_files(dataloader: Any) -> Iterator[tuple[dict, Path]]:
     """Configs of the loader's CocoDatasets with their files."""
-    for dataset in _datasets((dataloader or {}).get('dataset')):
+    for dataset in datasets((dataloader or {}).get('dataset')):
+        if not isinstance(dataset, dict):  # built, and so read
+            continue
         name = dataset.get('ann_file')
         if not name or not _is_coco(dataset) or dataset.get('backend_args'):
             continue
@@ -99,17 +102,6 @@ def _is_coco(dataset: dict) -> bool:
         and issubclass(kind, CocoDataset)
         and all(getattr(kind, r) is getattr(CocoDataset, r) for r in _RULES)
     )
-
-
-def _datasets(cfg: Any) -> Iterator[dict]:
-    """The innermost datasets of wrappers (Repeat, Concat, MultiImageMix)."""
-    if not isinstance(cfg, dict):
-        return
-    inner = cfg.get('datasets') or [cfg.get('dataset')]
-    if inner == [None]:
-        yield cfg
-    for dataset in inner:
-        yield from _datasets(dataset)
 
 
 def _check_classes(dataset: dict, path: Path, content: dict) -> list[str]:

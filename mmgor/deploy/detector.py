@@ -15,12 +15,19 @@ from mmdet.visualization import DetLocalVisualizer
 from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
 
+from mmgor.channels import COLOUR
+from mmgor.config_reading import type_name
 from mmgor.config_values import number
 from mmgor.registry import MODELS
 
-from .loading import transform_name
 from .metadata import exported_config, read_metadata
-from .pictures import Picture, as_input, list_pictures, open_video
+from .pictures import (
+    Picture,
+    as_bgr,
+    as_input,
+    list_pictures,
+    open_video,
+)
 from .runtime_config import runtime_detector_cfg
 
 
@@ -65,6 +72,7 @@ class Detector:
         model = runtime_detector_cfg(cfg, path)
         model.update(threads=threads, integer_kernels=integer_kernels)
         self._model = MODELS.build(model).eval()
+        self._channels = metadata['input'].get('channels', COLOUR)
         self._pipeline = Compose(_for_pictures(get_test_pipeline_cfg(cfg)))
         self._visualizer = DetLocalVisualizer()
         self._visualizer.dataset_meta = dict(classes=self.classes)
@@ -76,8 +84,10 @@ class Detector:
 
         Args:
             inputs (str | Path | ndarray | list): A picture's path, a picture
-                of shape (H, W, 3) in BGR and uint8, a list of those, or a
-                folder, whose pictures are taken in the order of their names.
+                of shape (H, W, 3) in BGR and uint8 (for a file of other
+                channels, see :func:`~.pictures.as_input`), a list of those,
+                or a folder, whose pictures are taken in the order of their
+                names.
             batch_size (int): Pictures a batch.
 
         Returns:
@@ -89,7 +99,7 @@ class Detector:
             FileNotFoundError: If there is no such picture or folder.
             TypeError: If ``inputs`` is nothing of these.
             ValueError: If there is no picture in the folder, one can't be
-                read, is no BGR picture, or is larger than the file takes.
+                read, has other channels, or is larger than the file takes.
         """
         if batch_size < 1:
             raise ValueError(
@@ -123,16 +133,17 @@ class Detector:
         """Boxes, class names and scores on a picture.
 
         Args:
-            image (ndarray): Shape (H, W, 3) in BGR, uint8.
+            image (ndarray): Shape (H, W, 3) in BGR, uint8; other channels
+                are shown in grey or by the first three.
             sample (DetDataSample): What was found in it.
 
         Returns:
-            ndarray: A copy of the same shape, in BGR.
+            ndarray: Shape (H, W, 3) in BGR.
         """
         # The visualizer takes RGB and scores above a threshold.
         self._visualizer.add_datasample(
             'picture',
-            mmcv.bgr2rgb(image),
+            mmcv.bgr2rgb(as_bgr(image)),
             sample,
             draw_gt=False,
             pred_score_thr=-1,
@@ -154,7 +165,7 @@ class Detector:
         return samples
 
     def _load(self, picture: Picture) -> dict[str, Any]:
-        data = as_input(picture)
+        data = as_input(picture, self._channels)
         try:
             loaded: dict[str, Any] = self._pipeline(data)
         except (AssertionError, cv2.error) as error:
@@ -173,12 +184,13 @@ class Detector:
 def _for_pictures(pipeline: list) -> list:
     """A test pipeline whose first step takes paths and arrays."""
     steps = deepcopy(list(pipeline))
-    first = transform_name(steps[0]) if steps else 'no pipeline'
-    if first != 'LoadImageFromFile':
+    first = type_name(steps[0]) if steps else 'no pipeline'
+    if first not in ('LoadImageFromFile', 'LoadImageFromNDArray'):
         raise ValueError(
             "the test pipeline in the file's config must start with "
-            f'LoadImageFromFile, got {first}; export with a config whose '
-            'test_dataloader loads pictures so.'
+            'LoadImageFromNDArray or LoadImageFromFile, got '
+            f'{first}; export with a config whose test_dataloader loads '
+            'pictures so.'
         )
     steps[0]['type'] = 'mmdet.InferencerLoader'
     return steps

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmgor.channels import COLOUR, image_channels
 from mmgor.checkpoint import TRAINING_ONLY_PREFIXES
 from mmgor.config_values import integer
 from mmgor.files import writing
@@ -18,7 +19,7 @@ from .detections import NAMES, Detections
 from .extras import require
 from .fold import fold_norms
 from .frozen import freeze
-from .loading import test_dataset
+from .loading import test_pipeline
 from .metadata import (
     KEY,
     make_metadata,
@@ -147,7 +148,8 @@ def export_detector(
     batch = integer('batch', batch, 1)
     _check_config(cfg, model, classes)
     network = Network(freeze(model)).eval()
-    images = torch.zeros(2 if dynamic else batch, 3, *size)
+    channels = image_channels(model) or COLOUR
+    images = torch.zeros(2 if dynamic else batch, channels, *size)
     with torch.no_grad():
         outputs = network.outputs(images)
     names = name_outputs(outputs)
@@ -190,7 +192,7 @@ def _check_config(
             f'expected the names of {count} classes, as many as '
             f'bbox_head.num_classes, got {list(classes)}.'
         )
-    if not test_dataset(cfg).get('pipeline'):
+    if not test_pipeline(cfg):
         warnings.warn(
             'no test pipeline in the config (test_dataloader.dataset.'
             'pipeline): Detector and tools/detect.py will refuse the file.',

@@ -11,6 +11,7 @@ import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
+from mmgor.channels import COLOUR, image_channels
 from mmgor.modes import evaluating
 from mmgor.quantization import layer_table, quantized_layers
 
@@ -95,7 +96,8 @@ def layer_costs(model: nn.Module, size: tuple[int, int]) -> list[LayerCost]:
         {row['name']: modules[row['name']] for row in table['layers']}
     )
     generator = torch.Generator().manual_seed(0)
-    picture = torch.rand(1, 3, *size, generator=generator)
+    channels = image_channels(model) or COLOUR
+    picture = torch.rand(1, channels, *size, generator=generator)
     with stopwatch, _float_inference(model):
         for _ in range(WARMUP_PASSES + TIMED_PASSES):
             stopwatch.start_pass()

@@ -1,19 +1,20 @@
 """A config and a checkpoint as a detector ready to be deployed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
-from mmengine.fileio import list_from_file
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_state_dict
 from torch import nn
 
 from mmgor.checkpoint import strip_training_keys
 from mmgor.checkpoint_files import read_state_dict
-from mmgor.registry import DATASETS, MODELS
+from mmgor.class_names import of_checkpoint, of_dataset
+from mmgor.config_reading import loader_datasets, model_config, type_name
+from mmgor.registry import MODELS
 
 
 def load_detector(cfg: Config, checkpoint: str | Path | None) -> nn.Module:
@@ -39,30 +40,7 @@ def load_detector(cfg: Config, checkpoint: str | Path | None) -> nn.Module:
     # Strict, other than the Runner: a part of the weights left at their
     # initial values would be written to the device without a word.
     load_state_dict(model, strip_training_keys(state_dict), strict=True)
-    model.dataset_meta = _dataset_meta(checkpoint, meta)
-    return model
-
-
-def _dataset_meta(checkpoint: str | Path, meta: Any) -> dict[str, Any]:
-    found = meta.get('dataset_meta') or {} if isinstance(meta, dict) else meta
-    if not isinstance(found, dict):
-        raise ValueError(
-            f'{checkpoint} has the meta {str(meta)[:100]}; expected dict('
-            'dataset_meta=dict(classes=[...])), as tools/train.py writes it, '
-            'or none.'
-        )
-    return found
-
-
-def model_config(cfg: Config) -> ConfigDict:
-    """The config's model with its ``data_preprocessor``.
-
-    One at the config's top level is that of a model without its own, as in
-    mmengine's Runner.
-    """
-    model = cfg.model.copy()
-    if cfg.get('data_preprocessor') is not None:
-        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    model.dataset_meta = dict(classes=of_checkpoint(meta, str(checkpoint)))
     return model
 
 
@@ -92,46 +70,23 @@ def class_names(cfg: Config, model: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
-def dataset_classes(cfg: Config) -> Any:
-    """Class names of the test data set, None where the config has none.
+def dataset_classes(cfg: Config) -> tuple[str, ...] | None:
+    """Class names of the test data, None where the config has none.
 
     Raises:
         FileNotFoundError: If ``metainfo`` names a file that is not there.
+        ValueError: If they are no names, or data sets differ in them.
     """
-    dataset = test_dataset(cfg)
-    if 'type' not in dataset:
-        return None
-    known = getattr(DATASETS.get(dataset['type']), 'METAINFO', {})
-    found = {**known, **(dataset.get('metainfo') or {})}.get('classes')
-    if not isinstance(found, str):
-        return found
-    # mmengine's data sets read such a file, too.
-    if not Path(found).is_file():
-        raise FileNotFoundError(
-            f'class names not found: {found}; expected metainfo.classes of '
-            'the test data set to be a list of names or a file with a name a '
-            f'line, relative to {Path.cwd()}.'
-        )
-    return list_from_file(found)
+    data = loader_datasets(cfg, 'test_dataloader')
+    return of_dataset(data, 'test_dataloader.dataset')
 
 
-def test_dataset(cfg: Config) -> dict[str, Any]:
-    """The config's test data set, out of its wrappers; or an empty dict."""
-    return innermost((cfg.get('test_dataloader') or {}).get('dataset') or {})
-
-
-def innermost(dataset: dict[str, Any]) -> dict[str, Any]:
-    """The config of a data set, out of its wrappers."""
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset
-
-
-def transform_name(step: dict[str, Any]) -> str:
-    """Name of a pipeline's step, without the scope of 'mmdet.Resize'."""
-    kind = step['type']
-    name = kind if isinstance(kind, str) else kind.__name__
-    return name.rpartition('.')[2]
+def test_pipeline(cfg: Config) -> list[dict[str, Any]]:
+    """The pipeline of the (first) test data set; empty where there is none."""
+    for dataset in loader_datasets(cfg, 'test_dataloader'):
+        if isinstance(dataset, dict):
+            return list(dataset.get('pipeline') or [])
+    return []
 
 
 def padded_size(size: Sequence[int], divisor: int) -> tuple[int, int]:
@@ -141,27 +96,65 @@ def padded_size(size: Sequence[int], divisor: int) -> tuple[int, int]:
 
 
 def test_size(cfg: Config) -> tuple[int, int]:
-    """Height and width that the test pipeline resizes to, in pixels.
+    """Height and width in pixels that hold all that the test pipelines
+    resize to.
 
     Raises:
-        ValueError: If it does not say.
+        ValueError: If they do not say.
     """
-    scale = test_resize(cfg)['scale']
-    width, height = (scale, scale) if isinstance(scale, int) else scale
+    heights, widths = zip(*map(_resized_to, test_resizes(cfg)))
+    return max(heights), max(widths)
+
+
+def test_resizes(cfg: Config) -> list[dict[str, Any]]:
+    """Every step of the test pipelines that resizes to a size.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = [
+        step
+        for dataset in loader_datasets(cfg, 'test_dataloader')
+        if isinstance(dataset, dict)
+        for step in _steps(dataset.get('pipeline'))
+        if _resizes(step)
+    ]
+    if not found:
+        raise ValueError(
+            'the size of the test pictures is not in the config: expected a '
+            'Resize with a scale in the pipeline of test_dataloader. Type '
+            'e.g. --size 640 640.'
+        )
+    return found
+
+
+def _steps(pipeline: Any) -> Iterator[dict[str, Any]]:
+    """Transforms, and those inside of them (RandomChoice, TestTimeAug)."""
+    if isinstance(pipeline, (list, tuple)):
+        for step in pipeline:
+            yield from _steps(step)
+    elif isinstance(pipeline, dict):
+        yield pipeline
+        yield from _steps(pipeline.get('transforms'))
+
+
+def _resizes(step: dict[str, Any]) -> bool:
+    """Resize, FixScaleResize, FixShapeResize, mmyolo's LetterResize ..."""
+    name = type_name(step)
+    fixed = name.endswith('Resize') and not name.startswith('Random')
+    return fixed and bool(step.get('scale') or step.get('width'))
+
+
+def _resized_to(step: dict[str, Any]) -> tuple[int, int]:
+    """Height and width."""
+    scale: Any = step.get('scale') or (step['width'], step.get('height'))
+    pair = isinstance(scale, (list, tuple))
+    sides = list(scale) if pair else [scale, scale]
+    if len(sides) != 2 or not all(type(s) is int and s > 0 for s in sides):
+        raise ValueError(
+            f'the {type_name(step)} of the test pipeline has scale={scale!r};'
+            ' expected (width, height) in pixels, or one number for both. '
+            'Correct it, or type e.g. --size 640 640.'
+        )
+    width, height = sides
     return height, width
-
-
-def test_resize(cfg: Config) -> dict[str, Any]:
-    """The Resize of the test pipeline.
-
-    Raises:
-        ValueError: If there is none with a scale.
-    """
-    for step in test_dataset(cfg).get('pipeline') or ():
-        if transform_name(step) == 'Resize' and step.get('scale'):
-            return step
-    raise ValueError(
-        'the size of the test pictures is not in the config: expected a '
-        'Resize with a scale in the pipeline of test_dataloader. Type e.g. '
-        '--size 640 640.'
-    )

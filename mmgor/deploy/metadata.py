@@ -9,12 +9,14 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
+from mmgor.channels import COLOUR, image_channels
 from mmgor.checkpoint import weights_digest
+from mmgor.config_reading import model_config, named
 from mmgor.quantization import quantized_layers
 from mmgor.version import __version__
 
 from .extras import require
-from .loading import model_config, test_dataset
+from .loading import test_pipeline
 from .seal import check_ir, check_onnx
 
 #: Key in ONNX metadata_props and in OpenVINO's rt_info.
@@ -64,21 +66,22 @@ def make_metadata(
         ValueError: If the config can't.
     """
     batch, height, width = image_shape
-    config = _tag(_needed(cfg))
-    preprocessing = model_config(cfg).get('data_preprocessor') or {}
+    config = _tag(named(_needed(cfg)))
+    model_cfg = config['model']
     return dict(
         format=FORMAT,
         version=__version__,
-        model=cfg.model.get('detector', cfg.model.type),
+        model=model_cfg.get('detector', model_cfg['type']),
         classes=list(classes),
         input=dict(
             name='images',
             batch=batch,
+            channels=image_channels(model) or COLOUR,
             height=height,
             width=width,
             divisor=divisor,
         ),
-        preprocessing=json.loads(json.dumps(preprocessing)),
+        preprocessing=_untag(model_cfg.get('data_preprocessor') or {}),
         outputs=outputs,
         nms=nms,
         weights_sha256=weights_digest(model.state_dict()),
@@ -105,7 +108,7 @@ def exported_config(metadata: dict[str, Any]) -> Config:
 
 def _needed(cfg: Config) -> dict[str, Any]:
     """What inference needs: no teachers, no paths, nothing of training."""
-    pipeline = test_dataset(cfg).get('pipeline') or []
+    pipeline = test_pipeline(cfg)
     return dict(
         default_scope=cfg.get('default_scope') or 'mmdet',
         model=without(model_config(cfg), _LEFT_OUT),
@@ -137,7 +140,7 @@ def _tag(value: Any) -> Any:
     raise ValueError(
         f'the config has {value!r}, which an exported file can not hold; '
         'expected names, numbers, lists and dicts. Write names of registered '
-        "classes, such as type='ResNet', instead of the classes."
+        "functions, such as type='nms', instead of the functions."
     )
 
 

@@ -9,10 +9,13 @@ import numpy as np
 from mmdet.utils.misc import IMG_EXTENSIONS
 from numpy.typing import NDArray
 
+from mmgor.channels import COLOUR
+
 Picture = str | Path | NDArray
 _EXPECTED = (
     "expected a picture's path, a BGR picture as an array of shape (H, W, 3) "
-    'and uint8, a list of those, or a folder, got {}.'
+    'and uint8 (or with the channels of the file), a list of those, or a '
+    'folder, got {}.'
 )
 
 
@@ -71,30 +74,22 @@ def open_video(path: str | Path) -> mmcv.VideoReader:
     return mmcv.VideoReader(str(path))
 
 
-def as_input(picture: Picture) -> dict[str, Any]:
+def as_input(picture: Picture, channels: int = COLOUR) -> dict[str, Any]:
     """What a test pipeline starts from.
 
     Args:
-        picture (str | Path | ndarray): A path, or shape (H, W, 3) in BGR and
-            uint8.
+        picture (str | Path | ndarray): A path, or shape (H, W, C): in BGR
+            and uint8 if C is 3. Of one channel (H, W) will do, and BGR is
+            turned into grey.
+        channels (int): C that the file takes.
 
     Raises:
         FileNotFoundError: If the picture is not there.
         TypeError: If it is neither a path nor an array.
-        ValueError: If it can't be read or is no BGR picture.
+        ValueError: If it can't be read or has another shape or dtype.
     """
     if isinstance(picture, np.ndarray):
-        if picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-            raise ValueError(
-                'expected a BGR picture of shape (H, W, 3), got an array of '
-                f'shape {picture.shape}.'
-            )
-        if picture.dtype != np.uint8:
-            raise ValueError(
-                'expected a picture of uint8 from 0 to 255, got '
-                f'{picture.dtype}.'
-            )
-        return dict(img=picture, img_id=0)
+        return dict(img=_checked(picture, channels), img_id=0)
     if not isinstance(picture, (str, Path)):
         raise TypeError(_EXPECTED.format(type(picture).__name__))
     if not Path(picture).is_file():
@@ -102,3 +97,41 @@ def as_input(picture: Picture) -> dict[str, Any]:
             f'picture not found: {picture}, relative to {Path.cwd()}.'
         )
     return dict(img_path=str(picture), img_id=0)
+
+
+def _checked(picture: NDArray, channels: int) -> NDArray:
+    if channels == 1 and picture.ndim == 2:
+        picture = picture[..., None]
+    shape = picture.shape
+    convertible = channels == 1 and shape[2:] == (COLOUR,)
+    if (
+        len(shape) != 3
+        or not picture.size
+        or (shape[2] != channels and not convertible)
+    ):
+        kind = 'BGR picture' if channels == COLOUR else 'picture'
+        raise ValueError(
+            f'expected a {kind} of shape (H, W, {channels}), got an array of '
+            f'shape {shape}.'
+        )
+    # Depth and heat may have other ranges.
+    if picture.dtype != np.uint8 and shape[2] == COLOUR:
+        raise ValueError(
+            f'expected a picture of uint8 from 0 to 255, got {picture.dtype}.'
+        )
+    if convertible:
+        return mmcv.bgr2gray(picture)
+    # As mmcv loads a grey file.
+    return picture[..., 0] if channels == 1 else picture
+
+
+def as_bgr(picture: NDArray) -> NDArray:
+    """A picture for the eye, shape (H, W, 3).
+
+    Args:
+        picture (ndarray): Shape (H, W) or (H, W, C); of more than three
+            channels the first three are taken.
+    """
+    if picture.ndim == 2 or picture.shape[2] == 1:
+        return mmcv.gray2bgr(picture)
+    return picture[..., :COLOUR]

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmgor.channels import COLOUR
 from mmgor.config_values import boolean, integer
 
 from .extras import require
@@ -59,8 +60,8 @@ class Runtime(ABC):
         """Run the file once.
 
         Args:
-            images (Tensor): Shape (N, 3, H, W), float32, preprocessed as in
-                training; N, H and W as the file takes them.
+            images (Tensor): Shape (N, C, H, W), float32, preprocessed as in
+                training; N, C, H and W as the file takes them.
 
         Returns:
             list: float32 tensors on the CPU, nested as the head's
@@ -187,14 +188,16 @@ def check_images(images: Tensor, spec: dict[str, Any]) -> None:
         images (Tensor): To be run.
         spec (dict): ``input`` of the file's metadata: ``batch``, ``height``
             and ``width`` are None where the file takes any, and then sides
-            are multiples of ``divisor``.
+            are multiples of ``divisor``; files of former versions have no
+            ``channels``, which are 3.
 
     Raises:
         ValueError: If it does not.
     """
-    if images.dim() != 4 or images.shape[1] != 3:
+    channels = spec.get('channels', COLOUR)
+    if images.dim() != 4 or images.shape[1] != channels:
         raise ValueError(
-            'expected images of shape (N, 3, height, width), got '
+            f'expected images of shape (N, {channels}, height, width), got '
             f'{tuple(images.shape)}.'
         )
     if images.dtype != torch.float32:

@@ -5,7 +5,9 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from .loading import dataset_classes, model_config
+from mmgor.config_reading import model_config, named
+
+from .loading import dataset_classes
 from .metadata import exported_config, read_metadata, without
 from .runtime_detector import RuntimeDetector
 
@@ -57,7 +59,7 @@ def runtime_detector_cfg(cfg: Config, path: str | Path) -> ConfigDict:
     Raises:
         ValueError: If the model is of no single-stage detector.
     """
-    model = model_config(cfg)
+    model = named(model_config(cfg))
     if 'bbox_head' not in model:
         raise ValueError(
             'expected a single-stage model with a bbox_head in the config, '

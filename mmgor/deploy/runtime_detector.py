@@ -56,10 +56,10 @@ class RuntimeDetector(BaseDetector):
         normalised.
 
         Args:
-            images (Tensor): Shape (N, 3, H, W), preprocessed.
+            images (Tensor): Shape (N, C, H, W), preprocessed.
 
         Returns:
-            Tensor: Shape (N, 3, H', W').
+            Tensor: Shape (N, C, H', W').
 
         Raises:
             ValueError: If they are larger than the file takes.
@@ -84,7 +84,7 @@ class RuntimeDetector(BaseDetector):
         """The head's raw outputs.
 
         Args:
-            images (Tensor): Shape (N, 3, H, W), preprocessed, of a size that
+            images (Tensor): Shape (N, C, H, W), preprocessed, of a size that
                 the file takes. Any N: a file of batch B runs B at a time.
 
         Returns:
@@ -137,7 +137,7 @@ class RuntimeDetector(BaseDetector):
         """Run the file and, where it does not decode by itself, its head.
 
         Args:
-            images (Tensor): Shape (N, 3, H, W), preprocessed, of a size that
+            images (Tensor): Shape (N, C, H, W), preprocessed, of a size that
                 the file takes.
             samples (list[DetDataSample]): N samples.
             rescale (bool): See :meth:`decode`.
@@ -176,7 +176,7 @@ class RuntimeDetector(BaseDetector):
         """Detections as of any single-stage detector.
 
         Args:
-            batch_inputs (Tensor): Shape (N, 3, H, W), preprocessed.
+            batch_inputs (Tensor): Shape (N, C, H, W), preprocessed.
             batch_data_samples (list[DetDataSample]): N samples.
             rescale (bool): See :meth:`decode`.
 

@@ -15,6 +15,7 @@ def to_teacher_inputs(
     student_pp: nn.Module,
     teacher_pp: nn.Module,
     data_samples: list[Any],
+    channels: int | None = None,
 ) -> Tensor:
     """Re-normalise a batch for a teacher.
 
@@ -24,20 +25,25 @@ def to_teacher_inputs(
     the batch (multi-scale, mosaic) are kept, since nothing is loaded again.
 
     Args:
-        inputs (Tensor): What the student sees, shape (N, 3, H, W).
+        inputs (Tensor): What the student sees, shape (N, C, H, W).
         student_pp (nn.Module): The student's data_preprocessor.
         teacher_pp (nn.Module): The teacher's data_preprocessor.
         data_samples (list[DetDataSample]): N samples; ``img_shape`` tells
             picture from padding.
+        channels (int, optional): What the teacher takes, where more is known
+            than its mean tells.
 
     Returns:
-        Tensor: Shape (N, 3, H', W') with H' >= H and W' >= W.
+        Tensor: Shape (N, C, H', W') with H' >= H and W' >= W.
 
     Raises:
-        ValueError: If a data_preprocessor does not tell how it normalises.
+        ValueError: If a data_preprocessor does not tell how it normalises,
+            or the teacher takes other channels than the batch has.
     """
     student_pp = _innermost(student_pp, 'student')
     teacher_pp = _innermost(teacher_pp, 'teacher')
+    flip = _flipped(student_pp) != _flipped(teacher_pp)
+    _check_channels(inputs.shape[1], teacher_pp, channels, flip)
     divisor = max(1, getattr(teacher_pp, 'pad_size_divisor', 1))
     height, width = inputs.shape[-2:]
     grow = (-height % divisor, -width % divisor)
@@ -45,7 +51,7 @@ def to_teacher_inputs(
         return inputs
     mean, std = _statistics(student_pp, inputs)
     pixels = inputs * std + mean
-    if _flipped(student_pp) != _flipped(teacher_pp):
+    if flip:
         pixels = pixels.flip(1)
     mean, std = _statistics(teacher_pp, inputs)
     pixels = (pixels - mean) / std
@@ -55,6 +61,28 @@ def to_teacher_inputs(
         picture[:, rows:] = pad_value
         picture[:, :, columns:] = pad_value
     return F.pad(pixels, (0, grow[1], 0, grow[0]), value=pad_value)
+
+
+def _check_channels(
+    given: int, teacher_pp: Any, taken: int | None, flip: bool
+) -> None:
+    """The teacher must take as many channels as the student's batch has."""
+    if teacher_pp._enable_normalize and len(teacher_pp.mean) > 1:
+        taken = len(teacher_pp.mean)
+    if taken not in (None, given):
+        raise ValueError(
+            f"the student's images have {given} channel(s), the teacher takes "
+            f'{taken} (its mean or its first layer says so); expected as '
+            'many. Give a teacher that was trained on such images, or load '
+            'the images as it needs them (color_type of LoadImageFromFile) '
+            'and set in_channels of the student.'
+        )
+    if flip and given != 3:
+        raise ValueError(
+            'bgr_to_rgb (or rgb_to_bgr) is set in the data_preprocessor of '
+            'student or teacher alone; expected images of 3 channels then, '
+            f'got {given}. Set it in both or in none.'
+        )
 
 
 def _innermost(preprocessor: nn.Module, owner: str) -> nn.Module:
@@ -76,7 +104,7 @@ def _flipped(preprocessor: nn.Module) -> bool:
 
 def _statistics(preprocessor: Any, like: Tensor) -> tuple[Tensor, Tensor]:
     if not preprocessor._enable_normalize:
-        return like.new_zeros(3, 1, 1), like.new_ones(3, 1, 1)
+        return like.new_zeros(1, 1, 1), like.new_ones(1, 1, 1)
     return preprocessor.mean.to(like), preprocessor.std.to(like)
 
 

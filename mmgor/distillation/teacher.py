@@ -11,6 +11,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from mmgor.channels import image_channels
 from mmgor.config_values import boolean, choice
 from mmgor.registry import MODELS
 
@@ -130,6 +131,7 @@ class Teacher:
         state_dict, meta = read_checkpoint(self.name, self.checkpoint)
         load_weights(self.name, self.checkpoint, model, state_dict)
         self._told = meta, config
+        self._channels = image_channels(model)
         self.classes = self.classes or self._found_classes()
         if not self.offload:
             model = model.to(device)
@@ -177,11 +179,20 @@ class Teacher:
     def share(self, other: 'Teacher') -> None:
         """Use the detector of another teacher with the same files."""
         self._model, self._scope = other.model, other._scope
+        self._channels = other._channels
         self.classes = self.classes or other._found_classes()
 
     def _found_classes(self) -> tuple[str, ...] | None:
         """Class names that the files tell; only of a built teacher."""
         return find_classes(self.name, *self._told)
+
+    def _inputs(
+        self, inputs: Tensor, student_pp: nn.Module, samples: list
+    ) -> Tensor:
+        teacher_pp: Any = self.model.data_preprocessor
+        return to_teacher_inputs(
+            inputs, student_pp, teacher_pp, samples, self._channels
+        )
 
     @torch.no_grad()
     def forward_taps(
@@ -197,7 +208,7 @@ class Teacher:
         for 'detections'.
 
         Args:
-            inputs (Tensor): The student's input, shape (N, 3, H, W).
+            inputs (Tensor): The student's input, shape (N, C, H, W).
             student_preprocessor (nn.Module): Tells how it was normalised.
             data_samples (list[DetDataSample]): N samples.
             tap_names (Iterable[str]): Module paths in the teacher, or
@@ -207,15 +218,14 @@ class Teacher:
             dict[str, Tapped]: Tap -> what it gave, in float32.
 
         Raises:
-            ValueError: If a tap is in a head that features do not suffice.
+            ValueError: If a tap is in a head that features do not suffice,
+                or the student's images have other channels.
         """
         model: Any = self.model
         names = list(tap_names)
         paths = [name for name in names if name != DETECTIONS]
         model.eval()
-        inputs = to_teacher_inputs(
-            inputs, student_preprocessor, model.data_preprocessor, data_samples
-        )
+        inputs = self._inputs(inputs, student_preprocessor, data_samples)
         if self.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         size = (inputs.shape[-2], inputs.shape[-1])
@@ -250,7 +260,7 @@ class Teacher:
         """Detections in the original pictures' pixels, for evaluation.
 
         Args:
-            inputs (Tensor): The student's input, shape (N, 3, H, W).
+            inputs (Tensor): The student's input, shape (N, C, H, W).
             student_preprocessor (nn.Module): Tells how it was normalised.
             samples (list[DetDataSample]): N samples with ``scale_factor``.
             classes (Sequence[str], optional): The student's, which labels
@@ -260,9 +270,7 @@ class Teacher:
             list[DetDataSample]: The samples with ``pred_instances``.
         """
         model: Any = self.model
-        inputs = to_teacher_inputs(
-            inputs, student_preprocessor, model.data_preprocessor, samples
-        )
+        inputs = self._inputs(inputs, student_preprocessor, samples)
         size = (inputs.shape[-2], inputs.shape[-1])
         for sample in samples:
             sample.set_metainfo(dict(batch_input_shape=size, pad_shape=size))

@@ -1,6 +1,5 @@
 """Read a teacher's config, weights and class list."""
 
-import copy
 import logging
 import os
 from pathlib import Path
@@ -11,9 +10,14 @@ from mmengine.hub import get_config
 from mmengine.logging import print_log
 from torch import nn
 
+from mmgor import config_reading
 from mmgor.checkpoint import non_finite_keys, strip_training_keys
 from mmgor.checkpoint_files import read_state_dict
-from mmgor.registry import DATASETS
+from mmgor.class_names import of_checkpoint, of_dataset
+from mmgor.config_reading import loader_datasets
+
+# Where a config's classes are looked for, in this order.
+_LOADERS = ('val_dataloader', 'test_dataloader', 'train_dataloader')
 
 
 def read_config(name: str, config: Any) -> Any:
@@ -71,10 +75,8 @@ def model_config(name: str, config: Any) -> ConfigDict:
             f'config of teacher {name!r} has no model, only the keys '
             f'{list(config)}; expected model=dict(type=...).'
         )
-    model = copy.deepcopy(ConfigDict(model))
-    # As the Runner does: a config may keep it outside the model.
-    if config.get('data_preprocessor') is not None:
-        model.setdefault('data_preprocessor', config['data_preprocessor'])
+    whole = config if 'model' in config else dict(model=config)
+    model = config_reading.model_config(whole)
     # The checkpoint has every weight; no backbone download needed.
     model.init_cfg = None
     if 'backbone' in model:
@@ -198,40 +200,18 @@ def find_classes(name: str, meta: Any, config: Any) -> tuple[str, ...] | None:
         config (dict): From :func:`read_config`.
 
     Raises:
-        ValueError: If ``meta`` is no such dict, or the names are one str.
+        FileNotFoundError: If the config names a file that can't be read.
+        ValueError: If ``meta`` is no such dict, the names are no names, or
+            data sets differ in them.
     """
-    dataset_meta = meta.get('dataset_meta') if isinstance(meta, dict) else meta
-    if not isinstance(dataset_meta, (dict, type(None))):
-        raise ValueError(
-            f'checkpoint of teacher {name!r} has the meta {str(meta)[:100]}; '
-            'expected dict(dataset_meta=dict(classes=[...])), or none. Set '
-            f'teachers=dict({name}=dict(classes=[...], ...)).'
-        )
-    dataset_meta = dataset_meta or {}
-    classes = (
-        dataset_meta.get('classes')
-        or dataset_meta.get('CLASSES')
-        or meta.get('CLASSES')
-    )
-    for loader in ('val_dataloader', 'test_dataloader', 'train_dataloader'):
-        classes = classes or _dataset_classes(config.get(loader))
-    if isinstance(classes, str):
-        raise ValueError(
-            f'checkpoint or config of teacher {name!r} has the str '
-            f'{classes!r} as its list of classes; expected a tuple, classes=('
-            f'{classes!r},). Set it there, or teachers=dict({name}=dict('
-            f'classes=[{classes!r}], ...)).'
-        )
-    return tuple(classes) if classes else None
-
-
-def _dataset_classes(loader: dict | None) -> Any:
-    dataset = (loader or {}).get('dataset')
-    while isinstance(dataset, dict) and 'dataset' in dataset:  # a wrapper
-        dataset = dataset['dataset']
-    if not isinstance(dataset, dict):
-        return None
-    given = (dataset.get('metainfo') or {}).get('classes')
-    kind = dataset.get('type')  # a class in lazy configs
-    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-    return given or getattr(kind, 'METAINFO', {}).get('classes')
+    owner = f'checkpoint or config of teacher {name!r}'
+    try:
+        found = of_checkpoint(meta, owner)
+        for loader in _LOADERS:
+            found = found or of_dataset(loader_datasets(config, loader), owner)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(
+            f'{error} Set it there, or teachers=dict({name}=dict(classes='
+            '[...], ...)).'
+        ) from error
+    return found

@@ -9,13 +9,13 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmgor.checkpoint import RESUME_HINT
+from mmgor.class_names import of_dataset
 from mmgor.config_values import integer, number
 from mmgor.registry import HOOKS
 
 from .theta_steps import default_theta_lr, move_thetas
 from .utils import (
     check_batches,
-    dataset_classes,
     keep_from_decay,
     unwrapped_model,
 )
@@ -232,7 +232,8 @@ def map_classes(runner: Runner, model: Any) -> None:
         ValueError: If a teacher knows none of them, or names are unknown and
             numbers differ.
     """
-    student = dataset_classes(runner.train_dataloader.dataset)
+    data = runner.train_dataloader.dataset
+    student = of_dataset(data, 'train_dataloader.dataset')
     model.map_classes(student)
     for teacher in model.class_teachers():
         if student is None or teacher.classes is None:

@@ -29,34 +29,6 @@ def run_student(model: Any, batch: Any) -> None:
     model(**data, mode='tensor')
 
 
-def dataset_classes(dataset: Any) -> list[str] | None:
-    """Class names of a data set, or of one that joins several.
-
-    Args:
-        dataset (Dataset): Its ``metainfo``, if it has one, is a dict, or, for
-            mmdet's ConcatDataset of unequal parts, a list of them.
-
-    Returns:
-        list[str] | None: None: no names are known.
-
-    Raises:
-        ValueError: If parts differ in their classes or in the order of them.
-    """
-    metainfo = getattr(dataset, 'metainfo', {})
-    parts = metainfo if isinstance(metainfo, list) else [metainfo]
-    names = [part.get('classes') for part in parts]
-    lists = [None if classes is None else list(classes) for classes in names]
-    for i, classes in enumerate(lists):
-        if classes != lists[0]:
-            raise ValueError(
-                'expected the same classes in all data sets of '
-                f'{type(dataset).__name__}, got {lists[0]} in number 0 and '
-                f'{classes} in number {i}. Set metainfo=dict(classes=[...]) '
-                'in every one of its datasets.'
-            )
-    return lists[0]
-
-
 def check_batches(runner: Runner) -> None:
     """Make sure that an epoch has a batch.
 

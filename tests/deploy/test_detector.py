@@ -163,7 +163,7 @@ def test_video_without_a_count_of_frames(detector, pictures, tmp_path):
     'pipeline, got',
     [
         ([], 'no pipeline'),
-        ([dict(type='LoadImageFromNDArray')], 'LoadImageFromNDArray'),
+        ([dict(type='PackDetInputs')], 'PackDetInputs'),
     ],
 )
 def test_files_without_loading(pipeline, got, exported, monkeypatch):

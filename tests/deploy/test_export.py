@@ -88,7 +88,12 @@ def test_dynamic_file(shallow, tmp_path):
     stored = {i.name: i.data_type for i in graph.initializer}
     assert onnx.TensorProto.INT4 in stored.values()
     assert read_metadata(path)['input'] == dict(
-        name='images', batch=None, height=None, width=None, divisor=32
+        name='images',
+        batch=None,
+        channels=3,
+        height=None,
+        width=None,
+        divisor=32,
     )
 
 
@@ -241,11 +246,11 @@ def untraced(monkeypatch):
     monkeypatch.setattr('mmgor.deploy.export._trace', trace)
 
 
-def test_configs_with_classes(shallow, tmp_path, untraced):
-    """New-style configs have them; refused before anything takes long."""
+def test_configs_with_classes_of_no_name(shallow, tmp_path, untraced):
+    """Refused before anything takes long."""
     cfg = Config(dict(model=shallow_cfg()))
-    cfg.model.backbone.backbone = nn.Conv2d
-    with pytest.raises(ValueError, match=r'Conv2d.* can not hold; expected n'):
+    cfg.model.backbone.backbone = type('Own', (nn.Module,), {})
+    with pytest.raises(ValueError, match=r'Own, which is in none of mmdet'):
         export_detector(shallow, cfg, tmp_path / 'n.onnx', (64, 64), NAMES)
 
 

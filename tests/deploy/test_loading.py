@@ -1,6 +1,7 @@
 import pytest
 import torch
 from conftest import quantized_cfg, retinanet_cfg
+from mmdet.datasets.transforms import Resize
 from mmengine.config import Config
 
 from mmgor.deploy.loading import class_names, load_detector, padded_size
@@ -109,6 +110,18 @@ def test_size_of_the_test_pictures():
     dataset = dict(pipeline=[dict(type='LoadImageFromFile'), resize])
     cfg = Config(dict(test_dataloader=dict(dataset=dataset)))
     assert configured_size(cfg) == (800, 1333)
+    other = dict(type='FixShapeResize', width=512, height=832)
+    choice = dict(type='RandomChoice', transforms=[[resize], [other]])
+    random = dict(type='RandomResize', scale=(2000, 2000))
+    nested = dict(pipeline=[dict(type='LoadImageFromFile'), random, choice])
+    both = dict(type='ConcatDataset', datasets=[nested, dict(pipeline=[])])
+    cfg = Config(dict(test_dataloader=dict(dataset=both)))
+    assert configured_size(cfg) == (832, 1333)
+    for wrong in ((640,), (0, 640), 64.0, ('a', 'b')):
+        one = dict(pipeline=[dict(type=Resize, scale=wrong)])
+        cfg = Config(dict(test_dataloader=dict(dataset=one)))
+        with pytest.raises(ValueError, match=r'expected \(width, height\) in'):
+            configured_size(cfg)
     resize.update(type='mmdet.Resize', scale=640)
     cfg = Config(dict(test_dataloader=dict(dataset=dataset)))
     assert configured_size(cfg) == (640, 640)

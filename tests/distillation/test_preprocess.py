@@ -105,3 +105,52 @@ def test_a_preprocessor_that_tells_nothing_is_an_error():
     ):
         with pytest.raises(ValueError, match=f'{owner} is a BaseDataPreproc'):
             to_teacher_inputs(x, *pair, [])
+
+
+GREY = dict(mean=[120.0], std=[60.0], pad_size_divisor=32)
+PLAIN = dict(pad_size_divisor=16, pad_value=9)
+
+
+def images_of(channels):
+    made = pictures()
+    made['inputs'] = [x[:1].repeat(channels, 1, 1) for x in made['inputs']]
+    return made
+
+
+@pytest.mark.parametrize('channels', [1, 2, 4])
+@pytest.mark.parametrize('teacher', [GREY, PLAIN, dict(GREY, mean=[9.0])])
+@pytest.mark.parametrize('student', [GREY, PLAIN])
+def test_other_channels_equal_the_teachers_preprocessing(
+    student, teacher, channels
+):
+    student_pp = DetDataPreprocessor(**student)
+    teacher_pp = DetDataPreprocessor(**dict(teacher, pad_size_divisor=48))
+    want = teacher_pp(images_of(channels))['inputs']
+    seen = student_pp(images_of(channels))
+    got = to_teacher_inputs(
+        seen['inputs'], student_pp, teacher_pp, seen['data_samples'], channels
+    )
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
+
+
+def test_a_teacher_of_other_channels():
+    grey, colour = DetDataPreprocessor(**GREY), DetDataPreprocessor(**IMAGENET)
+    seen = grey(images_of(1))
+    message = r'images have 1 channel\(s\), the teacher takes 3 .*color_type'
+    with pytest.raises(ValueError, match=message):
+        to_teacher_inputs(seen['inputs'], grey, colour, seen['data_samples'])
+    # Without a mean its first layer says it.
+    plain = DetDataPreprocessor(**PLAIN)
+    with pytest.raises(ValueError, match=message):
+        to_teacher_inputs(
+            seen['inputs'], grey, plain, seen['data_samples'], channels=3
+        )
+
+
+def test_no_channel_order_in_other_than_three():
+    grey = DetDataPreprocessor(**GREY)
+    flipped = DetDataPreprocessor(**dict(GREY, bgr_to_rgb=True))
+    seen = grey(images_of(4))
+    for pair in ((grey, flipped), (flipped, grey)):
+        with pytest.raises(ValueError, match='images of 3 channels then, got'):
+            to_teacher_inputs(seen['inputs'], *pair, seen['data_samples'])

@@ -134,7 +134,7 @@ def test_classes_are_mapped_and_gaps_are_told():
         map_classes=mapped.append,
     )
     map_classes(runner, model)
-    assert mapped == [['a', 'b', 'c']]
+    assert mapped == [('a', 'b', 'c')]
     assert "'big' lacks 1 of 3 classes" in told[0] and "['c']" in told[0]
     assert "class names of teacher 'mute'" in told[1]
 

@@ -5,11 +5,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmgor.hooks.utils import (
-    check_batches,
-    check_optimizer,
-    dataset_classes,
-)
+from mmgor.hooks.utils import check_batches, check_optimizer
 
 
 def scalars():
@@ -47,32 +43,3 @@ def test_parameters_must_be_in_the_optimizer():
     optimizer = sgd([nn.Parameter(torch.ones(1))])
     with pytest.raises(RuntimeError, match=r"the scalars .* 2 .*'a', 'b'"):
         check_optimizer(optimizer, scalars(), 'the scalars')
-
-
-def joined(*classes):
-    """Like mmdet's ConcatDataset of parts with unequal metainfo."""
-    parts = [dict(classes=c, number=i) for i, c in enumerate(classes)]
-    return SimpleNamespace(metainfo=parts)
-
-
-def test_classes_of_a_data_set():
-    one = SimpleNamespace(metainfo=dict(classes=('cat', 'dog')))
-    assert dataset_classes(one) == ['cat', 'dog']
-    assert dataset_classes(SimpleNamespace(metainfo={})) is None
-    assert dataset_classes(object()) is None
-
-
-def test_classes_of_joined_data_sets():
-    cats = ['cat', 'dog']
-    assert dataset_classes(joined(cats, tuple(cats), cats)) == cats
-    assert dataset_classes(joined(None, None)) is None
-
-
-@pytest.mark.parametrize('other', [['dog', 'cat'], ['cat'], None])
-def test_joined_data_sets_of_other_classes(other):
-    cats = ['cat', 'dog']
-    with pytest.raises(ValueError) as error:
-        dataset_classes(joined(cats, cats, other))
-    text = str(error.value)
-    assert f'{cats} in number 0 and {other} in number 2' in text
-    assert 'Set metainfo=dict(classes=[...])' in text
