@@ -1,8 +1,11 @@
 """Names of mmgor and of others in configs of any default scope."""
 
 import pytest
+import torch
 from conftest import make_batch, quantized_cfg, retinanet_cfg, student_cfg
 from mmdet.models import FPN, ResNet, RetinaHead, RetinaNet
+from mmdet.registry import MODELS as stock
+from mmdet.registry import TASK_UTILS
 from mmengine.registry import (
     HOOKS,
     MODELS,
@@ -12,6 +15,8 @@ from mmengine.registry import (
 )
 from torch import nn
 
+from mmgor.deploy import RuntimeDetector
+from mmgor.distillation import Teachers
 from mmgor.distillation.losses import PKDLoss
 from mmgor.quantization import LSQQuantizer, calibrate
 from mmgor.registry import find
@@ -54,9 +59,6 @@ def with_prefixes(cfg, keys=('type', 'detector')):
 
 
 def prefixed(key, value, keys):
-    from mmdet.registry import MODELS as stock
-    from mmdet.registry import TASK_UTILS
-
     known = [*stock.module_dict, *TASK_UTILS.module_dict]
     if key in keys and isinstance(value, str) and value in known:
         kind = stock.module_dict.get(value, RetinaNet)
@@ -106,8 +108,8 @@ def test_a_student_of_another_scope(scoped, teacher_spec):
 
 @pytest.mark.parametrize('name', ['mmdet.FPN', FPN])
 def test_stock_parts_with_a_prefix_or_as_a_class(scoped, name):
-    stock = dict(in_channels=[4], out_channels=4, num_outs=1)
-    neck = scoped.build(dict(type='QuantNeck', neck=name, **stock))
+    sizes = dict(in_channels=[4], out_channels=4, num_outs=1)
+    neck = scoped.build(dict(type='QuantNeck', neck=name, **sizes))
     assert type(neck) is FPN
     layer = neck.lateral_convs[0].conv
     assert type(layer.input_quantizer) is LSQQuantizer
@@ -115,11 +117,21 @@ def test_stock_parts_with_a_prefix_or_as_a_class(scoped, name):
 
 def test_a_part_with_a_scope_of_its_own(downstream):
     init_default_scope('mmdet')
-    stock = dict(in_channels=[4], out_channels=4, num_outs=1)
-    cfg = dict(type='QuantNeck', neck='TheirNeck', _scope_=SCOPE, **stock)
-    from mmgor.registry import MODELS as of_mmdet
+    sizes = dict(in_channels=[4], out_channels=4, num_outs=1)
+    cfg = dict(type='QuantNeck', neck='TheirNeck', _scope_=SCOPE, **sizes)
+    assert type(stock.build(cfg)).__name__ == 'TheirNeck'
 
-    assert type(of_mmdet.build(cfg)).__name__ == 'TheirNeck'
+
+def test_an_exported_file_in_a_config_of_another_scope(scoped):
+    assert scoped.get('RuntimeDetector') is RuntimeDetector
+
+
+def test_a_teacher_that_cannot_be_built(scoped, teacher_spec):
+    model = dict(retinanet_cfg(), type='RetinaNet')
+    spec = dict(teacher_spec, config=dict(default_scope=SCOPE, model=model))
+    message = "teacher 'big' could not be built from .*RetinaNet is not in"
+    with pytest.raises(RuntimeError, match=message):
+        Teachers(dict(big=spec)).build(torch.device('cpu'))
 
 
 def test_hooks_of_another_scope(scoped):

@@ -75,16 +75,18 @@ def check_evaluation_data(dataloader: Any, evaluator: Any) -> None:
         if content.get('annotations'):
             _check_classes(dataset, path, content)
         _check_image_files(dataset, path, content)
-    for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
-        name = str((metric or {}).get('ann_file'))
-        local = '://' not in name and not (metric or {}).get('backend_args')
+    metrics = evaluator if isinstance(evaluator, list) else [evaluator]
+    for metric in (m for m in metrics if isinstance(m, dict)):
+        name = str(metric.get('ann_file'))
+        local = '://' not in name and not metric.get('backend_args')
         if name.endswith('.json') and local:
             read_json(Path(name))
 
 
 def _coco_files(dataloader: Any) -> Iterator[tuple[dict, Path]]:
     """Configs of the loader's CocoDatasets with their files."""
-    for dataset in datasets((dataloader or {}).get('dataset')):
+    loader = dataloader if isinstance(dataloader, dict) else {}
+    for dataset in datasets(loader.get('dataset')):
         if not isinstance(dataset, dict):  # built, and so read
             continue
         name = dataset.get('ann_file')

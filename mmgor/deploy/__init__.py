@@ -1,5 +1,7 @@
 """From a trained checkpoint to a file that runs without training code."""
 
+from mmgor.registry import share_names
+
 from .detector import Detector
 from .export import export_detector
 from .metadata import read_metadata
@@ -8,6 +10,8 @@ from .runtime import Runtime, open_runtime
 from .runtime_config import runtime_model
 from .runtime_detector import RuntimeDetector
 from .verify import Verification, verify_export
+
+share_names()
 
 __all__ = [
     'Detector',

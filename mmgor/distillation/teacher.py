@@ -125,8 +125,7 @@ class Teacher:
         """
         config = read_config(self.name, self.config)
         self._scope = config.get('default_scope')
-        with DefaultScope.overwrite_default_scope(self._scope):
-            model = MODELS.build(model_config(self.name, config))
+        model = self._built(model_config(self.name, config))
         model = revert_sync_batchnorm(model)
         state_dict, meta = read_checkpoint(self.name, self.checkpoint)
         load_weights(self.name, self.checkpoint, model, state_dict)
@@ -140,6 +139,16 @@ class Teacher:
         if self.dtype is not None:
             model.extract_feat = partial(features_in, self.dtype, model)
         self._model = model.eval().requires_grad_(False)
+
+    def _built(self, config: dict) -> nn.Module:
+        try:
+            with DefaultScope.overwrite_default_scope(self._scope):
+                return MODELS.build(config)
+        except Exception as error:  # whatever a stock class raises
+            raise RuntimeError(
+                f'the model of teacher {self.name!r} could not be built from '
+                f'its config ({type(error).__name__}: {error}).'
+            ) from error
 
     def class_index(self, classes: Sequence[str] | None) -> list[int]:
         """Where this teacher has the student's classes.

@@ -79,7 +79,7 @@ def model_config(name: str, config: Any) -> ConfigDict:
     model = config_reading.model_config(whole)
     # The checkpoint has every weight; no backbone download needed.
     model.init_cfg = None
-    if 'backbone' in model:
+    if isinstance(model.get('backbone'), dict):
         model.backbone.init_cfg = None
     return model
 

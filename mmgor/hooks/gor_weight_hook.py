@@ -115,11 +115,7 @@ class GoRWeightHook(Hook):
                 del state_dict[key]
 
     def before_run(self, runner: Runner) -> None:
-        """Take weight decay off thetas and learned weights of teachers.
-
-        Raises:
-            RuntimeError: If the optimizer lacks one.
-        """
+        """Take weight decay off thetas and learned weights of teachers."""
         self._keep_scalars(runner)
 
     def before_train(self, runner: Runner) -> None:

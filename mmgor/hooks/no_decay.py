@@ -2,14 +2,16 @@
 
 A theta or the log of a step size has its resting point wherever the data put
 it; decay pulls it to 0. Which line of a config would keep it away depends on
-the optimizer's constructor: some have no such line, and in others a key of
-the stock config wins. So the built optimizer is changed instead.
+the optimizer's constructor: some have no such line, or know weights and biases
+only, and in others a key of the stock config wins. So the built optimizer is
+changed instead.
 """
 
 from itertools import chain
 from typing import Any
 
 import torch
+from torch import nn
 
 
 def take_decay_off(
@@ -24,18 +26,38 @@ def take_decay_off(
         spared (set[int]): ``id`` of those parameters.
     """
     inside = [id(p) in spared for p in group['params']]
-    own, rest = dict(group), dict(group)
+    own, rest = _undecayed(group), dict(group)
     # Layer-decay constructors write names beside the parameters.
     for key in {'params', 'param_names'} & set(group):
         own[key] = [x for x, mine in zip(group[key], inside) if mine]
         rest[key] = [x for x, mine in zip(group[key], inside) if not mine]
-    for key in {'weight_decay', 'initial_weight_decay'} & set(group):
-        own[key] = 0.0
     if rest['params']:
         group.update(rest)
         optimizer.add_param_group(own)
     else:
         group.update(own)
+
+
+def add_undecayed(
+    optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]
+) -> None:
+    """Add parameters as a group of the first one's settings, without weight
+    decay.
+
+    Args:
+        optimizer (Optimizer): As built.
+        parameters (dict[str, nn.Parameter]): By name.
+    """
+    own = _undecayed(optimizer.param_groups[0])
+    own['params'] = list(parameters.values())
+    if 'param_names' in own:
+        own['param_names'] = list(parameters)
+    optimizer.add_param_group(own)
+
+
+def _undecayed(group: dict[str, Any]) -> dict[str, Any]:
+    keys = {'weight_decay', 'initial_weight_decay'} & set(group)
+    return {**group, **dict.fromkeys(keys, 0.0)}
 
 
 def schedule_new_groups(schedulers: Any) -> None:

@@ -70,11 +70,7 @@ class QuantCalibrationHook(Hook):
             check_any_match(model, state_dict, '', 'model')
 
     def before_run(self, runner: Runner) -> None:
-        """Take weight decay off the step sizes.
-
-        Raises:
-            RuntimeError: If the optimizer lacks one.
-        """
+        """Take weight decay off the step sizes."""
         self._keep_step_sizes(runner)
 
     def before_train(self, runner: Runner) -> None:

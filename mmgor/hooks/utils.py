@@ -9,7 +9,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from .no_decay import schedule_new_groups, take_decay_off
+from .no_decay import add_undecayed, schedule_new_groups, take_decay_off
 
 
 def unwrapped_model(runner: Runner) -> Any:
@@ -58,9 +58,6 @@ def keep_from_decay(
         runner (Runner): Its optimizer and schedulers built, if it trains.
         parameters (dict[str, nn.Parameter]): As there.
         what (str): As there.
-
-    Raises:
-        RuntimeError: As there.
     """
     if isinstance(runner.optim_wrapper, OptimWrapper):
         check_optimizer(runner.optim_wrapper.optimizer, parameters, what)
@@ -75,15 +72,13 @@ def check_optimizer(
     """Make sure that the optimizer holds parameters and does not decay them.
 
     Those of a group with weight decay go to a group of their own without any,
-    which is otherwise the same.
+    which is otherwise the same. Those that the constructor left out (one that
+    knows weights and biases only) are added.
 
     Args:
         optimizer (Optimizer): As built; its groups are changed.
         parameters (dict[str, nn.Parameter]): Those to look for.
         what (str): What they are, for messages.
-
-    Raises:
-        RuntimeError: If one is missing.
     """
     missing = {id(p): name for name, p in parameters.items()}
     spared = 0
@@ -93,10 +88,12 @@ def check_optimizer(
             take_decay_off(optimizer, group, inside)
             spared += len(inside)
     if missing:
-        raise RuntimeError(
-            f'expected {what} in the optimizer, but {len(missing)} are '
-            f'missing, e.g. {sorted(missing.values())[:3]}. Remove them from '
-            'the exclusions of your optimizer constructor.'
+        lacking = {name: parameters[name] for name in missing.values()}
+        add_undecayed(optimizer, lacking)
+        print_log(
+            f'{len(missing)} of {what} were not in the optimizer, e.g. '
+            f'{list(lacking)[:3]}; they are added, without weight decay.',
+            logger='current',
         )
     if spared:
         print_log(

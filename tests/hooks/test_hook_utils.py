@@ -39,7 +39,12 @@ def test_an_epoch_without_a_batch():
         check_batches(epochs_of(3, 4))
 
 
-def test_parameters_must_be_in_the_optimizer():
-    optimizer = sgd([nn.Parameter(torch.ones(1))])
-    with pytest.raises(RuntimeError, match=r"the scalars .* 2 .*'a', 'b'"):
-        check_optimizer(optimizer, scalars(), 'the scalars')
+def test_parameters_that_a_constructor_left_out_are_added():
+    """mmyolo's look for modules' weights and biases alone."""
+    stock, mine = nn.Parameter(torch.ones(1)), scalars()
+    optimizer = sgd([stock], weight_decay=0.1, momentum=0.8)
+    check_optimizer(optimizer, mine, 'the scalars')
+    first, own = optimizer.param_groups
+    assert first['params'] == [stock]
+    assert own['params'] == list(mine.values())
+    assert own == dict(first, weight_decay=0, params=own['params'])
