@@ -1,6 +1,8 @@
 """Checks on checkpoints: nothing may load silently in part."""
 
+import re
 from hashlib import sha256
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,11 @@ RESUME_HINT = (
     'with load_from=<file>.'
 )
 _SHOWN = 5
+#: Names in a state dict that a file need not have: DDP around a part of the
+#: model, and the two detectors of mmdet's semi-supervised ones.
+_WRAPPERS = re.compile(r'\bmodule\.|^(student|teacher)\.')
+#: A step size of e^40 or e^-40 is of no weight and of no input.
+_LARGEST_LOG = 40
 _DENSE = torch.contiguous_format
 # Layers share weights: a head's by its levels, a decoder's by its layers.
 _MOST_SHARED = 16
@@ -43,7 +50,10 @@ def check_any_match(
         if value.dim() > 1 and '_quantizer.' not in key
     }
     got = {k: tuple(getattr(v, 'shape', ())) for k, v in state_dict.items()}
-    if not own or any(got.get(key) == shape for key, shape in own.items()):
+    if not own or any(
+        got.get(key) == shape or got.get(_WRAPPERS.sub('', key)) == shape
+        for key, shape in own.items()
+    ):
         return
     named = [key for key in own if key in got] or list(got)
     raise RuntimeError(
@@ -106,7 +116,9 @@ def non_finite_keys(state_dict: dict) -> list[str]:
     return [
         key
         for key, value in state_dict.items()
-        if value.is_floating_point() and not value.isfinite().all()
+        if isinstance(value, Tensor)
+        and value.is_floating_point()
+        and not value.isfinite().all()
     ]
 
 
@@ -142,6 +154,55 @@ def check_dense(state_dict: dict, what: str) -> None:
             f'{tensors[key].stride()}; expected tensors with all their '
             'values, as tools/train.py writes them.'
         )
+
+
+def check_sound(own: dict, state_dict: dict, what: str) -> None:
+    """Make sure that nothing in a file would break a training at once.
+
+    Args:
+        own (dict): State dict of what it is loaded into. A constant mask may
+            hold infinity there and then in the file.
+        state_dict (dict): Keys to tensors of the file.
+        what (str): Its name for the message.
+
+    Raises:
+        ValueError: If a weight, a running mean or any other tensor has NaN or
+            infinity, or a quantizer's step size is absurd.
+    """
+    bad = [
+        key
+        for key in non_finite_keys(state_dict)
+        if key not in own or own[key].isfinite().all()
+    ]
+    absurd = [
+        key
+        for key, value in state_dict.items()
+        if key.endswith('_quantizer.log_scale')
+        and value.abs().max() > _LARGEST_LOG
+    ]
+    for keys, fault in (
+        (bad, 'NaN or infinity'),
+        (absurd, f'step sizes beyond e^{_LARGEST_LOG}'),
+    ):
+        if keys:
+            raise ValueError(
+                f'the {what} has {fault} in {len(keys)} tensors: '
+                f'{keys[:_SHOWN]}; expected finite weights and '
+                'statistics, and step sizes of the size of weights and '
+                'inputs. Give a checkpoint from before training diverged.'
+            )
+
+
+def flat(nested: Any, prefix: str = '') -> dict[str, Any]:
+    """What nested dicts and lists hold, by keys such as 'state.0.exp_avg'."""
+    if isinstance(nested, (list, tuple)):
+        nested = dict(enumerate(nested))
+    if not isinstance(nested, dict):
+        return {prefix: nested}
+    leaves = {}
+    for key, value in nested.items():
+        leaves.update(flat(value, f'{prefix}.{key}' if prefix else f'{key}'))
+    return leaves
 
 
 def weights_digest(state_dict: dict) -> str:

@@ -6,6 +6,8 @@ from mmgor.checkpoint import (
     check_any_match,
     check_dense,
     check_resume,
+    check_sound,
+    flat,
     non_finite_keys,
     strip_training_keys,
     weights_digest,
@@ -108,3 +110,46 @@ def test_tensors_far_larger_than_their_memory():
             check_dense(bomb, 'x')
     with pytest.raises(ValueError, match='4 bytes are stored for weights of'):
         weights_digest(dict(a=one.expand(10**11)))
+
+
+def test_wrappers_need_not_be_in_the_file():
+    """DDP around a part, and mmdet's semi-supervised detectors."""
+    model = nn.ModuleDict(
+        dict(student=nn.ModuleDict(dict(module=nn.Linear(2, 1))))
+    )
+    check_any_match(model, {'weight': torch.zeros(1, 2)}, '', 'model')
+    with pytest.raises(RuntimeError, match='matches nothing'):
+        other = {'student.weight': torch.zeros(1, 2)}
+        check_any_match(nn.Linear(2, 1), other, '', 'model')
+
+
+NAN, INF = torch.tensor([1.0, torch.nan]), torch.tensor([torch.inf])
+
+
+@pytest.mark.parametrize(
+    'key, value, fault',
+    [
+        ('a.weight', NAN, 'NaN or infinity'),
+        ('a.running_mean', INF, 'NaN or infinity'),
+        ('a.input_quantizer.clip', NAN, 'NaN or infinity'),
+        ('a.input_quantizer.log_scale', torch.tensor([80.0]), 'beyond e'),
+        ('a.weight_quantizer.log_scale', torch.tensor([1, -80.0]), 'beyond e'),
+    ],
+)
+def test_what_would_break_a_training_is_named(key, value, fault):
+    state = {'b': torch.ones(1), key: value}
+    own = {name: torch.ones(1) for name in state}
+    with pytest.raises(ValueError, match=rf'the file has .*{fault}.*\[.{key}'):
+        check_sound(own, state, 'file')
+
+
+def test_what_is_sound():
+    mask = dict(mask=INF)  # a constant of the architecture
+    check_sound(mask, dict(mask, log_scale=torch.tensor([99.0])), 'file')
+    step = {'a.input_quantizer.log_scale': torch.tensor([-25.0, 20.0])}
+    check_sound({}, dict(step, count=torch.tensor(3)), 'file')
+
+
+def test_flat():
+    state = dict(state={0: dict(exp_avg=1)}, groups=[dict(lr=2)])
+    assert flat(state) == {'state.0.exp_avg': 1, 'groups.0.lr': 2}

@@ -8,7 +8,11 @@ from mmdet.models.detectors import BaseDetector
 from mmengine import dist
 from torch import Tensor, nn
 
-from mmgor.checkpoint import TRAINING_ONLY_PREFIXES, check_any_match
+from mmgor.checkpoint import (
+    TRAINING_ONLY_PREFIXES,
+    check_any_match,
+    check_sound,
+)
 from mmgor.config_values import text
 from mmgor.distillation import (
     Tapped,
@@ -214,6 +218,8 @@ class GoRMixin(BaseDetector):
         self, state_dict: dict, prefix: str, *args: Any
     ) -> None:
         check_any_match(self, state_dict, prefix, type(self).__name__)
+        own = {prefix + k: v for k, v in self.state_dict().items()}
+        check_sound(own, state_dict, 'checkpoint')
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from mmgor import config_reading
-from mmgor.checkpoint import non_finite_keys, strip_training_keys
+from mmgor.checkpoint import check_sound, strip_training_keys
 from mmgor.checkpoint_files import read_state_dict
 from mmgor.class_names import of_checkpoint, of_dataset
 from mmgor.config_reading import loader_datasets
@@ -123,9 +123,11 @@ def load_weights(
         RuntimeError: If shapes differ or keys are missing, or a part of the
             model (backbone, neck, head ...) has more of them in the file.
         ValueError: If a weight is NaN or infinite, or a quantizer has no
-            range.
+            range or an absurd one.
     """
     state_dict = strip_training_keys(state_dict)
+    what = f'checkpoint of teacher {name!r} ({path})'
+    check_sound(model.state_dict(), state_dict, what)
     try:
         result = model.load_state_dict(state_dict, strict=False)
     except RuntimeError as error:
@@ -162,18 +164,11 @@ def load_weights(
             logger='current',
             level=logging.WARNING,
         )
-    _check_usable(name, path, model)
+    _check_calibrated(name, path, model)
 
 
-def _check_usable(name: str, path: str, model: nn.Module) -> None:
-    """Finite weights, and a range in every quantizer."""
-    bad = non_finite_keys(model.state_dict())
-    if bad:
-        raise ValueError(
-            f'checkpoint of teacher {name!r} ({path}) has NaN or infinity in '
-            f'{len(bad)} weights, e.g. {bad[:5]}; expected finite ones. Give '
-            'a checkpoint from before that training diverged.'
-        )
+def _check_calibrated(name: str, path: str, model: nn.Module) -> None:
+    """A range in every quantizer."""
     # Quantizers tell it by this attribute: distillation does not know them.
     blank = [
         key.rpartition('.')[0]

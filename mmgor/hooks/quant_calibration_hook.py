@@ -12,7 +12,13 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from mmgor.checkpoint import RESUME_HINT, check_any_match, check_resume
+from mmgor.checkpoint import (
+    RESUME_HINT,
+    check_any_match,
+    check_resume,
+    check_sound,
+    flat,
+)
 from mmgor.config_values import integer
 from mmgor.quantization import (
     calibrate,
@@ -60,12 +66,21 @@ class QuantCalibrationHook(Hook):
 
         Raises:
             RuntimeError: If it matches nothing, or, in a resume, not all.
+            ValueError: If a number in it is not finite, or a step size is
+                absurd.
         """
         model = unwrapped_model(runner)
-        state_dict = checkpoint.get('state_dict', checkpoint)
+        # The Runner strips DDP's prefix, but after this.
+        state_dict = {
+            key.removeprefix('module.'): value
+            for key, value in checkpoint.get('state_dict', checkpoint).items()
+        }
+        check_sound(model.state_dict(), state_dict, 'checkpoint')
         if runner._resume:
             check_resume(model, state_dict)
             check_resume_ranges(model, state_dict)
+            for part in ('ema_state_dict', 'optimizer'):
+                check_sound({}, flat(checkpoint.get(part, {})), part)
         else:
             check_any_match(model, state_dict, '', 'model')
 

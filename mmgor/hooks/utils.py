@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -13,9 +13,12 @@ from .no_decay import add_undecayed, schedule_new_groups, take_decay_off
 
 
 def unwrapped_model(runner: Runner) -> Any:
-    """The detector itself, without DDP's or another wrapper around it."""
+    """The detector itself, without DDP's or another wrapper around it, or
+    that of test-time augmentation."""
     model = runner.model
-    return model.module if is_model_wrapper(model) else model
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 def run_student(model: Any, batch: Any) -> None:

@@ -5,12 +5,11 @@ backbone, neck or head itself with its layers swapped, so that every key of a
 float checkpoint matches and nothing in mmdet sees a difference.
 """
 
-from functools import partial
 from typing import Any
 
 from torch import nn
 
-from mmgor.checkpoint import check_any_match
+from mmgor.checkpoint import check_any_match, check_sound
 from mmgor.registry import MODELS, build_stock
 
 from .base import BaseQuantizer
@@ -41,8 +40,8 @@ def QuantBackbone(
     module = build_stock('backbone', backbone, kwargs)
     first = next(iter(find_layers(module)), None)
     quantize_layers(module, policy, {first} if first else set())
-    _guard_loading(module, 'backbone')
-    return module
+    module.register_load_state_dict_pre_hook(_check_match)
+    return _guarded(module)
 
 
 @MODELS.register_module()
@@ -62,7 +61,7 @@ def QuantNeck(
     policy = QuantPolicy.from_config(quant)
     module = build_stock('neck', neck, kwargs)
     quantize_layers(module, policy, set())
-    return module
+    return _guarded(module)
 
 
 @MODELS.register_module()
@@ -97,7 +96,7 @@ def QuantHead(
         )
     quantize_layers(module, policy, last, count_calls(module))
     module.register_forward_pre_hook(_reset_slots)
-    return module
+    return _guarded(module)
 
 
 def _reset_slots(head: nn.Module, _: Any) -> None:
@@ -109,12 +108,22 @@ def _reset_slots(head: nn.Module, _: Any) -> None:
             module.reset_slot()
 
 
-def _guard_loading(module: nn.Module, what: str) -> None:
-    """Make loading a file that matches nothing an error, not a warning."""
-    module.register_load_state_dict_pre_hook(partial(_check_load, what))
-
-
-def _check_load(
-    what: str, module: nn.Module, state_dict: dict, prefix: str, *_: Any
+def _check_match(
+    backbone: nn.Module, state_dict: dict, prefix: str, *_: Any
 ) -> None:
-    check_any_match(module, state_dict, prefix, what)
+    """Make loading a file that matches nothing an error, not a warning."""
+    check_any_match(backbone, state_dict, prefix, 'backbone')
+
+
+def _guarded(module: nn.Module) -> nn.Module:
+    """Refuse NaN, however it is loaded: an ``init_cfg`` meets no hook."""
+    module.register_load_state_dict_pre_hook(_check_sound)
+    return module
+
+
+def _check_sound(
+    module: nn.Module, state_dict: dict, prefix: str, *_: Any
+) -> None:
+    own = {prefix + key: value for key, value in module.state_dict().items()}
+    mine = {k: v for k, v in state_dict.items() if k.startswith(prefix)}
+    check_sound(own, mine, 'checkpoint')
