@@ -26,7 +26,7 @@ from mmgor.deploy.layer_costs import (
 from mmgor.deploy.loading import load_detector, padded_size, test_size
 from mmgor.deploy.report_html import report_html
 from mmgor.files import write_text
-from mmgor.quantization import layer_table
+from mmgor.quantization.weights import weighted_layers, weights_of
 
 _SHOWN = 3
 
@@ -70,17 +70,15 @@ def input_size(
 
 
 def uncounted_weights(model: nn.Module) -> list[str]:
-    """Weights outside convolutions and linears, whose MACs no row has.
-
-    Those of deformable convolutions and embeddings, and the projections of
-    ``nn.MultiheadAttention``.
-    """
-    listed = {f'{row["name"]}.weight' for row in layer_table(model)['layers']}
+    """Weights outside layers, whose MACs no row has: embeddings and others
+    of no layer's name."""
+    rows = weighted_layers(model)
+    listed = {id(p) for layer in rows.values() for p in weights_of(layer)}
     return [
         name
         for name, parameter in model.named_parameters()
         if parameter.dim() > 1
-        and name not in listed
+        and id(parameter) not in listed
         and '_quantizer.' not in name
         and not name.startswith(TRAINING_ONLY_PREFIXES)
     ]
@@ -99,7 +97,7 @@ def report_notes(rows: list[LayerCost], uncounted: list[str]) -> list[str]:
         f'{TIMED_PASSES} passes after {WARMUP_PASSES} to warm up. They show '
         'where the work is, not how fast a quantized model runs, which only '
         'the runtime on the target device can tell.',
-        'MACs are those of convolutions and linear layers on one picture, '
+        'MACs are those of layers with weights on one picture, '
         'without post-processing. A layer that is shared, by pyramid levels '
         'for instance, counts once a call; its output is that of the first. '
         'BitOPs are MACs x weight bits (W) x input bits (A); a float layer '
@@ -123,7 +121,8 @@ def report_notes(rows: list[LayerCost], uncounted: list[str]) -> list[str]:
         notes.append(
             f'0 calls: {_some(others)} did not run as a layer (used in '
             'training only, or read by their weight alone). MACs, BitOPs '
-            'and times are without them; bytes are with them.'
+            'and times are without them (nn.MultiheadAttention has those of '
+            'its out_proj in its own row); bytes are with them.'
         )
     if uncalibrated:
         notes.append(
@@ -133,8 +132,8 @@ def report_notes(rows: list[LayerCost], uncounted: list[str]) -> list[str]:
         )
     if uncounted:
         notes.append(
-            'Not counted in MACs and BitOPs are weights outside '
-            f'convolutions and linear layers: {_some(uncounted)}.'
+            'Not counted in MACs and BitOPs are weights outside layers, '
+            f'such as embeddings: {_some(uncounted)}.'
         )
     return notes
 

@@ -77,7 +77,7 @@ def _check_operators(detector: nn.Module) -> None:
     unknown = {
         name: type(module).__name__
         for name, module in detector.named_modules()
-        if type(module).__module__.startswith('mmcv.ops')
+        if _is_mmcv_operator(module)
         and not name.startswith(TRAINING_ONLY_PREFIXES)
         and 'loss' not in name
     }
@@ -86,6 +86,13 @@ def _check_operators(detector: nn.Module) -> None:
             f'mmcv operators without an ONNX form: {unknown}. Expected a '
             'detector without them; choose another backbone, neck or head.'
         )
+
+
+def _is_mmcv_operator(module: nn.Module) -> bool:
+    """Whether its class is one, or derived from one as quantized ones are."""
+    return any(
+        kind.__module__.startswith('mmcv.ops') for kind in type(module).mro()
+    )
 
 
 def flatten(outputs: Any) -> list:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmgor.channels import COLOUR, image_channels
 from mmgor.modes import evaluating
-from mmgor.quantization import layer_table, quantized_layers
+from mmgor.quantization import layer_macs, layer_table, quantized_layers
 
 from .cost_rows import (
     EVERYTHING_ELSE,
@@ -28,22 +28,6 @@ TIMED_PASSES = 5
 # Stride of the last stage of the usual backbones: smaller pictures leave it
 # less than one pixel.
 _MIN_SIDE = 32
-
-
-def layer_macs(layer: Any, x: Tensor, y: Tensor) -> int:
-    """Multiply-accumulates of one call.
-
-    An output of a convolution or linear takes one for each number of its
-    filter. A transposed convolution spreads every input instead; what its
-    padding cuts off afterwards counts, as it does in fvcore.
-
-    Args:
-        layer (nn.Module): Convolution, transposed convolution or linear.
-        x (Tensor): Its input.
-        y (Tensor): Its output.
-    """
-    transposed = isinstance(layer, nn.ConvTranspose2d)
-    return (x if transposed else y).numel() * layer.weight[0].numel()
 
 
 def check_size(size: tuple[int, int]) -> None:
@@ -159,10 +143,12 @@ class _Stopwatch:
     def _before(self, *_: object) -> None:
         self.mark(EVERYTHING_ELSE)
 
-    def _after(self, name: str, layer: nn.Module, x: Any, y: Tensor) -> None:
+    def _after(self, name: str, layer: nn.Module, x: Any, y: Any) -> None:
         self.mark(name)
-        macs = layer_macs(layer, x[0], y)
-        self.calls[name].append((macs, tuple(y.shape[1:])))
+        macs = layer_macs(layer, x[0] if x else None, y)
+        # nn.MultiheadAttention gives its weights, too.
+        first = y if isinstance(y, Tensor) else y[0]
+        self.calls[name].append((macs, tuple(first.shape[1:])))
         self._last = perf_counter()
 
     def seconds(self) -> dict[str, float]:

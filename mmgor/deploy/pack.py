@@ -108,11 +108,15 @@ def read_packed(
 
 
 def _quantized_weights(model: nn.Module) -> dict[str, Any]:
-    """State-dict key -> layer; a shared layer under all of its names."""
+    """State-dict key -> layer; a shared layer under all of its names.
+
+    Without those that compute what they round from their weight: these are
+    stored as they are.
+    """
     return {
         f'{name}.weight': layer
         for name, layer in model.named_modules(remove_duplicate=False)
-        if isinstance(layer, QuantLayerMixin)
+        if isinstance(layer, QuantLayerMixin) and layer.rounds_weight
     }
 
 

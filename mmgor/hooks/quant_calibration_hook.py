@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
+from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from mmgor.checkpoint import (
 from mmgor.config_values import integer
 from mmgor.quantization import (
     calibrate,
+    counting_macs,
+    float_line,
     format_table,
     layer_table,
     quantized_layers,
@@ -106,11 +109,14 @@ class QuantCalibrationHook(Hook):
         check_batches(runner)
         self._keep_step_sizes(runner)
         names = uncalibrated_layers(model)
-        if names:
-            self._calibrate(runner, model, names)
+        with counting_macs(model) as macs:
+            if names:
+                self._calibrate(runner, model, names)
         if is_main_process():
             table = layer_table(model)
             runner.logger.info('Bit policy\n' + format_table(table))
+            line, much = float_line(model, macs if names else None)
+            runner.logger.log(WARNING if much else INFO, line)
             save_table(table, Path(runner.work_dir) / 'quant_table.json')
 
     def _keep_step_sizes(self, runner: Runner) -> None:

@@ -12,28 +12,28 @@ from torch import Tensor, nn
 from mmgor.registry import build_own
 
 from .base import BaseQuantizer
-from .layers import QUANTIZED_CLASSES, is_quantizable, to_quantized
+from .coverage import OVERRIDE, SAMPLING, say_left, why_float
+from .layers import QuantLayerMixin, is_quantizable, to_quantized
 from .policy import LayerBits, QuantPolicy
+from .sampling import sampling_layers
+from .weights import weighted_layers
 
 # Side of the coarsest map; deformable 3 x 3 kernels refuse smaller ones.
 _PROBE_SIDE = 4
-# Parts of the names of layers that stay in float (see find_layers).
-_FLOAT_NAMES = ('offset', 'attention_weights')
 
 
 def find_layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Path -> layer for every layer that can be quantized.
+    """Path -> layer for every layer that is quantized unless told otherwise.
 
     What tells a deformable convolution or attention where to sample and with
-    which weight is left out (``conv_offset``; ``sampling_offsets`` and
-    ``attention_weights``): rounded offsets sample the wrong pixels. A layer
-    shared under several paths is listed once.
+    which weight is left out (see :func:`sampling_layers`). A layer shared
+    under several paths is listed once.
     """
+    sampling = sampling_layers(module)
     return {
         name: layer
         for name, layer in module.named_modules()
-        if is_quantizable(layer)
-        and not any(part in name for part in _FLOAT_NAMES)
+        if is_quantizable(layer) and name not in sampling
     }
 
 
@@ -55,18 +55,42 @@ def quantize_layers(
     Raises:
         ValueError: If the module has no layer to quantize.
     """
-    layers = find_layers(module)
-    if not layers:
+    if not _in_float(module):
         raise ValueError(
-            f'{type(module).__name__} has no layer to quantize; expected at '
-            f'least one of {sorted(QUANTIZED_CLASSES)}. Use it without the '
-            'Quant wrapper.'
+            f'{type(module).__name__} has no layer to quantize; expected '
+            'convolutions or linears that are not quantized yet. Use it '
+            'without the Quant wrapper.'
         )
-    assigned = policy.assign(list(layers), edge_names)
+    reasons = _reasons(module)
+    layers = {n: m for n, m in module.named_modules() if is_quantizable(m)}
+    assigned = policy.assign(list(layers), edge_names, reasons)
     for name, bits in assigned.items():
         if bits is not None:
             slots = (calls or {}).get(name, 1)
             _quantize_layer(layers[name], name, policy, bits, slots)
+    for name, layer in _in_float(module).items():
+        layer.float_cause = (
+            OVERRIDE if policy.keeps_float(name) else reasons[name]
+        )
+    say_left(module)
+
+
+def _in_float(module: nn.Module) -> dict[str, Any]:
+    return {
+        name: layer
+        for name, layer in weighted_layers(module).items()
+        if not isinstance(layer, QuantLayerMixin)
+    }
+
+
+def _reasons(module: nn.Module) -> dict[str, str]:
+    """Path -> why, for every layer that stays in float by itself."""
+    sampling = sampling_layers(module)
+    return {
+        name: SAMPLING if is_quantizable(layer) else why_float(layer)
+        for name, layer in _in_float(module).items()
+        if name in sampling or not is_quantizable(layer)
+    }
 
 
 def _quantize_layer(

@@ -6,8 +6,11 @@ to it stay. The stock class is a direct base, because mmengine's initialisers
 look for it there.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import mmcv.cnn
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,26 +18,64 @@ from torch import Tensor, nn
 from .base import BaseQuantizer
 from .grid import Grid
 
+#: Stock class -> quantized class. By identity: a class of the same name, and
+#: a subclass, may compute something else.
+QUANTIZED_CLASSES: dict[type, Any] = {}
+# What stands in for a method of the class, or for the parameter, where it is
+# an attribute of the layer itself.
+_PATCHES = ('forward', '_conv_forward', 'weight')
+
+
+def quantizes(*stock: type) -> Callable[[type], type]:
+    """Class decorator: layers of exactly these classes become this one.
+
+    Args:
+        *stock (type): Classes of layers with a parameter ``weight``.
+    """
+
+    def register(cls: type) -> type:
+        QUANTIZED_CLASSES.update(dict.fromkeys(stock, cls))
+        return cls
+
+    return register
+
 
 class QuantLayerMixin:
     """What a quantized layer has besides its stock class.
 
     Attributes:
-        weight_quantizer (BaseQuantizer): Applied to ``weight``.
+        weight_quantizer (BaseQuantizer): Applied to what
+            :meth:`channels_first` gives.
         input_quantizer (BaseQuantizer): Applied to the input.
+        rounds_weight (bool): Whether that is the parameter ``weight`` itself,
+            and not a weight which the layer computes from it.
     """
 
     weight: Tensor
     weight_quantizer: BaseQuantizer
     input_quantizer: BaseQuantizer
+    rounds_weight = True
 
     def quantized_weight(self) -> Tensor:
         """The weight as the device will see it."""
-        return self.weight_quantizer(self.weight)
+        return self.weight_quantizer(self.channels_first())
 
     def channels_first(self) -> Tensor:
         """The weight with its output channels on the first axis."""
         return self.weight
+
+    @contextmanager
+    def rounded(self) -> Iterator[None]:
+        """Whoever reads ``weight`` meanwhile finds :meth:`quantized_weight`.
+
+        An entry of the instance hides the parameter, and the state dict does
+        not know it.
+        """
+        self.__dict__['weight'] = self.quantized_weight()
+        try:
+            yield
+        finally:
+            del self.__dict__['weight']
 
     @torch.no_grad()
     def weight_integers(self) -> tuple[Tensor, Grid]:
@@ -72,6 +113,7 @@ class QuantLayerMixin:
         stock._load_from_state_dict(state_dict, prefix, *args)
 
 
+@quantizes(nn.Conv2d, mmcv.cnn.Conv2d)
 class QuantConv2d(QuantLayerMixin, nn.Conv2d):
     """``nn.Conv2d`` with quantized weight and input."""
 
@@ -87,6 +129,7 @@ def swap_channels(weight: Tensor, groups: int) -> Tensor:
     return grouped.transpose(1, 2).flatten(0, 1)
 
 
+@quantizes(nn.ConvTranspose2d, mmcv.cnn.ConvTranspose2d)
 class QuantConvTranspose2d(QuantLayerMixin, nn.ConvTranspose2d):
     """``nn.ConvTranspose2d`` with quantized weight and input.
 
@@ -95,8 +138,7 @@ class QuantConvTranspose2d(QuantLayerMixin, nn.ConvTranspose2d):
     """
 
     def quantized_weight(self) -> Tensor:
-        quantized = self.weight_quantizer(self.channels_first())
-        return swap_channels(quantized, self.groups)
+        return swap_channels(super().quantized_weight(), self.groups)
 
     def channels_first(self) -> Tensor:
         """Shape (out, in / groups, h, w)."""
@@ -128,6 +170,7 @@ class QuantConvTranspose2d(QuantLayerMixin, nn.ConvTranspose2d):
         )
 
 
+@quantizes(nn.Linear, mmcv.cnn.Linear)
 class QuantLinear(QuantLayerMixin, nn.Linear):
     """``nn.Linear`` with quantized weight and input."""
 
@@ -137,23 +180,15 @@ class QuantLinear(QuantLayerMixin, nn.Linear):
         )
 
 
-#: Stock class name -> quantized class. By name, because mmcv wraps torch's
-#: classes under their own names for empty batches.
-QUANTIZED_CLASSES: dict[str, Any] = {
-    'Conv2d': QuantConv2d,
-    'ConvTranspose2d': QuantConvTranspose2d,
-    'Linear': QuantLinear,
-}
-
-
 def is_quantizable(layer: nn.Module) -> bool:
-    """Whether ``layer`` is a stock layer that has a quantized class.
+    """Whether ``layer`` is of a class that has a quantized one, untouched.
 
-    Subclasses that compute something else (weight standardisation, adaptive
-    padding, attention projections used by their weight) are not.
+    A weight that hooks compute (``weight_norm``, ``spectral_norm``, pruning)
+    and a forward put on the layer itself are not ours to replace.
     """
-    quantized = QUANTIZED_CLASSES.get(type(layer).__name__)
-    return quantized is not None and isinstance(layer, quantized.__bases__[1])
+    return type(layer) in QUANTIZED_CLASSES and not any(
+        name in layer.__dict__ for name in _PATCHES
+    )
 
 
 def to_quantized(
@@ -171,7 +206,7 @@ def to_quantized(
         weight_quantizer (BaseQuantizer): Registered as a child module.
         input_quantizer (BaseQuantizer): Registered as a child module.
     """
-    layer.__class__ = QUANTIZED_CLASSES[type(layer).__name__]
+    layer.__class__ = QUANTIZED_CLASSES[type(layer)]
     trainable = layer.weight.requires_grad
     layer.weight_quantizer = weight_quantizer.requires_grad_(trainable)
     layer.input_quantizer = input_quantizer.requires_grad_(trainable)

@@ -1,7 +1,9 @@
 """Which layer gets how many bits."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any
 
 from mmgor.config_values import (
@@ -32,6 +34,7 @@ PREDICTION_ENDINGS = (
 )
 # What the layers decide, not the config.
 _OWN_KEYS = {'bits', 'num_scales', 'per_channel', 'for_weight', 'channels'}
+_NONE: Mapping[str, str] = MappingProxyType({})
 _PER_CHANNEL_INPUTS = ('LSQQuantizer', 'LSQPlusQuantizer')
 
 
@@ -61,7 +64,9 @@ class QuantPolicy:
             scale folds into the weight's exactly.
         overrides (dict): Glob on the layer's path inside the module ->
             ``dict(w_bits=..., a_bits=...)``, or None to keep it in float.
-            Later patterns win. They also win over ``first_last_bits``.
+            Later patterns win. They also win over ``first_last_bits``. What
+            tells a deformable layer where to sample stays in float unless a
+            pattern matches nothing else: '*.conv_offset'.
 
     Raises:
         ValueError: On an unknown key or quantizer, and on bits outside 2..8.
@@ -107,33 +112,40 @@ class QuantPolicy:
         return cls(**given)
 
     def assign(
-        self, names: list[str], edge_names: set[str]
+        self,
+        names: list[str],
+        edge_names: set[str],
+        in_float: Mapping[str, str] = _NONE,
     ) -> dict[str, LayerBits | None]:
         """Decide every layer's bits.
 
         Args:
-            names (list[str]): Paths of all layers in the module.
+            names (list[str]): Paths of all layers that can be quantized.
             edge_names (set[str]): Those that get ``first_last_bits``.
+            in_float (Mapping[str, str], optional): Path -> why, for what
+                stays in float: layers that can't be quantized, and of
+                ``names`` those that had better not. A pattern reaches the
+                latter only if it matches no other layer.
 
         Returns:
             dict[str, LayerBits | None]: None keeps the layer in float.
 
         Raises:
-            ValueError: If a pattern of ``overrides`` matches no layer.
+            ValueError: If a pattern of ``overrides`` matches no layer, or
+                gives bits to layers that can't be quantized.
         """
         edge = LayerBits(self.first_last_bits, self.first_last_bits)
         inner = LayerBits(self.w_bits, self.a_bits)
         assigned: dict[str, LayerBits | None] = {
             name: edge if name in edge_names else inner for name in names
         }
+        assigned.update({n: None for n in names if n in in_float})
         for pattern, bits in self.overrides.items():
             matched = [n for n in names if fnmatchcase(n, pattern)]
             if not matched:
-                raise ValueError(
-                    f'overrides pattern {pattern!r} matches no layer; the '
-                    f'layers are {names}.'
-                )
-            for name in matched:
+                _check_meant(pattern, bits, names, in_float)
+            usual = [n for n in matched if n not in in_float]
+            for name in usual or matched:
                 base = assigned[name] or inner
                 assigned[name] = (
                     bits
@@ -144,6 +156,34 @@ class QuantPolicy:
                     )
                 )
         return assigned
+
+    def keeps_float(self, name: str) -> bool:
+        """Whether a pattern of ``overrides`` keeps a layer in float."""
+        return any(
+            bits is None and fnmatchcase(name, pattern)
+            for pattern, bits in self.overrides.items()
+        )
+
+
+def _check_meant(
+    pattern: str,
+    bits: dict | None,
+    names: list[str],
+    in_float: Mapping[str, str],
+) -> None:
+    """Refuse a pattern that matches no layer that can be quantized."""
+    left = [n for n in in_float if fnmatchcase(n, pattern)]
+    if not left:
+        raise ValueError(
+            f'overrides pattern {pattern!r} matches no layer; the layers are '
+            f'{names}.'
+        )
+    if bits is not None:
+        raise ValueError(
+            f'overrides pattern {pattern!r} gives bits to {left[0]}, which '
+            f'stays in float: {in_float[left[0]]}. Expected a pattern that '
+            f'matches a layer that can be quantized: {names}.'
+        )
 
 
 def is_prediction_layer(name: str) -> bool:

@@ -5,24 +5,27 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from mmgor.checkpoint import TRAINING_ONLY_PREFIXES
 from mmgor.files import write_text
 
 from .layers import QuantLayerMixin
+from .weights import own_parameters, weighted_layers, weights_of
 
 FLOAT_BITS = 32
-_FLOAT_LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+# Buffers of the packed file; others are integers, or part of no checkpoint.
+_BUFFERS = ('running_mean', 'running_var', 'weight_gamma', 'weight_beta')
 
 
 def layer_table(model: nn.Module) -> dict[str, Any]:
-    """Bits, parameters and packed bytes of every layer.
+    """Bits, parameters and packed bytes of every layer with weights.
 
     Bytes are those of the packed file: integer weights at their bits rounded
     up to whole bytes a layer, one float32 scale a channel, and float32 for
-    everything that stays float (biases, batch norm, other layers). Input
-    scales and offsets count 4 bytes each.
+    everything that stays float (biases, batch norm, other layers, weights
+    that a layer standardises before it rounds them). Input scales and offsets
+    count 4 bytes each.
 
     Args:
         model (nn.Module): Any model; what only training needs
@@ -33,8 +36,8 @@ def layer_table(model: nn.Module) -> dict[str, Any]:
     """
     rows = [
         _row(name, layer)
-        for name, layer in model.named_modules()
-        if isinstance(layer, _FLOAT_LAYERS) and _deployed(name)
+        for name, layer in weighted_layers(model).items()
+        if _deployed(name)
     ]
     in_rows = sum(row['params'] for row in rows)
     every = sum(
@@ -45,7 +48,7 @@ def layer_table(model: nn.Module) -> dict[str, Any]:
     buffers = sum(
         b.numel()
         for name, b in model.named_buffers()
-        if _deployed(name) and name.endswith(('running_mean', 'running_var'))
+        if _deployed(name) and name.endswith(_BUFFERS)
     )
     rest = every - in_rows + buffers
     total = dict(
@@ -61,13 +64,11 @@ def _deployed(name: str) -> bool:
 
 
 def _row(name: str, layer: Any) -> dict[str, Any]:
-    weight, bias = layer.weight, layer.bias
-    bias_count = 0 if bias is None else bias.numel()
-    row = dict(
+    row: dict[str, Any] = dict(
         name=name,
         type=type(layer).__name__,
-        shape=list(weight.shape),
-        params=weight.numel() + bias_count,
+        shape=list(max(weights_of(layer), key=Tensor.numel).shape),
+        params=sum(parameter.numel() for parameter in own_parameters(layer)),
     )
     if not isinstance(layer, QuantLayerMixin):
         return dict(
@@ -79,7 +80,8 @@ def _row(name: str, layer: Any) -> dict[str, Any]:
             bytes=4 * row['params'],
         )
     w_quantizer, a_quantizer = layer.weight_quantizer, layer.input_quantizer
-    packed = ceil(weight.numel() * w_quantizer.bits / 8)
+    count = layer.weight.numel() if layer.rounds_weight else 0
+    packed = ceil(count * w_quantizer.bits / 8)
     # Offsets and extremes besides scales, for quantizers that have them.
     ranges = sum(
         value.numel()
@@ -93,7 +95,7 @@ def _row(name: str, layer: Any) -> dict[str, Any]:
         a_bits=a_quantizer.bits,
         input=_input_kind(a_quantizer),
         input_scales=a_quantizer.num_scales,
-        bytes=packed + 4 * (bias_count + scales),
+        bytes=packed + 4 * (row['params'] - count + scales),
     )
 
 

@@ -154,8 +154,11 @@ def test_a_detr_runs_through_its_transformer():
     assert rows['decoder.layers.1.ffn.layers.1'].macs == 10 * 256 * 32
     # 80 classes; both decoder layers share the branch
     assert rows['bbox_head.cls_branches.0'].macs == 2 * 10 * 256 * 80
-    # nn.MultiheadAttention reads its weight
-    assert rows['decoder.layers.0.self_attn.attn.out_proj'].calls == 0
+    # nn.MultiheadAttention reads the weight of out_proj and counts it: four
+    # projections of 10 queries
+    attention = 'decoder.layers.0.self_attn.attn'
+    assert rows[f'{attention}.out_proj'].calls == 0
+    assert rows[attention].macs == 10 * 4 * 256**2
 
 
 def test_the_model_is_left_as_it_was():

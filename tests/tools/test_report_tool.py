@@ -143,7 +143,7 @@ def test_notes_say_what_is_missing():
     assert 'The 2 layers of roi_head have 0 calls' in roi
     assert '0 calls: decoder.0, decoder.1, decoder.2 and 2 more' in others
     assert uncalibrated.startswith('1 quantized layers are not calibrated')
-    assert uncounted.endswith('linear layers: level_embed.')
+    assert uncounted.endswith('such as embeddings: level_embed.')
 
 
 def test_uncounted_weights():
@@ -151,5 +151,6 @@ def test_uncounted_weights():
     model.conv = nn.Conv2d(2, 2, 1)
     model.norm = nn.BatchNorm2d(2)
     model.attention = nn.MultiheadAttention(4, 2)
+    model.queries = nn.Embedding(2, 2)
     model.kd_heads = nn.ModuleDict(dict(a=nn.Embedding(2, 2)))
-    assert uncounted_weights(model) == ['attention.in_proj_weight']
+    assert uncounted_weights(model) == ['queries.weight']

@@ -1,0 +1,309 @@
+"""What stays in float, and that it is said."""
+
+import io
+import logging
+
+import pytest
+import torch
+from conftest import retinanet_cfg
+from mmcv.ops import DeformConv2d, ModulatedDeformConv2dPack
+from mmdet.registry import MODELS as MMDET
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModule
+from torch import nn
+from torch.nn.utils import parametrizations, spectral_norm, weight_norm
+
+from mmgor.quantization import (
+    QuantConv2d,
+    QuantPolicy,
+    calibrate,
+    float_line,
+    layer_table,
+    quantized_layers,
+)
+from mmgor.quantization.convert import find_layers, quantize_layers
+from mmgor.quantization.coverage import float_parts
+from mmgor.registry import MODELS
+
+
+@pytest.fixture
+def log():
+    """What the current logger was told."""
+    logger = MMLogger.get_current_instance()
+    text = io.StringIO()
+    handler = logging.StreamHandler(text)
+    handler.setLevel(logging.INFO)
+    handler.setFormatter(logging.Formatter('%(levelname)s %(message)s'))
+    logger.addHandler(handler)
+    yield text
+    logger.removeHandler(handler)
+
+
+class Conv2d(nn.Conv2d):
+    """Not torch's: it has a norm and an activation of its own."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.norm = nn.BatchNorm2d(self.out_channels)
+
+    def forward(self, x):
+        return self.norm(super().forward(x)).relu()
+
+
+class Flipped(nn.Conv2d):
+    def _conv_forward(self, input, weight, bias):
+        return super()._conv_forward(input, -weight, bias)
+
+
+class Linear(nn.Linear):
+    """With a low-rank update."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.update = nn.Parameter(torch.ones(4, 4))
+
+    def forward(self, x):
+        return super().forward(x @ self.update)
+
+
+def patched():
+    layer = nn.Conv2d(4, 4, 1)
+    layer.forward = lambda x: nn.Conv2d.forward(layer, x) + 1
+    return layer
+
+
+OWN = [
+    (lambda: Conv2d(4, 4, 1), 'Conv2d has no quantized form'),
+    (lambda: Flipped(4, 4, 1), 'Flipped has no quantized form'),
+    (patched, 'something else put on the layer'),
+    (lambda: weight_norm(nn.Conv2d(4, 4, 1)), 'something else put'),
+    (lambda: spectral_norm(nn.Conv2d(4, 4, 1)), 'something else put'),
+    (
+        lambda: parametrizations.weight_norm(nn.Conv2d(4, 4, 1)),
+        'ParametrizedConv2d has no quantized form',
+    ),
+]
+
+
+@pytest.mark.parametrize('make, why', OWN)
+@pytest.mark.filterwarnings('ignore:.*weight_norm.*')
+def test_own_classes_keep_their_forward_and_that_is_said(make, why, log):
+    torch.manual_seed(0)
+    layer, x = make(), torch.randn(2, 4, 5, 5)
+    layer.eval()
+    kind, want = type(layer), layer(x)
+    module = nn.Sequential(nn.Conv2d(4, 4, 1), layer)
+    quantize_layers(module, QuantPolicy(), set())
+    assert type(layer) is kind
+    assert torch.equal(layer(x), want)
+    assert list(quantized_layers(module)) == ['0']
+    said = log.getvalue()
+    assert said.startswith('WARNING Sequential: ')
+    assert why in said and ': 1' in said
+    assert layer_table(module)['layers'][1]['w_bits'] == 32
+
+
+def test_a_linear_with_an_update_stays_as_it_is():
+    layer, x = Linear(4, 4), torch.randn(3, 4)
+    want = layer(x)
+    quantize_layers(nn.Sequential(layer), QuantPolicy(), set())
+    assert torch.equal(layer(x), want)
+
+
+def test_a_part_of_own_classes_only_trains_in_float(log):
+    module = nn.Sequential(Conv2d(4, 4, 1))
+    quantize_layers(module, QuantPolicy(), set())
+    calibrate(module, [torch.randn(2, 4, 5, 5)], module)
+    assert '100.0% of the weights stay in float' in log.getvalue()
+
+
+def test_hooks_and_overrides_of_stock_layers_stay():
+    layer = nn.Conv2d(4, 4, 1)
+    layer.register_forward_hook(lambda *args: args[2] + 1)
+    x = torch.randn(2, 4, 5, 5)
+    want = layer(x)
+    module = nn.Sequential(layer)
+    quantize_layers(module, QuantPolicy(w_bits=8, a_bits=8), set())
+    calibrate(module, [x], module)
+    assert type(layer) is QuantConv2d
+    torch.testing.assert_close(layer(x), want, rtol=0.1, atol=0.05)
+
+
+def test_what_is_quantized_already_is_left(log):
+    module = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1))
+    quantize_layers(module[0:1], QuantPolicy(w_bits=2), set())
+    quantize_layers(module, QuantPolicy(w_bits=6), set())
+    bits = [x.weight_quantizer.bits for x in quantized_layers(module).values()]
+    assert bits == [2, 6]
+    with pytest.raises(ValueError, match='not quantized yet'):
+        quantize_layers(module, QuantPolicy(), set())
+    assert log.getvalue() == ''
+
+
+def test_little_in_float_is_a_line_and_no_warning(log):
+    module = nn.Sequential(nn.Conv2d(8, 8, 3), Flipped(4, 4, 1))
+    quantize_layers(module, QuantPolicy(), set())
+    # 16 of 576 + 16 weights
+    assert log.getvalue().startswith('INFO Sequential: 2.7% of the weights')
+
+
+def test_overrides_say_that_it_is_meant(log):
+    module = nn.Sequential(nn.Conv2d(4, 4, 1), Flipped(4, 4, 1))
+    quantize_layers(module, QuantPolicy(overrides={'1': None}), set())
+    assert log.getvalue() == ''
+    assert [part.cause for part in float_parts(module)] == ['overrides']
+    message = 'bits to 1, which stays in float: class Flipped has no quant'
+    with pytest.raises(ValueError, match=message):
+        quantize_layers(
+            nn.Sequential(nn.Conv2d(4, 4, 1), Flipped(4, 4, 1)),
+            QuantPolicy(overrides={'1': dict(w_bits=8)}),
+            set(),
+        )
+
+
+@MMDET.register_module()
+class DeformableNeck(BaseModule):
+    def __init__(self, init_cfg=None):
+        super().__init__(init_cfg)
+        self.where_offset = nn.Conv2d(4, 18, 1)
+        self.deform = DeformConv2d(4, 4, 3, padding=1)
+        self.pack = ModulatedDeformConv2dPack(4, 4, 3, padding=1)
+
+    def forward(self, x):
+        return self.pack(self.deform(x, self.where_offset(x)))
+
+
+def neck(**overrides):
+    return MODELS.build(
+        dict(
+            type='QuantNeck',
+            neck='DeformableNeck',
+            quant=dict(overrides=overrides),
+        )
+    )
+
+
+def bits_of(module):
+    return {
+        name: layer.weight_quantizer.bits
+        for name, layer in quantized_layers(module).items()
+    }
+
+
+def test_offset_layers_stay_in_float_unless_they_are_meant():
+    assert bits_of(neck()) == {'deform': 4, 'pack': 4}
+    everything = neck(**{'*': dict(w_bits=6)})
+    assert bits_of(everything) == {'deform': 6, 'pack': 6}
+    meant = neck(**{'*.conv_offset': dict(w_bits=8)})
+    assert bits_of(meant) == {'deform': 4, 'pack': 4, 'pack.conv_offset': 8}
+    assert bits_of(neck(where_offset=None)) == {'deform': 4, 'pack': 4}
+
+
+def test_a_predicted_offset_is_no_place_to_sample():
+    """CenterNet's offset of the centre; SABL's of a bucket."""
+    head = MODELS.build(
+        dict(
+            type='CenterNetHead',
+            num_classes=3,
+            in_channels=4,
+            feat_channels=4,
+        )
+    )
+    assert {'offset_head.0', 'offset_head.2'} <= set(find_layers(head))
+    head = MODELS.build(
+        dict(
+            type='SABLHead',
+            num_classes=3,
+            cls_in_channels=4,
+            reg_in_channels=4,
+            cls_out_channels=8,
+            reg_offset_out_channels=8,
+            reg_cls_out_channels=8,
+        )
+    )
+    assert 'fc_reg_offset' in find_layers(head)
+
+
+@pytest.mark.parametrize(
+    'cfg, names',
+    [
+        (
+            dict(
+                type='TOODHead',
+                num_classes=3,
+                in_channels=8,
+                feat_channels=8,
+                norm_cfg=dict(type='GN', num_groups=1),
+                initial_loss_cls=dict(type='FocalLoss', use_sigmoid=True),
+            ),
+            {'reg_offset_module.0', 'reg_offset_module.2'},
+        ),
+        (
+            dict(
+                type='RepPointsHead',
+                num_classes=3,
+                in_channels=8,
+                feat_channels=8,
+                point_feat_channels=8,
+            ),
+            {'reppoints_pts_init_out'},
+        ),
+        (
+            dict(type='DyHead', in_channels=16, out_channels=16, num_blocks=1),
+            {'dyhead_blocks.0.spatial_conv_offset'},
+        ),
+        (
+            dict(type='FoveaHead', num_classes=3, in_channels=8,
+                 feat_channels=32, with_deform=True, strides=(8, )),
+            {'feature_adaption.conv_offset'},
+        ),
+    ],
+)  # fmt: skip
+def test_mmdets_own_sampling_layers(cfg, names):
+    module = MODELS.build(cfg)
+    convs = {k for k, m in module.named_modules() if type(m) is nn.Conv2d}
+    assert convs - set(find_layers(module)) == names
+
+
+def test_the_line_says_the_share_by_cause(log):
+    """By hand, in weights: neck 6 * 16 = 96 (16 quantized), of an attention
+    3 * 16 + 16, 16 in a part that was not wrapped, 8 looked up."""
+
+    class Own(nn.Conv2d):
+        pass
+
+    model = nn.Module()
+    model.neck = nn.Sequential(
+        nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), Own(4, 4, 2)
+    )
+    model.neck.attention = nn.MultiheadAttention(4, 1)
+    policy = QuantPolicy(overrides={'1': None})
+    quantize_layers(model.neck, policy, set())
+    model.roi_head = nn.Module()
+    model.roi_head.mask_head = nn.Sequential(nn.Conv2d(4, 4, 1))
+    model.queries = nn.Embedding(2, 4)
+    line, much = float_line(model)
+    every = 16 + 16 + 64 + 64 + 16 + 8
+    assert much
+    assert line.startswith(f'In float: {1 - 16 / every:.1%} of the weights (')
+    for size, cause in [
+        (64, 'class Own has no quantized form'),
+        (64, 'projections that nn.MultiheadAttention reads without a call'),
+        (16, 'overrides'),
+        (16, 'not wrapped: roi_head'),
+        (8, 'embeddings and other parameters outside layers'),
+    ]:
+        assert f'{size / every:.1%} {cause}' in line
+    assert (
+        'weights and 25.0% of the multiply-accumulates'
+        in float_line(model, {'neck.0': 3, 'neck.1': 1})[0]
+    )
+
+
+def test_a_plain_detector_is_quantized_whole():
+    cfg = retinanet_cfg()
+    for part in ('backbone', 'neck'):
+        kind = cfg[part].pop('type')
+        cfg[part].update({'type': f'Quant{part.title()}', part: kind})
+    model = MODELS.build(cfg)
+    assert float_line(model)[0].endswith(' not wrapped: bbox_head)')
