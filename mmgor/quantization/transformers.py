@@ -21,6 +21,10 @@ _WRAPPED = {'backbone', 'neck', 'bbox_head'}
 _PREDICTION = 'reference_points_fc'
 
 
+class Transformer(nn.ModuleDict):
+    """What lies outside backbone, neck and head; messages have its name."""
+
+
 class QuantTransformerMixin(DetectionTransformer):
     """Quantizes the layers outside backbone, neck and head, in place.
 
@@ -47,7 +51,7 @@ class QuantTransformerMixin(DetectionTransformer):
     ) -> None:
         policy = QuantPolicy.from_config(quant)
         super().__init__(*args, **kwargs)
-        parts = nn.ModuleDict(
+        parts = Transformer(
             {k: m for k, m in self.named_children() if k not in _WRAPPED}
         )
         edge_names = {_PREDICTION} & set(parts)
