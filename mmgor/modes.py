@@ -7,12 +7,19 @@ from torch import nn
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """In evaluation mode; each module's own mode is put back."""
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Each module's own mode is put back."""
     modes = {module: module.training for module in model.modules()}
-    model.eval()
     try:
         yield
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """In evaluation mode; each module's own mode is put back."""
+    with modes_kept(model):
+        model.eval()
+        yield

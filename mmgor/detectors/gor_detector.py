@@ -181,6 +181,10 @@ class GoRMixin(BaseDetector):
             weighted.update(by_teacher(heads, kd, weighted['gor_w_kd']))
         return weighted
 
+    def stock_loss(self, inputs: Tensor, data_samples: list) -> dict:
+        """The detector's own losses alone, unweighted; as ``mode='loss'``."""
+        return super().loss(inputs, data_samples)
+
     def train_step(self, data: Any, optim_wrapper: Any) -> dict:
         """A Runner's step, without DDP.
 

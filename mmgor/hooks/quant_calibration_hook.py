@@ -1,17 +1,13 @@
 """Calibrates quantizers before training and reports the bit policy."""
 
-from collections.abc import Iterator
 from functools import partial
-from itertools import islice
 from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
 
-from mmengine.dataset import DefaultSampler
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
 
 from mmgor.checkpoint import (
     RESUME_HINT,
@@ -32,11 +28,13 @@ from mmgor.quantization import (
     uncalibrated_layers,
 )
 from mmgor.registry import HOOKS
+from mmgor.trial import random_states_kept
 
+from .training_batches import training_batches
 from .utils import (
     check_batches,
     keep_from_decay,
-    run_student,
+    run_losses,
     unwrapped_model,
 )
 
@@ -46,9 +44,11 @@ class QuantCalibrationHook(Hook):
     """Fills uncalibrated quantizers before the first iteration.
 
     Runs after weights were loaded or resumed: layers whose ranges came from
-    a quantized checkpoint keep them. Checks that the step sizes are in the
-    optimizer without weight decay. The per-layer table goes to the log and
-    to ``quant_table.json`` in the work directory.
+    a quantized checkpoint keep them. The model sees what a training step
+    shows it (:func:`.utils.run_losses`), of the batches that training starts
+    with, whatever sampler or wrapper makes them. Checks that the step sizes
+    are in the optimizer without weight decay. The per-layer table goes to the
+    log and to ``quant_table.json`` in the work directory.
 
     Args:
         num_batches (int): Training batches to look at.
@@ -130,18 +130,13 @@ class QuantCalibrationHook(Hook):
         keep_from_decay(runner, step_sizes, what)
 
     def _calibrate(self, runner: Runner, model: Any, names: list[str]) -> None:
-        batches = list(islice(_look_at(runner), self.num_batches))
-        if not batches:
-            raise RuntimeError(
-                'calibration got no batch: expected a train_dataloader with '
-                'at least one. Check its ann_file and filter_cfg.'
-            )
+        with random_states_kept():
+            batches = training_batches(runner, self.num_batches)
         runner.logger.info(
             f'Calibrating {len(names)} of {len(quantized_layers(model))} '
             f'quantized layers on {len(batches)} batches.'
         )
-
-        calibrate(model, batches, partial(run_student, model), names)
+        calibrate(model, batches, partial(run_losses, model), names)
 
 
 def check_resume_ranges(model: Any, state_dict: dict) -> None:
@@ -159,19 +154,3 @@ def check_resume_ranges(model: Any, state_dict: dict) -> None:
                     f'{quantizer.bits} bits for {prefix[:-1]}, got a range up '
                     f'to {int(state_dict[prefix + "qmax"])}. {RESUME_HINT}'
                 )
-
-
-def _look_at(runner: Runner) -> Iterator[Any]:
-    """Training batches from a loader of its own.
-
-    To stop half-way through the training loader would end the generator that
-    mmengine's InfiniteSampler keeps for the whole run.
-    """
-    stock = runner.train_dataloader
-    loader = DataLoader(
-        stock.dataset,
-        batch_size=stock.batch_size or stock.batch_sampler.batch_size,
-        sampler=DefaultSampler(stock.dataset, seed=runner.seed),
-        collate_fn=stock.collate_fn,
-    )
-    return iter(loader)

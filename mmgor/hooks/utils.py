@@ -1,5 +1,6 @@
 """What several hooks need."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,22 @@ def unwrapped_model(runner: Runner) -> Any:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
+
+
+def run_losses(model: Any, batch: Any) -> None:
+    """A training batch through what training runs of the student: the stock
+    detector with its losses, no teacher and no balancer.
+
+    Args:
+        model (nn.Module): A detector with its ``data_preprocessor``.
+        batch (Any): As the train dataloader gives it.
+    """
+    data = model.data_preprocessor(batch, True)
+    run = getattr(model, 'stock_loss', partial(model, mode='loss'))
+    if isinstance(data, dict):
+        run(**data)
+    else:
+        run(*data)
 
 
 def run_student(model: Any, batch: Any) -> None:

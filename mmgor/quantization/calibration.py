@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from mmengine import dist
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmgor.trial import trial_run
 
 from .base import BaseQuantizer, weight_rows
 from .functional import MIN_SCALE
@@ -46,8 +47,9 @@ def calibrate(
     """Give every quantizer the range of least squared error.
 
     The model runs in float and in training mode, so that inputs have the
-    statistics training will see; batch-norm buffers are put back afterwards.
-    In a distributed run every rank must call this with as many batches.
+    statistics training will see; each module's mode, buffers and the global
+    random states are put back afterwards. In a distributed run every rank
+    must call this with as many batches.
 
     Args:
         model (nn.Module): Model with quantized layers.
@@ -61,17 +63,12 @@ def calibrate(
     """
     layers = quantized_layers(model)
     chosen = list(layers if names is None else names)
-    was_training = model.training
-    model.train()
-    try:
-        with _batch_norm_untouched(model), _observing(layers):
-            for batch in batches:
-                run(batch)
-            observers = {
-                name: layers[name].input_quantizer.observer for name in chosen
-            }
-    finally:
-        model.train(was_training)
+    with trial_run(model), _observing(layers):
+        for batch in batches:
+            run(batch)
+        observers = {
+            name: layers[name].input_quantizer.observer for name in chosen
+        }
     _check_seen(observers, layers)
     for name, observer in observers.items():
         layer = layers[name]
@@ -150,19 +147,3 @@ def _observing(layers: dict[str, Any]) -> Iterator[None]:
             layer.input_quantizer.observer = None
             layer.weight_quantizer.observer = None
             layer.input_quantizer.reset_slot()
-
-
-@contextmanager
-def _batch_norm_untouched(model: nn.Module) -> Iterator[None]:
-    buffers = [
-        buffer
-        for module in model.modules()
-        if isinstance(module, _BatchNorm)
-        for buffer in module.buffers()
-    ]
-    saved = [buffer.clone() for buffer in buffers]
-    try:
-        yield
-    finally:
-        for buffer, value in zip(buffers, saved):
-            buffer.copy_(value)

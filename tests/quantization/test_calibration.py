@@ -34,6 +34,32 @@ def test_batch_norm_and_mode_are_put_back():
         assert torch.equal(value, before[key])
 
 
+class Counting(nn.Module):
+    """A loss that keeps a mean, by assignment as some of mmdet's do."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('mean', torch.zeros(()))
+
+    def forward(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * x.mean()
+        return nn.functional.dropout(x)
+
+
+def test_every_module_comes_back_as_it_was():
+    module = nn.Sequential(*small(), Counting(), nn.BatchNorm2d(2))
+    module.train()
+    module[1].eval()  # norm_eval
+    mean = module[4].mean
+    x = torch.randn(2, 3, 12, 12) + 5
+    states = torch.get_rng_state()
+    calibrate(module, [x], module)
+    assert torch.equal(torch.get_rng_state(), states)
+    assert [m.training for m in module] == [True, False] + 4 * [True]
+    assert module[4].mean is mean and mean == 0
+    assert module[5].running_mean.abs().max() == 0
+
+
 def test_global_random_state_is_untouched():
     module = small()
     x = torch.randn(64, 3, 32, 32)

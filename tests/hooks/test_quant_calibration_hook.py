@@ -1,0 +1,109 @@
+"""Calibration runs what training runs of the student, and moves nothing."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_batch, student_cfg
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+
+from mmgor.hooks import QuantCalibrationHook
+from mmgor.hooks.utils import run_losses
+from mmgor.quantization import calibrate, uncalibrated_layers
+from mmgor.quantization.convert import quantize_layers
+from mmgor.quantization.policy import QuantPolicy
+from mmgor.registry import MODELS
+
+
+class LossOnly(BaseModel):
+    """As DDQ or GLIP: ``mode='tensor'`` needs more than it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 1)
+        quantize_layers(self, QuantPolicy(), set())
+        self.seen = []
+
+    def forward(self, inputs, mode='tensor'):
+        assert mode == 'loss' and self.training
+        self.seen.append(inputs.mean().item())
+        return dict(loss=self.linear(inputs).square().mean())
+
+
+def draws():
+    return random.random(), np.random.rand(), torch.rand(()).item()
+
+
+class Noisy(torch.utils.data.Dataset):
+    """An augmentation that draws from the global generators."""
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        return dict(inputs=index + torch.tensor([draws()[0], draws()[1]]))
+
+
+def runner_of(model, tmp_path, name, hooks):
+    return Runner(
+        model,
+        str(tmp_path / name),
+        dict(
+            dataset=Noisy(),
+            batch_size=2,
+            num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            collate_fn=dict(type='default_collate'),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        custom_hooks=hooks,
+        default_hooks=dict(checkpoint=None),
+        default_scope='mmdet',
+        randomness=dict(seed=0),
+        experiment_name=f'{tmp_path.name}{name}',
+        log_level='ERROR',
+    )
+
+
+def test_training_does_not_notice_a_calibration(tmp_path):
+    """A resumed run, whose ranges are there, draws what the first drew."""
+    model = LossOnly()
+    plain = runner_of(model, tmp_path, 'a', [QuantCalibrationHook(2)])
+    plain.train()
+    calibrated_on, trained_on = model.seen[:2], model.seen[2:]
+    assert calibrated_on == trained_on[:2] and len(trained_on) == 3
+    again = LossOnly()
+    again.load_state_dict(model.state_dict())
+    runner_of(again, tmp_path, 'b', [QuantCalibrationHook(2)]).train()
+    assert again.seen == trained_on
+
+
+def test_no_teacher_and_no_game(teacher_spec, monkeypatch):
+    torch.manual_seed(0)
+    model = MODELS.build(student_cfg(teacher_spec))
+    before = copy.deepcopy(model.gor_weighting.state_dict())
+    batch = make_batch()
+    monkeypatch.setattr(
+        model.data_preprocessor, 'forward', lambda data, training: data
+    )
+    # Its teachers were never built: to ask one would be an error.
+    calibrate(model, [batch], lambda b: run_losses(model, b))
+    for key, value in model.gor_weighting.state_dict().items():
+        assert torch.equal(value, before[key])
+    got = {k: v.clone() for k, v in model.state_dict().items()}
+    calibrate(model, [batch], lambda b: model(**b, mode='tensor'))
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, got[key]), key
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_a_layer_of_the_losses_alone_is_reached(count):
+    model = LossOnly()
+    batch = dict(inputs=torch.randn(4, 2))
+    calibrate(model, [batch] * count, lambda b: run_losses(model, b))
+    assert uncalibrated_layers(model) == [] and len(model.seen) == count
