@@ -44,11 +44,11 @@ _OWN = __name__.partition('.')[0] + '.'
 def share_names() -> None:
     """Let configs of any default scope find mmgor's names unprefixed."""
     for registry in (HOOKS, MODELS):
+        common = registry.parent
         for name, module in registry.module_dict.items():
-            if module.__module__.startswith(_OWN):
-                registry.parent.register_module(
-                    name=name, module=module, force=True
-                )
+            own = module.__module__.startswith(_OWN)
+            if own and name not in common.module_dict:
+                common.register_module(name=name, module=module)
 
 
 def find(

@@ -33,7 +33,8 @@ def check_training_data(dataloader: Any) -> None:
 
     One without annotations is of use where pictures without boxes are kept
     (``filter_cfg.filter_empty_gt`` false), for a student that learns from its
-    teacher alone. Boxes that are left out for an unusual reason are told.
+    teacher alone, and beside others. Boxes that are left out for an unusual
+    reason are told.
 
     Args:
         dataloader (dict, optional): ``cfg.train_dataloader``.
@@ -42,9 +43,10 @@ def check_training_data(dataloader: Any) -> None:
         FileNotFoundError: If a file is not there.
         ValueError: If a file is of no use, or an image file is empty.
     """
+    alone = len(_parts(dataloader)) == 1
     for dataset, path in _coco_files(dataloader):
         filter_cfg = dataset.get('filter_cfg') or {}
-        labelled = filter_cfg.get('filter_empty_gt') is not False
+        labelled = alone and filter_cfg.get('filter_empty_gt') is not False
         content = read_annotations(path, labelled)
         check_entries(path, content)
         classes = _check_classes(dataset, path, content)
@@ -53,7 +55,8 @@ def check_training_data(dataloader: Any) -> None:
             raise ValueError(
                 f'{path}: filter_cfg={dict(filter_cfg)} leaves none of its '
                 f'{len(content["images"])} images; expected at least one. '
-                'min_size is in pixels.'
+                'min_size is in pixels, filter_empty_gt drops those without '
+                'boxes of the classes.'
             )
         _check_image_files(dataset, path, content)
 
@@ -83,10 +86,14 @@ def check_evaluation_data(dataloader: Any, evaluator: Any) -> None:
             read_json(Path(name))
 
 
+def _parts(dataloader: Any) -> list[Any]:
+    loader = dataloader if isinstance(dataloader, dict) else {}
+    return list(datasets(loader.get('dataset')))
+
+
 def _coco_files(dataloader: Any) -> Iterator[tuple[dict, Path]]:
     """Configs of the loader's CocoDatasets with their files."""
-    loader = dataloader if isinstance(dataloader, dict) else {}
-    for dataset in datasets(loader.get('dataset')):
+    for dataset in _parts(dataloader):
         if not isinstance(dataset, dict):  # built, and so read
             continue
         name = dataset.get('ann_file')

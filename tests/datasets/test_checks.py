@@ -159,6 +159,21 @@ def test_pictures_without_boxes_may_be_all_there_is(tmp_path):
         check(tmp_path, content(), filter_cfg=dict(filter_empty_gt=True))
 
 
+def test_background_beside_others(tmp_path, told):
+    """As mmdet trains with, unless filter_cfg drops all of its images."""
+    for name in ('good', 'bare', 'lost'):
+        (tmp_path / name).mkdir()
+    good = data_set(tmp_path / 'good', content({}))
+    bare = data_set(tmp_path / 'bare', content())
+    lost = data_set(tmp_path / 'lost', content(dict(bbox=[70, 2, 8, 9])))
+    joined = dict(type='ConcatDataset', datasets=[good, bare, lost])
+    check_training_data(dict(dataset=joined))
+    assert 'some of 1 boxes: 1 outside its image' in told[0]
+    bare['filter_cfg'] = dict(filter_empty_gt=True)
+    with pytest.raises(ValueError, match=r'bare/a\.json.* leaves none of its'):
+        check_training_data(dict(dataset=joined))
+
+
 def test_an_empty_image_file(tmp_path):
     (tmp_path / 'images').mkdir()
     (tmp_path / 'images' / 'a.png').touch()
