@@ -69,14 +69,23 @@ def integer(
     return int(found)
 
 
-def integers(name: str, value: Any, low: int, example: str) -> list[int]:
+def integers(
+    name: str, value: Any, low: int, example: str, count: int | None = None
+) -> list[int]:
     """Integers of at least ``low`` in a list or tuple that is not empty.
+
+    Args:
+        name (str): Of the setting.
+        value (Any): What the config says.
+        low (int): Least of each.
+        example (str): One that is right, for the message.
+        count (int, optional): How many; None: any number.
 
     Raises:
         ValueError: If it is none.
     """
-    entries = value if isinstance(value, (list, tuple)) and value else None
-    if entries is None:
+    entries = value if isinstance(value, (list, tuple)) else []
+    if not entries or count not in (None, len(entries)):
         raise _refusal(name, f'a list such as {example}', value)
     return [
         integer(f'{name}[{i}]', entry, low) for i, entry in enumerate(entries)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmgor.channels import COLOUR, image_channels
 from mmgor.checkpoint import TRAINING_ONLY_PREFIXES
-from mmgor.config_values import integer
+from mmgor.config_values import boolean, integer, integers
 from mmgor.files import writing
 
 from .detections import NAMES, Detections
@@ -153,6 +153,8 @@ def export_detector(
     divisor = size_divisor(cfg, dynamic)
     _check_size(size, divisor, dynamic)
     batch = integer('batch', batch, 1)
+    for name, value in dict(dynamic=dynamic, int4=int4, nms=nms).items():
+        boolean(name, value)
     _check_config(cfg, model, classes)
     network = Network(freeze(model)).eval()
     channels = image_channels(model) or COLOUR
@@ -179,6 +181,7 @@ def export_detector(
 
 
 def _check_size(size: tuple[int, int], divisor: int, dynamic: bool) -> None:
+    integers('size', size, 0, '(640, 640), its height and width', 2)
     fits = all(divisor <= side <= _MAX_SIDE for side in size)
     if not fits or any(side % divisor for side in size):
         source = "the config's pad_size_divisor"

@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from mmgor.checkpoint import weights_digest
+from mmgor.config_values import boolean, integer
 from mmgor.registry import MODELS
 
 from .comparison import Verification
@@ -59,8 +60,8 @@ def verify_export(
             would be held to nothing, or a layer was never calibrated.
         RuntimeError: If the checkpoint does not fit the config.
     """
-    if images < 1:
-        raise ValueError(f'images must be at least 1, got {images}.')
+    images = integer('images', images, 1)
+    evaluate = boolean('evaluate', evaluate)
     cfg = deepcopy(cfg)
     runtime_cfg = runtime_model(cfg, path)
     runtime_cfg.integer_kernels = integer_kernels

@@ -179,6 +179,27 @@ def test_batch(shallow, tmp_path):
         )
 
 
+@pytest.mark.parametrize(
+    'odd',
+    [
+        dict(size='64'),
+        dict(size=64),
+        dict(size=(64,)),
+        dict(size=(64, 64.0)),
+        dict(batch='1'),
+        dict(dynamic='yes'),
+        dict(int4=1),
+        dict(nms=None),
+    ],
+    ids=str,
+)
+def test_odd_values(shallow, tmp_path, odd):
+    cfg = Config(dict(model=shallow_cfg()))
+    given = dict(size=(64, 64), classes=NAMES) | odd
+    with pytest.raises(ValueError, match=f'^{next(iter(odd))}.* must be'):
+        export_detector(shallow, cfg, tmp_path / 'n.onnx', **given)
+
+
 def test_dynamic_size(shallow, tmp_path):
     cfg = Config(dict(model=shallow_cfg()))
     cfg.model.data_preprocessor.pad_size_divisor = 1
