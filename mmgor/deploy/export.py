@@ -79,7 +79,7 @@ def _check_operators(detector: nn.Module) -> None:
         for name, module in detector.named_modules()
         if _is_mmcv_operator(module)
         and not name.startswith(TRAINING_ONLY_PREFIXES)
-        and 'loss' not in name
+        and not name.rpartition('.')[2].startswith('loss')
     }
     if unknown:
         raise ValueError(

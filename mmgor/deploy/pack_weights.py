@@ -10,6 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmgor.quantization import (
+    DoReFaQuantizer,
+    LSQQuantizer,
+    MinMaxQuantizer,
+)
 from mmgor.quantization.functional import MIN_SCALE, weight_peak
 
 
@@ -19,14 +24,14 @@ def has_stored_step(quantizer: Any) -> bool:
     Raises:
         ValueError: If weights of this quantizer cannot be restored.
     """
-    kind = type(quantizer).__name__
-    if kind not in ('LSQQuantizer', 'MinMaxQuantizer', 'DoReFaQuantizer'):
+    kind = type(quantizer)
+    if kind not in (LSQQuantizer, MinMaxQuantizer, DoReFaQuantizer):
         raise ValueError(
-            f'weights of a {kind} cannot be packed; expected '
-            "weight_quantizer=dict(type=...) with 'LSQQuantizer', "
+            f'weights of a {kind.__module__}.{kind.__name__} cannot be '
+            "packed; expected weight_quantizer=dict(type=...) with 'LSQQuantizer', "
             "'MinMaxQuantizer' or 'DoReFaQuantizer'."
         )
-    return kind == 'LSQQuantizer'
+    return kind is LSQQuantizer
 
 
 def restore_weight(

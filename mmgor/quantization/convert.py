@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from mmcv.cnn import ConvModule
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
@@ -68,11 +69,20 @@ def quantize_layers(
         if bits is not None:
             slots = (calls or {}).get(name, 1)
             _quantize_layer(layers[name], name, policy, bits, slots)
+    _always_call(module)
     for name, layer in _in_float(module).items():
         layer.float_cause = (
             OVERRIDE if policy.keeps_float(name) else reasons[name]
         )
     say_left(module)
+
+
+def _always_call(module: nn.Module) -> None:
+    """Switch off what reads a convolution's weight and does not call it:
+    ``efficient_conv_bn_eval`` of mmcv's ConvModule, in evaluation."""
+    for part in module.modules():
+        if isinstance(part, ConvModule):
+            part.turn_on_efficient_conv_bn_eval(False)
 
 
 def _in_float(module: nn.Module) -> dict[str, Any]:

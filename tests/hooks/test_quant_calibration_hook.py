@@ -1,6 +1,8 @@
 """Calibration runs what training runs of the student, and moves nothing."""
 
 import copy
+import io
+import logging
 import random
 
 import numpy as np
@@ -81,6 +83,21 @@ def test_training_does_not_notice_a_calibration(tmp_path):
     again.load_state_dict(model.state_dict())
     runner_of(again, tmp_path, 'b', [QuantCalibrationHook(2)]).train()
     assert again.seen == trained_on
+
+
+def test_a_line_says_what_stays_in_float(tmp_path):
+    """2 weights are quantized and called on every row; 4 are neither."""
+    model = LossOnly()
+    model.extra = nn.Linear(2, 2, bias=False)
+    runner = runner_of(model, tmp_path, 'c', [QuantCalibrationHook(2)])
+    text = io.StringIO()
+    runner.logger.addHandler(logging.StreamHandler(text))
+    runner.logger.setLevel('WARNING')
+    runner.train()
+    assert (
+        'In float: 66.7% of the weights and 0.0% of the multiply-accumulates '
+        '(66.7% / 0.0% not wrapped: extra)' in text.getvalue()
+    )
 
 
 def test_no_teacher_and_no_game(teacher_spec, monkeypatch):

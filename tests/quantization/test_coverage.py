@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch
 from conftest import retinanet_cfg
+from mmcv.cnn import ConvModule
 from mmcv.ops import DeformConv2d, ModulatedDeformConv2dPack
 from mmdet.registry import MODELS as MMDET
 from mmengine.logging import MMLogger
@@ -127,6 +128,23 @@ def test_hooks_and_overrides_of_stock_layers_stay():
     calibrate(module, [x], module)
     assert type(layer) is QuantConv2d
     torch.testing.assert_close(layer(x), want, rtol=0.1, atol=0.05)
+
+
+def test_a_conv_module_calls_its_convolution_in_evaluation():
+    """Its faster way of evaluating would read the float weight."""
+    module = ConvModule(
+        4, 4, 1, norm_cfg=dict(type='BN'), efficient_conv_bn_eval=True
+    )
+    quantize_layers(module, QuantPolicy(w_bits=2, a_bits=2), set())
+    x = torch.randn(2, 4, 5, 5)
+    calibrate(module, [x], module)
+    module.eval()
+    called = []
+    module.conv.input_quantizer.register_forward_hook(
+        lambda *args: called.append(True)
+    )
+    module(x)
+    assert called == [True]
 
 
 def test_what_is_quantized_already_is_left(log):
