@@ -28,8 +28,8 @@ def has_stored_step(quantizer: Any) -> bool:
     if kind not in (LSQQuantizer, MinMaxQuantizer, DoReFaQuantizer):
         raise ValueError(
             f'weights of a {kind.__module__}.{kind.__name__} cannot be '
-            "packed; expected weight_quantizer=dict(type=...) with 'LSQQuantizer', "
-            "'MinMaxQuantizer' or 'DoReFaQuantizer'."
+            'packed; expected weight_quantizer=dict(type=...) with '
+            "'LSQQuantizer', 'MinMaxQuantizer' or 'DoReFaQuantizer'."
         )
     return kind is LSQQuantizer
 
