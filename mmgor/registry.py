@@ -104,8 +104,12 @@ def build_own(key: str, cfg: Any, base: type[nn.Module], form: str) -> Any:
             f'{known}{nearest([kind], known)}. What a base config has in '
             f'{part} goes by {part}=dict(_delete_=True, ...).'
         )
-    with naming_typos(found):
-        return MODELS.build(dict(cfg, type=found))
+    try:
+        with naming_typos(found):
+            return MODELS.build(dict(cfg, type=found))
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f'{key}: {error}') from error
 
 
 def build_stock(key: str, kind: Any, arguments: dict) -> nn.Module:

@@ -46,6 +46,16 @@ def test_a_name_that_torch_refuses(name):
         build_kd_heads({name: dict(type='ScoreKDHead')})
 
 
+def test_what_is_wrong_in_a_head_is_told_with_its_name():
+    loss = dict(type='TopKKL', k=0)
+    with pytest.raises(ValueError, match=r'^kd_heads\.a: loss: k must be'):
+        build_kd_heads(dict(a=dict(type='ScoreKDHead', loss=loss)))
+    with pytest.raises(TypeError, match=r"^kd_heads\.a: .*argument 'temper'"):
+        build_kd_heads(dict(a=dict(type='ScoreKDHead', temper=1)))
+    with pytest.raises(ValueError, match=r'^gor_weighting: alpha must be'):
+        build_weighting(dict(type='GradNormWeighting', alpha=-1))
+
+
 @pytest.mark.parametrize(
     'cfg', [None, 'GoRWeighting', dict(form='barrier'), dict(type='L1Loss')]
 )
