@@ -31,7 +31,14 @@ from .quantizers import (
 )
 from .report import format_table, layer_table, save_table
 from .shared_inputs import input_groups, share_ranges
-from .transformers import QuantDeformableDETR, QuantDINO
+from .transformers import (
+    QuantConditionalDETR,
+    QuantDABDETR,
+    QuantDDQDETR,
+    QuantDeformableDETR,
+    QuantDETR,
+    QuantDINO,
+)
 from .weights import counting_macs, layer_macs, weighted_layers
 from .wrappers import QuantBackbone, QuantHead, QuantNeck
 
@@ -47,12 +54,16 @@ __all__ = [
     'PACTQuantizer',
     'PassThrough',
     'QuantBackbone',
+    'QuantConditionalDETR',
     'QuantConv1d',
     'QuantConv2d',
     'QuantConv2dAdaptivePadding',
     'QuantConvAWS2d',
     'QuantConvTranspose2d',
     'QuantConvWS2d',
+    'QuantDABDETR',
+    'QuantDDQDETR',
+    'QuantDETR',
     'QuantDINO',
     'QuantDeformConv2d',
     'QuantDeformConv2dPack',

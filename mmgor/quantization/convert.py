@@ -1,14 +1,9 @@
 """Swap the layers of a stock module for quantized ones, in place."""
 
-import copy
-import logging
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from mmcv.cnn import ConvModule
-from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import nn
 
 from mmgor.registry import build_own
 
@@ -18,9 +13,6 @@ from .layers import QuantLayerMixin, is_quantizable, to_quantized
 from .policy import LayerBits, QuantPolicy
 from .sampling import sampling_layers
 from .weights import weighted_layers
-
-# Side of the coarsest map; deformable 3 x 3 kernels refuse smaller ones.
-_PROBE_SIDE = 4
 
 
 def find_layers(module: nn.Module) -> dict[str, nn.Module]:
@@ -69,7 +61,7 @@ def quantize_layers(
         if bits is not None:
             slots = (calls or {}).get(name, 1)
             _quantize_layer(layers[name], name, policy, bits, slots)
-    _always_call(module)
+    always_call(module)
     for name, layer in _in_float(module).items():
         layer.float_cause = (
             OVERRIDE if policy.keeps_float(name) else reasons[name]
@@ -77,7 +69,7 @@ def quantize_layers(
     say_left(module)
 
 
-def _always_call(module: nn.Module) -> None:
+def always_call(module: nn.Module) -> None:
     """Switch off what reads a convolution's weight and does not call it:
     ``efficient_conv_bn_eval`` of mmcv's ConvModule, in evaluation."""
     for part in module.modules():
@@ -139,59 +131,3 @@ def _quantize_layer(
 def is_depthwise(layer: Any) -> bool:
     """Whether every channel of ``layer``'s input stays by itself."""
     return 1 < getattr(layer, 'groups', 1) == layer.in_channels
-
-
-def count_calls(head: nn.Module) -> dict[str, int]:
-    """How often one pass of a dense head calls each of its layers.
-
-    The head is run once, without gradient, on zeros: one map a pyramid
-    level, the coarsest of ``4 x 4``. Heads without ``prior_generator`` (they
-    are not run level by level) count as one call a layer.
-
-    Args:
-        head (nn.Module): A stock dense head.
-
-    Returns:
-        dict[str, int]: Path of the layer -> calls, at least 1.
-    """
-    generator = getattr(head, 'prior_generator', None)
-    channels = getattr(head, 'in_channels', None)
-    if generator is None or channels is None:
-        return {}
-    levels = generator.num_levels
-    if isinstance(channels, int):
-        channels = [channels] * levels
-    feats = tuple(
-        torch.zeros(1, c, *[_PROBE_SIDE * 2 ** (levels - 1 - i)] * 2)
-        for i, c in enumerate(channels)
-    )
-    return _count(head, feats)
-
-
-def _count(head: nn.Module, feats: tuple[Tensor, ...]) -> dict[str, int]:
-    # A copy: the probe must not touch batch-norm statistics or counters.
-    probe = copy.deepcopy(head).eval()
-    counts = dict.fromkeys(find_layers(probe), 0)
-
-    def counter(name: str) -> Callable[..., None]:
-
-        def hook(*_: object) -> None:
-            counts[name] += 1
-
-        return hook
-
-    for name, layer in find_layers(probe).items():
-        layer.register_forward_pre_hook(counter(name))
-    try:
-        with torch.no_grad():
-            probe(feats)
-    except Exception as error:
-        print_log(
-            f'{type(head).__name__} could not be run on zeros to see which '
-            f'layers its levels share ({type(error).__name__}: {error}); '
-            'its layers get one input scale each.',
-            logger='current',
-            level=logging.WARNING,
-        )
-        return {}
-    return {name: max(1, n) for name, n in counts.items()}

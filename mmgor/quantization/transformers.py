@@ -4,9 +4,18 @@ mmdet makes encoder and decoder inside the detector and not from a registry,
 so that no wrapper of a part reaches them: the detector itself is the wrapper.
 """
 
-from typing import Any
+from collections.abc import Collection
+from inspect import signature
+from typing import Any, ClassVar
 
-from mmdet.models.detectors import DINO, DeformableDETR
+from mmdet.models.detectors import (
+    DABDETR,
+    DDQDETR,
+    DETR,
+    DINO,
+    ConditionalDETR,
+    DeformableDETR,
+)
 from mmdet.models.detectors.base_detr import DetectionTransformer
 from torch import Tensor, nn
 
@@ -17,8 +26,6 @@ from .policy import QuantPolicy
 
 # They have wrappers of their own, with other rules.
 _WRAPPED = {'backbone', 'neck', 'bbox_head'}
-# Its output are coordinates, as a head's.
-_PREDICTION = 'reference_points_fc'
 
 
 class Transformer(nn.ModuleDict):
@@ -29,8 +36,8 @@ class QuantTransformerMixin(DetectionTransformer):
     """Quantizes the layers outside backbone, neck and head, in place.
 
     Listed before the stock class. These layers are those of encoder and
-    decoder and what lies between them; the layer that predicts reference
-    points has ``first_last_bits``. In float stay the projections of
+    decoder and what lies between them; the layers that predict reference
+    points or sizes have ``first_last_bits``. In float stay the projections of
     ``nn.MultiheadAttention``, which reads its weights without calling a
     layer, and of deformable attention where to sample and with which weight
     (see :func:`~mmgor.quantization.convert.find_layers`).
@@ -46,6 +53,9 @@ class QuantTransformerMixin(DetectionTransformer):
         ...              quant=dict(w_bits=4, a_bits=4))
     """
 
+    #: Layers whose outputs are coordinates, as a head's are.
+    predictions: ClassVar[Collection[str]] = ('reference_points_fc',)
+
     def __init__(
         self, *args: Any, quant: dict | None = None, **kwargs: Any
     ) -> None:
@@ -54,8 +64,7 @@ class QuantTransformerMixin(DetectionTransformer):
         parts = Transformer(
             {k: m for k, m in self.named_children() if k not in _WRAPPED}
         )
-        edge_names = {_PREDICTION} & set(parts)
-        quantize_layers(parts, policy, edge_names)
+        quantize_layers(parts, policy, set(self.predictions))
 
     def _forward(
         self, batch_inputs: Tensor, batch_data_samples: list | None = None
@@ -67,7 +76,8 @@ class QuantTransformerMixin(DetectionTransformer):
         """
         features = self.extract_feat(batch_inputs)
         inputs = self.forward_transformer(features, batch_data_samples)
-        return self.bbox_head(inputs['hidden_states'], inputs['references'])
+        takes = signature(self.bbox_head.forward).parameters
+        return self.bbox_head(**{k: inputs[k] for k in takes if k in inputs})
 
 
 @MODELS.register_module()
@@ -78,3 +88,27 @@ class QuantDeformableDETR(QuantTransformerMixin, DeformableDETR):
 @MODELS.register_module()
 class QuantDINO(QuantTransformerMixin, DINO):
     """:class:`DINO` with a quantized transformer."""
+
+
+@MODELS.register_module()
+class QuantDDQDETR(QuantTransformerMixin, DDQDETR):
+    """:class:`DDQDETR` with a quantized transformer."""
+
+
+@MODELS.register_module()
+class QuantDETR(QuantTransformerMixin, DETR):
+    """:class:`DETR` with a quantized transformer."""
+
+
+@MODELS.register_module()
+class QuantConditionalDETR(QuantTransformerMixin, ConditionalDETR):
+    """:class:`ConditionalDETR` with a quantized transformer."""
+
+    predictions = ('decoder.ref_point_head.layers.1',)
+
+
+@MODELS.register_module()
+class QuantDABDETR(QuantTransformerMixin, DABDETR):
+    """:class:`DABDETR` with a quantized transformer."""
+
+    predictions = ('decoder.ref_anchor_head.layers.1',)

@@ -13,9 +13,10 @@ from mmgor.checkpoint import check_any_match, check_sound
 from mmgor.registry import MODELS, build_stock
 
 from .base import BaseQuantizer
-from .convert import count_calls, find_layers, quantize_layers
-from .policy import QuantPolicy, prediction_layers
+from .convert import find_layers, quantize_layers
+from .policy import QuantPolicy
 from .recomputation import is_recomputed
+from .roles import first_layers, head_roles
 
 
 @MODELS.register_module()
@@ -23,6 +24,9 @@ def QuantBackbone(
     backbone: str, quant: dict | None = None, **kwargs: Any
 ) -> nn.Module:
     """A stock backbone with quantized layers; the first at 8 bits.
+
+    The first is the one that the image reaches first; of several branches,
+    each has its own.
 
     Args:
         backbone (str): Registered type, e.g. 'ResNet'.
@@ -38,8 +42,7 @@ def QuantBackbone(
     """
     policy = QuantPolicy.from_config(quant)
     module = build_stock('backbone', backbone, kwargs)
-    first = next(iter(find_layers(module)), None)
-    quantize_layers(module, policy, {first} if first else set())
+    quantize_layers(module, policy, first_layers(module))
     module.register_load_state_dict_pre_hook(_check_match)
     return _guarded(module)
 
@@ -82,20 +85,23 @@ def QuantHead(
         nn.Module: The stock head, its layers quantized in place.
 
     Raises:
-        ValueError: If no prediction layer is found by name.
+        ValueError: If no prediction layer is found (by what the head returns
+            on zeros, or by name where it can not be run), or no layer to
+            quantize.
     """
     policy = QuantPolicy.from_config(quant)
     module = build_stock('head', head, kwargs)
     names = list(find_layers(module))
-    last = prediction_layers(names)
-    if not last and not policy.overrides:
+    roles = head_roles(module, kwargs)
+    if names and not roles.predictions and not policy.overrides:
         raise ValueError(
-            f'no prediction layer found in {head} by name, so that none would '
-            f'get first_last_bits; its layers are {names}. Name them: '
+            f'no prediction layer found in {head}, so that none would get '
+            f'first_last_bits; its layers are {names}. Name them: '
             'quant=dict(overrides={"<layer>": dict(w_bits=8, a_bits=8)}).'
         )
-    quantize_layers(module, policy, last, count_calls(module))
-    module.register_forward_pre_hook(_reset_slots)
+    quantize_layers(module, policy, roles.predictions, roles.calls)
+    for path in roles.passes:
+        module.get_submodule(path).register_forward_pre_hook(_reset_slots)
     return _guarded(module)
 
 

@@ -4,7 +4,8 @@ from collections import Counter
 import pytest
 import torch
 from conftest import make_batch
-from students import quantized, tiny
+from mmengine.hub import get_config
+from students import R18, quantized, tiny
 
 from mmgor.quantization import calibrate, quantized_layers
 from mmgor.quantization.policy import prediction_layers
@@ -97,3 +98,75 @@ def test_of_a_branch_the_last_layer_predicts():
         *('multi_level_conv_obj.0', 'multi_level_conv_obj.1'),
         'stack.0.fc_cls',
     }
+
+
+@pytest.mark.parametrize(
+    'name, channels, layers, coordinates',
+    [
+        # By hand, of two layers each. A feed-forward network has 2. DETR has
+        # no other, since it attends by nn.MultiheadAttention.
+        ('detr/detr_r50_8xb2-150e_coco', [64], 8, set()),
+        # Conditional attention to queries has 6, to memory 7 and in the second
+        # layer 6; the decoder has two more networks of 2.
+        (
+            'conditional_detr/conditional-detr_r50_8xb2-50e_coco',
+            [64],
+            4 + 15 + 14 + 4,
+            {'decoder.ref_point_head.layers.1'},
+        ),
+        # And one more a network for sizes and for the encoder's positions.
+        (
+            'dab_detr/dab-detr_r50_8xb2-50e_coco',
+            [64],
+            4 + 15 + 14 + 4 + 2 + 2,
+            {'decoder.ref_anchor_head.layers.1'},
+        ),
+        # Deformable attention has 2 that are quantized.
+        (
+            'ddq/ddq-detr-4scale_r50_8xb2-12e_coco',
+            [16, 32, 64],
+            8 + 8 + 2 + 2,
+            set(),
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else '',
+)
+def test_the_other_detrs(name, channels, layers, coordinates):
+    torch.manual_seed(0)
+    model = MODELS.build(quantized(few_layers(name, channels)))
+    model.init_weights()
+    own = {
+        key: layer.weight_quantizer.bits
+        for key, layer in quantized_layers(model).items()
+        if not key.startswith(('backbone', 'neck', 'bbox_head'))
+    }
+    assert len(own) == layers
+    assert {key for key, bits in own.items() if bits == 8} == coordinates
+    batch = make_batch(side=64)
+    calibrate(model, [batch], lambda b: model(**copy.deepcopy(b), mode='loss'))
+    loss, _ = model.train().parse_losses(model(**batch, mode='loss'))
+    loss.backward()
+    idle = [
+        key
+        for key, p in model.named_parameters()
+        if p.requires_grad and p.grad is None
+    ]
+    assert torch.isfinite(loss) and idle == []
+    model.eval()(**batch, mode='tensor')
+
+
+def few_layers(name, channels):
+    two = dict(
+        num_layers=2, layer_cfg=dict(ffn_cfg=dict(feedforward_channels=32))
+    )
+    cfg = get_config(f'mmdet::{name}.py')
+    small = dict(
+        num_queries=10,
+        backbone=R18,
+        neck=dict(in_channels=channels),
+        encoder=two,
+        decoder=two,
+    )
+    cfg.merge_from_dict(dict(model=small))
+    cfg.model.data_preprocessor.pop('batch_augments', None)
+    return cfg.model
