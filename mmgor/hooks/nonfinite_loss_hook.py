@@ -12,7 +12,11 @@ from mmgor.config_values import integer
 from mmgor.registry import HOOKS
 
 from .batch_images import name_images
+from .broken_state import broken_tensors, check_state
 from .utils import unwrapped_model
+
+#: Iterations between two looks at all parameters and buffers.
+CHECK_INTERVAL = 50
 
 
 @HOOKS.register_module()
@@ -25,6 +29,10 @@ class NonFiniteLossHook(Hook):
     thetas, which no optimizer moves, go back to where the last good step left
     them. A loss that is not finite on one rank makes every rank's reduced
     gradients non-finite, so all skip together, and all are told.
+
+    A broken tensor behind a finite loss (NaN in an average of batch norm, a
+    step size out of all bounds) stops training by its name: at the start,
+    every 50 iterations, at an epoch's end and before a checkpoint is saved.
 
     Args:
         max_consecutive (int): Stop after this many such steps in a row.
@@ -45,7 +53,8 @@ class NonFiniteLossHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         wrapper = runner.optim_wrapper
-        wrapper.optimizer.register_step_pre_hook(self._check)
+        check = torch.compiler.disable(self._check)  # it may compile the step
+        wrapper.optimizer.register_step_pre_hook(check)
         scale_loss = wrapper.scale_loss
 
         def scale_checked_loss(loss: Tensor) -> Tensor:
@@ -58,6 +67,7 @@ class NonFiniteLossHook(Hook):
     ) -> None:
         if not self._saved:  # not before: calibration fills buffers, too
             model = unwrapped_model(runner)
+            check_state(model)
             weighting = getattr(model, 'gor_weighting', None)
             thetas = () if weighting is None else weighting.parameters()
             self._state = [*model.buffers(), *thetas]
@@ -83,6 +93,8 @@ class NonFiniteLossHook(Hook):
         if not bad:
             self.consecutive = 0
             _copy(self._state, self._saved)
+            if self.every_n_train_iters(runner, CHECK_INTERVAL):
+                check_state(unwrapped_model(runner))
             return
         self._dropped = False
         self.consecutive += 1
@@ -99,12 +111,37 @@ class NonFiniteLossHook(Hook):
             'is skipped.'
         )
         if self.consecutive >= self.max_consecutive:
+            broken = broken_tensors(unwrapped_model(runner))
+            hint = (
+                f'These tensors are broken: {"; ".join(broken[:3])} '
+                f'({len(broken)} in all). Check load_from, or resume from an '
+                'earlier checkpoint.'
+                if broken
+                else 'Expected finite losses: lower '
+                'optim_wrapper.optimizer.lr, add clip_grad=dict(max_norm=10), '
+                'or use more bits.'
+            )
             raise RuntimeError(
                 f'the loss was not finite in {self.consecutive} updates in a '
                 f'row (last at iteration {runner.iter + 1}); training stops. '
-                'Expected finite losses: lower optim_wrapper.optimizer.lr, '
-                'add clip_grad=dict(max_norm=10), or use more bits.'
+                f'{hint}'
             )
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Save no broken model.
+
+        Raises:
+            RuntimeError: If a parameter or buffer is broken.
+        """
+        check_state(unwrapped_model(runner))
+
+    def after_train_epoch(self, runner: Runner, *_: Any) -> None:
+        """Look at the state, also where nothing is saved.
+
+        Raises:
+            RuntimeError: If a parameter or buffer is broken.
+        """
+        check_state(unwrapped_model(runner))
 
     def _check(self, optimizer: Any, *_: Any) -> None:
         gradients = [

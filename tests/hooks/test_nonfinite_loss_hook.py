@@ -231,6 +231,55 @@ def test_a_good_step_starts_the_count_anew(tmp_path):
     assert len(train(tmp_path, values, max_consecutive=2)) == 3
 
 
+class Breaks(Stock):
+    """Something breaks it at the second call; the loss never tells."""
+
+    def __init__(self, name, value):
+        super().__init__()
+        self.input_quantizer = nn.Module()
+        self.input_quantizer.log_scale = nn.Parameter(torch.tensor([0.0, -30]))
+        self.input_quantizer.register_buffer('high', torch.ones(2))
+        self.calls, self.name, self.value = 0, name, value
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        self.calls += 1
+        if self.calls == 2:
+            state = self.state_dict(keep_vars=True)
+            state[self.name].data[0] = self.value
+        return super().forward(inputs)
+
+
+@pytest.mark.parametrize(
+    'name, value, told',
+    [
+        ('norm.running_mean', math.nan, 'is not finite'),
+        ('norm.running_var', math.inf, 'is not finite'),
+        ('input_quantizer.log_scale', 80.0, r'range of 5\.54e\+34'),
+        ('input_quantizer.high', 1e30, r'range of 1e\+30'),
+    ],
+)
+def test_a_broken_tensor_behind_a_finite_loss(tmp_path, name, value, told):
+    with pytest.raises(RuntimeError, match=f'{name}.*{told}'):
+        train(tmp_path, [1.0, 2.0] * 4, make=lambda: Breaks(name, value))
+
+
+def test_a_very_small_step_is_sound(tmp_path):
+    """What a channel of zeros comes to."""
+    name = 'input_quantizer.log_scale'
+    states = train(tmp_path, [1.0, 2.0] * 4, make=lambda: Breaks(name, -90.0))
+    assert len(states) == 4
+
+
+def test_a_broken_weight_is_named_in_place_of_the_learning_rate(tmp_path):
+    with pytest.raises(RuntimeError, match=r'broken: linear\.bias is not'):
+        train(
+            tmp_path,
+            [1.0, 2.0] * 4,
+            max_consecutive=2,
+            make=lambda: Breaks('linear.bias', math.nan),
+        )
+
+
 def test_bad_argument():
     with pytest.raises(ValueError, match='at least 1, got 0'):
         NonFiniteLossHook(0)
