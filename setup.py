@@ -24,6 +24,11 @@ setup(
     long_description=(HERE / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    # Puts the checkout itself on the path of an editable install: the finder
+    # that setuptools writes otherwise comes after a folder named mmgor, such
+    # as the checkout seen from the folder above, which Python takes for a
+    # package without code.
+    package_dir={'': '.'},
     # The demo and the ledger run the checkout's configs and tools.
     packages=find_packages(
         include=['mmgor', 'mmgor.*'], exclude=['mmgor.demo', 'mmgor.ledger']

@@ -4,9 +4,14 @@ Importing it registers everything into mmdet's registries; in a config:
 ``custom_imports = dict(imports=['mmgor'])``.
 """
 
-from .compat import allow_mmengine_checkpoints, check_versions
+from .compat import (
+    allow_mmengine_checkpoints,
+    check_versions,
+    silence_known_noise,
+)
 from .version import __version__
 
+silence_known_noise()
 check_versions()
 allow_mmengine_checkpoints()
 

@@ -1,7 +1,9 @@
 """What mmgor needs of its environment."""
 
 import importlib
+import logging
 import pickle
+import warnings
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -30,6 +32,7 @@ INSTALL_HINT = (
     '  MMCV_WITH_OPS=1 pip install --no-build-isolation onedl-mmcv==2.3.6\n'
     "(`make env` in mmgor's repository does either)."
 )
+_EXPORTER = 'torch.onnx._internal.exporter._registration'
 #: What a saved HistoryBuffer refers to besides its arrays.
 HISTORY_METHODS = ('min', 'max', 'current', 'mean')
 #: numpy's codes of the numbers that a checkpoint may hold.
@@ -107,6 +110,23 @@ def _check_range(
             f'mmgor needs {package}>={lowest},<{below}{why}, found {found}. '
             f'{INSTALL_HINT}'
         )
+
+
+def silence_known_noise() -> None:
+    """Leave out two messages that say nothing to a user, and no others.
+
+    mmengine imports ``pkg_resources`` anew at every look for a package, which
+    warns each time; torch's exporter tells each of torchvision's operators
+    that it does without.
+    """
+    warnings.filterwarnings(
+        'ignore', 'pkg_resources is deprecated', UserWarning
+    )
+    logging.getLogger(_EXPORTER).addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith('torchvision is not installed')
 
 
 def allow_mmengine_checkpoints() -> None:

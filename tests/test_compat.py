@@ -189,3 +189,28 @@ def test_history_method_gives_statistics_of_history_buffers_only():
     assert history_method(HistoryBuffer, 'mean') is HistoryBuffer.mean
     with pytest.raises(pickle.UnpicklingError, match="attribute 'mean'"):
         history_method(np.ndarray, 'mean')
+
+
+def test_known_noise_and_nothing_else_is_left_out():
+    """In a process of its own: pytest has filters, too."""
+    code = textwrap.dedent(
+        """
+        import logging, warnings
+        import mmgor
+        from mmengine.utils import is_installed
+        is_installed('torch')
+        warnings.warn('pkg_resources is gone')
+        exporter = logging.getLogger(
+            'torch.onnx._internal.exporter._registration')
+        exporter.warning('torchvision is not installed. Skipping %s', 'nms')
+        exporter.warning('torchvision is too old')
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'deprecated as an API' not in done.stderr
+    assert 'pkg_resources is gone' in done.stderr
+    assert 'Skipping' not in done.stderr
+    assert 'torchvision is too old' in done.stderr

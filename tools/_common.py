@@ -7,12 +7,16 @@ from pathlib import Path
 
 try:
     import mmgor
+
+    if mmgor.__file__ is None:  # a folder of that name, without code
+        raise ModuleNotFoundError(name='mmgor')
 except ModuleNotFoundError as error:
     if error.name != 'mmgor':
         raise
     # A checkout that was not installed.
+    sys.modules.pop('mmgor', None)
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    import mmgor  # noqa: F401
+    import mmgor
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS

@@ -11,7 +11,6 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from mmgor.channels import COLOUR, image_channels
-from mmgor.checkpoint import TRAINING_ONLY_PREFIXES
 from mmgor.config_values import boolean, integer, integers
 from mmgor.files import writing
 
@@ -27,11 +26,14 @@ from .metadata import (
     size_divisor,
 )
 from .onnx_ops import OPSET, translations
+from .operators import check_calls, check_modules
+from .outputs import flatten, name_outputs
 from .seal import seal_ir, seal_onnx
+from .shape_check import MAX_SIDE, check_shapes
 from .storage import store_int4
+from .windows import count_windows
 
 BACKENDS = {'onnxruntime': '.onnx', 'openvino': '.xml'}
-_MAX_SIDE = 4096
 
 
 class Network(nn.Module):
@@ -57,7 +59,7 @@ class Network(nn.Module):
                 'such as RetinaNet, FCOS, ATSS, GFL, YOLOX, YOLOF, YOLOV3 or '
                 'RTMDet.'
             )
-        _check_operators(detector)
+        check_modules(detector)
         self.detector = detector
         self.detections: nn.Module | None = None
 
@@ -71,42 +73,6 @@ class Network(nn.Module):
         """What the head gives, in its own structure."""
         detector: Any = self.detector
         return detector.bbox_head(detector.extract_feat(images))
-
-
-def _check_operators(detector: nn.Module) -> None:
-    unknown = {
-        name: type(module).__name__
-        for name, module in detector.named_modules()
-        if _is_mmcv_operator(module)
-        and not name.startswith(TRAINING_ONLY_PREFIXES)
-        and not name.rpartition('.')[2].startswith('loss')
-    }
-    if unknown:
-        raise ValueError(
-            f'mmcv operators without an ONNX form: {unknown}. Expected a '
-            'detector without them; choose another backbone, neck or head.'
-        )
-
-
-def _is_mmcv_operator(module: nn.Module) -> bool:
-    """Whether its class is one, or derived from one as quantized ones are."""
-    return any(
-        kind.__module__.startswith('mmcv.ops') for kind in type(module).mro()
-    )
-
-
-def flatten(outputs: Any) -> list:
-    """The tensors (or their names) in nested tuples and lists, in order."""
-    if isinstance(outputs, (Tensor, str)):
-        return [outputs]
-    return [leaf for part in outputs for leaf in flatten(part)]
-
-
-def name_outputs(outputs: Any, name: str = 'output') -> Any:
-    """Names in the structure of ``outputs``: output_<position>_<level>."""
-    if isinstance(outputs, Tensor):
-        return name
-    return [name_outputs(o, f'{name}_{i}') for i, o in enumerate(outputs)]
 
 
 def export_detector(
@@ -141,8 +107,9 @@ def export_detector(
 
     Raises:
         ValueError: If the model, ``size``, ``batch`` or ``classes`` do not
-            fit, a layer was never calibrated, a weight is not finite, or the
-            config can't be written as JSON.
+            fit, a layer was never calibrated, a weight is not finite, the
+            config can't be written as JSON, or a dynamic graph is wrong at
+            another size.
         RuntimeError: If torch can't export the model.
     """
     path = Path(path)
@@ -157,10 +124,11 @@ def export_detector(
         boolean(name, value)
     _check_config(cfg, model, classes)
     network = Network(freeze(model)).eval()
+    count_windows(network)
     channels = image_channels(model) or COLOUR
     images = torch.zeros(2 if dynamic else batch, channels, *size)
     with torch.no_grad():
-        outputs = network.outputs(images)
+        outputs = check_calls(lambda: network.outputs(images))
     names = name_outputs(outputs)
     if nms:
         if dynamic or batch != 1:
@@ -176,20 +144,22 @@ def export_detector(
     metadata = make_metadata(cfg, model, classes, shape, divisor, names, nms)
     program = _trace(network, images, names, divisor if dynamic else None)
     folded = _tidy(program.model, int4)
+    if dynamic:
+        check_shapes(program.model, network, metadata, size, path)
     written = _save(program.model, metadata, path)
     return dict(bytes=written, folded=folded, metadata=metadata)
 
 
 def _check_size(size: tuple[int, int], divisor: int, dynamic: bool) -> None:
     integers('size', size, 0, '(640, 640), its height and width', 2)
-    fits = all(divisor <= side <= _MAX_SIDE for side in size)
+    fits = all(divisor <= side <= MAX_SIDE for side in size)
     if not fits or any(side % divisor for side in size):
         source = "the config's pad_size_divisor"
         if dynamic:
             source += ', and 32 for dynamic sizes'
         raise ValueError(
             f'size (height, width) must be multiples of {divisor} ({source}) '
-            f'up to {_MAX_SIDE}, got {tuple(size)}.'
+            f'up to {MAX_SIDE}, got {tuple(size)}.'
         )
 
 
@@ -217,7 +187,7 @@ def _trace(
     require('onnxscript')
     shapes: Any = None
     if unit is not None:
-        top = _MAX_SIDE // unit
+        top = MAX_SIDE // unit
         height = unit * torch.export.Dim('height_units', min=1, max=top)
         width = unit * torch.export.Dim('width_units', min=1, max=top)
         shapes = {
