@@ -53,6 +53,9 @@ def pick_strides(
 ) -> list:
     """The levels of the wanted strides.
 
+    Of several with one stride the last is taken, from which a stacked
+    hourglass predicts.
+
     Args:
         levels (Sequence): One a stride.
         strides (Sequence[int]): Of the levels.
@@ -113,7 +116,7 @@ def check_strides(
         raise ValueError(
             f'no level of stride {missing} in the {owner}, whose tap gives '
             f'strides {list(strides)}; expected {list(wanted)}. Set strides='
-            f'{[s for s in wanted if s in strides] or list(strides)}.'
+            f'{[s for s in wanted if s in strides] or sorted(set(strides))}.'
         )
 
 

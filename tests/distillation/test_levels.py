@@ -7,6 +7,7 @@ from mmgor.distillation.class_lists import (
     to_student_labels,
 )
 from mmgor.distillation.levels import (
+    check_strides,
     common_strides,
     crop_to_common,
     map_strides,
@@ -116,3 +117,12 @@ def test_no_class_may_be_twice_in_a_list():
 def test_no_class_in_common():
     with pytest.raises(ValueError, match=r"knows none.*\['fox'\], got \['co"):
         class_index(['fox'], ['cow'], 'big')
+
+
+def test_of_two_maps_of_one_stride_the_last_is_taken():
+    """As a stacked hourglass (CornerNet) has them."""
+    strides = map_strides((128, 128), [(32, 32), (32, 32)])
+    assert strides == [4, 4]
+    assert pick_strides('ab', strides, [4]) == ['b']
+    with pytest.raises(ValueError, match=r'Set strides=\[4\]\.'):
+        check_strides(strides, [8, 16], 'student')
