@@ -11,6 +11,7 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 
 from mmgor.datasets import check_evaluation_data, check_training_data
+from mmgor.resume import find_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,7 +30,7 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         help='resume from this checkpoint, or without a value from the '
-        'latest one in the work directory',
+        'newest good one in the work directory',
     )
     add_common_arguments(parser)
     return parser.parse_args()
@@ -52,9 +53,24 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
                 f'base_batch_size=...) in the config, got {dict(scale)}.'
             )
         cfg.auto_scale_lr.enable = True
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.resume == 'auto':
+        resume_newest(cfg)
+    elif args.resume is not None:
+        cfg.resume, cfg.load_from = True, args.resume
+
+
+def resume_newest(cfg: Config) -> None:
+    """Go on from the newest good checkpoint of the work directory; where
+    there is none, from ``load_from``, which mmdet's own tool drops then."""
+    found = find_checkpoint(cfg.work_dir)
+    if found is None and cfg.get('load_from'):
+        print(
+            f'no checkpoint to resume in {cfg.work_dir}: training starts from '
+            f'load_from={cfg.load_from}.'
+        )
+        cfg.resume = False
+    else:
+        cfg.resume, cfg.load_from = True, found
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 checkpoint."""
 
 _base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
+custom_imports = dict(imports=['mmgor'], allow_failed_imports=False)
+default_hooks = dict(checkpoint=dict(type='SafeCheckpointHook'))
 
 model = dict(backbone=dict(init_cfg=None))
 load_from = (

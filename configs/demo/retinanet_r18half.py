@@ -22,6 +22,6 @@ model = dict(
 )
 default_hooks = dict(
     logger=dict(interval=10),
-    checkpoint=dict(interval=1, max_keep_ckpts=1, save_best=None),
+    checkpoint=dict(interval=1, max_keep_ckpts=2, save_best=None),
 )
 env_cfg = dict(dist_cfg=dict(backend='gloo'))

@@ -2,6 +2,7 @@
 
 _base_ = 'mmdet::atss/atss_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmgor'], allow_failed_imports=False)
+default_hooks = dict(checkpoint=dict(type='SafeCheckpointHook'))
 
 quant = dict(w_bits=4, a_bits=4)
 model = dict(

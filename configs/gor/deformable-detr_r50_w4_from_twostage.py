@@ -6,6 +6,7 @@ what of a transformer stays in float.
 
 _base_ = 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py'
 custom_imports = dict(imports=['mmgor'], allow_failed_imports=False)
+default_hooks = dict(checkpoint=dict(type='SafeCheckpointHook'))
 
 quant = dict(w_bits=4, a_bits=4)
 model = dict(

@@ -4,6 +4,7 @@ MixUp and EMA as in the stock recipe.
 
 _base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
 custom_imports = dict(imports=['mmgor'], allow_failed_imports=False)
+default_hooks = dict(checkpoint=dict(type='SafeCheckpointHook'))
 
 # SiLU has a short negative tail: inputs get an offset (LSQ+).
 quant = dict(w_bits=4, a_bits=4, input_quantizer=dict(type='LSQPlusQuantizer'))

@@ -5,6 +5,7 @@ The model zoo has no larger YOLOF. Its neck gives one map, of stride 32.
 
 _base_ = 'mmdet::yolof/yolof_r50-c5_8xb8-1x_coco.py'
 custom_imports = dict(imports=['mmgor'], allow_failed_imports=False)
+default_hooks = dict(checkpoint=dict(type='SafeCheckpointHook'))
 
 quant = dict(w_bits=4, a_bits=4)
 model = dict(

@@ -6,6 +6,7 @@ objectness in one output.
 
 _base_ = 'mmdet::yolo/yolov3_mobilenetv2_8xb24-ms-416-300e_coco.py'
 custom_imports = dict(imports=['mmgor'], allow_failed_imports=False)
+default_hooks = dict(checkpoint=dict(type='SafeCheckpointHook'))
 
 quant = dict(w_bits=4, a_bits=4)
 model = dict(

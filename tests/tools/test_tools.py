@@ -44,9 +44,10 @@ def test_missing_config_says_what_was_expected():
     assert 'config not found: no/such.py; expected a .py file' in done.stderr
 
 
-def test_flags_reach_the_config():
+def test_flags_reach_the_config(tmp_path):
     cfg = Config(
         dict(
+            work_dir=str(tmp_path),
             optim_wrapper=dict(type='OptimWrapper'),
             auto_scale_lr=dict(enable=False, base_batch_size=16),
         )
@@ -57,6 +58,16 @@ def test_flags_reach_the_config():
     assert cfg.resume and cfg.load_from is None
     apply_flags(cfg, Namespace(amp=False, auto_scale_lr=False, resume='x'))
     assert cfg.load_from == 'x'
+
+
+def test_resume_before_the_first_checkpoint_keeps_load_from(tmp_path):
+    args = Namespace(amp=False, auto_scale_lr=False, resume='auto')
+    cfg = Config(dict(work_dir=str(tmp_path), load_from='float.pth'))
+    apply_flags(cfg, args)
+    assert (cfg.resume, cfg.load_from) == (False, 'float.pth')
+    torch.save(dict(message_hub={}), tmp_path / 'epoch_1.pth')
+    apply_flags(cfg, args)
+    assert cfg.resume and cfg.load_from == str(tmp_path / 'epoch_1.pth')
 
 
 def test_auto_scale_lr_needs_a_base():

@@ -3,6 +3,7 @@ layers at 8 bits, started from its float checkpoint."""
 
 _base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmgor'], allow_failed_imports=False)
+default_hooks = dict(checkpoint=dict(type='SafeCheckpointHook'))
 
 quant = dict(w_bits=4, a_bits=4)
 model = dict(

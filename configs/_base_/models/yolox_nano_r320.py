@@ -85,7 +85,11 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-default_hooks = dict(checkpoint=dict(interval=max_epochs, max_keep_ckpts=1))
+default_hooks = dict(
+    checkpoint=dict(
+        type='SafeCheckpointHook', interval=max_epochs, max_keep_ckpts=2
+    )
+)
 ema = dict(
     type='EMAHook', momentum=0.01, update_buffers=True, priority='NORMAL'
 )

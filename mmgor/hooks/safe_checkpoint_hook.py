@@ -1,0 +1,188 @@
+"""Checkpoints that a kill or a full disk can't take away."""
+
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from mmengine import dist
+from mmengine.config import Config
+from mmengine.dist import is_main_process, master_only
+from mmengine.fileio import LocalBackend, get_file_backend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner, save_checkpoint
+from mmengine.runner.checkpoint import _load_checkpoint
+
+from mmgor.damage import digest_path, write_checkpoint
+from mmgor.files import write_text
+from mmgor.registry import HOOKS
+from mmgor.resume import find_checkpoint
+
+_BACKEND = 'mmgor_local'
+#: Of :func:`mmgor.files.writing`, which a kill leaves behind.
+_LEFTOVERS = ('.*.tmp.pth', '.*.tmp.sha256', '.last_checkpoint.*.tmp')
+
+
+class WholeFileBackend(LocalBackend):
+    """Local files that are written as a whole, each with its digest."""
+
+    _waiting: list[str | Path] | None = None
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        write_checkpoint(filepath, obj)
+
+    def remove(self, filepath: str | Path) -> None:
+        if self._waiting is not None:
+            self._waiting.append(filepath)
+            return
+        digest_path(filepath).unlink(missing_ok=True)
+        super().remove(filepath)
+
+    @contextmanager
+    def removing_last(self) -> Iterator[None]:
+        """What is removed inside goes at the end, and stays if it fails."""
+        waiting: list[str | Path] = []
+        self._waiting = waiting
+        yield
+        self._waiting = None
+        for filepath in waiting:
+            self.remove(filepath)
+
+
+register_backend(_BACKEND, WholeFileBackend, force=True)
+
+
+@HOOKS.register_module()
+class SafeCheckpointHook(CheckpointHook):
+    """mmengine's CheckpointHook, but at no moment without a good checkpoint.
+
+    - A checkpoint and ``last_checkpoint`` get their names when they are
+      complete and on the disk; older ones are removed after that.
+    - The SHA-256 of ``epoch_1.pth`` is in ``epoch_1.pth.sha256``, as
+      ``sha256sum -c`` reads it. Whatever loads the file compares.
+    - With ``resume=True`` and no ``load_from``, the run goes on from the
+      newest good checkpoint, and where there is none starts from the
+      ``load_from`` of the config file. The log says which.
+
+    Where ``out_dir`` is no local folder, or with ``backend_args``, files are
+    written as by mmengine's hook; the log says so.
+
+    Args:
+        *args: As mmengine's.
+        **kwargs: As mmengine's.
+    """
+
+    backend_args: dict | None
+
+    def before_run(self, runner: Runner) -> None:
+        if runner._resume is not True or runner._load_from is not None:
+            return
+        found = [is_main_process() and find_checkpoint(runner.work_dir)]
+        dist.broadcast_object_list(found)
+        if found[0]:
+            runner._load_from = found[0]
+            return
+        runner._resume = False
+        runner._load_from = _written_load_from(runner.cfg)
+        runner.logger.warning(
+            f'no checkpoint to resume in {runner.work_dir}: training starts '
+            f'from {runner._load_from or "initial weights"}.'
+        )
+
+    def before_train(self, runner: Runner) -> None:
+        self._choose_backend(runner)
+        super().before_train(runner)
+        if isinstance(self.file_backend, WholeFileBackend):
+            for pattern in _LEFTOVERS if is_main_process() else ():
+                for path in Path(self.out_dir).glob(pattern):
+                    path.unlink()
+
+    def _choose_backend(self, runner: Runner) -> None:
+        stock = get_file_backend(self.out_dir or runner.work_dir)
+        given = self.backend_args or self.file_client_args
+        if given or not isinstance(stock, LocalBackend):
+            runner.logger.warning(
+                f'checkpoints go to {self.out_dir or runner.work_dir} with '
+                f'backend_args={given}: only in local folders without them '
+                'are they written as a whole and with a digest.'
+            )
+        else:
+            self.backend_args = dict(backend=_BACKEND)
+
+    def _save_checkpoint_with_step(
+        self, runner: Runner, step: int, meta: dict
+    ) -> None:
+        outdated = self._note_step(runner, step)
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if is_main_process():
+            write_text(
+                Path(runner.work_dir) / 'last_checkpoint', self.last_ckpt
+            )
+        self._remove(outdated)
+
+    def _note_step(self, runner: Runner, step: int) -> list[str]:
+        """Add a step to those that are kept, which the checkpoint itself
+        tells; give the files that are to go when it is written."""
+        if self.max_keep_ckpts <= 0:
+            return []
+        before = list(self.keep_ckpt_ids)
+        if step not in before[-1:]:
+            self.keep_ckpt_ids.append(step)  # the first one falls out
+        kept = list(self.keep_ckpt_ids)
+        runner.message_hub.update_info('keep_ckpt_ids', kept)
+        return [
+            self.file_backend.join_path(
+                self.out_dir, self.filename_tmpl.format(old)
+            )
+            for old in before
+            if old not in kept
+        ]
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        if not isinstance(self.file_backend, WholeFileBackend):
+            super()._save_best_checkpoint(runner, metrics)
+            return
+        # The last checkpoint is written again, to tell the best one's name.
+        with self.file_backend.removing_last():
+            super()._save_best_checkpoint(runner, metrics)
+
+    @master_only
+    def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
+        content = _load_checkpoint(ckpt_path, map_location='cpu')
+        kept = {k: v for k, v in content.items() if k in self.published_keys}
+        digest = sha256(pickle.dumps(kept)).hexdigest()  # as in mmengine
+        path = f'{os.path.splitext(ckpt_path)[0]}-{digest[:8]}.pth'
+        save_checkpoint(kept, path, backend_args=self.backend_args)
+        runner.logger.info(f'{ckpt_path} is published to {path}.')
+
+    def _remove(self, paths: list[str]) -> None:
+        for path in paths if is_main_process() else ():
+            if self.file_backend.isfile(path):
+                self.file_backend.remove(path)
+            elif self.file_backend.isdir(path):  # DeepSpeed's
+                self.file_backend.rmtree(path)
+
+
+def _written_load_from(cfg: Any) -> str | None:
+    """What the config file says; ``--resume`` of mmdet's tool takes it out of
+    the config."""
+    path = cfg.filename
+    if path and Path(path).is_file():
+        return Config.fromfile(path).get('load_from')
+    return None
