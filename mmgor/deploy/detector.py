@@ -12,15 +12,19 @@ import torch
 from mmcv.transforms import Compose
 from mmdet.utils import get_test_pipeline_cfg
 from mmdet.visualization import DetLocalVisualizer
+from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mmgor.channels import COLOUR
 from mmgor.config_reading import type_name
 from mmgor.config_values import number
 from mmgor.registry import MODELS
 
+from .allowed import check_allowed, check_parts
 from .metadata import exported_config, read_metadata
+from .metadata_check import blaming
 from .pictures import (
     Picture,
     as_bgr,
@@ -66,14 +70,16 @@ class Detector:
     ) -> None:
         self.score_thr = number('score_thr', score_thr, '[0, 1]')
         metadata = read_metadata(path)
-        cfg = exported_config(metadata)
-        init_default_scope(cfg.get('default_scope') or 'mmdet')
+        with blaming(path):
+            model, steps = described_parts(metadata, path)
+            init_default_scope('mmdet')
+            check_parts(model)
+            self._pipeline = Compose(steps)
+        self._path = path
         self.classes: list[str] = metadata['classes']
-        model = runtime_detector_cfg(cfg, path)
         model.update(threads=threads, integer_kernels=integer_kernels)
         self._model = MODELS.build(model).eval()
         self._channels = metadata['input'].get('channels', COLOUR)
-        self._pipeline = Compose(_for_pictures(get_test_pipeline_cfg(cfg)))
         self._visualizer = DetLocalVisualizer()
         self._visualizer.dataset_meta = dict(classes=self.classes)
 
@@ -153,16 +159,26 @@ class Detector:
     @torch.no_grad()
     def _detect(self, pictures: list[Picture]) -> list[Any]:
         loaded = [self._load(picture) for picture in pictures]
-        samples = self._model.test_step(
-            dict(
-                inputs=[item['inputs'] for item in loaded],
-                data_samples=[item['data_samples'] for item in loaded],
+        with blaming(self._path):
+            samples = self._model.test_step(
+                dict(
+                    inputs=[item['inputs'] for item in loaded],
+                    data_samples=[item['data_samples'] for item in loaded],
+                )
             )
-        )
         for sample in samples:
             found = sample.pred_instances
+            self._check_labels(found.labels)
             sample.pred_instances = found[found.scores >= self.score_thr]
         return samples
+
+    def _check_labels(self, labels: Tensor) -> None:
+        unknown = labels[(labels < 0) | (labels >= len(self.classes))]
+        if len(unknown):
+            raise ValueError(
+                f'{self._path} gives the label {int(unknown[0])}, but tells '
+                f'{len(self.classes)} class names. Export it again.'
+            )
 
     def _load(self, picture: Picture) -> dict[str, Any]:
         data = as_input(picture, self._channels)
@@ -179,6 +195,30 @@ class Detector:
                 'a picture that OpenCV reads, with sides not too different.'
             ) from error
         return loaded
+
+
+def described_parts(
+    metadata: dict[str, Any], path: str | Path
+) -> tuple[ConfigDict, list]:
+    """What a :class:`Detector` builds of a file's description.
+
+    Args:
+        metadata (dict): From :func:`read_metadata`.
+        path (str | Path): Of the file.
+
+    Returns:
+        tuple[ConfigDict, list]: Of a :class:`RuntimeDetector`, and the test
+        pipeline for pictures.
+
+    Raises:
+        ValueError: If the file does not tell, or has something built that is
+            not allowed.
+    """
+    cfg = exported_config(metadata)
+    model = runtime_detector_cfg(cfg, path)
+    steps = _for_pictures(get_test_pipeline_cfg(cfg))
+    check_allowed(cfg.get('default_scope'), model, steps)
+    return model, steps
 
 
 def _for_pictures(pipeline: list) -> list:

@@ -15,6 +15,7 @@ from mmgor.config_values import boolean, integer, integers
 from mmgor.files import writing
 
 from .detections import NAMES, Detections
+from .detector import described_parts
 from .extras import require
 from .fold import fold_norms
 from .frozen import freeze
@@ -25,11 +26,12 @@ from .metadata import (
     read_metadata,
     size_divisor,
 )
+from .metadata_check import MAX_SIDE, check_metadata
 from .onnx_ops import OPSET, translations
 from .operators import check_calls, check_modules
 from .outputs import flatten, name_outputs
 from .seal import seal_ir, seal_onnx
-from .shape_check import MAX_SIDE, check_shapes
+from .shape_check import check_shapes
 from .storage import store_int4
 from .windows import count_windows
 
@@ -142,6 +144,7 @@ def export_detector(
         names = NAMES
     shape = (None, None, None) if dynamic else (batch, *size)
     metadata = make_metadata(cfg, model, classes, shape, divisor, names, nms)
+    _check_description(metadata, path)
     program = _trace(network, images, names, divisor if dynamic else None)
     folded = _tidy(program.model, int4)
     if dynamic:
@@ -176,6 +179,21 @@ def _check_config(
         warnings.warn(
             'no test pipeline in the config (test_dataloader.dataset.'
             'pipeline): Detector and tools/detect.py will refuse the file.',
+            stacklevel=3,
+        )
+
+
+def _check_description(metadata: dict[str, Any], path: Path) -> None:
+    """As the file's readers will look at it."""
+    said = json.loads(json.dumps(metadata))
+    check_metadata(said)
+    if not said['config']['test_dataloader']['dataset']['pipeline']:
+        return  # told already
+    try:
+        described_parts(said, path)
+    except ValueError as error:
+        warnings.warn(
+            f'Detector and tools/detect.py will refuse the file: {error}',
             stacklevel=3,
         )
 

@@ -1,6 +1,5 @@
 """What an exported file says about itself."""
 
-import json
 from collections.abc import Collection
 from math import lcm
 from pathlib import Path
@@ -17,7 +16,9 @@ from mmgor.version import __version__
 
 from .extras import require
 from .loading import test_pipeline
-from .seal import check_ir, check_onnx
+from .metadata_check import check_description, check_metadata
+from .plain_json import parse_json
+from .seal import check_ir, check_onnx, names_files
 
 #: Key in ONNX metadata_props and in OpenVINO's rt_info.
 KEY = 'mmgor'
@@ -102,7 +103,15 @@ def exported_config(metadata: dict[str, Any]) -> Config:
 
     Args:
         metadata (dict): From :func:`read_metadata`.
+
+    Returns:
+        Config: As it stands in the file. Nothing of it may be built before
+        ``allowed.check_allowed`` has seen it.
+
+    Raises:
+        ValueError: If the file does not tell all of it.
     """
+    check_description(metadata)
     return Config(_untag(metadata['config']))
 
 
@@ -146,7 +155,7 @@ def _tag(value: Any) -> Any:
 
 def _untag(value: Any) -> Any:
     if isinstance(value, dict):
-        if set(value) == {_TUPLE}:
+        if set(value) == {_TUPLE} and isinstance(value[_TUPLE], list):
             return tuple(_untag(item) for item in value[_TUPLE])
         return {key: _untag(item) for key, item in value.items()}
     return [_untag(v) for v in value] if isinstance(value, list) else value
@@ -192,8 +201,10 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             'tools/export.py wrote, got one of another program.'
         )
     try:
-        metadata: dict[str, Any] = json.loads(text)
+        metadata: dict[str, Any] = parse_json(text)
         newer = metadata['format'] > FORMAT
+        if not newer:
+            check_metadata(metadata)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f'{path} has damaged mmgor metadata ({error!r}); export it again.'
@@ -201,8 +212,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     if newer:
         raise ValueError(
             f'{path} has metadata of format {metadata["format"]}, written by '
-            f'mmgor {metadata["version"]}; this is mmgor {__version__}, which '
-            f'reads up to {FORMAT}. Upgrade mmgor.'
+            f'mmgor {metadata.get("version")}; this is mmgor {__version__}, '
+            f'which reads up to {FORMAT}. Upgrade mmgor.'
         )
     return metadata
 
@@ -217,6 +228,11 @@ def _onnx_text(path: Path) -> str | None:
             f'{path} could not be read as ONNX ({error}); the file is '
             'truncated or of another kind. Export it again.'
         ) from error
+    if names_files(model):
+        raise ValueError(
+            f'{path} has weights in other files; expected all of them inside, '
+            'as tools/export.py writes it.'
+        )
     properties = {p.key: p.value for p in model.metadata_props}
     check_onnx(path, content, properties)
     return properties.get(KEY)

@@ -32,9 +32,9 @@ from mmgor.quantization.layers import QuantLayerMixin, swap_channels
 from .frozen import check_calibrated, check_weights
 from .pack_bits import pack_bits, unpack_bits
 from .pack_file import read_file, write_file
+from .pack_manifest import DTYPES
 from .pack_weights import has_stored_step, restore_weight
 
-_DTYPES = dict(float32='<f4', int32='<i4', int64='<i8', bool='?')
 _SHOWN = 5
 
 Entry = tuple[dict[str, Any], bytes]
@@ -168,20 +168,20 @@ def _transposed_groups(layer: Any) -> int:
 
 def _tensor_entry(name: str, value: Tensor) -> Entry:
     dtype = str(value.dtype).removeprefix('torch.')
-    if dtype not in _DTYPES:
+    if dtype not in DTYPES:
         raise ValueError(
             f'{name} has the dtype {dtype}; expected one of '
-            f'{list(_DTYPES)}. Type model.float() before packing.'
+            f'{list(DTYPES)}. Type model.float() before packing.'
         )
     entry = dict(name=name, kind='tensor', dtype=dtype)
     if value.dim() == 0 and dtype in ('int32', 'int64'):
         return dict(entry, kind='integer', value=int(value)), b''
-    block = value.cpu().numpy().astype(_DTYPES[dtype]).tobytes()
+    block = value.cpu().numpy().astype(DTYPES[dtype]).tobytes()
     return dict(entry, shape=list(value.shape)), block
 
 
 def _tensor(entry: dict[str, Any], blocks: dict[str, bytes]) -> Tensor:
-    dtype = np.dtype(_DTYPES[entry['dtype']])
+    dtype = np.dtype(DTYPES[entry['dtype']])
     # Tensors without elements have no block.
     values = np.frombuffer(blocks.get(entry['name'], b''), dtype)
     native = values.reshape(entry['shape']).astype(dtype.newbyteorder('='))

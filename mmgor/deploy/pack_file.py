@@ -15,9 +15,13 @@ import json
 import struct
 from pathlib import Path
 from typing import Any
-from zlib import compress, crc32, decompress
+from zlib import compress, crc32, decompressobj
+from zlib import error as zlib_error
 
 from mmgor.version import __version__
+
+from .pack_manifest import check_manifest
+from .plain_json import MOST_BYTES, parse_json
 
 #: A text-mode copy changes the line end, a truncated one the length.
 MAGIC = b'mmgor\r\n\x1a'
@@ -95,25 +99,42 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     _check_length(path, data, start)
     text = data[_HEADER.size : start]
     _check_sum(path, 'the manifest', text, checksum)
-    manifest = json.loads(decompress(text))
+    try:
+        manifest, stored = _read_manifest(text)
+    except (ValueError, TypeError, KeyError, zlib_error) as error:
+        raise ValueError(
+            f'{path} has a manifest that can not be used ({error!r}); write '
+            f'the file anew: {PACK_HINT}'
+        ) from error
     if manifest['format'] > FORMAT:
         raise ValueError(
             f'{path} has format {manifest["format"]}, written by mmgor '
-            f'{manifest["mmgor_version"]}; expected at most {FORMAT}, which '
-            f'is what this mmgor {__version__} reads. Type: '
+            f'{manifest.get("mmgor_version")}; expected at most {FORMAT}, '
+            f'which is what this mmgor {__version__} reads. Type: '
             'pip install -U mmgor, or write the file with this version: '
             f'{PACK_HINT}'
         )
-    stored = [entry for entry in manifest['tensors'] if 'offset' in entry]
-    end = start + sum(entry['bytes'] for entry in stored)
-    _check_length(path, data, end, exactly=True)
+    _check_length(path, data, start + stored, exactly=True)
     blocks = {}
-    for entry in stored:
+    for entry in manifest['tensors']:
+        if 'offset' not in entry:
+            continue
         first = start + entry['offset']
         block = data[first : first + entry['bytes']]
         _check_sum(path, entry['name'], block, entry['crc32'])
         blocks[entry['name']] = block
     return manifest, blocks
+
+
+def _read_manifest(text: bytes) -> tuple[dict[str, Any], int]:
+    """The manifest, and the bytes of its tensors, if of a known format."""
+    inflating = decompressobj()
+    plain = inflating.decompress(text, MOST_BYTES)
+    if not inflating.eof or inflating.unused_data:
+        raise ValueError(f'expected up to {MOST_BYTES} bytes, in one piece')
+    manifest = parse_json(plain)
+    known = manifest['format'] <= FORMAT
+    return manifest, check_manifest(manifest) if known else 0
 
 
 def _check_length(

@@ -50,6 +50,7 @@ class Runtime(ABC):
         self.path = path
         self.metadata = metadata
         self._open(threads, integer_kernels)
+        self._check_ends()
 
     def __deepcopy__(self, memo: dict) -> 'Runtime':
         """The same object: it keeps nothing of a call. (EMAHook copies the
@@ -85,6 +86,31 @@ class Runtime(ABC):
     def _run(self, images: NDArray) -> dict[str, NDArray]:
         """Output name -> values."""
 
+    @abstractmethod
+    def _ends(self) -> tuple[dict[str, list[Any]], set[str]]:
+        """Shapes of the graph's inputs by name, no int where a side is
+        dynamic, and names of its outputs."""
+
+    def _check_ends(self) -> None:
+        """What the metadata says of inputs and outputs is the graph's."""
+        spec, (inputs, outputs) = self.metadata['input'], self._ends()
+        channels = spec.get('channels', COLOUR)
+        sides = [spec['batch'], channels, spec['height'], spec['width']]
+        shape = inputs.get(spec['name'], [])
+        fits = len(shape) == len(sides) and not any(
+            isinstance(side, int) and want != side
+            for side, want in zip(shape, sides)
+            if want is not None
+        )
+        named: list[str] = []
+        map_nested(named.append, self.metadata['outputs'])
+        if not fits or not outputs.issuperset(named):
+            raise ValueError(
+                f'{self.path} says that it takes {spec} and gives '
+                f'{named[:5]}, but its graph takes {inputs} and gives '
+                f'{sorted(outputs)[:5]}. Export it again.'
+            )
+
     def _refuse(self, backend: str, error: Exception) -> ValueError:
         return ValueError(
             f'{self.path} could not be opened by {backend} ({error}); '
@@ -113,6 +139,10 @@ class OnnxRuntime(Runtime):
             raise self._refuse(f'ONNX Runtime {version}', error) from error
         self._names = [output.name for output in self._session.get_outputs()]
 
+    def _ends(self) -> tuple[dict[str, list[Any]], set[str]]:
+        inputs = self._session.get_inputs()
+        return {end.name: end.shape for end in inputs}, set(self._names)
+
     def _run(self, images: NDArray) -> dict[str, NDArray]:
         name = self.metadata['input']['name']
         return dict(zip(self._names, self._session.run(None, {name: images})))
@@ -137,6 +167,16 @@ class OpenVINORuntime(Runtime):
         except RuntimeError as error:
             version = openvino.__version__
             raise self._refuse(f'OpenVINO {version}', error) from error
+
+    def _ends(self) -> tuple[dict[str, list[Any]], set[str]]:
+        inputs = {
+            end.any_name: [
+                None if side.is_dynamic else side.get_length()
+                for side in end.partial_shape
+            ]
+            for end in self._compiled.inputs
+        }
+        return inputs, {end.any_name for end in self._compiled.outputs}
 
     def _run(self, images: NDArray) -> dict[str, NDArray]:
         results = self._compiled({self.metadata['input']['name']: images})

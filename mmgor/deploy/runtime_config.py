@@ -9,6 +9,7 @@ from mmgor.config_reading import model_config, named
 
 from .loading import dataset_classes
 from .metadata import exported_config, read_metadata, without
+from .metadata_check import blaming
 from .runtime_detector import RuntimeDetector
 
 _NOT_DECODING = ('quant', 'train_cfg', 'test_cfg', 'init_cfg')
@@ -33,9 +34,9 @@ def runtime_model(cfg: Config, path: str | Path) -> ConfigDict:
             ``test_cfg`` is not that of a file with NMS in its graph.
     """
     metadata = read_metadata(path)
-    exported = exported_config(metadata)
     model = runtime_detector_cfg(cfg, path)
-    wanted = runtime_detector_cfg(exported, path)
+    with blaming(path):
+        wanted = runtime_detector_cfg(exported_config(metadata), path)
     parts = ['bbox_head', 'data_preprocessor']
     if metadata['nms']:
         parts.append('test_cfg')

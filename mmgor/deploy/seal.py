@@ -48,6 +48,23 @@ def check_onnx(path: Path, content: bytes, properties: dict[str, str]) -> None:
         )
 
 
+def names_files(message: Any) -> bool:
+    """Whether a tensor of an ONNX message lies in another file, at any path.
+
+    Args:
+        message (protobuf Message): A model or a part of one.
+    """
+    for field, value in message.ListFields():
+        if field.name == 'external_data':
+            return True
+        if field.message_type is None:
+            continue
+        single = hasattr(value, 'ListFields')
+        if any(map(names_files, [value] if single else value)):
+            return True
+    return False
+
+
 def _seal(content: bytes) -> bytes:
     model = require('onnx').ModelProto()
     digest = sha256(content).hexdigest()

@@ -19,11 +19,10 @@ from torch import Tensor, nn
 
 from .extras import require
 from .frozen import FrozenInput
+from .metadata_check import MAX_SIDE
 from .outputs import flatten
 from .runtime import OnnxRuntime, OpenVINORuntime, Runtime
 
-#: Largest height and width of an exported file.
-MAX_SIDE = 4096
 #: Largest difference of an output, in units of its standard deviation.
 TOLERANCE = 0.02
 # Images, and multiples of the divisor: odd and even, whole windows of 7 and
