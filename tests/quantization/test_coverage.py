@@ -7,10 +7,7 @@ import pytest
 import torch
 from conftest import retinanet_cfg
 from mmcv.cnn import ConvModule
-from mmcv.ops import DeformConv2d, ModulatedDeformConv2dPack
-from mmdet.registry import MODELS as MMDET
 from mmengine.logging import MMLogger
-from mmengine.model import BaseModule
 from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
@@ -22,7 +19,7 @@ from mmgor.quantization import (
     layer_table,
     quantized_layers,
 )
-from mmgor.quantization.convert import find_layers, quantize_layers
+from mmgor.quantization.convert import quantize_layers
 from mmgor.quantization.coverage import float_parts
 from mmgor.registry import MODELS
 
@@ -177,110 +174,6 @@ def test_overrides_say_that_it_is_meant(log):
             QuantPolicy(overrides={'1': dict(w_bits=8)}),
             set(),
         )
-
-
-@MMDET.register_module()
-class DeformableNeck(BaseModule):
-    def __init__(self, init_cfg=None):
-        super().__init__(init_cfg)
-        self.where_offset = nn.Conv2d(4, 18, 1)
-        self.deform = DeformConv2d(4, 4, 3, padding=1)
-        self.pack = ModulatedDeformConv2dPack(4, 4, 3, padding=1)
-
-    def forward(self, x):
-        return self.pack(self.deform(x, self.where_offset(x)))
-
-
-def neck(**overrides):
-    return MODELS.build(
-        dict(
-            type='QuantNeck',
-            neck='DeformableNeck',
-            quant=dict(overrides=overrides),
-        )
-    )
-
-
-def bits_of(module):
-    return {
-        name: layer.weight_quantizer.bits
-        for name, layer in quantized_layers(module).items()
-    }
-
-
-def test_offset_layers_stay_in_float_unless_they_are_meant():
-    assert bits_of(neck()) == {'deform': 4, 'pack': 4}
-    everything = neck(**{'*': dict(w_bits=6)})
-    assert bits_of(everything) == {'deform': 6, 'pack': 6}
-    meant = neck(**{'*.conv_offset': dict(w_bits=8)})
-    assert bits_of(meant) == {'deform': 4, 'pack': 4, 'pack.conv_offset': 8}
-    assert bits_of(neck(where_offset=None)) == {'deform': 4, 'pack': 4}
-
-
-def test_a_predicted_offset_is_no_place_to_sample():
-    """CenterNet's offset of the centre; SABL's of a bucket."""
-    head = MODELS.build(
-        dict(
-            type='CenterNetHead',
-            num_classes=3,
-            in_channels=4,
-            feat_channels=4,
-        )
-    )
-    assert {'offset_head.0', 'offset_head.2'} <= set(find_layers(head))
-    head = MODELS.build(
-        dict(
-            type='SABLHead',
-            num_classes=3,
-            cls_in_channels=4,
-            reg_in_channels=4,
-            cls_out_channels=8,
-            reg_offset_out_channels=8,
-            reg_cls_out_channels=8,
-        )
-    )
-    assert 'fc_reg_offset' in find_layers(head)
-
-
-@pytest.mark.parametrize(
-    'cfg, names',
-    [
-        (
-            dict(
-                type='TOODHead',
-                num_classes=3,
-                in_channels=8,
-                feat_channels=8,
-                norm_cfg=dict(type='GN', num_groups=1),
-                initial_loss_cls=dict(type='FocalLoss', use_sigmoid=True),
-            ),
-            {'reg_offset_module.0', 'reg_offset_module.2'},
-        ),
-        (
-            dict(
-                type='RepPointsHead',
-                num_classes=3,
-                in_channels=8,
-                feat_channels=8,
-                point_feat_channels=8,
-            ),
-            {'reppoints_pts_init_out'},
-        ),
-        (
-            dict(type='DyHead', in_channels=16, out_channels=16, num_blocks=1),
-            {'dyhead_blocks.0.spatial_conv_offset'},
-        ),
-        (
-            dict(type='FoveaHead', num_classes=3, in_channels=8,
-                 feat_channels=32, with_deform=True, strides=(8, )),
-            {'feature_adaption.conv_offset'},
-        ),
-    ],
-)  # fmt: skip
-def test_mmdets_own_sampling_layers(cfg, names):
-    module = MODELS.build(cfg)
-    convs = {k for k, m in module.named_modules() if type(m) is nn.Conv2d}
-    assert convs - set(find_layers(module)) == names
 
 
 def test_the_line_says_the_share_by_cause(log):
