@@ -68,7 +68,11 @@ def probe(
         Probe: Of all that ran, also if the run ended in an error.
     """
     result = Probe()
-    with torch.enable_grad(), random_states_kept():
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        random_states_kept(),
+    ):
         try:
             copied = _copy(module)
             copied.training = training
@@ -83,7 +87,10 @@ def probe(
 def _copy(module: nn.Module) -> nn.Module:
     """The same weights under other names; buffers are copied."""
     weights = {
-        id(p): nn.Parameter(p.detach(), p.requires_grad)
+        # Made in inference mode, a tensor never gets a gradient's graph.
+        id(p): nn.Parameter(
+            p.clone() if p.is_inference() else p.detach(), p.requires_grad
+        )
         for p in module.parameters()
     }
     copied = copy.deepcopy(module, weights)
@@ -139,7 +146,7 @@ class _Graph:
         if not tensor.is_floating_point():
             return tensor
         if name == _INPUT:
-            tensor = tensor.detach().requires_grad_()
+            tensor = tensor.detach().clone().requires_grad_()
         # A change in place of a leaf is refused, one of a view loses its node.
         tensor = tensor.clone()
         if tensor.grad_fn is not None:

@@ -409,3 +409,12 @@ def test_building_leaves_the_random_state_alone():
     torch.manual_seed(0)
     quantized('RetinaHead', num_classes=2, **SMALL)
     assert torch.equal(torch.rand(2), want)
+
+
+def test_any_mode_of_autograd_will_do():
+    cfg = dict(num_classes=2, **SMALL)
+    want = quantized('RetinaHead', **cfg)
+    with torch.inference_mode():
+        assert quantized('RetinaHead', **cfg) == want
+    with torch.no_grad():
+        assert quantized('RetinaHead', **cfg) == want
