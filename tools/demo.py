@@ -79,7 +79,9 @@ def main() -> None:
     register_all_modules()
     started = time.monotonic()
     data = prepare_data(args)
-    print(f'{data.root}: {len(data.classes)} classes, {data.side} px')
+    print(
+        f'{data.root}: {len(data.classes)} classes, {data.side} px', flush=True
+    )
     # The float student first: every other student starts from it.
     names = ['float', *(name for name in args.arms if name != 'float')]
     wanted = {key for name in names for key in TAUGHT.get(name, ())}

@@ -13,6 +13,7 @@ import argparse
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from mmgor.ledger.plan import Plan, read_plan
 from mmgor.ledger.records import DONE, Record, locked, read_records
 from mmgor.ledger.runs import Key, Run, build_runs
 from mmgor.ledger.schedule import Schedule, check_files, select_runs
+
+#: Between two lines about the runs in flight, where no terminal shows them.
+_FILE_STATUS_S = 60.0
 
 
 def parse_args() -> argparse.Namespace:
@@ -82,7 +86,11 @@ def name_and_path(text: str) -> tuple[str, Path]:
 
 
 class Terminal:
-    """Lines that stay, and on a terminal one below that changes."""
+    """Lines that stay, and one that changes: on a terminal below them, in a
+    file as a line of its own now and then."""
+
+    def __init__(self) -> None:
+        self._written = time.monotonic()
 
     def tell(self, line: str) -> None:
         clear = '\r\x1b[K' if sys.stdout.isatty() else ''
@@ -92,6 +100,11 @@ class Terminal:
         if sys.stdout.isatty():
             width = shutil.get_terminal_size().columns - 1
             print(f'\r\x1b[K{line[:width]}', end='', flush=True)
+            return
+        now = time.monotonic()
+        if now - self._written >= _FILE_STATUS_S:
+            self._written = now
+            print(line, flush=True)
 
 
 def interrupt_by_signals(schedule: Schedule) -> None:

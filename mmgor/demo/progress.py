@@ -36,7 +36,7 @@ def run_condensed(
         [str(REPOSITORY), environment.get('PYTHONPATH', '')]
     )
     with (
-        log.open('w') as file,
+        log.open('w', buffering=1) as file,
         subprocess.Popen(
             command,
             stdout=subprocess.PIPE,

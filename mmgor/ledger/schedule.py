@@ -103,7 +103,7 @@ class Schedule:
         runs (list[Run]): From :func:`select_runs`.
         records (dict): What is recorded.
         lock (int): From :func:`mmgor.ledger.records.locked`.
-        tell (Callable): Takes a line for each run that ended.
+        tell (Callable): Takes a line for each run that starts or ended.
         status (Callable): Takes a line about those in flight now and then.
         train (tuple[str, ...]): Command that takes a config file.
     """
@@ -183,6 +183,7 @@ class Schedule:
                 except (FileExistsError, FileNotFoundError) as error:
                     self._record(run, Outcome(SKIPPED, str(error)), code)
                     continue
+                self.tell(f'{run.name}: starts')
                 training = Training(run, self.plan, self.train, self.lock)
                 self.running[run] = training, code
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import ledger
 import pytest
@@ -45,6 +46,17 @@ def run(bench, monkeypatch):
         signal.signal(number, handler)
 
 
+def test_a_log_file_gets_a_line_now_and_then(monkeypatch, capsys):
+    """As a file, a pipe or a batch system shows it."""
+    clock = iter((0, 5, 61, 120))
+    faked = SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr(ledger, 'time', faked)
+    terminal = ledger.Terminal()
+    for line in 'a', 'b', 'c':
+        terminal.status(line)
+    assert capsys.readouterr().out == 'b\n'
+
+
 def test_dry_run_lists_and_starts_nothing(bench, run, capsys):
     bench.content['seeds'] = [0]
     bench.content['workers'] = 2
@@ -68,7 +80,9 @@ def test_some_arms_then_the_rest(bench, run, capsys):
     assert run('--only', 'qat') == 0
     out = capsys.readouterr().out.splitlines()
     assert [line.split(',')[0] for line in out] == [
+        'cells/float/float/seed0: starts',
         '[1/2] cells/float/float/seed0: done',
+        'cells/qat/W4/seed0: starts',
         '[2/2] cells/qat/W4/seed0: done',
         '2 of 2 runs done',
     ]
@@ -92,7 +106,7 @@ def test_failures_are_told_and_end_with_status_1(bench, run, capsys):
     bench.behave('teacher', 'crash')
     assert run() == 1
     out = capsys.readouterr().out.splitlines()
-    assert 'teacher/float/seed0: failed, exit status 1:' in out[0]
+    assert 'teacher/float/seed0: failed, exit status 1:' in out[1]
     assert out[-2:] == [
         '2 of 4 runs done',
         'without a result: cells/teacher/float/seed0, cells/taught/W4/seed0. '
