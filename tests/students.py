@@ -2,7 +2,10 @@
 
 import copy
 
+import torch
 from mmengine.hub import get_config
+
+from mmgor.registry import MODELS
 
 FPN = dict(in_channels=[8, 16, 32, 64], out_channels=16)
 R18 = dict(
@@ -128,4 +131,32 @@ def quantized(cfg):
             part['quant'] = dict(w_bits=4, a_bits=4)
     if 'decoder' in cfg:
         cfg.update(type=f'Quant{cfg.type}', quant=dict(w_bits=4, a_bits=4))
+    return cfg
+
+
+def student_of_itself(name, folder):
+    """A quantized student's config; its teacher is the float one, with the
+    weights that it gets in ``folder``."""
+    _, neck, logits = STUDENTS[name]
+    float_cfg = tiny(name)
+    # A copy: DETRs write into their config.
+    teacher = MODELS.build(copy.deepcopy(float_cfg))
+    teacher.init_weights()  # before, DETR's level_embed is uninitialised
+    torch.save(teacher.state_dict(), folder / 'teacher.pth')
+    cfg = quantized(float_cfg)
+    heads = dict(neck=dict(type='FeatureKDHead', **neck))
+    if logits:
+        heads['cls'] = dict(type='LogitKDHead')
+    if logits or cfg.type == 'YOLOV3':
+        heads['score'] = dict(type='ScoreKDHead')
+        heads['box'] = dict(type='BoxKDHead')
+    cfg.update(
+        detector=cfg.type,
+        type='GoRDetector',
+        teachers=dict(
+            same=dict(config=float_cfg, checkpoint=str(folder / 'teacher.pth'))
+        ),
+        kd_heads=heads,
+        gor_weighting=dict(type='GoRWeighting'),
+    )
     return cfg

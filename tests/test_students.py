@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from conftest import make_batch
-from students import STUDENTS, quantized, tiny
+from students import STUDENTS, quantized, student_of_itself, tiny
 from torch import nn
 
 from mmgor.quantization import calibrate, quantized_layers
@@ -19,30 +19,7 @@ ITERATIONS = 3
 @pytest.mark.parametrize('name', list(STUDENTS))
 def test_a_few_iterations(name, tmp_path):
     torch.manual_seed(0)
-    _, neck, logits = STUDENTS[name]
-    float_cfg = tiny(name)
-    # A copy: DETRs write into their config.
-    teacher = MODELS.build(copy.deepcopy(float_cfg))
-    teacher.init_weights()  # before, DETR's level_embed is uninitialised
-    torch.save(teacher.state_dict(), tmp_path / 'teacher.pth')
-    cfg = quantized(float_cfg)
-    heads = dict(neck=dict(type='FeatureKDHead', **neck))
-    if logits:
-        heads['cls'] = dict(type='LogitKDHead')
-    if logits or cfg.type == 'YOLOV3':
-        heads['score'] = dict(type='ScoreKDHead')
-        heads['box'] = dict(type='BoxKDHead')
-    cfg.update(
-        detector=cfg.type,
-        type='GoRDetector',
-        teachers=dict(
-            same=dict(
-                config=float_cfg, checkpoint=str(tmp_path / 'teacher.pth')
-            )
-        ),
-        kd_heads=heads,
-        gor_weighting=dict(type='GoRWeighting'),
-    )
+    cfg = student_of_itself(name, tmp_path)
     model = MODELS.build(cfg)
     model.init_weights()
     model.map_classes(None)
@@ -58,7 +35,7 @@ def test_a_few_iterations(name, tmp_path):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert {f'loss_kd_{key}' for key in heads} <= set(outputs)
+    assert {f'loss_kd_{key}' for key in cfg.kd_heads} <= set(outputs)
     layers = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
     stock = [
         key

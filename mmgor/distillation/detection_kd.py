@@ -1,7 +1,7 @@
 """KD head for final detections, which every detector gives."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
@@ -21,8 +21,20 @@ from .teacher import Teacher
 
 #: Of a box, in pixels.
 MIN_SIDE = 1
-#: Boxes (n, 4), scores (n, ) and labels (n, ) of one picture.
-Found = tuple[Tensor, Tensor, Tensor]
+
+
+class Found(NamedTuple):
+    """Detections in the student's classes.
+
+    Attributes:
+        boxes (Tensor): Shape (n, 4), float32.
+        scores (Tensor): Shape (n, ), float32.
+        labels (Tensor): Shape (n, ).
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
 
 
 @MODELS.register_module()
@@ -85,21 +97,27 @@ class DetectionKDHead(BaseKDHead):
 
     def compute(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
         head: Any = student.module
-        part = torch.tensor(1 / len(teachers))
+        answers = [tapped.output for tapped in teachers]
+        scores = answers[0][0].scores
+        part = scores.new_full((), 1 / len(teachers))
         self.shares = dict.fromkeys(self.teachers, part)
-        pictures = list(zip(*(tapped.output for tapped in teachers)))
         indices = self.class_tensors(
-            pictures[0][0].scores.device,
-            head.num_classes,
-            [None] * len(teachers),
+            scores.device, head.num_classes, [None] * len(teachers)
         )
-        found = [self._fused(picture, indices) for picture in pictures]
+        found, sizes = self._found(answers, indices)
+        start = torch.rand((), device=scores.device)
+        drawn = functional.systematic_draw(found.scores, start)
         known = torch.stack([index != UNKNOWN for index in indices]).any(0)
         truth = [sample.gt_instances for sample in student.data_samples]
-        boxes = [
-            _with_truth(drawn, labelled, known)
-            for drawn, labelled in zip(_drawn(found), truth)
-        ]
+        labels = torch.cat([x.labels for x in truth])
+        # May be HorizontalBoxes.
+        labelled = torch.cat([get_box_tensor(x.bboxes) for x in truth])
+        boxes = _pick(
+            torch.cat([found.boxes, labelled]),
+            torch.cat([found.labels, labels]),
+            torch.cat([drawn, ~known[labels]]),
+            [*sizes, *map(len, truth)],
+        )
         metas = [sample.metainfo for sample in student.data_samples]
         outputs = student.output
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -110,55 +128,92 @@ class DetectionKDHead(BaseKDHead):
                 terms += [value] if isinstance(value, Tensor) else value
         return torch.stack([term.mean() for term in terms]).sum()
 
-    def _fused(
-        self, picture: Sequence[InstanceData], indices: Sequence[Tensor]
-    ) -> Found:
-        """One picture's detections in the student's classes."""
-        found = [
-            self._in_student_classes(p, i) for p, i in zip(picture, indices)
+    def _found(
+        self,
+        answers: Sequence[Sequence[InstanceData]],
+        indices: Sequence[Tensor],
+    ) -> tuple[Found, list[int]]:
+        """All pictures' detections in a row, and how many each has.
+
+        Args:
+            answers (Sequence[Sequence[InstanceData]]): One a teacher, of as
+                many pictures each.
+            indices (Sequence[Tensor]): One a teacher, see
+                :meth:`class_tensors`.
+        """
+        every = [
+            self._in_student_classes(InstanceData.cat(list(answer)), index)
+            for answer, index in zip(answers, indices)
         ]
-        if len(found) == 1:
-            return found[0]
-        boxes, scores, labels = (list(part) for part in zip(*found))
-        known = torch.stack([index != UNKNOWN for index in indices])
-        return weighted_boxes_fusion(
-            boxes, scores, labels, known, self.iou_threshold
-        )
+        sizes = [[len(picture) for picture in answer] for answer in answers]
+        if len(every) == 1:
+            return every[0], sizes[0]
+        return self._fused(every, sizes)
 
     def _in_student_classes(self, found: InstanceData, index: Tensor) -> Found:
+        """Those that are left out have a score of 0, and are never drawn: to
+        drop them would make the host wait."""
         labels, known = to_student_labels(found.labels, index)
         sides = found.bboxes[:, 2:] - found.bboxes[:, :2]
         # A box without area has no finite regression target.
         kept = known & (sides >= MIN_SIDE).all(1)
         kept &= found.scores >= self.min_score
-        return (
-            found.bboxes[kept].float(),
-            found.scores[kept].float(),
-            labels[kept],
-        )
+        scores = torch.where(kept, found.scores.float(), 0.0)
+        return Found(found.bboxes.float(), scores, labels)
+
+    def _fused(
+        self, every: list[Found], sizes: list[list[int]]
+    ) -> tuple[Found, list[int]]:
+        """Several teachers' detections as one set a picture. One copy to the
+        CPU and one back serve the batch."""
+        tables = [
+            torch.cat([found.boxes, torch.stack(found[1:], 1)], 1)
+            for found in every
+        ]
+        rows = torch.cat(tables).cpu().split([len(table) for table in tables])
+        known = torch.tensor(self.class_indices) != UNKNOWN
+        fused = []
+        for picture in zip(*(x.split(n) for x, n in zip(rows, sizes))):
+            kept = [x[x[:, 4] > 0] for x in picture]
+            boxes, scores, labels = weighted_boxes_fusion(
+                [x[:, :4] for x in kept],
+                [x[:, 4] for x in kept],
+                [x[:, 5].long() for x in kept],
+                known,
+                self.iou_threshold,
+            )
+            pair = torch.stack([scores, labels.to(scores)], 1)
+            fused.append(torch.cat([boxes, pair], 1))
+        table = torch.cat(fused).to(tables[0].device, non_blocking=True)
+        found = Found(table[:, :4], table[:, 4], table[:, 5].long())
+        return found, [len(x) for x in fused]
 
 
-def _drawn(pictures: Sequence[Found]) -> list[InstanceData]:
-    """What is drawn of a batch's detections, picture by picture."""
-    scores = [found[1] for found in pictures]
-    every = torch.cat(scores)
-    start = torch.rand((), device=every.device)
-    drawn = functional.systematic_draw(every, start)
+def _pick(
+    boxes: Tensor, labels: Tensor, kept: Tensor, sizes: list[int]
+) -> list[InstanceData]:
+    """Boxes to learn of each picture. The host waits once.
+
+    Args:
+        boxes (Tensor): What teachers found, picture by picture, then what is
+            labelled, shape (n, 4).
+        labels (Tensor): Shape (n, ).
+        kept (Tensor): Bool, shape (n, ).
+        sizes (list[int]): How many the N pictures have, found, then labelled:
+            2 N numbers.
+    """
+    places = torch.arange(len(kept))
+    picked = [
+        part[mask]
+        for part, mask in zip(places.split(sizes), kept.cpu().split(sizes))
+    ]
+    half = len(sizes) // 2
+    each = [torch.cat(pair) for pair in zip(picked[:half], picked[half:])]
+    index = torch.cat(each).to(boxes.device, non_blocking=True)
+    counts = [len(x) for x in each]
     return [
-        InstanceData(bboxes=boxes[kept], labels=labels[kept])
-        for (boxes, _, labels), kept in zip(
-            pictures, drawn.split([len(s) for s in scores])
+        InstanceData(bboxes=b, labels=c)
+        for b, c in zip(
+            boxes[index].split(counts), labels[index].split(counts)
         )
     ]
-
-
-def _with_truth(
-    drawn: InstanceData, truth: InstanceData, known: Tensor
-) -> InstanceData:
-    """Add the labelled boxes of the classes that are not ``known`` (K, )."""
-    added = ~known[truth.labels]
-    boxes = get_box_tensor(truth.bboxes)  # may be HorizontalBoxes
-    return InstanceData(
-        bboxes=torch.cat([drawn.bboxes, boxes[added]]),
-        labels=torch.cat([drawn.labels, truth.labels[added]]),
-    )

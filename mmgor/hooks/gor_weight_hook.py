@@ -1,5 +1,6 @@
 """Watches the game: its parameters, its log, its curves."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import Tensor
 
 from mmgor.checkpoint import RESUME_HINT
 from mmgor.class_names import of_dataset
@@ -24,6 +26,10 @@ from .weight_plot import plot_weight_curves, read_scalars
 
 _PREFIX = 'gor_weighting.'
 _FUSION = 'fusion.logits'
+#: Iterations between two looks at the weights, each of which makes the host
+#: wait. Fewer than NonFiniteLossHook's default lets pass before it stops.
+LOOK_EVERY = 5
+_WATCHED = ('gor_w_task', 'gor_w_kd', 'gor_raw_task', 'gor_raw_kd')
 
 
 @HOOKS.register_module()
@@ -48,7 +54,7 @@ class GoRWeightHook(Hook):
       the cosine of the two weighted gradients at the detector's
       ``gradient_tap`` (costs two backward passes through the head);
     - warns when a weight collapses (one set by hand to 0 does not) or a value
-      is not finite;
+      is not finite, after the first iteration or within five;
     - draws ``gor_weights.png`` at the end of training.
 
     Args:
@@ -84,6 +90,9 @@ class GoRWeightHook(Hook):
         self.collapse = number('collapse', collapse, '(0, 0.5)')
         self._warned = False
         self._by_hand = False
+        self._first = True
+        # Iterations and their values, on the device.
+        self._unseen: list[tuple[int, Tensor]] = []
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Write down who teaches: learned weights go by position."""
@@ -175,25 +184,43 @@ class GoRWeightHook(Hook):
         outputs = outputs or {}
         if 'gor_w_task' not in outputs or self._warned:
             return
+        values = torch.stack([outputs[name].float() for name in _WATCHED])
+        self._unseen.append((runner.iter + 1, values))
+        if self._first or len(self._unseen) == LOOK_EVERY:
+            self._look(runner)
+        self._first = False
+
+    def _look(self, runner: Runner) -> None:
+        """Warn of the first collapse among what was not looked at yet."""
+        unseen, self._unseen = self._unseen, []
+        if not unseen:
+            return
+        rows = torch.stack([values for _, values in unseen]).tolist()
+        for (iteration, _), row in zip(unseen, rows):
+            if not self._warned:
+                self._warn_of_collapse(runner, iteration, row)
+
+    def _warn_of_collapse(
+        self, runner: Runner, iteration: int, values: list[float]
+    ) -> None:
+        weights, raw = values[:2], values[2:]
         # Weights alone have the inverse of the losses' units.
-        task, kd = (
-            outputs[f'gor_w_{name}'] * outputs[f'gor_raw_{name}']
-            for name in ('task', 'kd')
-        )
+        task, kd = (w * x for w, x in zip(weights, raw))
         total = task + kd
-        share = float(torch.minimum(task, kd) / total)
-        weights = outputs['gor_w_task'], outputs['gor_w_kd']
-        meant = self._by_hand and 0 in weights and bool(total.isfinite())
-        if (share < self.collapse or share != share) and not meant:
-            self._warned = True
-            runner.logger.warning(
-                f'weighted losses at iteration {runner.iter + 1}: task '
-                f'{float(task):.3g}, distillation {float(kd):.3g}. The '
-                f'smaller has less than {self.collapse:g} of the sum, so that '
-                'only the other is trained, or one is not finite (said once).'
-            )
+        if math.isfinite(total) and total != 0:
+            meant = self._by_hand and 0 in weights
+            if meant or min(task, kd) / total >= self.collapse:
+                return
+        self._warned = True
+        runner.logger.warning(
+            f'weighted losses at iteration {iteration}: task {task:.3g}, '
+            f'distillation {kd:.3g}. The smaller has less than '
+            f'{self.collapse:g} of the sum, so that only the other is '
+            'trained, or one is not finite (said once).'
+        )
 
     def after_train(self, runner: Runner) -> None:
+        self._look(runner)
         if not is_main_process():
             return
         scalars = Path(runner.log_dir) / 'vis_data' / 'scalars.json'

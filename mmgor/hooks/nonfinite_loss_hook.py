@@ -6,7 +6,7 @@ import torch
 from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmgor.config_values import integer
 from mmgor.registry import HOOKS
@@ -34,6 +34,11 @@ class NonFiniteLossHook(Hook):
     step size out of all bounds) stops training by its name: at the start,
     every 50 iterations, at an epoch's end and before a checkpoint is saved.
 
+    Whether an optimizer steps is the host's to decide: it waits for the
+    device once an iteration, for the gradients or, where there is no step
+    (accumulation, a loss scaler that skips), for the loss; once more where it
+    looks at the state.
+
     Args:
         max_consecutive (int): Stop after this many such steps in a row.
 
@@ -47,8 +52,9 @@ class NonFiniteLossHook(Hook):
     def __init__(self, max_consecutive: int = 10) -> None:
         self.max_consecutive = integer('max_consecutive', max_consecutive, 1)
         self.consecutive = 0
-        self._dropped = False
-        self._state: list[Tensor] = []
+        # Of the iteration's optimizer step; None: there was none.
+        self._dropped: bool | None = None
+        self._places: list[tuple[nn.Module, str]] = []
         self._saved: list[Tensor] = []
 
     def before_train(self, runner: Runner) -> None:
@@ -68,10 +74,8 @@ class NonFiniteLossHook(Hook):
         if not self._saved:  # not before: calibration fills buffers, too
             model = unwrapped_model(runner)
             check_state(model)
-            weighting = getattr(model, 'gor_weighting', None)
-            thetas = () if weighting is None else weighting.parameters()
-            self._state = [*model.buffers(), *thetas]
-            self._saved = [value.detach().clone() for value in self._state]
+            self._places = _places(model)
+            self._saved = [x.detach().clone() for x in self._state()]
 
     def after_train_iter(
         self,
@@ -86,24 +90,26 @@ class NonFiniteLossHook(Hook):
             RuntimeError: After ``max_consecutive`` skipped updates in a row.
         """
         outputs = outputs or {}
-        # A loss scaler skips a step by itself, and a part of an accumulated
-        # step is no step yet: the ranks must be told.
-        bad = torch.tensor(self._dropped or _is_bad(outputs.get('loss'))).int()
-        dist.all_reduce(bad, 'max')
+        bad, self._dropped = self._dropped, None
+        if bad is None:
+            # A loss scaler skips a step by itself, and a part of an
+            # accumulated step is no step yet.
+            bad = _on_any_rank(_not_finite(outputs.get('loss')))
         if not bad:
             self.consecutive = 0
-            _copy(self._state, self._saved)
+            _copy(self._state(), self._saved)
             if self.every_n_train_iters(runner, CHECK_INTERVAL):
                 check_state(unwrapped_model(runner))
             return
-        self._dropped = False
         self.consecutive += 1
-        _copy(self._saved, self._state)
+        _copy(self._saved, self._state())
         weighting = getattr(unwrapped_model(runner), 'gor_weighting', None)
         take_gradient = getattr(weighting, 'take_gradient', None)
         if take_gradient is not None:
             take_gradient()  # else the next step would
-        names = [k for k, v in outputs.items() if 'loss' in k and _is_bad(v)]
+        names = [
+            k for k, v in outputs.items() if 'loss' in k and _not_finite(v)
+        ]
         runner.logger.warning(
             f'iteration {runner.iter + 1}: non-finite '
             f'{names or "gradient (or loss of another rank)"}'
@@ -154,9 +160,14 @@ class NonFiniteLossHook(Hook):
             return
         # The largest norm is inf or nan where any value is.
         norms = torch._foreach_norm(gradients, float('inf'))
-        self._dropped = not bool(torch.isfinite(torch.stack(norms)).all())
+        self._dropped = _on_any_rank(_not_finite(torch.stack(norms)))
         if self._dropped:
             optimizer.zero_grad(set_to_none=True)
+
+    def _state(self) -> list[Tensor]:
+        """What goes back. Looked up anew: a module that moves, or that keeps
+        a mean by assignment, has other tensors."""
+        return [getattr(module, name) for module, name in self._places]
 
 
 def pass_non_finite_on(loss: Tensor) -> Tensor:
@@ -169,11 +180,40 @@ def pass_non_finite_on(loss: Tensor) -> Tensor:
     return loss * (1 + 0 * loss.detach())
 
 
+def _places(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Owner and name of what a step may move, but no optimizer does."""
+    thetas = getattr(model, 'gor_weighting', nn.Module())
+    return [
+        (module, name)
+        for module in model.modules()
+        for name, _ in module.named_buffers(recurse=False)
+    ] + [
+        (module, name)
+        for module in thetas.modules()
+        for name, _ in module.named_parameters(recurse=False)
+    ]
+
+
 @torch.no_grad()
 def _copy(sources: list[Tensor], destinations: list[Tensor]) -> None:
-    for source, destination in zip(sources, destinations):
-        destination.copy_(source)
+    """At once for each dtype: one by one they are hundreds of kernels."""
+    groups: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
+    for pair in zip(destinations, sources):
+        groups.setdefault(pair[0].dtype, []).append(pair)
+    for pairs in groups.values():
+        to, what = zip(*pairs)
+        torch._foreach_copy_(to, what)
 
 
-def _is_bad(value: Any) -> bool:
-    return isinstance(value, Tensor) and not bool(torch.isfinite(value).all())
+def _on_any_rank(bad: Tensor) -> bool:
+    """Whether ``bad``, a bool of shape (), holds on one. The host waits."""
+    told = bad.int()
+    dist.all_reduce(told, 'max')
+    return bool(told)
+
+
+def _not_finite(value: Any) -> Tensor:
+    """Whether a log value is not finite, shape ()."""
+    if not isinstance(value, Tensor):
+        return torch.tensor(False)
+    return ~torch.isfinite(value).all()

@@ -69,17 +69,22 @@ class BaseQuantizer(nn.Module):
         self.layer_name = ''
         self._slot = 0
         self._slots = OncePerCall()
-        self._calibrated = False
+        self._highest = 0
         self.register_buffer('qmin', torch.zeros((), dtype=torch.int32))
         self.register_buffer('qmax', torch.zeros((), dtype=torch.int32))
 
     @property
     def calibrated(self) -> bool:
         """Whether ranges were set, by calibration or from a checkpoint."""
+        return self.highest > 0
+
+    @property
+    def highest(self) -> int:
+        """``qmax`` as the host knows it; 0: never calibrated."""
         # An averaging hook copies a range into its model without a word: look
         # before saying no. A yes is kept, since to look stops an accelerator.
-        self._calibrated = self._calibrated or bool(self.qmax > 0)
-        return self._calibrated
+        self._highest = self._highest or int(self.qmax)
+        return self._highest
 
     @property
     def signed(self) -> bool:
@@ -159,13 +164,13 @@ class BaseQuantizer(nn.Module):
         )
         self.qmin.fill_(qmin)
         self.qmax.fill_(qmax)
-        self._calibrated = True
+        self._highest = qmax
 
     def forget_range(self) -> None:
         """Count as never calibrated."""
         self.qmin.zero_()
         self.qmax.zero_()
-        self._calibrated = False
+        self._highest = 0
 
     def reset_slot(self) -> None:
         """The next call is the first of a pass."""
@@ -191,7 +196,7 @@ class BaseQuantizer(nn.Module):
         """
         if self.accepts(state_dict, prefix):
             super()._load_from_state_dict(state_dict, prefix, *args)
-            self._calibrated = bool(self.qmax > 0)
+            self._highest = int(self.qmax)
         else:
             for key in [k for k in state_dict if k.startswith(prefix)]:
                 state_dict.pop(key)

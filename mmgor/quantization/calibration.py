@@ -126,8 +126,10 @@ def _fit_input(quantizer: BaseQuantizer, observer: RangeObserver) -> None:
         int(quantizer.qmax),
         quantizer.asymmetric,
     )
-    scale = _usable(scale, quantizer)
-    quantizer.set_ranges(scale, offset, observer.low, observer.high)
+    found = scale, offset, observer.low, observer.high
+    # The search ran on the CPU.
+    scale, *rest = (x.to(quantizer.qmax.device) for x in found)
+    quantizer.set_ranges(_usable(scale, quantizer), *rest)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ class _Fused:
         self.function = function
         self._compiled: Callable[..., Any] | None = None
 
-    def __call__(self, *args: Tensor) -> Any:
+    def __call__(self, *args: Tensor | None) -> Any:
         if self._compiled is None:
             self._compiled = torch.compile(self.function, dynamic=True)
         try:
@@ -62,7 +62,7 @@ class _FakeQuantize(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         scale: Tensor,
-        offset: Tensor,
+        offset: Tensor | None,
         qmin: Tensor,
         qmax: Tensor,
     ) -> Tensor:
@@ -77,7 +77,7 @@ class _FakeQuantize(torch.autograd.Function):
         return (
             grad_x,
             grad_scale.view_as(scale),
-            grad_offset.view_as(offset),
+            None if offset is None else grad_offset.view_as(offset),
             None,
             None,
         )
@@ -98,7 +98,7 @@ def _flat(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
 def fake_quantize(
     x: Tensor,
     scale: Tensor,
-    offset: Tensor,
+    offset: Tensor | None,
     qmin: Tensor,
     qmax: Tensor,
     per_channel: bool = False,
@@ -108,22 +108,20 @@ def fake_quantize(
     Args:
         x (Tensor): Any shape.
         scale (Tensor): Shape () without, (C, ) with ``per_channel``.
-            Smaller values than ``functional.MIN_SCALE`` count as that.
-        offset (Tensor): Shape of ``scale``.
+        offset (Tensor, optional): Shape of ``scale``. Default: 0.
         qmin (Tensor): Smallest integer, shape ().
         qmax (Tensor): Largest integer, shape ().
         per_channel (bool): One scale an entry of ``x``'s first axis.
     """
-    scale = functional.at_least(scale.float(), functional.MIN_SCALE)
+    scale = scale.float()
     tensors = (x, scale, offset)
     with_grad = torch.is_grad_enabled() and any(
-        t.requires_grad for t in tensors
+        t is not None and t.requires_grad for t in tensors
     )
     kernel = _FakeQuantize.apply if with_grad else functional.fake_quantize
     if not per_channel:
         flat, back = _flat(x)
         return back(kernel(flat, scale, offset, qmin, qmax))
-    out = kernel(
-        x.flatten(1), scale.unsqueeze(1), offset.unsqueeze(1), qmin, qmax
-    )
+    offset = None if offset is None else offset.unsqueeze(1)
+    out = kernel(x.flatten(1), scale.unsqueeze(1), offset, qmin, qmax)
     return out.view(x.shape)

@@ -5,6 +5,7 @@ it can be compiled, exported and read. ``quantization.compiled`` holds the
 fused versions that training uses.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -42,7 +43,11 @@ def round_ste(x: Tensor) -> Tensor:
 
 
 def fake_quantize(
-    x: Tensor, scale: Tensor, offset: Tensor, qmin: Tensor, qmax: Tensor
+    x: Tensor,
+    scale: Tensor,
+    offset: Tensor | None,
+    qmin: Tensor,
+    qmax: Tensor,
 ) -> Tensor:
     """Quantize to integers in [qmin, qmax] and back, differentiably.
 
@@ -54,9 +59,10 @@ def fake_quantize(
 
     Args:
         x (Tensor): Any shape and floating dtype.
-        scale (Tensor): Step size > 0 in units of ``x``, broadcastable.
-        offset (Tensor): Value of the integer 0 in units of ``x``,
-            broadcastable.
+        scale (Tensor): Step size in units of ``x``, broadcastable. Smaller
+            values than ``MIN_SCALE`` count as that.
+        offset (Tensor, optional): Value of the integer 0 in units of ``x``,
+            broadcastable. Default: 0.
         qmin (Tensor): Smallest integer, shape ().
         qmax (Tensor): Largest integer, shape ().
 
@@ -64,7 +70,8 @@ def fake_quantize(
         Tensor: ``scale * (q + round(offset / scale))``, shape and dtype of
         ``x``.
     """
-    shift = round_ste(offset / scale)
+    scale = at_least(scale, MIN_SCALE)
+    shift = 0.0 if offset is None else round_ste(offset / scale)
     levels = torch.clamp(x.float() / scale - shift, qmin, qmax)
     return ((round_ste(levels) + shift) * scale).to(x.dtype)
 
@@ -73,10 +80,10 @@ def fake_quantize_backward(
     grad: Tensor,
     x: Tensor,
     scale: Tensor,
-    offset: Tensor,
+    offset: Tensor | None,
     qmin: Tensor,
     qmax: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """The gradients of :func:`fake_quantize`, from ``x`` alone.
 
     Autograd would keep four intermediate tensors the size of ``x``; these
@@ -89,18 +96,21 @@ def fake_quantize_backward(
             with ``x`` of shape (N, ) or (C, N) and one scale a row.
 
     Returns:
-        tuple[Tensor, Tensor, Tensor]: Gradients of ``x`` (its shape and
-        dtype), of ``scale`` and of ``offset``, summed over the last axis.
+        tuple[Tensor, Tensor, Tensor | None]: Gradients of ``x`` (its shape
+        and dtype), of ``scale`` and of ``offset``, if there is one, summed
+        over the last axis.
     """
     grad_out, value = grad.float(), x.float()
-    shift = torch.round(offset / scale)
+    scale = at_least(scale, MIN_SCALE)
+    shift = 0.0 if offset is None else torch.round(offset / scale)
     levels = value / scale - shift
     inside = (levels >= qmin) & (levels <= qmax)
     grad_x = torch.where(inside, grad_out, 0.0)
     integer = torch.round(torch.clamp(levels, qmin, qmax)) + shift
-    moved = torch.where(inside, value, offset) / scale
+    outside = 0.0 if offset is None else offset
+    moved = torch.where(inside, value, outside) / scale
     grad_scale = (grad_out * (integer - moved)).sum(-1)
-    grad_offset = (grad_out - grad_x).sum(-1)
+    grad_offset = None if offset is None else (grad_out - grad_x).sum(-1)
     return grad_x.to(x.dtype), grad_scale, grad_offset
 
 
@@ -108,29 +118,37 @@ class _ScaleGradient(torch.autograd.Function):
     """Identity whose gradient is multiplied by ``factor``."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: Tensor) -> Tensor:
-        ctx.save_for_backward(factor)
+    def forward(ctx: Any, x: Tensor, factor: Tensor | float) -> Tensor:
+        ctx.factor = factor  # neither comes from x nor has a gradient
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (factor,) = ctx.saved_tensors
-        return grad * factor, None
+        return grad * ctx.factor, None
 
 
-def scale_gradient(x: Tensor, factor: Tensor) -> Tensor:
+def scale_gradient(x: Tensor, factor: Tensor | float) -> Tensor:
     """Pass ``x`` through and multiply its gradient by ``factor``."""
     return _ScaleGradient.apply(x, factor)
 
 
-def lsq_gradient_factor(num_elements: int, qmax: Tensor) -> Tensor:
+def lsq_gradient_factor(num_elements: int, qmax: int) -> float:
     """LSQ's step-size gradient scale, 1 / sqrt(N * Q_p) (section 2.2).
+
+    On the host, which knows both, but as float32 would round it.
 
     Args:
         num_elements (int): Elements that share one scale.
-        qmax (Tensor): Largest integer, shape ().
+        qmax (int): Largest integer.
     """
-    return (qmax.float() * max(num_elements, 1)).rsqrt()
+    product = _float32(_float32(max(num_elements, 1)) * qmax)
+    return _float32(1 / _float32(math.sqrt(product)))
+
+
+def _float32(value: float) -> float:
+    """The nearest number that float32 has."""
+    mantissa, exponent = math.frexp(value)
+    return math.ldexp(round(math.ldexp(mantissa, 24)), exponent - 24)
 
 
 def at_least(x: Tensor, low: float) -> Tensor:
@@ -139,7 +157,7 @@ def at_least(x: Tensor, low: float) -> Tensor:
     return x + (x.clamp(min=low) - x).detach()
 
 
-def exp_scale(log_scale: Tensor, factor: Tensor) -> Tensor:
+def exp_scale(log_scale: Tensor, factor: float) -> Tensor:
     """The step size ``s = exp(log_scale)`` with LSQ's gradient scale.
 
     Step sizes differ by orders of magnitude between layers, and an Adam step
@@ -151,7 +169,7 @@ def exp_scale(log_scale: Tensor, factor: Tensor) -> Tensor:
 
     Args:
         log_scale (Tensor): Any shape.
-        factor (Tensor): From :func:`lsq_gradient_factor`.
+        factor (float): From :func:`lsq_gradient_factor`.
 
     Returns:
         Tensor: Shape of ``log_scale``, positive.

@@ -51,24 +51,31 @@ class RangeObserver:
         """Look at one call's tensor of any shape."""
         if x.numel() == 0:
             return
+        rows, limit = x.detach().flatten()[None], SAMPLES_A_CALL
+        if self.channels > 1:
+            rows = x.detach().transpose(0, 1).flatten(1)
+            limit = SAMPLES_A_CHANNEL
         start = slot * self.channels
-        if self.channels == 1:
-            self._look(x, start, SAMPLES_A_CALL)
-            return
-        for i, channel in enumerate(x.unbind(1)):
-            self._look(channel, start + i, SAMPLES_A_CHANNEL)
+        low, high, kept = self._look(rows.float(), limit)
+        places = slice(start, start + self.channels)
+        self.low[places] = torch.minimum(self.low[places], low)
+        self.high[places] = torch.maximum(self.high[places], high)
+        for i, row in enumerate(kept):
+            self.samples[start + i].append(row)
 
-    def _look(self, x: Tensor, slot: int, limit: int) -> None:
-        flat = x.detach().flatten().float()
-        self.low[slot] = min(float(self.low[slot]), float(flat.min()))
-        self.high[slot] = max(float(self.high[slot]), float(flat.max()))
-        if flat.numel() > limit:
+    def _look(self, rows: Tensor, limit: int) -> tuple[Tensor, ...]:
+        """Extremes and up to ``limit`` values of each row, on the CPU."""
+        extremes = torch.stack(rows.aminmax(dim=1), 1)
+        count, length = rows.shape
+        if length > limit:
             # A generator of its own: calibration leaves the global one alone.
             index = torch.randint(
-                flat.numel(), (limit,), generator=self._generator
+                length, (count, limit), generator=self._generator
             )
-            flat = flat[index.to(flat.device)]
-        self.samples[slot].append(flat.cpu())
+            rows = rows.gather(1, index.to(rows.device, non_blocking=True))
+        # In one piece: each copy makes the host wait for an accelerator.
+        seen = torch.cat([extremes, rows], 1).cpu()
+        return seen[:, 0], seen[:, 1], seen[:, 2:]
 
     @property
     def seen(self) -> bool:
@@ -142,7 +149,7 @@ def best_row_scales(rows: Tensor, qmin: int, qmax: int) -> Tensor:
     Returns:
         Tensor: Scales of shape (C, ).
     """
-    bounds = rows.new_tensor(float(qmin)), rows.new_tensor(float(qmax))
+    bounds = rows.new_full((), qmin), rows.new_full((), qmax)
     full = functional.minmax_scale(rows.amin(1), rows.amax(1), *bounds)
     best = full.clone()
     best_error = torch.full_like(full, float('inf'))

@@ -33,15 +33,17 @@ class LSQQuantizer(BaseQuantizer):
         self.log_scale = nn.Parameter(torch.zeros(self.num_scales))
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:
-        scale = self._scale(x, slot)
-        return self._round(x, scale, torch.zeros_like(scale))
+        return self._round(x, self._scale(x, slot), None)
 
-    def _round(self, x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+    def _round(
+        self, x: Tensor, scale: Tensor, offset: Tensor | None
+    ) -> Tensor:
         bounds = self.qmin, self.qmax
         if self.channels == 1:
             return fake_quantize(x, scale, offset, *bounds, self.per_channel)
         rows = x.flatten(0, 1)  # one a picture and channel
-        scale, offset = scale.repeat(len(x)), offset.repeat(len(x))
+        scale = scale.repeat(len(x))
+        offset = None if offset is None else offset.repeat(len(x))
         return fake_quantize(rows, scale, offset, *bounds, True).view_as(x)
 
     def _of_slot(self, values: Tensor, slot: int) -> Tensor:
@@ -53,7 +55,7 @@ class LSQQuantizer(BaseQuantizer):
         if not self.per_channel:
             log_scale = self._of_slot(log_scale, slot)
         count = x.numel() // log_scale.numel()
-        factor = functional.lsq_gradient_factor(count, self.qmax)
+        factor = functional.lsq_gradient_factor(count, self.highest)
         return functional.exp_scale(log_scale, factor)
 
     def step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
@@ -88,7 +90,7 @@ class LSQPlusQuantizer(LSQQuantizer):
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:
         count = x.numel() // self.channels
-        factor = functional.lsq_gradient_factor(count, self.qmax)
+        factor = functional.lsq_gradient_factor(count, self.highest)
         offset = self._of_slot(self.offset, slot)
         offset = functional.scale_gradient(offset, factor)
         return self._round(x, self._scale(x, slot), offset)
@@ -191,13 +193,13 @@ class MinMaxQuantizer(BaseQuantizer):
     def quantize(self, x: Tensor, slot: int) -> Tensor:
         if self.training and not self.for_weight:
             # Its average moves on: a second run takes the first one's step.
-            scale, offset = self._steps(
+            scale, _ = self._steps(
                 x, partial(self._averaged_step, x.detach(), slot), True
             )
         else:
-            scale, offset = self.step(x, slot)
+            scale, _ = self.step(x, slot)
         return fake_quantize(
-            x, scale, offset, self.qmin, self.qmax, self.per_channel
+            x, scale, None, self.qmin, self.qmax, self.per_channel
         )
 
     def _averaged_step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from mmengine import dist
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .gradients import GradientStats, gradient_stats
+from .gradients import GradientStats, measure_gradients
 
 Losses = dict[str, Tensor | list[Tensor]]
 
@@ -99,8 +99,8 @@ class BaseWeighting(nn.Module):
         needed = self.needs_gradients()
         stats = None
         if needed or self.measure_gradients:
-            stats = gradient_stats(task, kd, shared)
-            if needed:
+            stats, finite = measure_gradients(task, kd, shared)
+            if needed and not finite:
                 self._warn_of_overflow(raw, stats.norms)
         self.measure_gradients = False
         weights, own = self.weigh(raw, stats if needed else None)
@@ -122,10 +122,8 @@ class BaseWeighting(nn.Module):
         return weighted
 
     def _warn_of_overflow(self, losses: Tensor, norms: Tensor) -> None:
-        """Say once that finite losses' gradients are not finite."""
+        """Say once that gradients are not finite where losses are."""
         if self._warned or not torch.isfinite(losses).all():
-            return
-        if torch.isfinite(norms).all():
             return
         self._warned = True
         print_log(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 from mmengine import dist
-from torch import Tensor
+from torch import Tensor, nn
 
 # Small gradients would be rounded to 0 in half precision, which autocast may
 # use in the head whatever the features' dtype; large ones, above 16, overflow
@@ -32,6 +32,13 @@ class GradientStats(NamedTuple):
 def gradient_stats(
     task: Tensor, kd: Tensor, shared: Sequence[Tensor]
 ) -> GradientStats:
+    """What :func:`measure_gradients` finds."""
+    return measure_gradients(task, kd, shared)[0]
+
+
+def measure_gradients(
+    task: Tensor, kd: Tensor, shared: Sequence[Tensor]
+) -> tuple[GradientStats, bool]:
     """Norms and cosine of d task / d shared and d kd / d shared.
 
     Costs one more backward pass through what lies between the features and
@@ -45,8 +52,9 @@ def gradient_stats(
         shared (Sequence[Tensor]): Features of any shapes.
 
     Returns:
-        GradientStats: Norms of shape (2, ) and the cosine, shape (), both the
-        mean over ranks.
+        tuple[GradientStats, bool]: Norms of shape (2, ) and the cosine, shape
+        (), both the mean over ranks; and whether the norms are finite, for
+        which the host waits once.
 
     Raises:
         ValueError: If ``shared`` is empty or no list of tensors, or a loss
@@ -65,33 +73,35 @@ def gradient_stats(
             "gradient were given; expected gradient_tap='neck' or another "
             'trained module before the head.'
         )
-    (task_norm, task_unit), (kd_norm, kd_unit) = (
-        _norm_and_unit(loss, shared) for loss in (task, kd)
-    )
-    cosine = task_unit @ kd_unit
-    dist.all_reduce(cosine, 'mean')
-    return GradientStats(torch.stack([task_norm, kd_norm]), cosine)
-
-
-def _norm_and_unit(
-    loss: Tensor, shared: Sequence[Tensor]
-) -> tuple[Tensor, Tensor]:
-    """The gradient's norm over all ranks, and its direction on this one.
-
-    Raises:
-        ValueError: If the loss does not depend on ``shared``.
-    """
-    for scale in SCALES:
-        gradient = _flat_gradient(loss * scale, shared)
-        norm = gradient.norm() / scale
-        dist.all_reduce(norm, 'mean')
-        # Not finite on one rank is so in the mean: all measure again, as
-        # collectives in the head's backward pass (SyncBN) ask for.
-        if torch.isfinite(norm):
-            break
+    losses = task, kd
+    vectors = [_flat_gradient(loss * SCALES[0], shared) for loss in losses]
+    norms = _mean_norms(vectors, SCALES[0])
+    # The one wait for the host: all ranks that read a mean measure again
+    # together, as collectives in the head's backward pass (SyncBN) ask for.
+    overflown = _not_finite(norms)
+    for i in overflown:
+        vectors[i] = _flat_gradient(losses[i] * SCALES[1], shared)
+        norms[i] = _mean_norms([vectors[i]], SCALES[1])[0]
     # Unit vectors first: an epsilon on the norms would depend on units.
     tiny = torch.finfo(torch.float32).tiny
-    return norm, torch.nn.functional.normalize(gradient, dim=0, eps=tiny)
+    units = [nn.functional.normalize(x, dim=0, eps=tiny) for x in vectors]
+    cosine = units[0] @ units[1]
+    dist.all_reduce(cosine, 'mean')
+    finite = not overflown or not _not_finite(norms)
+    return GradientStats(norms, cosine), finite
+
+
+def _mean_norms(vectors: list[Tensor], scale: float) -> Tensor:
+    """Of scaled gradients, the mean over all ranks, shape (n, )."""
+    norms = torch.stack([x.norm() for x in vectors]) / scale
+    dist.all_reduce(norms, 'mean')
+    return norms
+
+
+def _not_finite(norms: Tensor) -> list[int]:
+    """Where they are not."""
+    sound = torch.isfinite(norms).tolist()
+    return [i for i, finite in enumerate(sound) if not finite]
 
 
 def _flat_gradient(loss: Tensor, shared: Sequence[Tensor]) -> Tensor:

@@ -50,6 +50,18 @@ class Distance(Stock):
         return dict(loss_bbox=distance)
 
 
+class Counting(Stock):
+    """Keeps a count by assignment: its buffer is another tensor each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('seen', torch.zeros(()))
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        self.seen = self.seen + 1
+        return super().forward(inputs)
+
+
 class Game(Stock):
     """A student whose distillation loss alone is not finite at times."""
 
@@ -143,6 +155,13 @@ def test_an_infinite_loss_with_finite_gradients_is_skipped_too(tmp_path):
     assert same(states[0], states[1])
     clean = train(tmp_path, [1.0, 2.0, 3.0, 4.0], make=Distance)
     assert same(states[2], clean[1])
+
+
+def test_a_buffer_that_is_assigned_goes_back(tmp_path):
+    states = train(
+        tmp_path, [1.0, 2.0, math.nan, 1.0, 3.0, 4.0], make=Counting
+    )
+    assert [state['seen'].item() for state in states] == [1, 1, 2]
 
 
 @pytest.mark.parametrize('init_iters', [1, 20])

@@ -84,9 +84,26 @@ def test_other_small_weights_are_a_collapse(
 @pytest.mark.parametrize('raw', [(math.inf, 1.0), (1.0, math.inf)])
 def test_a_weight_of_zero_hides_no_infinite_loss(raw):
     runner, said = listening_runner()
-    hook = GoRWeightHook()
-    hook._by_hand = True
-    hook.after_train_iter(runner, 0, outputs=outputs((0.0, 1.0), (1.0, 1.0)))
-    assert said == []
-    hook.after_train_iter(runner, 0, outputs=outputs((0.0, 1.0), raw))
+    for values in ((1.0, 1.0), raw):
+        assert said == []
+        hook = GoRWeightHook()
+        hook._by_hand = True
+        hook.after_train_iter(runner, 0, outputs=outputs((0.0, 1.0), values))
     assert len(said) == 1 and 'not finite' in said[0]
+
+
+@pytest.mark.parametrize('at_end', [False, True])
+def test_a_collapse_is_told_within_five_iterations(tmp_path, at_end):
+    """To look each time would make the host wait for the device."""
+    runner, said = listening_runner()
+    runner.log_dir = str(tmp_path)
+    hook = GoRWeightHook()
+    for runner.iter in range(4 if at_end else 6):
+        assert said == []
+        weight = 1e-6 if runner.iter == 3 else 1.0
+        hook.after_train_iter(
+            runner, 0, outputs=outputs((1.0, weight), (1.0, 1.0))
+        )
+    if at_end:
+        hook.after_train(runner)
+    assert 'at iteration 4:' in said[0]

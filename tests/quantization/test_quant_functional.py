@@ -86,8 +86,15 @@ def test_scale_gradient_is_identity_forward():
 
 
 def test_lsq_gradient_factor():
-    factor = F.lsq_gradient_factor(100, torch.tensor(7))
-    assert factor.item() == pytest.approx(1 / math.sqrt(700))
+    assert F.lsq_gradient_factor(100, 7) == pytest.approx(1 / math.sqrt(700))
+
+
+def test_lsq_gradient_factor_is_rounded_as_float32_does():
+    """A run goes on, bit by bit, as when tensors made the factor."""
+    for count in (1, 3, 100, 12345, 2**24 + 1, 10**9 + 7):
+        for qmax in (1, 7, 15, 127, 255):
+            want = (torch.tensor(float(qmax)) * count).rsqrt().item()
+            assert F.lsq_gradient_factor(count, qmax) == want
 
 
 def test_pact_by_hand():
