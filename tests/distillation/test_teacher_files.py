@@ -199,6 +199,26 @@ def test_classes_of_a_dataset_given_as_a_python_class():
     assert find_classes('big', {}, config)[0] == 'person'
 
 
+def test_classes_in_a_file(tmp_path):
+    path = tmp_path / 'names.txt'
+    path.write_text('cat\ndog\n')
+    dataset = dict(type='CocoDataset', metainfo=dict(classes=str(path)))
+    joined = dict(type='ConcatDataset', datasets=[dataset, dataset])
+    config = dict(val_dataloader=dict(dataset=joined))
+    assert find_classes('big', {}, config) == ('cat', 'dog')
+    path.unlink()
+    message = r'class names not found: .* or teachers=dict\(big=dict\(classes='
+    with pytest.raises(FileNotFoundError, match=message):
+        find_classes('big', {}, config)
+
+
+def test_a_config_with_classes_in_it():
+    """New style: RetinaNet itself stands where others have its name."""
+    config = dict(model=retinanet_cfg())
+    config['model']['type'] = MODELS.get('RetinaNet')
+    assert MODELS.build(model_config('big', config)).bbox_head is not None
+
+
 def test_a_str_is_no_list_of_classes():
     message = r"teacher 'big' has the str 'person' .* classes=\('person',\)\."
     wrong = dict(classes=('person'))
