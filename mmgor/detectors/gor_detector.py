@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import torch
 from mmdet.models.detectors import BaseDetector
 from mmengine import dist
 from torch import Tensor, nn
@@ -144,6 +145,8 @@ class GoRMixin(BaseDetector):
         }
         return [t for name, t in self.teachers.items() if name in names]
 
+    # Hooks catch the features, and teachers and weights change from outside.
+    @torch.compiler.disable
     def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> dict:
         """Stock losses and KD losses, weighted.
 

@@ -20,6 +20,7 @@ def take_no_part(theta: nn.Parameter) -> None:
 def theta_step(weighting: Any, rate: float) -> Any:
     """What happens to the thetas when the optimizer steps."""
 
+    @torch.compiler.disable
     @torch.no_grad()
     def step(*_: Any) -> None:
         gradient = weighting.take_gradient()

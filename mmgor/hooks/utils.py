@@ -80,7 +80,10 @@ def keep_from_decay(
         what (str): As there.
     """
     if isinstance(runner.optim_wrapper, OptimWrapper):
-        check_optimizer(runner.optim_wrapper.optimizer, parameters, what)
+        optimizer = runner.optim_wrapper.optimizer
+        check_optimizer(optimizer, parameters, what)
+        # torch.compile, mmengine's `compile`, can't step with its ConfigDicts.
+        optimizer.param_groups[:] = map(dict, optimizer.param_groups)
         schedule_new_groups(runner.param_schedulers)
 
 

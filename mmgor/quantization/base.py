@@ -91,6 +91,8 @@ class BaseQuantizer(nn.Module):
         """Whether the integer range reaches below zero."""
         return bool(self.qmin < 0)
 
+    # Its kernels are compiled (see compiled); counts and ranges are Python's.
+    @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
         """Fake-quantize ``x``; in calibration, look at it and pass it on.
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from . import functional
 
 # Signedness and dtype make variants of one function. torch's default limit
-# of 8 would silently fall back to eager in a mixed network.
+# of 8 would silently fall back to eager in a mixed network. It is one for the
+# whole process.
 _MAX_VARIANTS = 64
 
 
@@ -31,10 +32,13 @@ class _Fused:
 
     def __call__(self, *args: Tensor | None) -> Any:
         if self._compiled is None:
+            config = torch._dynamo.config
+            config.recompile_limit = max(config.recompile_limit, _MAX_VARIANTS)
             self._compiled = torch.compile(self.function, dynamic=True)
         try:
-            with torch._dynamo.config.patch(recompile_limit=_MAX_VARIANTS):
-                return self._compiled(*args)
+            return self._compiled(*args)
+        except (torch.OutOfMemoryError, MemoryError):
+            raise  # it might fit the next time, and must stay compiled
         except Exception as error:  # every backend raises its own kind
             # Raises again if it was not the compiler's fault.
             result = self.function(*args)

@@ -118,6 +118,19 @@ def test_falls_back_when_nothing_compiles(monkeypatch, caplog):
     assert fused._compiled is functional.fake_quantize
 
 
+def test_a_full_device_is_not_taken_for_a_missing_compiler(monkeypatch):
+
+    def full(*_):
+        raise torch.OutOfMemoryError('CUDA out of memory')
+
+    monkeypatch.setattr(torch, 'compile', lambda *_, **__: full)
+    fused = compiled._Fused(functional.fake_quantize)
+    one = torch.tensor(1.0)
+    with pytest.raises(torch.OutOfMemoryError):
+        fused(one, one, one, one, one)
+    assert fused._compiled is full
+
+
 def test_a_wrong_call_is_not_taken_for_a_missing_compiler(monkeypatch):
     monkeypatch.setattr(torch, 'compile', lambda f, **_: lambda *a: f(*a))
     fused = compiled._Fused(functional.fake_quantize)
