@@ -1,5 +1,6 @@
 """An exported file as an mmdet detector: decoding and NMS are mmdet's own."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -112,13 +113,19 @@ class RuntimeDetector(BaseDetector):
         )
 
     def decode(
-        self, outputs: Any, samples: list, rescale: bool = True
+        self,
+        outputs: Any,
+        samples: list,
+        size: Sequence[int],
+        rescale: bool = True,
     ) -> list[Any]:
         """Boxes of raw outputs, by the head's own code.
 
         Args:
             outputs (list): From :meth:`outputs`.
             samples (list[DetDataSample]): N samples.
+            size (Sequence[int]): Height and width of the images that gave
+                the outputs. They may be larger than the samples' batch was.
             rescale (bool): Boxes in the pictures' own pixels, not in those
                 of the resized ones.
 
@@ -126,7 +133,8 @@ class RuntimeDetector(BaseDetector):
             list[InstanceData]: Boxes, scores and labels of each image.
         """
         head: Any = self.bbox_head
-        metas = [sample.metainfo for sample in samples]
+        shape = dict(batch_input_shape=tuple(size))
+        metas = [{**sample.metainfo, **shape} for sample in samples]
         return head.predict_by_feat(
             *outputs, batch_img_metas=metas, rescale=rescale
         )
@@ -146,7 +154,8 @@ class RuntimeDetector(BaseDetector):
             list[InstanceData]: See :meth:`decode`.
         """
         if not self.runtime.metadata['nms']:
-            return self.decode(self.outputs(images), samples, rescale)
+            outputs, size = self.outputs(images), images.shape[2:]
+            return self.decode(outputs, samples, size, rescale)
         return [
             self._instances(self.runtime(image), sample.metainfo, rescale)
             for image, sample in zip(images.split(1), samples)

@@ -116,16 +116,16 @@ def _run(
 ) -> list[list[Any]]:
     """Detections of both sides; what differs is added to ``found``."""
     reference = model.bbox_head(model.extract_feat(inputs))
-    metadata = exported.runtime.metadata
+    metadata, size = exported.runtime.metadata, inputs.shape[2:]
     if metadata['nms']:
         theirs = exported.detect(inputs, samples)
     else:
         outputs = exported.outputs(inputs)
-        theirs = exported.decode(outputs, samples)
+        theirs = exported.decode(outputs, samples, size)
         if found is not None:
             names = flatten(metadata['outputs'])
             found.add_outputs(names, flatten(reference), flatten(outputs))
-    ours = exported.decode(reference, samples)
+    ours = exported.decode(reference, samples, size)
     if found is not None:
         for one, other in zip(ours, theirs):
             found.add_detections(one, other)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from conftest import make_batch, retinanet_cfg
 from mmdet.models.data_preprocessors import DetDataPreprocessor
-from mmengine.config import Config
+from mmdet.structures import DetDataSample
+from mmengine.config import Config, ConfigDict
 from mmengine.model import ExponentialMovingAverage
 from mmengine.runner import Runner
 
@@ -85,6 +86,30 @@ def test_pads_as_the_preprocessor_does(detector):
 def test_pads_to_the_divisor_of_a_dynamic_file(detector):
     detector.runtime.metadata['input'].update(height=None, width=None)
     assert detector.fit(torch.zeros(2, 3, 33, 64)).shape == (2, 3, 64, 64)
+
+
+def test_boxes_where_the_file_is_larger_than_the_batch(detector, monkeypatch):
+    """CenterNet's head places boxes by the size that its map is of."""
+    detector.runtime.metadata['input'].update(height=96, width=160)
+    detector.bbox_head = MODELS.build(
+        dict(
+            type='CenterNetHead',
+            in_channels=4,
+            feat_channels=4,
+            num_classes=5,
+            test_cfg=ConfigDict(topk=1, local_maximum_kernel=3),
+        )
+    )
+    peaks, sizes = torch.zeros(1, 5, 24, 40), torch.full((1, 2, 24, 40), 2.0)
+    peaks[0, 2, 3, 5] = 1  # a cell is 4 x 4 pixels
+    outputs = [[peaks], [sizes], [torch.zeros_like(sizes)]]
+    monkeypatch.setattr(detector, 'outputs', lambda _: outputs)
+    meta = dict(img_shape=(64, 64), batch_input_shape=(64, 64))
+    meta.update(border=(0, 0, 0, 0), scale_factor=(1.0, 1.0))
+    sample = DetDataSample(metainfo=meta)
+    detector.predict(torch.zeros(1, 3, 64, 64), [sample])
+    assert sample.pred_instances.bboxes.tolist() == [[16, 8, 24, 16]]
+    assert sample.pred_instances.labels.tolist() == [2]
 
 
 def test_places_what_a_graph_detects(detector):
