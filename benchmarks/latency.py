@@ -37,6 +37,7 @@ from mmengine.runner import Runner
 from onnxruntime import quantization
 from torch import Tensor
 
+from mmgor.channels import COLOUR, image_channels
 from mmgor.config_reading import datasets
 from mmgor.deploy import export, open_runtime, runtime_model
 from mmgor.deploy.loading import class_names, load_detector
@@ -129,7 +130,7 @@ def read_config(path: str, args: argparse.Namespace) -> Config:
 def images(
     cfg: Config, model: Any, size: list[int], count: int, split: str
 ) -> Iterator[Tensor]:
-    """Preprocessed pictures of a split, (1, 3, H, W) each, padded."""
+    """Preprocessed pictures of a split, (1, C, H, W) each, padded."""
     loader = deepcopy(cfg.test_dataloader)
     if split == 'train':
         source = next(datasets(cfg.train_dataloader.dataset))
@@ -153,7 +154,8 @@ def images(
 def export_float(cfg: Config, model: Any, path: Path, size: list[int]) -> None:
     """The float student, described as an export of mmgor."""
     network = export.Network(model).eval()
-    zeros = torch.zeros(1, 3, *size)
+    channels = image_channels(model) or COLOUR
+    zeros = torch.zeros(1, channels, *size)
     with torch.no_grad():
         names = export.name_outputs(network.outputs(zeros))
     program = torch.onnx.export(

@@ -104,10 +104,13 @@ def main() -> None:
         int4=args.int4,
         nms=args.nms,
     )
+    spec = done['metadata']['input']
     shape = (
         'dynamic'
         if args.dynamic
-        else f'{args.batch} x 3 x {size[0]} x {size[1]}'
+        else ' x '.join(
+            str(spec[key]) for key in ('batch', 'channels', 'height', 'width')
+        )
     )
     print(
         f'{args.out}: {done["bytes"] / 1e6:.2f} MB, input {shape}, '

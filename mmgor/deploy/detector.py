@@ -160,6 +160,8 @@ class Detector:
     def _detect(self, pictures: list[Picture]) -> list[Any]:
         loaded = [self._load(picture) for picture in pictures]
         with blaming(self._path):
+            for picture, item in zip(pictures, loaded):
+                self._check_channels(picture, item['inputs'])
             samples = self._model.test_step(
                 dict(
                     inputs=[item['inputs'] for item in loaded],
@@ -171,6 +173,14 @@ class Detector:
             self._check_labels(found.labels)
             sample.pred_instances = found[found.scores >= self.score_thr]
         return samples
+
+    def _check_channels(self, picture: Picture, image: Tensor) -> None:
+        if len(image) != self._channels:
+            raise ValueError(
+                f'{_name(picture)} has {len(image)} channels as the test '
+                f'pipeline loads it, but {self._path} takes {self._channels}; '
+                'expected pictures like those of its training.'
+            )
 
     def _check_labels(self, labels: Tensor) -> None:
         unknown = labels[(labels < 0) | (labels >= len(self.classes))]
@@ -187,14 +197,21 @@ class Detector:
         except (AssertionError, cv2.error) as error:
             # mmcv's of a file without a picture, OpenCV's of an empty file or
             # of a picture that resizing leaves nothing of.
-            name = str(picture)
-            if isinstance(picture, np.ndarray):
-                name = f'a picture of shape {picture.shape}'
             raise ValueError(
-                f'{name} could not be decoded or resized ({error}); expected '
-                'a picture that OpenCV reads, with sides not too different.'
+                f'{_name(picture)} could not be decoded or resized ({error}); '
+                'expected a picture that OpenCV reads, with sides not too '
+                'different.'
             ) from error
+        except Exception:
+            with blaming(self._path):
+                raise
         return loaded
+
+
+def _name(picture: Picture) -> str:
+    if isinstance(picture, np.ndarray):
+        return f'a picture of shape {picture.shape}'
+    return str(picture)
 
 
 def described_parts(

@@ -101,6 +101,15 @@ def test_detector_of_grey_images(grey, exported):
     assert detector.draw(image, wanted).shape == (64, 64, 3)
 
 
+def test_a_picture_as_the_config_loads_it(grey, exported, monkeypatch):
+    """The picture is blamed, and not the file."""
+    path = next((exported.scenes / 'images').iterdir())
+    detector = Detector(grey[2])
+    monkeypatch.setattr(detector, '_channels', 4)
+    with pytest.raises(ValueError, match=f'^{path} has 1 channels .* takes 4'):
+        detector(path)
+
+
 def test_four_channels():
     model = MODELS.build(student_cfg(4))
     cfg = Config(dict(model=student_cfg(4)))

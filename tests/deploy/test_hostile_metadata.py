@@ -129,6 +129,14 @@ def test_any_entry_may_be_wrong(hostile, exported):
     assert used > 20
 
 
+def test_a_pipeline_that_fails_on_pictures(hostile, exported):
+    place = ('config', 'test_dataloader', 'dataset', 'pipeline', 2, 'scale')
+    hostile.say(hostile.changed(place, 'large'))
+    picture = next((exported.scenes / 'images').iterdir())
+    with pytest.raises(ValueError, match=f'^{hostile.path} can not be used'):
+        Detector(hostile.path, threads=1)(picture)
+
+
 @pytest.mark.parametrize(
     'text', ['[' * 10**5, '[]', 'null', '1e999', '{"format": NaN}', '\ud800']
 )

@@ -8,6 +8,7 @@ from helpers import loader, tiny_scenes
 from mmengine.config import Config
 
 from mmgor.deploy.loading import load_detector
+from mmgor.deploy.metadata import read_metadata
 
 pytest.importorskip('nncf')
 latency = pytest.importorskip('benchmarks.latency')
@@ -41,3 +42,17 @@ def test_pictures_are_padded_and_never_cut(tmp_path):
     assert (picture[:, :, 64:] == 0).all()
     with pytest.raises(ValueError, match=r'\(64, 64\) .* than \(96, 32\)'):
         list(latency.images(cfg, detector, [96, 32], 1, 'test'))
+
+
+def test_a_grey_student_is_exported(tmp_path):
+    cfg = Config(dict(model=retinanet_cfg()))
+    cfg.model.backbone.in_channels = 1
+    cfg.model.data_preprocessor.update(
+        mean=[120.0], std=[60.0], bgr_to_rgb=False
+    )
+    data = dict(metainfo=dict(classes=('a', 'b', 'c')))
+    cfg.test_dataloader = dict(dataset=dict(type='CocoDataset', **data))
+    model = load_detector(cfg, None)
+    latency.export_float(cfg, model, tmp_path / 'grey.onnx', [64, 64])
+    said = read_metadata(tmp_path / 'grey.onnx')
+    assert said['input']['channels'] == 1

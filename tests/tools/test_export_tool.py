@@ -16,7 +16,9 @@ def exported_size(tmp_path, monkeypatch):
 
     def export_detector(model, cfg, path, size, classes, **_):
         sizes.append(size)
-        return dict(bytes=0, folded=0, metadata=dict(quantization=[]))
+        spec = dict(batch=2, channels=1, height=size[0], width=size[1])
+        metadata = dict(quantization=[], input=spec)
+        return dict(bytes=0, folded=0, metadata=metadata)
 
     monkeypatch.setattr(export, 'export_detector', export_detector)
     monkeypatch.setattr(export, 'load_detector', lambda *_: None)
@@ -71,3 +73,8 @@ def test_config_entries_from_the_command_line(exported_size):
     scale = 'test_dataloader.dataset.pipeline.0.scale=(128,64)'
     asked = exported_size('--cfg-options', scale, scale=(640, 640))
     assert asked == (64, 128)
+
+
+def test_what_is_printed_is_what_was_written(exported_size, capsys):
+    exported_size('--batch', '2', scale=(96, 64))
+    assert 'input 2 x 1 x 64 x 96, ' in capsys.readouterr().out
