@@ -6,6 +6,7 @@ itself. A data set may stand in wrappers, and there may be several.
 
 from collections.abc import Iterator
 from copy import deepcopy
+from types import FunctionType
 from typing import Any
 
 from mmengine.config import ConfigDict
@@ -25,22 +26,25 @@ def type_name(part: dict[str, Any]) -> str:
 
 
 def named(value: Any) -> Any:
-    """A config with registered names in place of classes, at any depth.
+    """A config with registered names in place of classes and functions, at
+    any depth.
 
     Args:
         value (Any): Dicts, lists, tuples and what they hold.
 
     Raises:
-        ValueError: If a class is in none of mmdet's registries.
+        ValueError: If one is in none of mmdet's registries.
     """
     if isinstance(value, dict):
         return type(value)({k: named(v) for k, v in value.items()})
     if isinstance(value, (list, tuple)):
         return type(value)(named(item) for item in value)
-    return _registered_name(value) if isinstance(value, type) else value
+    if isinstance(value, (type, FunctionType)):
+        return _registered_name(value)
+    return value
 
 
-def _registered_name(kind: type) -> str:
+def _registered_name(kind: type | FunctionType) -> str:
     for registry in (MODELS, TRANSFORMS, TASK_UTILS, DATASETS):
         while registry is not None:
             known = registry.module_dict
@@ -49,10 +53,11 @@ def _registered_name(kind: type) -> str:
                 return kind.__name__ if kind.__name__ in names else names[0]
             registry = registry.parent
     raise ValueError(
-        f'the config has the class {kind.__module__}.{kind.__qualname__}, '
+        f'the config has {kind.__module__}.{kind.__qualname__}, '
         "which is in none of mmdet's registries; expected a registered one, "
         "such as mmdet's ResNet. Write @MODELS.register_module() above it "
-        '(TRANSFORMS above a transform).'
+        '(TRANSFORMS above a transform), or the name in its place, such as '
+        "nms=dict(type='nms')."
     )
 
 

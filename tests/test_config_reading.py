@@ -1,7 +1,8 @@
 import pytest
+from mmcv.ops import nms
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import Resize
-from mmdet.models import ResNet
+from mmdet.models import FPN, ResNet
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
@@ -12,6 +13,7 @@ from mmgor.config_reading import (
     named,
     type_name,
 )
+from mmgor.quantization import QuantNeck
 
 
 def test_a_type_is_a_name_a_scoped_name_or_a_class():
@@ -26,6 +28,7 @@ def test_classes_by_their_registered_names():
         norm_cfg=dict(type=nn.BatchNorm2d),
         steps=[dict(type=Resize, scale=(4, 2))],
         pair=(nn.ReLU, 'mmdet.FPN'),
+        neck=dict(type=QuantNeck, neck=FPN),
     )
     got = named(cfg)
     assert got == dict(
@@ -33,6 +36,7 @@ def test_classes_by_their_registered_names():
         norm_cfg=dict(type='BN'),
         steps=[dict(type='Resize', scale=(4, 2))],
         pair=('ReLU', 'mmdet.FPN'),
+        neck=dict(type='QuantNeck', neck='FPN'),
     )
     assert isinstance(got, ConfigDict) and cfg.type is ResNet
 
@@ -43,6 +47,8 @@ def test_a_class_without_a_name_is_named():
 
     with pytest.raises(ValueError, match=r'Mine, which is in none .*register'):
         named(dict(model=[dict(type=Mine)]))
+    with pytest.raises(ValueError, match=r"nms, .* such as nms=dict\(type='n"):
+        named(dict(nms=dict(type=nms)))
 
 
 def test_datasets_out_of_their_wrappers():

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmgor.config_reading import type_name
 from mmgor.demo.arms import data_options, set_epochs
 from mmgor.demo.data import DataFolder
 
@@ -116,7 +117,7 @@ def fill_in(value: Any, path_of: Callable[[str, str], Path]) -> Any:
 def _fill_data(cfg: Config, data: DataFolder, name: str, arm: Arm) -> None:
     for split, position in (('train', 2), ('val', 1), ('test', 1)):
         steps = cfg[f'{split}_dataloader'].dataset.get('pipeline', [])
-        types = [step['type'] for step in steps]
+        types = [type_name(step) for step in steps]
         if types[position : position + 1] != ['Resize']:
             raise ValueError(
                 f'{arm.config}: expected Resize as step {position} (from 0) '
@@ -195,5 +196,7 @@ def _calibrate_only(cfg: Config) -> None:
     )
     # An average of no steps: its copy would never see the calibrated ranges.
     cfg.custom_hooks = [
-        hook for hook in cfg.get('custom_hooks', []) if hook.type != 'EMAHook'
+        hook
+        for hook in cfg.get('custom_hooks', [])
+        if type_name(hook) != 'EMAHook'
     ]
