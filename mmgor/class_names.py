@@ -112,7 +112,7 @@ def _names(meta: Mapping, owner: str) -> tuple[str, ...] | None:
             f'{owner} has the str {found!r} as its list of classes; expected '
             f'a tuple, classes=({found!r},).'
         )
-    names = tuple(found)
+    names = tuple(found) if isinstance(found, Iterable) else (found,)
     if not all(isinstance(name, str) for name in names):
         raise ValueError(
             f'{owner} has the classes {found}; expected a list of names, '

@@ -148,6 +148,9 @@ def test_what_is_sound():
     check_sound(mask, dict(mask, log_scale=torch.tensor([99.0])), 'file')
     step = {'a.input_quantizer.log_scale': torch.tensor([-25.0, 20.0])}
     check_sound({}, dict(step, count=torch.tensor(3)), 'file')
+    # What is of another shape or kind is refused when it is loaded.
+    for other in (torch.zeros(0), 'text'):
+        check_sound({}, {'a.input_quantizer.log_scale': other}, 'file')
 
 
 def test_flat():

@@ -79,6 +79,11 @@ def test_one_name_is_no_list():
         of_dataset(coco([1, 2]))
 
 
+def test_a_number_is_no_list():
+    with pytest.raises(ValueError, match=r'the classes 5; expected a list of'):
+        of_dataset(dict(type='CocoDataset', metainfo=dict(classes=5)))
+
+
 def test_a_file_that_is_not_there(tmp_path):
     for path in (tmp_path / 'gone.txt', tmp_path):
         with pytest.raises(FileNotFoundError, match='class names not found'):

@@ -71,6 +71,8 @@ def runtime_detector_cfg(cfg: Config, path: str | Path) -> ConfigDict:
         head['type'] = head.pop('head')
     return ConfigDict(
         type=RuntimeDetector.__name__,
+        # New-style configs have none, and names are looked up in one.
+        _scope_=cfg.get('default_scope') or 'mmdet',
         file=str(path),
         bbox_head=head,
         data_preprocessor=model.get('data_preprocessor'),

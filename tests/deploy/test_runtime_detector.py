@@ -12,8 +12,10 @@ import torch
 from conftest import make_batch, retinanet_cfg
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.structures import DetDataSample
+from mmengine import registry
 from mmengine.config import Config, ConfigDict
 from mmengine.model import ExponentialMovingAverage
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from mmgor.deploy.metadata import read_metadata
@@ -194,6 +196,15 @@ def test_a_float_config_with_the_same_head(exported):
     assert model == runtime_model(exported.cfg(), exported.onnx)
     assert model.bbox_head.type == 'RetinaHead'
     assert model.test_cfg.nms_pre == 100
+
+
+def test_a_config_without_a_scope(exported):
+    """As new-style ones are: their classes are in the file by name."""
+    cfg = exported.cfg()
+    cfg.default_scope = None
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        model = registry.MODELS.build(runtime_model(cfg, exported.onnx))
+    assert type(model.data_preprocessor) is DetDataPreprocessor
 
 
 def test_preprocessor_beside_the_model(exported):
