@@ -6,6 +6,7 @@ gets its offsets from outside, calls something deformable or ``grid_sample``.
 """
 
 import inspect
+import re
 from collections.abc import Iterator
 from types import CodeType
 from typing import Any
@@ -15,6 +16,8 @@ from torch import nn
 
 # In a module that samples, children with such names.
 _NAMES = ('offset', 'attention_weights')
+# Functions that sample, of mmcv, torch, torchvision and others.
+_FUNCTIONS = re.compile(r'deform\w*(conv|att|pool|sampl)|^grid_sample$', re.I)
 # Their names do not say it.
 _OTHERS: dict[type, tuple[str, ...]] = {
     RepPointsHead: ('reppoints_pts_init_out',)
@@ -57,10 +60,12 @@ def _samples_by(parent: nn.Module) -> Iterator[bool]:
 def samples(kind: type) -> bool:
     """Whether a module class' own code samples at learned places."""
     return any(
-        'deform' in name.lower() or name == 'grid_sample'
+        _FUNCTIONS.search(name)
         for base in inspect.getmro(kind)
         if issubclass(base, nn.Module) and base is not nn.Module
-        for value in vars(base).values()
+        for method, value in vars(base).items()
+        # A constructor names what it builds, of whatever use.
+        if 'init' not in method
         for name in _names(value)
     )
 

@@ -49,6 +49,26 @@ def test_offset_layers_stay_in_float_unless_they_are_meant():
     assert bits_of(neck(where_offset=None)) == {'deform': 4, 'pack': 4}
 
 
+class Centres(nn.Module):
+    """Builds a deformable layer; its own offsets are of boxes."""
+
+    def __init__(self):
+        super().__init__()
+        self.with_deform = True
+        self.pack = ModulatedDeformConv2dPack(4, 4, 3, padding=1)
+        self.offset_head = nn.Conv2d(4, 2, 1)
+        self.attention_weights = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        x = self.pack(x) if self.with_deform else x
+        return self.offset_head(self.attention_weights(x) * x)
+
+
+def test_to_build_or_mention_something_deformable_is_not_to_sample():
+    found = ['pack', 'offset_head', 'attention_weights']
+    assert list(find_layers(Centres())) == found
+
+
 class Sampler(nn.Module):
     """Moves its input itself; its offsets are a branch of two layers."""
 
