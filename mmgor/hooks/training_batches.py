@@ -1,10 +1,14 @@
 """The batches that training would start with, without taking them from it."""
 
 import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
 from mmengine.dataset import InfiniteSampler
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -47,7 +51,8 @@ def training_batches(runner: Runner, count: int) -> list[Any]:
         loader = _from_config(runner, config, stock.dataset)
     else:
         loader = _from_built(stock)
-    batches = list(islice(loader, count))
+    with _own_transforms(stock.dataset):
+        batches = list(islice(loader, count))
     if not batches:
         raise RuntimeError(
             'calibration got no batch: expected a train_dataloader with at '
@@ -55,6 +60,46 @@ def training_batches(runner: Runner, count: int) -> list[Any]:
             'drop_last=True, that it has as many images as a batch.'
         )
     return batches
+
+
+@contextmanager
+def _own_transforms(dataset: Any) -> Iterator[None]:
+    """Copies of the transforms stand in for them: some keep the images that
+    they mix (CachedMosaic), or a random generator."""
+    owners = [p for p in _parts(dataset) if 'pipeline' in vars(p)]
+    stock = [part.pipeline for part in owners]
+    for part in owners:
+        part.pipeline = _copied(part.pipeline)
+    try:
+        yield
+    finally:
+        for part, pipeline in zip(owners, stock):
+            part.pipeline = pipeline
+
+
+def _parts(dataset: Any) -> Iterator[Any]:
+    """A data set and those that it wraps or joins."""
+    held = getattr(dataset, '__dict__', None)
+    if held is not None:
+        yield dataset
+        for name in ('dataset', '_dataset'):
+            yield from _parts(held.get(name))
+        for part in held.get('datasets', []):
+            yield from _parts(part)
+
+
+def _copied(pipeline: Any) -> Any:
+    try:
+        return copy.deepcopy(pipeline)
+    except Exception as error:  # whatever a copy may raise
+        print_log(
+            'The transforms of the training data cannot be copied '
+            f'({type(error).__name__}: {error}): calibration runs those of '
+            'training, and leaves what they keep of its images.',
+            logger='current',
+            level=logging.WARNING,
+        )
+        return pipeline
 
 
 def _from_config(runner: Runner, config: dict, dataset: Any) -> DataLoader:

@@ -2,6 +2,7 @@
 
 import random
 from itertools import islice
+from threading import Lock
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.utils.data import (
     DataLoader,
     Dataset,
     IterableDataset,
+    Subset,
 )
 
 from mmgor.hooks.training_batches import training_batches
@@ -170,6 +172,54 @@ def test_settings_of_workers(workers):
     got = training_batches(runner, 2)
     want = DefaultSampler(Images(), shuffle=True, seed=3)
     assert torch.cat(got).tolist() == list(want)[:6]
+
+
+class Hoarder:
+    """A transform that gives and keeps what it has seen, as CachedMosaic."""
+
+    def __init__(self, handle=None):
+        self.seen, self.handle = [], handle
+
+    def __call__(self, index):
+        self.seen.append(index)
+        return len(self.seen)
+
+
+class Transformed(Images):
+    def __init__(self, *transforms):
+        self.pipeline = list(transforms)
+
+    def __getitem__(self, index):
+        return self.pipeline[0](index)
+
+
+WRAPPED = [
+    lambda data: data,
+    lambda data: Subset(data, range(7)),
+    lambda data: ConcatDataset([Images(), data]),
+    lambda data: ConcatDataset([Subset(data, range(7))]),
+]
+
+
+@pytest.mark.parametrize('wrap', WRAPPED)
+@pytest.mark.parametrize('shorten', [{}, dict(num_batch_per_epoch=2)])
+def test_what_transforms_keep_is_what_training_showed_them(wrap, shorten):
+    hoarder = Hoarder()
+    dataset = wrap(Transformed(hoarder))
+    source = config(dataset=dict(type=lambda: dataset), **shorten)
+    source['sampler'] = dict(type='DefaultSampler', shuffle=False)
+    runner = runner_of(source)
+    got = torch.cat(training_batches(runner, 3))
+    assert hoarder.seen == []
+    assert torch.equal(
+        got, torch.cat(list(islice(runner.train_dataloader, 3)))
+    )
+
+
+def test_transforms_that_can_not_be_copied_are_run():
+    hoarder = Hoarder(handle=Lock())
+    training_batches(runner_of(DataLoader(Transformed(hoarder), 2)), 1)
+    assert hoarder.seen == [0, 1]
 
 
 @pytest.mark.parametrize('infinite', [False, True])
