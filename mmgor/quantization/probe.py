@@ -86,6 +86,13 @@ def probe(
 
 def _copy(module: nn.Module) -> nn.Module:
     """The same weights under other names; buffers are copied."""
+    # What weight_norm and the like keep: computed anew in every forward.
+    computed = {
+        id(value): value.detach()
+        for part in module.modules()
+        for value in vars(part).values()
+        if isinstance(value, Tensor)
+    }
     weights = {
         # Made in inference mode, a tensor never gets a gradient's graph.
         id(p): nn.Parameter(
@@ -93,7 +100,7 @@ def _copy(module: nn.Module) -> nn.Module:
         )
         for p in module.parameters()
     }
-    copied = copy.deepcopy(module, weights)
+    copied = copy.deepcopy(module, {**computed, **weights})
     always_call(copied)
     # Not by ``train``, with which mmdet's backbones freeze their weights.
     for part in copied.modules():

@@ -58,7 +58,7 @@ def first_layers(backbone: nn.Module) -> set[str]:
     for side, channels in product(_SIDES, _CHANNELS):
         image = parameter.new_zeros(1, channels, side, side)
         result = probe(backbone, False, image)
-        best = max(best, result, key=lambda r: len(r.calls))
+        best = max(result, best, key=lambda r: len(r.calls))
         # An error further on has other reasons than the image's channels.
         if result.first and all(result.calls[n] for n in result.first):
             break

@@ -1,7 +1,14 @@
+import pytest
 import torch
 from torch import nn
+from torch.nn.utils import spectral_norm, weight_norm
+from torch.nn.utils.prune import l1_unstructured
 
 from mmgor.quantization.probe import kernel_layers, probe
+
+
+def pruned(layer):
+    return l1_unstructured(layer, 'weight', 0.5)
 
 
 class Net(nn.Module):
@@ -124,6 +131,17 @@ def test_no_trace_is_left():
     assert norm.training and not frozen.weight.requires_grad
     assert not frozen._forward_hooks
     assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize('by', [weight_norm, spectral_norm, pruned])
+@pytest.mark.filterwarnings('ignore:.*weight_norm.*')
+def test_weights_that_hooks_compute_are_computed_in_the_copy(by):
+    net = by(conv())
+    kept = net.weight.clone()
+    result = seen(lambda net, x: net.b(net.a(x)), a=net, b=conv())
+    assert (result.first, result.last) == (['a'], {'b'})
+    assert result.error is None
+    assert torch.equal(net.weight, kept)
 
 
 def test_norms_and_scales_are_no_kernels():

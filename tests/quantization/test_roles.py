@@ -394,6 +394,7 @@ def test_no_inner_layer_takes_the_place_of_one_that_stays_float():
 def test_where_no_image_fits_the_order_decides(said):
     assert first_layers(Strange()) == {'stem'}
     assert 'could not be run on zeros' in said[-1]
+    assert 'no output comes from' not in said[-1]
 
 
 def test_a_head_without_layers_needs_no_wrapper():
