@@ -143,8 +143,8 @@ def _share(part: FloatPart, with_macs: bool) -> str:
 def say_left(module: nn.Module) -> None:
     """Tell which layers of a part that was just wrapped stay in float.
 
-    Not those that ``overrides`` chose, and not a little that only tells
-    where to sample: what else is left is a line, a warning above a tenth.
+    Not those that ``overrides`` chose: what else is left is a line, a
+    warning above a tenth.
     """
     parts = [
         part
@@ -152,16 +152,13 @@ def say_left(module: nn.Module) -> None:
         if part.cause not in (OVERRIDE, NO_LAYER)
     ]
     share = sum(part.weights for part in parts)
-    if share > MUCH or any(part.cause not in _USUAL for part in parts):
+    if parts:
         print_log(
             f'{type(module).__name__}: {share:.1%} of the weights stay in '
             f'float: {"; ".join(map(_names, parts))}.',
             logger='current',
             level=logging.WARNING if share > MUCH else logging.INFO,
         )
-
-
-_USUAL = (SAMPLING, ATTENTION)
 
 
 def _names(part: FloatPart) -> str:

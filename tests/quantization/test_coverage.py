@@ -162,6 +162,14 @@ def test_little_in_float_is_a_line_and_no_warning(log):
     assert log.getvalue().startswith('INFO Sequential: 2.7% of the weights')
 
 
+def test_a_little_attention_is_said_too(log):
+    module = nn.Sequential(nn.Conv2d(8, 32, 3), nn.MultiheadAttention(4, 1))
+    quantize_layers(module, QuantPolicy(), set())
+    # 64 of 2304 + 64 weights
+    said = 'INFO Sequential: 2.7% of the weights stay in float: projections'
+    assert log.getvalue().startswith(said)
+
+
 def test_overrides_say_that_it_is_meant(log):
     module = nn.Sequential(nn.Conv2d(4, 4, 1), Flipped(4, 4, 1))
     quantize_layers(module, QuantPolicy(overrides={'1': None}), set())
