@@ -23,10 +23,10 @@ from . import (
     quantization,
     weighting,
 )
-from .damage import check_what_is_loaded
+from .checkpoint_files import guard_local_files
 from .registry import share_names
 
-check_what_is_loaded()
+guard_local_files()
 share_names()
 
 __all__ = [

@@ -10,6 +10,7 @@ import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from .checkpoint import check_dense
+from .compat import allow_mmengine_checkpoints
 from .damage import check_intact
 
 _FORCE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
@@ -85,17 +86,37 @@ def named_weights(path: str | Path, loaded: Any) -> dict[str, Any]:
     return weights
 
 
-def protect_loading() -> None:
-    """Let the stack's own loaders in this process, of a Runner or an
-    ``init_cfg``, read no more than :func:`read_checkpoint` does.
+def guard_local_files() -> None:
+    """Let mmengine read local files by :func:`load_from_local`, whoever asks:
+    a Runner, an ``init_cfg``, ``init_detector``.
 
     Whoever trusts all files of a run sets torch's own switch,
-    ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1``, and has the stack's loaders.
+    ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1``, and has the stack's loader, which
+    still looks for damage first.
     """
-    if os.environ.get(_TRUST, '0') not in ('', '0'):
-        return
-    os.environ[_FORCE] = '1'
-    CheckpointLoader.register_scheme('', load_from_local, force=True)
+    stock = CheckpointLoader._get_checkpoint_loader('')
+
+    def loader(path: str, map_location: Any = None) -> Any:
+        if not _trusted():
+            return load_from_local(path, map_location)
+        check_intact(path)
+        return stock(path, map_location)
+
+    CheckpointLoader.register_scheme('', loader, force=True)
+
+
+def protect_loading() -> None:
+    """Set torch's own switch, which protects what is read from URLs, too.
+
+    It holds for all of this process, so it is for a program to set and not
+    for a library.
+    """
+    if not _trusted():
+        os.environ[_FORCE] = '1'
+
+
+def _trusted() -> bool:
+    return os.environ.get(_TRUST, '0') not in ('', '0')
 
 
 def load_from_local(path: str, map_location: Any = None) -> Any:
@@ -119,6 +140,9 @@ def load_from_local(path: str, map_location: Any = None) -> Any:
 
 
 def _read_file(path: str, map_location: Any) -> Any:
+    # Again: onedl-mmengine takes classes off torch's list when it has read
+    # one of its own files.
+    allow_mmengine_checkpoints()
     return torch.load(path, map_location=map_location, weights_only=True)
 
 

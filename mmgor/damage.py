@@ -3,9 +3,6 @@
 import zipfile
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
-
-from mmengine.runner.checkpoint import CheckpointLoader
 
 from .files import write_text, writing
 
@@ -86,15 +83,3 @@ def _zip_fault(path: Path) -> str:
     except Exception as error:  # zipfile raises whatever it meets
         return f'it is cut off or overwritten ({error})'
     return f'the CRC-32 of its part {record} is another' if record else ''
-
-
-def check_what_is_loaded() -> None:
-    """Let mmengine's loader of local files look at each first: of a Runner,
-    an ``init_cfg``, ``init_detector`` and others."""
-    stock = CheckpointLoader._get_checkpoint_loader('')
-
-    def load_from_local(filename: str, map_location: Any = None) -> Any:
-        check_intact(filename)
-        return stock(filename, map_location)
-
-    CheckpointLoader.register_scheme('', load_from_local, force=True)

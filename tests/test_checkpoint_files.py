@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
 from mmengine.runner import load_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from mmgor import checkpoint_files
 from mmgor.checkpoint_files import (
+    guard_local_files,
     protect_loading,
     read_checkpoint,
     read_state_dict,
@@ -91,7 +92,6 @@ def test_addresses_are_read_with_the_protection_on(
 
 
 def test_the_stacks_own_loaders_are_protected(attack, stacks_loader):
-    CheckpointLoader.register_scheme('', unpickling, force=True)
     protect_loading()
     with pytest.raises(ValueError, match=r'evil\.pth could not be read'):
         load_checkpoint(torch.nn.Linear(1, 1), str(attack))
@@ -99,12 +99,28 @@ def test_the_stacks_own_loaders_are_protected(attack, stacks_loader):
         unpickling(attack)
 
 
+def test_importing_mmgor_is_enough_for_local_files(attack, stacks_loader):
+    with pytest.raises(ValueError, match=r'evil\.pth could not be read'):
+        load_checkpoint(torch.nn.Linear(1, 1), str(attack))
+
+
+def test_others_may_take_back_what_is_allowed(tmp_path):
+    """As onedl-mmengine does after each file that it reads by itself."""
+    buffer = HistoryBuffer([1.0, 2.0], [1, 1])
+    torch.save(dict(state_dict={}, log=buffer), tmp_path / 'a.pth')
+    with torch.serialization.safe_globals([HistoryBuffer]):
+        pass
+    loaded = read_checkpoint(tmp_path / 'a.pth')
+    assert loaded['log'].data[0].tolist() == [1, 2]
+
+
 def test_who_trusts_a_file_says_so(stacks_loader, monkeypatch):
-    loader = CheckpointLoader._get_checkpoint_loader('a.pth')
+    CheckpointLoader.register_scheme('', lambda *_: 'stock', force=True)
+    guard_local_files()
     monkeypatch.setenv(TRUST, '1')
     protect_loading()
     assert FORCE not in os.environ
-    assert CheckpointLoader._get_checkpoint_loader('a.pth') is loader
+    assert CheckpointLoader.load_checkpoint('a.pth') == 'stock'
 
 
 def test_the_protected_loader_loads(tmp_path, stacks_loader):
@@ -209,6 +225,4 @@ def test_tools_protect_their_runner(monkeypatch, stacks_loader):
 
     monkeypatch.setattr(_common.Runner, 'from_cfg', lambda cfg: cfg)
     _common.build_runner(Config(dict()))
-    loader = CheckpointLoader._get_checkpoint_loader('a.pth')
-    assert loader is checkpoint_files.load_from_local
     assert os.environ[FORCE] == '1'

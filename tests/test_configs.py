@@ -8,6 +8,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
+from mmgor.hooks.utils import check_optimizer
 from mmgor.quantization import quantized_layers
 from mmgor.registry import HOOKS, MODELS
 
@@ -49,15 +50,22 @@ def test_config_builds(path):
     assert bits == {BITS[name], (8, 8)}
     assert ('_from_' in path.stem) is hasattr(model, 'teachers')
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    spared = {
+        key: parameter
+        for key, parameter in model.named_parameters()
+        if '_quantizer.' in key or key.startswith('gor_weighting.')
+    }
+    if path not in CONFIGS:  # README leaves it to the hooks
+        trained = {k: p for k, p in spared.items() if p.requires_grad}
+        check_optimizer(optimizer, trained, 'step sizes and thetas')
     decays = {
         id(p): group['weight_decay']
         for group in optimizer.param_groups
         for p in group['params']
     }
-    for key, parameter in model.named_parameters():
-        if '_quantizer.' in key or key.startswith('gor_weighting.'):
-            assert decays.get(id(parameter), 0) == 0
-            assert not parameter.requires_grad or id(parameter) in decays
+    for parameter in spared.values():
+        assert decays.get(id(parameter), 0) == 0
+        assert not parameter.requires_grad or id(parameter) in decays
 
 
 ZOO = Path(mmdet.__file__).parent / '.mim' / 'configs'

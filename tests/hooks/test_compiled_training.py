@@ -81,7 +81,6 @@ def train(tmp_path, name, **changes):
 def test_a_compiled_run_is_the_plain_one(tmp_path, monkeypatch):
     want = train(tmp_path, 'plain')
     monkeypatch.delenv('TORCHDYNAMO_DISABLE')
-    monkeypatch.setattr(torch._dynamo.config, 'disable', False)
     # Its kernels' own compiler takes its time; test_compiled looks at it.
     for kernel in (compiled._forward, compiled._backward):
         monkeypatch.setattr(kernel, '_compiled', kernel.function)
