@@ -1,5 +1,6 @@
 """Checks on checkpoints: nothing may load silently in part."""
 
+import math
 import re
 from hashlib import sha256
 from typing import Any
@@ -167,23 +168,25 @@ def check_sound(own: dict, state_dict: dict, what: str) -> None:
 
     Raises:
         ValueError: If a weight, a running mean or any other tensor has NaN or
-            infinity, or a quantizer's step size is absurd.
+            infinity, a running variance is negative, or a quantizer's step
+            size or range is absurd.
     """
     bad = [
         key
         for key in non_finite_keys(state_dict)
         if key not in own or own[key].isfinite().all()
     ]
-    absurd = [
+    tensors = {k: v for k, v in state_dict.items() if isinstance(v, Tensor)}
+    absurd = [k for k, v in tensors.items() if _is_absurd(k, v)]
+    negative = [
         key
-        for key, value in state_dict.items()
-        if key.endswith('_quantizer.log_scale')
-        and isinstance(value, Tensor)
-        and (value.abs() > _LARGEST_LOG).any()
+        for key, value in tensors.items()
+        if key.endswith('running_var') and (value < 0).any()
     ]
     for keys, fault in (
         (bad, 'NaN or infinity'),
-        (absurd, f'step sizes beyond e^{_LARGEST_LOG}'),
+        (negative, 'negative variances'),
+        (absurd, f'step sizes or ranges beyond e^{_LARGEST_LOG}'),
     ):
         if keys:
             raise ValueError(
@@ -192,6 +195,15 @@ def check_sound(own: dict, state_dict: dict, what: str) -> None:
                 'statistics, and step sizes of the size of weights and '
                 'inputs. Give a checkpoint from before training diverged.'
             )
+
+
+def _is_absurd(key: str, value: Tensor) -> bool:
+    """Whether a quantizer's step size or range has an impossible size."""
+    if '_quantizer.' not in key or not value.is_floating_point():
+        return False
+    is_log = key.endswith('log_scale')
+    most = _LARGEST_LOG if is_log else math.exp(_LARGEST_LOG)
+    return bool((value.abs() > most).any())
 
 
 def flat(nested: Any, prefix: str = '') -> dict[str, Any]:

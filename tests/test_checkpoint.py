@@ -134,6 +134,9 @@ NAN, INF = torch.tensor([1.0, torch.nan]), torch.tensor([torch.inf])
         ('a.input_quantizer.clip', NAN, 'NaN or infinity'),
         ('a.input_quantizer.log_scale', torch.tensor([80.0]), 'beyond e'),
         ('a.weight_quantizer.log_scale', torch.tensor([1, -80.0]), 'beyond e'),
+        ('a.input_quantizer.alpha', torch.tensor([1e30]), 'beyond e'),
+        ('a.input_quantizer.low', torch.tensor([-1e30]), 'beyond e'),
+        ('a.running_var', torch.tensor([1, -0.1]), 'negative variances'),
     ],
 )
 def test_what_would_break_a_training_is_named(key, value, fault):
