@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ def guard_local_files() -> None:
     """
     stock = CheckpointLoader._get_checkpoint_loader('')
 
+    @wraps(stock)  # mmengine's log has its name
     def loader(path: str, map_location: Any = None) -> Any:
         if not _trusted():
             return load_from_local(path, map_location)

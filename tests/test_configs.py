@@ -56,8 +56,9 @@ def test_config_builds(path):
         if '_quantizer.' in key or key.startswith('gor_weighting.')
     }
     if path not in CONFIGS:  # README leaves it to the hooks
-        trained = {k: p for k, p in spared.items() if p.requires_grad}
-        check_optimizer(optimizer, trained, 'step sizes and thetas')
+        # What is frozen has no gradient, and never decays.
+        spared = {k: p for k, p in spared.items() if p.requires_grad}
+        check_optimizer(optimizer, spared, 'step sizes and thetas')
     decays = {
         id(p): group['weight_decay']
         for group in optimizer.param_groups
