@@ -103,12 +103,21 @@ def check_resume(module: nn.Module, state_dict: dict) -> None:
     )
 
 
+def is_deployed(name: str) -> bool:
+    """Whether a state-dict key, or the path of a module, is of the student
+    itself and not of what only training needs.
+
+    Example:
+        >>> is_deployed('kd_heads.neck.losses.0.weight')
+        False
+    """
+    return not name.startswith(TRAINING_ONLY_PREFIXES)
+
+
 def strip_training_keys(state_dict: dict) -> dict:
     """The state dict without KD heads and weighting."""
     return {
-        key: value
-        for key, value in state_dict.items()
-        if not key.startswith(TRAINING_ONLY_PREFIXES)
+        key: value for key, value in state_dict.items() if is_deployed(key)
     }
 
 

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from conftest import student_cfg
+import torch
+from conftest import retinanet_cfg, student_cfg
 from mmengine.config import Config
 
 from mmgor.datasets import SceneSpec, generate_scenes
 from mmgor.datasets.shapes import CLASSES
+from mmgor.registry import MODELS
 
 
 def tiny_scenes(folder: Path) -> Path:
@@ -15,6 +17,15 @@ def tiny_scenes(folder: Path) -> Path:
     return generate_scenes(
         folder, SceneSpec(num_train=8, num_eval=4, size=64, max_objects=3)
     )
+
+
+def scene_teacher(folder: Path) -> dict[str, Any]:
+    """Config and checkpoint of a tiny float teacher of the scenes' classes."""
+    torch.manual_seed(1)
+    cfg = retinanet_cfg(channels=12, fpn=24, classes=len(CLASSES))
+    path = folder / 'teacher.pth'
+    torch.save(MODELS.build(cfg).state_dict(), path)
+    return dict(config=cfg, checkpoint=str(path))
 
 
 def dataset(root: Path, split: str) -> dict[str, Any]:

@@ -5,12 +5,11 @@ import json
 import pytest
 import torch
 from conftest import retinanet_cfg
-from helpers import tiny_scenes, training_config
+from helpers import scene_teacher, tiny_scenes, training_config
 from mmdet.apis import init_detector
 from mmengine.runner import Runner
 
 from mmgor.quantization import quantized_layers
-from mmgor.registry import MODELS
 
 
 @pytest.fixture(scope='module')
@@ -20,11 +19,7 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def teacher(tmp_path_factory):
-    torch.manual_seed(1)
-    cfg = retinanet_cfg(channels=12, fpn=24, classes=5)
-    path = tmp_path_factory.mktemp('teacher5') / 'teacher.pth'
-    torch.save(MODELS.build(cfg).state_dict(), path)
-    return dict(config=cfg, checkpoint=str(path))
+    return scene_teacher(tmp_path_factory.mktemp('teacher5'))
 
 
 def train(config):

@@ -14,7 +14,7 @@ from _common import add_cfg_options, load_config
 from mmengine.config import Config
 from torch import nn
 
-from mmgor.checkpoint import TRAINING_ONLY_PREFIXES
+from mmgor.checkpoint import is_deployed
 from mmgor.deploy.cost_figures import COLUMNS, summary
 from mmgor.deploy.cost_rows import EVERYTHING_ELSE, LayerCost, total_costs
 from mmgor.deploy.layer_costs import (
@@ -80,7 +80,7 @@ def uncounted_weights(model: nn.Module) -> list[str]:
         if parameter.dim() > 1
         and id(parameter) not in listed
         and '_quantizer.' not in name
-        and not name.startswith(TRAINING_ONLY_PREFIXES)
+        and is_deployed(name)
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from mmgor.checkpoint import TRAINING_ONLY_PREFIXES
+from mmgor.checkpoint import is_deployed
 
 _COMPILED = 'mmcv._ext'
 _HINT = (
@@ -25,7 +25,7 @@ def check_modules(detector: nn.Module) -> None:
         name: type(module).__name__
         for name, module in detector.named_modules()
         if _is_operator(module)
-        and not name.startswith(TRAINING_ONLY_PREFIXES)
+        and is_deployed(name)
         and not name.rpartition('.')[2].startswith('loss')
     }
     if unknown:

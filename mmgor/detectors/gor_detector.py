@@ -10,9 +10,9 @@ from mmengine import dist
 from torch import Tensor, nn
 
 from mmgor.checkpoint import (
-    TRAINING_ONLY_PREFIXES,
     check_any_match,
     check_sound,
+    is_deployed,
 )
 from mmgor.config_values import text
 from mmgor.distillation import (
@@ -233,9 +233,7 @@ class GoRMixin(BaseDetector):
 def _forgive_training_keys(module: nn.Module, incompatible: Any) -> None:
     """A published or float file has no KD and GoR keys, and needs none."""
     missing = incompatible.missing_keys
-    missing[:] = [
-        k for k in missing if not k.startswith(TRAINING_ONLY_PREFIXES)
-    ]
+    missing[:] = [k for k in missing if is_deployed(k)]
 
 
 def gor_class(detector: str | type) -> type:

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import nn
 
-from mmgor.checkpoint import TRAINING_ONLY_PREFIXES
+from mmgor.checkpoint import is_deployed
 
 from .layers import QUANTIZED_CLASSES, QuantLayerMixin
 from .weights import weighted_layers, weights_of
@@ -69,7 +69,7 @@ def float_parts(
         for name, parameter in model.named_parameters()
         if parameter.dim() > 1
         and '_quantizer.' not in name
-        and _deployed(name)
+        and is_deployed(name)
     )
     layers = weighted_layers(model)
     done = {n for n in sizes if isinstance(layers[n], QuantLayerMixin)}
@@ -94,12 +94,8 @@ def _layer_sizes(model: nn.Module) -> dict[str, int]:
     return {
         name: sum(weight.numel() for weight in weights_of(layer))
         for name, layer in weighted_layers(model).items()
-        if _deployed(name)
+        if is_deployed(name)
     }
-
-
-def _deployed(name: str) -> bool:
-    return not name.startswith(TRAINING_ONLY_PREFIXES)
 
 
 def _unwrapped(name: str, known: Iterable[str]) -> str:

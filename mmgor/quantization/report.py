@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmgor.checkpoint import TRAINING_ONLY_PREFIXES
+from mmgor.checkpoint import is_deployed
 from mmgor.files import write_text
 
 from .layers import QuantLayerMixin
@@ -37,18 +37,18 @@ def layer_table(model: nn.Module) -> dict[str, Any]:
     rows = [
         _row(name, layer)
         for name, layer in weighted_layers(model).items()
-        if _deployed(name)
+        if is_deployed(name)
     ]
     in_rows = sum(row['params'] for row in rows)
     every = sum(
         p.numel()
         for name, p in model.named_parameters()
-        if _deployed(name) and '_quantizer.' not in name
+        if is_deployed(name) and '_quantizer.' not in name
     )
     buffers = sum(
         b.numel()
         for name, b in model.named_buffers()
-        if _deployed(name) and name.endswith(_BUFFERS)
+        if is_deployed(name) and name.endswith(_BUFFERS)
     )
     rest = every - in_rows + buffers
     total = dict(
@@ -57,10 +57,6 @@ def layer_table(model: nn.Module) -> dict[str, Any]:
         float_bytes=4 * (every + buffers),
     )
     return dict(layers=rows, total=total)
-
-
-def _deployed(name: str) -> bool:
-    return not name.startswith(TRAINING_ONLY_PREFIXES)
 
 
 def _row(name: str, layer: Any) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import quantized_cfg, retinanet_cfg
-from helpers import tiny_scenes, training_config
+from conftest import quantized_cfg
+from helpers import scene_teacher, tiny_scenes, training_config
 from mmengine.config import ConfigDict
 from mmengine.model import BaseTTAModel
 from mmengine.runner import Runner, load_checkpoint
@@ -19,11 +19,7 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def teacher(tmp_path_factory):
-    torch.manual_seed(1)
-    cfg = retinanet_cfg(channels=12, fpn=24, classes=5)
-    path = tmp_path_factory.mktemp('teacher5') / 'teacher.pth'
-    torch.save(MODELS.build(cfg).state_dict(), path)
-    return dict(config=cfg, checkpoint=str(path))
+    return scene_teacher(tmp_path_factory.mktemp('teacher5'))
 
 
 @pytest.fixture
