@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from zipfile import ZipFile
 
+import mmgor
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -57,3 +59,29 @@ def test_tools_take_no_folder_for_the_package(tmp_path):
         'import _common; print(_common.mmgor.__file__)'
     )
     assert run(code, tmp_path) == str(ROOT / 'mmgor' / '__init__.py')
+
+
+def test_the_wheel_holds_the_package_alone(tmp_path):
+    checkout = tmp_path / 'checkout'
+    for folder in ('mmgor', 'experiments', 'tests'):
+        (checkout / folder).mkdir(parents=True)
+        (checkout / folder / '__init__.py').touch()
+    for name in ('setup.py', 'pyproject.toml', 'README.md'):
+        shutil.copy(ROOT / name, checkout)
+    for name in ('version.py', 'py.typed'):
+        shutil.copy(ROOT / 'mmgor' / name, checkout / 'mmgor')
+    build = 'from setuptools.build_meta import build_wheel as build'
+    run(f'{build}; build({str(tmp_path)!r})', checkout)
+    (wheel,) = tmp_path.glob('*.whl')
+    names = ZipFile(wheel).namelist()
+    about = f'mmgor-{mmgor.__version__}.dist-info'
+    assert {Path(name).parts[0] for name in names} == {'mmgor', about}
+    assert 'mmgor/py.typed' in names
+    lines = ZipFile(wheel).read(f'{about}/METADATA').decode().splitlines()
+    assert f'Version: {mmgor.__version__}' in lines
+    required = {
+        line.removeprefix('Requires-Dist: ')
+        for line in lines
+        if line.startswith('Requires-Dist') and 'extra ==' not in line
+    }
+    assert required == {'numpy', 'matplotlib', 'packaging'}
