@@ -24,8 +24,8 @@ from step_time import build, make_batch, save_teachers, step_of, timed
 from torch import nn
 
 import mmgor  # noqa: F401
-from mmgor.hooks.theta_steps import default_theta_lr, move_thetas
 from mmgor.registry import MODELS
+from mmgor.weighting.theta_steps import default_theta_lr, move_thetas
 
 BALANCERS = {
     'Fixed': dict(type='FixedWeighting'),

@@ -18,7 +18,7 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 from torch import Tensor
 
-from mmgor.deploy.integer_layers import integer_layer
+from mmgor.deploy.integer_reference.layers import integer_layer
 from mmgor.deploy.loading import load_detector
 from mmgor.quantization import Grid, quantized_layers
 

@@ -37,12 +37,13 @@ from mmengine.runner import Runner
 from onnxruntime import quantization
 from torch import Tensor
 
-from mmgor.channels import COLOUR, image_channels
-from mmgor.config_reading import datasets
-from mmgor.deploy import export, open_runtime, runtime_model
+from mmgor.deploy import open_runtime, runtime_model
+from mmgor.deploy.description.metadata import KEY, make_metadata, size_divisor
+from mmgor.deploy.export import exporter as export
+from mmgor.deploy.export.onnx_ops import OPSET
 from mmgor.deploy.loading import class_names, load_detector
-from mmgor.deploy.metadata import KEY, make_metadata, size_divisor
-from mmgor.deploy.onnx_ops import OPSET
+from mmgor.image_channels import COLOUR, image_channels
+from mmgor.io.config_reader import datasets
 
 FLOAT = 'float32'
 # Files of the other arms.

@@ -21,7 +21,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 import mmgor  # noqa: F401
-from mmgor.checkpoint_files import protect_loading
+from mmgor.io.checkpoint_reader import protect_loading
 from mmgor.quantization import PassThrough, calibrate, quantized_layers
 
 ARMS = {

@@ -15,15 +15,8 @@ silence_known_noise()
 check_versions()
 allow_mmengine_checkpoints()
 
-from . import (
-    datasets,
-    detectors,
-    distillation,
-    hooks,
-    quantization,
-    weighting,
-)
-from .checkpoint_files import guard_local_files
+from . import datasets, detectors, distillation, hooks, quantization, weighting
+from .io.checkpoint_reader import guard_local_files
 from .registry import share_names
 
 guard_local_files()

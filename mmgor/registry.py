@@ -22,7 +22,7 @@ from mmdet.registry import (
 from mmengine.registry import Registry
 from torch import nn
 
-from .config_values import nearest
+from mmgor.io.config_values import nearest
 
 __all__ = [
     'DATASETS',

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from conftest import student_cfg
-from device_steps import batch_on_cuda, built, by_file, steps_of
-from students import STUDENTS, student_of_itself
-from virtual_cuda import virtual_cuda
 
 from mmgor.hooks import GoRWeightHook, NonFiniteLossHook, SharedInputHook
+from tests.support.device_steps import batch_on_cuda, built, by_file, steps_of
+from tests.support.models import student_cfg
+from tests.support.students import STUDENTS, student_of_itself
+from tests.support.virtual_cuda import virtual_cuda
 
 # What the first step has to know of teachers, and keeps.
 ONCE = {'distillation/kd_base.py', 'distillation/preprocess.py'}

@@ -7,14 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.multiprocessing as mp
-from conftest import make_batch, student_cfg
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 
 from mmgor.hooks import NonFiniteLossHook, SharedInputHook
-from mmgor.hooks.theta_steps import theta_step
 from mmgor.quantization import calibrate
 from mmgor.registry import MODELS
+from mmgor.weighting.theta_steps import theta_step
+from tests.support.models import make_batch, student_cfg
 
 
 def half(batch, rank):

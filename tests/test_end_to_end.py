@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from conftest import retinanet_cfg
-from helpers import scene_teacher, tiny_scenes, training_config
 from mmdet.apis import init_detector
 from mmengine.runner import Runner
 
 from mmgor.quantization import quantized_layers
+from tests.support.models import retinanet_cfg
+from tests.support.training import scene_teacher, tiny_scenes, training_config
 
 
 @pytest.fixture(scope='module')

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import make_batch, quantized_cfg, retinanet_cfg, student_cfg
 from mmdet.models import FPN, ResNet, RetinaHead, RetinaNet
 from mmdet.registry import MODELS as stock
 from mmdet.registry import TASK_UTILS
@@ -17,9 +16,15 @@ from torch import nn
 
 from mmgor.deploy import RuntimeDetector
 from mmgor.distillation import Teachers
-from mmgor.distillation.losses import PKDLoss
+from mmgor.distillation.losses.features import PKDLoss
 from mmgor.quantization import LSQQuantizer, calibrate
 from mmgor.registry import find
+from tests.support.models import (
+    make_batch,
+    quantized_cfg,
+    retinanet_cfg,
+    student_cfg,
+)
 
 SCOPE = 'downstream'
 

@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from conftest import make_batch
-from students import STUDENTS, quantized, student_of_itself, tiny
 from torch import nn
 
 from mmgor.quantization import calibrate, quantized_layers
 from mmgor.registry import MODELS
+from tests.support.models import make_batch
+from tests.support.students import STUDENTS, quantized, student_of_itself, tiny
 
 # Transformers: what stays in float.
 FLOAT_IN_DETR = {'sampling_offsets', 'attention_weights', 'out_proj'}

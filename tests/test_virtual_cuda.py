@@ -3,7 +3,8 @@
 import pytest
 import torch
 from torch import nn
-from virtual_cuda import virtual_cuda
+
+from tests.support.virtual_cuda import virtual_cuda
 
 HOST, SCALAR = torch.arange(3.0), torch.tensor(2.0)
 REFUSED = {

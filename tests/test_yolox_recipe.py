@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny_scenes, training_config
 from mmengine.hooks import Hook
 from mmengine.hub import get_config
 from mmengine.runner import Runner
-from students import quantized, tiny
 
 from mmgor.datasets.shapes import CLASSES
 from mmgor.hooks.utils import unwrapped_model
 from mmgor.quantization import quantized_layers
+from tests.support.students import quantized, tiny
+from tests.support.training import tiny_scenes, training_config
 
 MOMENTUM, GAMMA = 0.1, 2
 

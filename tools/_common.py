@@ -22,7 +22,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmgor.checkpoint_files import protect_loading
+from mmgor.io.checkpoint_reader import protect_loading
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from mmgor.demo.arms import CONFIGS, TAUGHT, TEACHERS, build_arm, train_arm
 from mmgor.demo.data import DataFolder, read_data_folder
 from mmgor.demo.picture import draw_detections
 from mmgor.demo.table import format_rows, save_rows, summarise
-from mmgor.files import writing
+from mmgor.io.atomic_write import writing
 
 SMOKE_SCENES = SceneSpec(num_train=24, num_eval=8, size=96, max_objects=4)
 

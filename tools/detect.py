@@ -13,9 +13,9 @@ import mmcv
 from mmdet.structures import DetDataSample
 from mmdet.utils.misc import IMG_EXTENSIONS
 
-from mmgor.deploy.detector import Detector
-from mmgor.deploy.pictures import list_pictures, open_video
-from mmgor.files import write_image, writing
+from mmgor.deploy.runtime.detector import Detector
+from mmgor.deploy.runtime.images import list_pictures, open_video
+from mmgor.io.atomic_write import write_image, writing
 
 
 def parse_args() -> argparse.Namespace:

@@ -14,7 +14,8 @@ from pathlib import Path
 from _common import add_cfg_options, load_config
 from mmengine.config import Config
 
-from mmgor.deploy.export import BACKENDS, export_detector
+from mmgor.deploy.description.metadata import size_divisor
+from mmgor.deploy.export.exporter import BACKENDS, export_detector
 from mmgor.deploy.loading import (
     class_names,
     load_detector,
@@ -22,7 +23,6 @@ from mmgor.deploy.loading import (
     test_resizes,
     test_size,
 )
-from mmgor.deploy.metadata import size_divisor
 
 
 def parse_args() -> argparse.Namespace:

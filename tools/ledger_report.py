@@ -12,7 +12,7 @@ from pathlib import Path
 
 import _common  # noqa: F401
 
-from mmgor.files import write_text
+from mmgor.io.atomic_write import write_text
 from mmgor.ledger.gradient_table import gradient_text
 from mmgor.ledger.plots import plot_all, read_curves
 from mmgor.ledger.records import read_records

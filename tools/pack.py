@@ -1,7 +1,7 @@
 """Pack a quantized checkpoint: n-bit weights in one file for a device.
 
 The file holds what inference needs, and is read back and compared before it
-gets its name. mmgor.deploy.pack.read_packed() gives a state dict for the
+gets its name. mmgor.deploy.read_packed() gives a state dict for the
 config's model.
 
 python tools/pack.py CONFIG CHECKPOINT --out student.mmgor
@@ -13,7 +13,7 @@ from pathlib import Path
 from _common import add_cfg_options, load_config
 
 from mmgor.deploy.loading import class_names, load_detector
-from mmgor.deploy.pack import pack_model
+from mmgor.deploy.packing.pack import pack_model
 from mmgor.quantization import layer_table, quantized_layers
 
 

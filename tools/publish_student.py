@@ -16,9 +16,9 @@ import _common  # noqa: F401
 import torch
 
 from mmgor import __version__
-from mmgor.checkpoint import strip_training_keys
-from mmgor.checkpoint_files import named_weights, read_checkpoint
-from mmgor.damage import write_checkpoint
+from mmgor.io.checkpoint import strip_training_keys
+from mmgor.io.checkpoint_reader import named_weights, read_checkpoint
+from mmgor.io.checksums import write_checkpoint
 
 
 def publish(source: Path, target: Path) -> dict[str, int]:

@@ -14,19 +14,19 @@ from _common import add_cfg_options, load_config
 from mmengine.config import Config
 from torch import nn
 
-from mmgor.checkpoint import is_deployed
-from mmgor.deploy.cost_figures import COLUMNS, summary
-from mmgor.deploy.cost_rows import EVERYTHING_ELSE, LayerCost, total_costs
-from mmgor.deploy.layer_costs import (
+from mmgor.deploy.cost.figures import COLUMNS, summary
+from mmgor.deploy.cost.html import report_html
+from mmgor.deploy.cost.measure import (
     TIMED_PASSES,
     WARMUP_PASSES,
     check_size,
     layer_costs,
 )
+from mmgor.deploy.cost.rows import EVERYTHING_ELSE, LayerCost, total_costs
 from mmgor.deploy.loading import load_detector, padded_size, test_size
-from mmgor.deploy.report_html import report_html
-from mmgor.files import write_text
-from mmgor.quantization.weights import weighted_layers, weights_of
+from mmgor.io.atomic_write import write_text
+from mmgor.io.checkpoint import is_deployed
+from mmgor.quantization.layers.weights import weighted_layers, weights_of
 
 _SHOWN = 3
 

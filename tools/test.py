@@ -16,9 +16,9 @@ from mmdet.evaluation import DumpDetResults
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
 
-from mmgor.config_reading import loader_datasets
 from mmgor.datasets import check_evaluation_data
-from mmgor.deploy.runtime_config import runtime_model
+from mmgor.deploy.runtime.runtime_config import runtime_model
+from mmgor.io.config_reader import loader_datasets
 
 META_KEYS = (
     'img_id',

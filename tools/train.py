@@ -11,7 +11,7 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 
 from mmgor.datasets import check_evaluation_data, check_training_data
-from mmgor.resume import find_checkpoint
+from mmgor.io.resume import find_checkpoint
 
 
 def parse_args() -> argparse.Namespace:

@@ -11,13 +11,13 @@ import sys
 
 from _common import add_cfg_options, load_config
 
-from mmgor.deploy.comparison import (
+from mmgor.deploy.verify.comparison import (
     COUNTED_SCORE,
     MAP_TOLERANCE,
     MATCHED_SHARE,
     MEAN_TOLERANCE,
 )
-from mmgor.deploy.verify import verify_export
+from mmgor.deploy.verify.verify_export import verify_export
 
 
 def parse_args() -> argparse.Namespace:

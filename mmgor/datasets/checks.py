@@ -19,7 +19,7 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 from mmengine.logging import print_log
 
-from mmgor.config_reading import datasets
+from mmgor.io.config_reader import datasets
 from mmgor.registry import DATASETS, find
 
 from .annotations import check_entries, read_annotations, read_json

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmgor.files import write_image, write_text
+from mmgor.io.atomic_write import write_image, write_text
 
 from .shapes import CLASSES, shape_mask
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmgor.files import write_text, writing
+from mmgor.io.atomic_write import write_text, writing
 
 from .data import DataFolder
 from .progress import REPOSITORY, run_condensed

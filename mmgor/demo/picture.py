@@ -13,7 +13,7 @@ from matplotlib.patches import Patch, Rectangle
 from mmdet.apis import inference_detector, init_detector
 from pycocotools.coco import COCO
 
-from mmgor.files import writing
+from mmgor.io.atomic_write import writing
 
 from .arms import TITLES, Arm
 from .data import DataFolder

@@ -6,7 +6,7 @@ from statistics import mean, stdev
 
 from mmengine.config import Config
 
-from mmgor.files import write_text
+from mmgor.io.atomic_write import write_text
 from mmgor.quantization import layer_table
 from mmgor.registry import MODELS
 

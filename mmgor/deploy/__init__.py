@@ -2,14 +2,14 @@
 
 from mmgor.registry import share_names
 
-from .detector import Detector
-from .export import export_detector
-from .metadata import read_metadata
-from .pack import pack_model, read_packed
-from .runtime import Runtime, open_runtime
-from .runtime_config import runtime_model
-from .runtime_detector import RuntimeDetector
-from .verify import Verification, verify_export
+from .description.metadata import read_metadata
+from .export.exporter import export_detector
+from .packing.pack import pack_model, read_packed
+from .runtime.detector import Detector
+from .runtime.runtime import Runtime, open_runtime
+from .runtime.runtime_config import runtime_model
+from .runtime.runtime_detector import RuntimeDetector
+from .verify.verify_export import Verification, verify_export
 
 share_names()
 

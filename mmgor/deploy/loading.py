@@ -10,10 +10,10 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_state_dict
 from torch import nn
 
-from mmgor.checkpoint import strip_training_keys
-from mmgor.checkpoint_files import read_state_dict
-from mmgor.class_names import of_checkpoint, of_dataset
-from mmgor.config_reading import loader_datasets, model_config, type_name
+from mmgor.io.checkpoint import strip_training_keys
+from mmgor.io.checkpoint_reader import read_state_dict
+from mmgor.io.class_names import of_checkpoint, of_dataset
+from mmgor.io.config_reader import loader_datasets, model_config, type_name
 from mmgor.registry import MODELS
 
 

@@ -9,25 +9,21 @@ from mmdet.models.detectors import BaseDetector
 from mmengine import dist
 from torch import Tensor, nn
 
-from mmgor.checkpoint import (
-    check_any_match,
-    check_sound,
-    is_deployed,
-)
-from mmgor.config_values import text
+from mmgor.dense_heads.levels import as_list
 from mmgor.distillation import (
     Tapped,
     Taps,
     Teacher,
     Teachers,
-    as_list,
     by_teacher,
     check_tap,
     kd_losses,
 )
+from mmgor.io.checkpoint import check_any_match, check_sound, is_deployed
+from mmgor.io.config_values import text
 from mmgor.registry import MODELS, find, naming_typos
 
-from .parts import build_kd_heads, build_weighting
+from .builders import build_kd_heads, build_weighting
 
 
 class GoRMixin(BaseDetector):

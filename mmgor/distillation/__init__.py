@@ -1,28 +1,28 @@
 """Knowledge distillation: teachers, taps, KD heads."""
 
-from .adapters import Connectors
-from .box_kd import BoxKDHead
-from .boxes_fusion import weighted_boxes_fusion
-from .class_lists import class_index
-from .class_losses import BalancedKL, EntropyAwareKL, ForwardKL, TopKKL
-from .detection_kd import DetectionKDHead
-from .feature_kd import FeatureKDHead
-from .fusion import TeacherFusion
-from .kd_base import BaseKDHead
-from .lessons import by_teacher, kd_losses
-from .logit_kd import LogitKDHead
-from .losses import (
+from .fusion.boxes import weighted_boxes_fusion
+from .fusion.probabilities import TeacherFusion
+from .heads.base import BaseKDHead
+from .heads.boxes import BoxKDHead
+from .heads.connectors import Connectors
+from .heads.detections import DetectionKDHead
+from .heads.features import FeatureKDHead
+from .heads.logits import LogitKDHead
+from .heads.scores import ScoreKDHead
+from .losses.class_kl import BalancedKL, EntropyAwareKL, ForwardKL, TopKKL
+from .losses.features import (
     AttentionTransferLoss,
     CWDLoss,
     FeatureMSELoss,
     PKDLoss,
 )
-from .preprocess import to_teacher_inputs
-from .score_kd import ScoreKDHead
-from .taps import Tapped, Taps, as_list, check_tap
-from .teacher import Teacher
-from .teachers import Teachers
-from .trainable_losses import ACAMLoss, MGDLoss, ResidualLoss
+from .losses.learned_features import ACAMLoss, MGDLoss, ResidualLoss
+from .recorder import Tapped, Taps, check_tap
+from .step import by_teacher, kd_losses
+from .teachers.class_mapping import class_index
+from .teachers.collection import Teachers
+from .teachers.preprocessing import to_teacher_inputs
+from .teachers.teacher import Teacher
 
 __all__ = [
     'ACAMLoss',
@@ -48,7 +48,6 @@ __all__ = [
     'TeacherFusion',
     'Teachers',
     'TopKKL',
-    'as_list',
     'by_teacher',
     'check_tap',
     'class_index',

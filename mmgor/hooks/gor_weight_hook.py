@@ -10,18 +10,14 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from mmgor.checkpoint import RESUME_HINT
-from mmgor.class_names import of_dataset
-from mmgor.config_values import integer, number
+from mmgor.io.checkpoint import RESUME_HINT
+from mmgor.io.class_names import of_dataset
+from mmgor.io.config_values import integer, number
 from mmgor.registry import HOOKS
+from mmgor.weighting.theta_steps import default_theta_lr, move_thetas
 
-from .theta_steps import default_theta_lr, move_thetas
-from .utils import (
-    check_batches,
-    keep_from_decay,
-    unwrapped_model,
-)
-from .verify_teacher import verify_teachers
+from .teacher_metrics import verify_teachers
+from .utils import check_batches, keep_from_decay, unwrapped_model
 from .weight_plot import plot_weight_curves, read_scalars
 
 _PREFIX = 'gor_weighting.'

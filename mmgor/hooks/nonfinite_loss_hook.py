@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmgor.config_values import integer
+from mmgor.io.config_values import integer
 from mmgor.registry import HOOKS
 
 from .batch_images import name_images

@@ -9,14 +9,14 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmgor.checkpoint import (
+from mmgor.io.checkpoint import (
     RESUME_HINT,
     check_any_match,
     check_resume,
     check_sound,
     flat,
 )
-from mmgor.config_values import integer
+from mmgor.io.config_values import integer
 from mmgor.quantization import (
     calibrate,
     counting_macs,
@@ -28,15 +28,10 @@ from mmgor.quantization import (
     uncalibrated_layers,
 )
 from mmgor.registry import HOOKS
-from mmgor.trial import random_states_kept
+from mmgor.trial_run import random_states_kept
 
 from .training_batches import training_batches
-from .utils import (
-    check_batches,
-    keep_from_decay,
-    run_losses,
-    unwrapped_model,
-)
+from .utils import check_batches, keep_from_decay, run_losses, unwrapped_model
 
 
 @HOOKS.register_module()

@@ -16,13 +16,13 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner, save_checkpoint
 from mmengine.runner.checkpoint import _load_checkpoint
 
-from mmgor.damage import digest_path, write_checkpoint
-from mmgor.files import write_text
+from mmgor.io.atomic_write import write_text
+from mmgor.io.checksums import digest_path, write_checkpoint
+from mmgor.io.resume import find_checkpoint
 from mmgor.registry import HOOKS
-from mmgor.resume import find_checkpoint
 
 _BACKEND = 'mmgor_local'
-#: Of :func:`mmgor.files.writing`, which a kill leaves behind.
+#: Of :func:`mmgor.io.atomic_write.writing`, which a kill leaves behind.
 _LEFTOVERS = ('.*.tmp.pth', '.*.tmp.sha256', '.last_checkpoint.*.tmp')
 
 

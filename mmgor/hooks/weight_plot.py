@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mmgor.files import writing
+from mmgor.io.atomic_write import writing
 
 # Title, y label, log scale, {key: label}.
 PANELS = [

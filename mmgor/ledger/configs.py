@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmgor.config_reading import type_name
 from mmgor.demo.arms import data_options, set_epochs
 from mmgor.demo.data import DataFolder
+from mmgor.io.config_reader import type_name
 
 from .plan import FLOAT, Arm, Plan
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from mmgor.checkpoint import non_finite_keys, strip_training_keys
-from mmgor.checkpoint_files import read_state_dict
+from mmgor.io.checkpoint import non_finite_keys, strip_training_keys
+from mmgor.io.checkpoint_reader import read_state_dict
 
 from .records import DONE, FAILED
 from .runs import Run

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mmgor.files import writing
 from mmgor.hooks import read_scalars
+from mmgor.io.atomic_write import writing
 
 from .pairs import groups, in_group, runs_of, values_of
 from .plan import FLOAT

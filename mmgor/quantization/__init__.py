@@ -1,10 +1,9 @@
 """Quantization-aware training of stock modules."""
 
-from .base import BaseQuantizer
 from .calibration import calibrate, quantized_layers, uncalibrated_layers
 from .coverage import float_line
-from .grid import Grid
-from .layer_variants import (
+from .layers.quant_layers import QuantConv2d, QuantConvTranspose2d, QuantLinear
+from .layers.variants import (
     QuantConv1d,
     QuantConv2dAdaptivePadding,
     QuantConvAWS2d,
@@ -18,17 +17,16 @@ from .layer_variants import (
     QuantSAConv2d,
     QuantTridentConv,
 )
-from .layers import QuantConv2d, QuantConvTranspose2d, QuantLinear
+from .layers.weights import counting_macs, layer_macs, weighted_layers
 from .norms import EvalBatchNorm2d
-from .observer import PassThrough
 from .policy import LayerBits, QuantPolicy
-from .quantizers import (
-    DoReFaQuantizer,
-    LSQPlusQuantizer,
-    LSQQuantizer,
-    MinMaxQuantizer,
-    PACTQuantizer,
-)
+from .quantizers.base import BaseQuantizer
+from .quantizers.dorefa import DoReFaQuantizer
+from .quantizers.grid import Grid
+from .quantizers.lsq import LSQPlusQuantizer, LSQQuantizer
+from .quantizers.minmax import MinMaxQuantizer
+from .quantizers.observer import PassThrough
+from .quantizers.pact import PACTQuantizer
 from .report import format_table, layer_table, save_table
 from .shared_inputs import input_groups, share_ranges
 from .transformers import (
@@ -39,7 +37,6 @@ from .transformers import (
     QuantDETR,
     QuantDINO,
 )
-from .weights import counting_macs, layer_macs, weighted_layers
 from .wrappers import QuantBackbone, QuantHead, QuantNeck
 
 __all__ = [

@@ -8,12 +8,16 @@ import torch
 from mmengine import dist
 from torch import Tensor, nn
 
-from mmgor.trial import trial_run
-
-from .base import BaseQuantizer, weight_rows
-from .functional import MIN_SCALE
-from .layers import QuantLayerMixin
-from .observer import PassThrough, RangeObserver, best_row_scales, best_scales
+from mmgor.quantization.layers.quant_layers import QuantLayerMixin
+from mmgor.quantization.quantizers.base import BaseQuantizer, weight_rows
+from mmgor.quantization.quantizers.functional import MIN_SCALE
+from mmgor.quantization.quantizers.observer import (
+    PassThrough,
+    RangeObserver,
+    best_row_scales,
+    best_scales,
+)
+from mmgor.trial_run import trial_run
 
 
 def quantized_layers(model: nn.Module) -> dict[str, Any]:

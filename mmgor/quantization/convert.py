@@ -5,14 +5,18 @@ from typing import Any
 from mmcv.cnn import ConvModule
 from torch import nn
 
+from mmgor.quantization.layers.quant_layers import (
+    QuantLayerMixin,
+    is_quantizable,
+    to_quantized,
+)
+from mmgor.quantization.layers.sampling import sampling_layers
+from mmgor.quantization.layers.weights import weighted_layers
+from mmgor.quantization.quantizers.base import BaseQuantizer
 from mmgor.registry import build_own
 
-from .base import BaseQuantizer
 from .coverage import OVERRIDE, SAMPLING, say_left, why_float
-from .layers import QuantLayerMixin, is_quantizable, to_quantized
 from .policy import LayerBits, QuantPolicy
-from .sampling import sampling_layers
-from .weights import weighted_layers
 
 
 def find_layers(module: nn.Module) -> dict[str, nn.Module]:

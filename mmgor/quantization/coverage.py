@@ -8,10 +8,12 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import nn
 
-from mmgor.checkpoint import is_deployed
-
-from .layers import QUANTIZED_CLASSES, QuantLayerMixin
-from .weights import weighted_layers, weights_of
+from mmgor.io.checkpoint import is_deployed
+from mmgor.quantization.layers.quant_layers import (
+    QUANTIZED_CLASSES,
+    QuantLayerMixin,
+)
+from mmgor.quantization.layers.weights import weighted_layers, weights_of
 
 #: Larger shares of the weights in float are a warning.
 MUCH = 0.1
@@ -60,7 +62,7 @@ def float_parts(
 
     Args:
         model (nn.Module): With wrapped parts; what only training needs
-            (:data:`mmgor.checkpoint.TRAINING_ONLY_PREFIXES`) is left out.
+            (:data:`mmgor.io.checkpoint.TRAINING_ONLY_PREFIXES`) is left out.
         macs (dict[str, int], optional): From ``counting_macs``.
     """
     sizes = _layer_sizes(model)

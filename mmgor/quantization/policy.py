@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any
 
-from mmgor.config_values import (
+from mmgor.io.config_values import (
     boolean,
     integer,
     known_keys,
@@ -14,9 +14,13 @@ from mmgor.config_values import (
     nearest,
     text,
 )
+from mmgor.quantization.quantizers.base import (
+    FLOAT_HINT,
+    MAX_BITS,
+    MIN_BITS,
+    BaseQuantizer,
+)
 from mmgor.registry import MODELS, find
-
-from .base import FLOAT_HINT, MAX_BITS, MIN_BITS, BaseQuantizer
 
 # The last part of a prediction layer's name in mmdet's heads (retina_cls,
 # gfl_reg, conv_centerness, multi_level_conv_obj.0, convs_pred.0, fc_cls,

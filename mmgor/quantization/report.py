@@ -7,11 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmgor.checkpoint import is_deployed
-from mmgor.files import write_text
-
-from .layers import QuantLayerMixin
-from .weights import own_parameters, weighted_layers, weights_of
+from mmgor.io.atomic_write import write_text
+from mmgor.io.checkpoint import is_deployed
+from mmgor.quantization.layers.quant_layers import QuantLayerMixin
+from mmgor.quantization.layers.weights import (
+    own_parameters,
+    weighted_layers,
+    weights_of,
+)
 
 FLOAT_BITS = 32
 # Buffers of the packed file; others are integers, or part of no checkpoint.
@@ -29,7 +32,7 @@ def layer_table(model: nn.Module) -> dict[str, Any]:
 
     Args:
         model (nn.Module): Any model; what only training needs
-            (:data:`mmgor.checkpoint.TRAINING_ONLY_PREFIXES`) is left out.
+            (:data:`mmgor.io.checkpoint.TRAINING_ONLY_PREFIXES`) is left out.
 
     Returns:
         dict[str, Any]: ``layers``, a list of rows, and ``total``.

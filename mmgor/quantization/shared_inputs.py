@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmgor.modes import evaluating
+from mmgor.quantization.quantizers.base import BaseQuantizer
+from mmgor.training_mode import evaluating
 
-from .base import BaseQuantizer
 from .calibration import quantized_layers
 
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import nn
 
-from mmgor.checkpoint import check_any_match, check_sound
+from mmgor.io.checkpoint import check_any_match, check_sound
+from mmgor.quantization.quantizers.base import BaseQuantizer
+from mmgor.quantization.quantizers.recomputation import is_recomputed
+from mmgor.quantization.roles.roles import first_layers, head_roles
 from mmgor.registry import MODELS, build_stock
 
-from .base import BaseQuantizer
 from .convert import find_layers, quantize_layers
 from .policy import QuantPolicy
-from .recomputation import is_recomputed
-from .roles import first_layers, head_roles
 
 
 @MODELS.register_module()

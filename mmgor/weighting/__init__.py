@@ -1,21 +1,21 @@
 """Balancers of the task loss against the distillation loss."""
 
+from .balancers.cagrad import CAGradWeighting
+from .balancers.dwa import DWAWeighting
+from .balancers.famo import FAMOWeighting
+from .balancers.geometric_mean import GeometricMeanWeighting
+from .balancers.gradnorm import GradNormWeighting
+from .balancers.imtl_g import IMTLGWeighting
+from .balancers.mgda import MGDAWeighting
+from .balancers.pcgrad import PCGradWeighting
+from .balancers.revised_uncertainty import RevisedUncertaintyWeighting
+from .balancers.rlw import RLWWeighting
+from .balancers.uncertainty import UncertaintyWeighting
+from .balancers.uwso import UWSOWeighting
 from .base import BaseWeighting, total_loss
-from .cagrad import CAGradWeighting
-from .dwa import DWAWeighting
-from .famo import FAMOWeighting
 from .fixed import FixedWeighting
-from .geometric_mean import GeometricMeanWeighting
 from .gor import GoRWeighting
 from .gradients import GradientStats, gradient_stats
-from .gradnorm import GradNormWeighting
-from .imtl_g import IMTLGWeighting
-from .mgda import MGDAWeighting
-from .pcgrad import PCGradWeighting
-from .revised_uncertainty import RevisedUncertaintyWeighting
-from .rlw import RLWWeighting
-from .uncertainty import UncertaintyWeighting
-from .uwso import UWSOWeighting
 
 __all__ = [
     'BaseWeighting',

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mmgor.config_values import number
+from mmgor.io.config_values import number
 from mmgor.registry import MODELS
 
 from .base import BaseWeighting

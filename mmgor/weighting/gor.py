@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from mmgor.config_values import choice, integer, number
+from mmgor.io.config_values import choice, integer, number
 from mmgor.registry import MODELS
 
 from . import functional
 from .gradients import GradientStats
-from .learned import LearnedWeighting
+from .theta_weighting import ThetaWeighting
 
 #: What the student sees of the thetas.
 FORMS = {
@@ -22,7 +22,7 @@ THETA_LIMIT = 20.0
 
 
 @MODELS.register_module()
-class GoRWeighting(LearnedWeighting):
+class GoRWeighting(ThetaWeighting):
     """Game of Regularizer (after arXiv 2509.20854; see ``functional`` for
     the equations, which are ours).
 
@@ -63,8 +63,9 @@ class GoRWeighting(LearnedWeighting):
     Cost: none that shows in a step (docs/results/balancers.md); ``gradient``
     takes two more backward passes, from each loss down to the features, in
     the balanced start and in one of ``gradient_interval`` steps after it. DDP
-    and AMP: see :class:`~mmgor.weighting.learned.LearnedWeighting`; norms are
-    means over the ranks' own.
+    and AMP: see
+    :class:`~mmgor.weighting.theta_weighting.ThetaWeighting`; norms are means
+    over the ranks' own.
 
     Attributes:
         theta_task (nn.Parameter): Shape ().

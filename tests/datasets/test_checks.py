@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from mmdet.datasets import CocoDataset
 from mmengine.logging import MMLogger
-from test_annotations import BOX, GOOD, IMAGE
 
 from mmgor.datasets import check_evaluation_data, check_training_data
 from mmgor.datasets.coco_boxes import USED, box_fates, kept_images
 from mmgor.registry import DATASETS
+from tests.datasets.test_annotations import BOX, GOOD, IMAGE
 
 NAN = float('nan')
 #: By what becomes of them: 'used', or a word of the reason.

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny_scenes, training_config
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
@@ -17,6 +16,7 @@ from torch import nn
 from mmgor.datasets.shapes import CLASSES
 from mmgor.quantization import calibrate
 from mmgor.registry import MODELS
+from tests.support.training import tiny_scenes, training_config
 
 
 @dataclass
@@ -54,7 +54,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     pytest.importorskip('onnxscript')
     pytest.importorskip('onnxruntime')
     pytest.importorskip('openvino')
-    from mmgor.deploy.export import export_detector, to_openvino
+    from mmgor.deploy.export.exporter import export_detector, to_openvino
 
     init_default_scope('mmdet')
     folder = tmp_path_factory.mktemp('exported')

@@ -5,7 +5,6 @@ import mmcv
 import numpy as np
 import pytest
 import torch
-from conftest import quantized_cfg
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import PackDetInputs, Resize
 from mmdet.models import FPN, DetDataPreprocessor, ResNet, RetinaHead
@@ -13,13 +12,14 @@ from mmdet.models import RetinaNet as StockRetinaNet
 from mmengine.config import Config
 
 from mmgor.deploy import Detector, export_detector, verify_export
-from mmgor.deploy.layer_costs import layer_costs
-from mmgor.deploy.metadata import make_metadata, read_metadata
-from mmgor.deploy.pictures import as_bgr, as_input
-from mmgor.deploy.runtime import check_images
-from mmgor.deploy.runtime_config import runtime_model
+from mmgor.deploy.cost.measure import layer_costs
+from mmgor.deploy.description.metadata import make_metadata, read_metadata
+from mmgor.deploy.runtime.images import as_bgr, as_input
+from mmgor.deploy.runtime.runtime import check_images
+from mmgor.deploy.runtime.runtime_config import runtime_model
 from mmgor.quantization import calibrate
 from mmgor.registry import MODELS
+from tests.support.models import quantized_cfg
 
 META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 

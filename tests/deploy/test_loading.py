@@ -1,13 +1,13 @@
 import pytest
 import torch
-from conftest import quantized_cfg, retinanet_cfg
 from mmdet.datasets.transforms import Resize
 from mmengine.config import Config
 
+from mmgor.deploy.description.metadata import size_divisor
 from mmgor.deploy.loading import class_names, load_detector, padded_size
 from mmgor.deploy.loading import test_size as configured_size
-from mmgor.deploy.metadata import size_divisor
 from mmgor.registry import MODELS
+from tests.support.models import quantized_cfg, retinanet_cfg
 
 
 def save(path, model, **meta):

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from conftest import make_batch, retinanet_cfg, student_cfg
 from mmengine.hub import get_config
 
 from mmgor.quantization import calibrate
 from mmgor.registry import MODELS
+from tests.support.models import make_batch, retinanet_cfg, student_cfg
 
 SIDE = 128
 R18 = dict(

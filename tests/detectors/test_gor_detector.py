@@ -3,11 +3,11 @@ import pickle
 
 import pytest
 import torch
-from conftest import make_batch, quantized_cfg, student_cfg
 from mmengine.model import ExponentialMovingAverage
 
 from mmgor.quantization import calibrate
 from mmgor.registry import MODELS
+from tests.support.models import make_batch, quantized_cfg, student_cfg
 
 
 def build(teacher_spec, **overrides):

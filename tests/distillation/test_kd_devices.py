@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from conftest import retinanet_cfg, student_cfg
-from device_steps import batch_on_cuda, built, by_file, steps_of
-from virtual_cuda import virtual_cuda
 
 from mmgor.distillation import BaseKDHead
-from mmgor.distillation.class_losses import ForwardKL
+from mmgor.distillation.losses.class_kl import ForwardKL
 from mmgor.registry import MODELS
+from tests.support.device_steps import batch_on_cuda, built, by_file, steps_of
+from tests.support.models import retinanet_cfg, student_cfg
+from tests.support.virtual_cuda import virtual_cuda
 
 
 def float_student(teacher, **parts):

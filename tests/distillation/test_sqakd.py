@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import make_batch, student_cfg
 from mmengine.config import Config, DictAction
 
 from mmgor.quantization import calibrate
 from mmgor.registry import DATASETS, MODELS
+from tests.support.models import make_batch, student_cfg
 
 CONFIG = (
     Path(__file__).resolve().parents[2]

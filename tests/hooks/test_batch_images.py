@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import make_batch
 from mmdet.structures.bbox import HorizontalBoxes
 from torch import nn
 
 from mmgor.hooks import NonFiniteLossHook
 from mmgor.hooks.batch_images import name_images
+from tests.support.models import make_batch
 
 NAN = float('nan')
 

@@ -8,9 +8,9 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmgor.quantization import compiled
 from mmgor.quantization.convert import quantize_layers
 from mmgor.quantization.policy import QuantPolicy
+from mmgor.quantization.quantizers import compiled
 from mmgor.registry import MODELS
 
 

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from toy_game import Constant, Falling, Toy, run
 
 from mmgor.hooks.gor_weight_hook import GoRWeightHook, map_classes
-from mmgor.hooks.theta_steps import default_theta_lr
 from mmgor.registry import MODELS
+from mmgor.weighting.theta_steps import default_theta_lr
+from tests.support.toy_game import Constant, Falling, Toy, run
 
 
 @pytest.mark.parametrize('iters', [100, 1000])

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from conftest import quantized_cfg
-from helpers import scene_teacher, tiny_scenes, training_config
 from mmengine.config import ConfigDict
 from mmengine.model import BaseTTAModel
 from mmengine.runner import Runner, load_checkpoint
 
 from mmgor.quantization import calibrate
 from mmgor.registry import MODELS
+from tests.support.models import quantized_cfg
+from tests.support.training import scene_teacher, tiny_scenes, training_config
 
 
 @pytest.fixture(scope='module')

@@ -12,11 +12,11 @@ from mmengine.optim import (
     ReduceOnPlateauLR,
 )
 from torch import nn
-from toy_game import Toy, run
 
 from mmgor.hooks.no_decay import schedule_new_groups
 from mmgor.hooks.utils import check_optimizer
 from mmgor.weighting import GoRWeighting
+from tests.support.toy_game import Toy, run
 
 
 class ConvNeXt(nn.Module):

@@ -4,13 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import retinanet_cfg
-from helpers import tiny_scenes, training_config
 from mmengine.config import ConfigDict
 from mmengine.runner import Runner
 
 from mmgor.hooks import GoRWeightHook
 from mmgor.registry import MODELS
+from tests.support.models import retinanet_cfg
+from tests.support.training import tiny_scenes, training_config
 
 FUSION = 'kd_heads.cls.fusion.logits'
 

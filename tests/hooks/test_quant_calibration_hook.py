@@ -8,7 +8,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from conftest import make_batch, student_cfg
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
@@ -19,6 +18,7 @@ from mmgor.quantization import calibrate, uncalibrated_layers
 from mmgor.quantization.convert import quantize_layers
 from mmgor.quantization.policy import QuantPolicy
 from mmgor.registry import MODELS
+from tests.support.models import make_batch, student_cfg
 
 
 class LossOnly(BaseModel):

@@ -6,15 +6,15 @@ import signal
 
 import pytest
 import torch
-from conftest import quantized_cfg
-from helpers import tiny_scenes, training_config
 from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from mmgor import damage
-from mmgor.damage import check_intact, digest_path
 from mmgor.hooks import SafeCheckpointHook, safe_checkpoint_hook
-from mmgor.resume import find_checkpoint
+from mmgor.io import checksums as damage
+from mmgor.io.checksums import check_intact, digest_path
+from mmgor.io.resume import find_checkpoint
+from tests.support.models import quantized_cfg
+from tests.support.training import tiny_scenes, training_config
 
 STEPS = 6
 
@@ -184,7 +184,7 @@ def flip(path):
 def test_a_damaged_one_is_passed_over_by_name(work_dir, digest, monkeypatch):
     lines = []
     monkeypatch.setattr(
-        'mmgor.resume.print_log', lambda line, **_: lines.append(line)
+        'mmgor.io.resume.print_log', lambda line, **_: lines.append(line)
     )
     for path in work_dir.glob('*.sha256') if not digest else ():
         path.unlink()

@@ -21,7 +21,7 @@ from torch.utils.data import (
 )
 
 from mmgor.hooks.training_batches import training_batches
-from mmgor.trial import random_states_kept
+from mmgor.trial_run import random_states_kept
 
 SIZES = [(4, 2), (2, 4), (2, 4), (4, 2), (2, 2), (4, 2), (2, 4)]
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.logging import MMLogger
-from toy_game import Constant, run
 
 from mmgor.hooks.gor_weight_hook import GoRWeightHook
+from tests.support.toy_game import Constant, run
 
 
 def outputs(weights, raw):

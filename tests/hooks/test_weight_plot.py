@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from toy_game import run
 
 from mmgor.hooks.weight_plot import (
     PANELS,
@@ -11,6 +10,7 @@ from mmgor.hooks.weight_plot import (
     plot_weight_curves,
     read_scalars,
 )
+from tests.support.toy_game import run
 
 
 def test_scalars_and_curves_are_written(tmp_path):

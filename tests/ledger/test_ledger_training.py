@@ -3,14 +3,14 @@
 import pytest
 import torch
 import yaml
-from conftest import quantized_cfg, retinanet_cfg
-from helpers import dataset, tiny_scenes, training_config
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmgor.ledger.outcome import read_outcome
 from mmgor.ledger.plan import read_plan
 from mmgor.ledger.runs import build_runs, write_run
+from tests.support.models import quantized_cfg, retinanet_cfg
+from tests.support.training import dataset, tiny_scenes, training_config
 
 
 def write_config(folder, name, model=None, hooks=()):

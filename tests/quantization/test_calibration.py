@@ -4,8 +4,8 @@ from torch import nn
 
 from mmgor.quantization import calibrate, uncalibrated_layers
 from mmgor.quantization.convert import quantize_layers
-from mmgor.quantization.observer import best_row_scales, best_scales
 from mmgor.quantization.policy import QuantPolicy
+from mmgor.quantization.quantizers.observer import best_row_scales, best_scales
 
 
 def small(**quant):

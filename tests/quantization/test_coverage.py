@@ -5,7 +5,6 @@ import logging
 
 import pytest
 import torch
-from conftest import retinanet_cfg
 from mmcv.cnn import ConvModule
 from mmengine.logging import MMLogger
 from torch import nn
@@ -22,6 +21,7 @@ from mmgor.quantization import (
 from mmgor.quantization.convert import quantize_layers
 from mmgor.quantization.coverage import float_parts
 from mmgor.registry import MODELS
+from tests.support.models import retinanet_cfg
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from device_steps import by_file
 from torch import nn
-from virtual_cuda import virtual_cuda
 
 from mmgor.quantization import calibrate, uncalibrated_layers
 from mmgor.quantization.convert import quantize_layers
 from mmgor.quantization.policy import QuantPolicy
+from tests.support.device_steps import by_file
+from tests.support.virtual_cuda import virtual_cuda
 
 QUANTIZERS = [
     dict(),

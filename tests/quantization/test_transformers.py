@@ -3,13 +3,13 @@ from collections import Counter
 
 import pytest
 import torch
-from conftest import make_batch
 from mmengine.hub import get_config
-from students import R18, quantized, tiny
 
 from mmgor.quantization import calibrate, quantized_layers
 from mmgor.quantization.policy import prediction_layers
 from mmgor.registry import MODELS
+from tests.support.models import make_batch
+from tests.support.students import R18, quantized, tiny
 
 NAME = 'deformable_detr/deformable-detr_r50_16xb2-50e_coco'
 

@@ -2,7 +2,6 @@ import copy
 
 import pytest
 import torch
-from conftest import quantized_cfg, retinanet_cfg
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
@@ -17,6 +16,7 @@ from mmgor.quantization import (
 from mmgor.quantization.convert import quantize_layers
 from mmgor.quantization.policy import QuantPolicy, is_prediction_layer
 from mmgor.registry import MODELS
+from tests.support.models import quantized_cfg, retinanet_cfg
 
 
 def resnet(**kwargs):

@@ -5,8 +5,9 @@ import warnings
 
 import export
 import pytest
-from conftest import quantized_cfg
 from mmengine.config import Config
+
+from tests.support.models import quantized_cfg
 
 
 @pytest.fixture

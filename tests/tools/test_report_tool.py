@@ -5,15 +5,15 @@ import sys
 import pytest
 import report
 import torch
-from conftest import quantized_cfg, student_cfg
-from helpers import dataset
 from mmengine.config import Config
 from report import input_size, report_notes, uncounted_weights
 from torch import nn
 
-from mmgor.deploy.cost_rows import EVERYTHING_ELSE, LayerCost
+from mmgor.deploy.cost.rows import EVERYTHING_ELSE, LayerCost
 from mmgor.quantization import calibrate, layer_table
 from mmgor.registry import MODELS
+from tests.support.models import quantized_cfg, student_cfg
+from tests.support.training import dataset
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from pathlib import Path
 import mmdet
 import pytest
 import torch
-from conftest import retinanet_cfg
-from helpers import tiny_scenes, training_config
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmgor.registry import MODELS
+from tests.support.models import retinanet_cfg
+from tests.support.training import tiny_scenes, training_config
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 MMDET_TOOLS = Path(mmdet.__file__).parent / '.mim' / 'tools'

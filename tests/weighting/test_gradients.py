@@ -4,7 +4,9 @@ import math
 
 import pytest
 import torch
-from balancer_bench import (
+
+from mmgor.weighting import gradient_stats
+from tests.support.balancers import (
     BY_GRADIENTS,
     build,
     close,
@@ -13,8 +15,6 @@ from balancer_bench import (
     on_two_ranks,
     weights_in,
 )
-
-from mmgor.weighting import gradient_stats
 
 
 def half_losses(task, kd):

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from device_steps import by_file
-from virtual_cuda import virtual_cuda
 
 from mmgor.registry import MODELS
 from mmgor.weighting import BaseWeighting
 from mmgor.weighting.gor import FORMS
+from tests.support.device_steps import by_file
+from tests.support.virtual_cuda import virtual_cuda
 
 WEIGHTINGS = [
     dict(type=name)

@@ -1,0 +1,1 @@
+"""Dense heads of any mmdet family, read in one layout."""

@@ -1,0 +1,1 @@
+"""What each layer of a detector costs: measured, summed, shown."""

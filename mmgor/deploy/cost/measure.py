@@ -1,0 +1,198 @@
+"""Measure what every layer of a detector costs, by passes in float."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from mmdet.structures import DetDataSample
+from torch import Tensor, nn
+
+from mmgor.image_channels import COLOUR, image_channels
+from mmgor.quantization import layer_macs, layer_table, quantized_layers
+from mmgor.training_mode import evaluating
+
+from .rows import EVERYTHING_ELSE, LayerCalls, LayerCost, layer_row, rest_row
+
+WARMUP_PASSES = 1
+TIMED_PASSES = 5
+# Stride of the last stage of the usual backbones: smaller pictures leave it
+# less than one pixel.
+_MIN_SIDE = 32
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Refuse sizes that leave a backbone nothing to see.
+
+    Args:
+        size (tuple[int, int]): Height and width of the input in pixels.
+
+    Raises:
+        ValueError: If a side is not positive or less than 32.
+    """
+    if min(size) < _MIN_SIDE:
+        raise ValueError(
+            'the input is too small: expected a height and a width of at '
+            f'least {_MIN_SIDE} pixels, got {size[0]} x {size[1]}. Give the '
+            'size of the test pictures, e.g. 640 x 640.'
+        )
+
+
+@torch.no_grad()
+def layer_costs(model: nn.Module, size: tuple[int, int]) -> list[LayerCost]:
+    """Run a detector on one random picture and count.
+
+    Run are backbone, neck and dense head (the RPN of a two-stage detector;
+    its RoI head, whose work depends on the picture, is not), or all of a
+    DETR. Post-processing is not. Quantizers are switched off meanwhile, so
+    that times are those of the float computation and an uncalibrated model
+    will do. (The observer ``PassThrough`` would let the quantizers look for
+    non-finite values, which takes as long as a depthwise convolution.)
+
+    Args:
+        model (nn.Module): Detector with ``extract_feat`` and ``bbox_head``
+            or ``rpn_head``, on the CPU. It is left as it was.
+        size (tuple[int, int]): Height and width of the input in pixels.
+
+    Returns:
+        list[LayerCost]: One row a layer in the model's order, and a last
+        one, :data:`EVERYTHING_ELSE`, that completes parameters, bytes and
+        time.
+
+    Raises:
+        ValueError: If the size is too small, if the model cannot run on
+            it, or if it is no detector.
+    """
+    check_size(size)
+    _check_detector(model)
+    table = layer_table(model)
+    modules = dict(model.named_modules())
+    stopwatch = _Stopwatch(
+        {row['name']: modules[row['name']] for row in table['layers']}
+    )
+    generator = torch.Generator().manual_seed(0)
+    channels = image_channels(model) or COLOUR
+    picture = torch.rand(1, channels, *size, generator=generator)
+    with stopwatch, _float_inference(model):
+        for _ in range(WARMUP_PASSES + TIMED_PASSES):
+            stopwatch.start_pass()
+            _run(model, picture)
+            stopwatch.mark(EVERYTHING_ELSE)
+    seconds = stopwatch.seconds()
+    rows = [
+        layer_row(row, stopwatch.calls[row['name']], seconds[row['name']])
+        for row in table['layers']
+    ]
+    rest = rest_row(rows, table['total'], seconds[EVERYTHING_ELSE])
+    return [*rows, rest]
+
+
+class _Stopwatch:
+    """Cuts a pass into the calls of layers and what lies between them.
+
+    Each piece has its own median over the passes: that of whole passes would
+    hold the interruptions by other processes, which a piece seldom meets.
+
+    Args:
+        layers (dict[str, nn.Module]): They have hooks in a ``with`` block.
+
+    Attributes:
+        calls (dict): A layer's MACs and output shape, call by call, in the
+            last pass.
+    """
+
+    def __init__(self, layers: dict[str, nn.Module]) -> None:
+        self.layers = layers
+        self.calls: dict[str, LayerCalls] = {}
+        self._passes: list[list[tuple[str, float]]] = []
+
+    def __enter__(self) -> None:
+        self._hooks = [
+            hook
+            for name, layer in self.layers.items()
+            for hook in (
+                layer.register_forward_pre_hook(self._before),
+                layer.register_forward_hook(partial(self._after, name)),
+            )
+        ]
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def start_pass(self) -> None:
+        self.calls = {name: [] for name in self.layers}
+        self._passes.append([])
+        self._last = perf_counter()
+
+    def mark(self, name: str) -> None:
+        """The time since the last mark was ``name``'s."""
+        now = perf_counter()
+        self._passes[-1].append((name, now - self._last))
+        self._last = now
+
+    def _before(self, *_: object) -> None:
+        self.mark(EVERYTHING_ELSE)
+
+    def _after(self, name: str, layer: nn.Module, x: Any, y: Any) -> None:
+        self.mark(name)
+        macs = layer_macs(layer, x[0] if x else None, y)
+        # nn.MultiheadAttention gives its weights, too.
+        first = y if isinstance(y, Tensor) else y[0]
+        self.calls[name].append((macs, tuple(first.shape[1:])))
+        self._last = perf_counter()
+
+    def seconds(self) -> dict[str, float]:
+        """Time a name, summed over the pieces of a pass."""
+        sums = dict.fromkeys([*self.layers, EVERYTHING_ELSE], 0.0)
+        timed = self._passes[WARMUP_PASSES:]
+        assert len({len(pieces) for pieces in timed}) == 1, 'passes differ'
+        for piece in zip(*timed):
+            sums[piece[0][0]] += median(seconds for _, seconds in piece)
+        return sums
+
+
+def _check_detector(model: nn.Module) -> None:
+    heads = [hasattr(model, name) for name in ('bbox_head', 'rpn_head')]
+    if not (hasattr(model, 'extract_feat') and any(heads)):
+        raise ValueError(
+            'expected a detector with extract_feat and bbox_head or '
+            f'rpn_head, got a {type(model).__name__}.'
+        )
+
+
+@contextmanager
+def _float_inference(model: nn.Module) -> Iterator[None]:
+    """In evaluation mode, with quantizers that pass everything on."""
+    layers = quantized_layers(model).values()
+    kept = [(x.weight_quantizer, x.input_quantizer) for x in layers]
+    with evaluating(model):
+        for layer in layers:
+            layer.weight_quantizer = layer.input_quantizer = nn.Identity()
+        try:
+            yield
+        finally:
+            for layer, quantizers in zip(layers, kept):
+                layer.weight_quantizer, layer.input_quantizer = quantizers
+
+
+def _run(model: Any, picture: Tensor) -> None:
+    size = tuple(picture.shape[-2:])
+    try:
+        if hasattr(model, 'forward_transformer'):
+            info = dict(img_shape=size, batch_input_shape=size)
+            sample = DetDataSample(metainfo=info)
+            model(picture, [sample], mode='tensor')
+            return
+        features = model.extract_feat(picture)
+        two_stage = hasattr(model, 'rpn_head')
+        (model.rpn_head if two_stage else model.bbox_head)(features)
+    except RuntimeError as error:
+        raise ValueError(
+            f'{type(model).__name__} does not run on {size[0]} x {size[1]} '
+            f'pixels ({error}); expected a size that its strides divide, '
+            'e.g. 640 x 640.'
+        ) from error

@@ -1,0 +1,1 @@
+"""The description in an exported file, written and checked."""

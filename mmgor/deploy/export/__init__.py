@@ -1,0 +1,1 @@
+"""From a trained detector to an ONNX or OpenVINO file."""

@@ -1,0 +1,143 @@
+"""Batch norm into the integers and scales of the layer before it."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmgor.deploy.optional_imports import require
+
+from .int4_weights import constant
+
+_FOLDED = ('Conv', 'ConvTranspose')
+# Between stored weights and a grouped deconvolution.
+_SHAPING = ('Reshape', 'Transpose')
+
+
+def fold_batch_norm(
+    integers: NDArray,
+    scale: NDArray,
+    bias: NDArray,
+    norm: tuple[NDArray, ...],
+    epsilon: float,
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Quantized weights that compute the batch norm, too.
+
+    With ``g = gamma / sqrt(var + eps)`` the output ``g (s q x + b - mean) +
+    beta`` is ``(s |g|) (q sign(g)) x + g (b - mean) + beta``: the integers
+    change their sign at most, which the symmetric range allows, so that
+    nothing is rounded again.
+
+    Args:
+        integers (NDArray): Weights, output channels first, C of them.
+        scale (NDArray): Shape () or (C, ).
+        bias (NDArray): Shape (C, ).
+        norm (tuple): gamma, beta, mean and variance, shape (C, ) each.
+        epsilon (float): Of the batch norm.
+
+    Returns:
+        tuple[NDArray, NDArray, NDArray]: Integers, scale and bias, the last
+        two of shape (C, ). Where gamma is 0 the integers are 0, the scale 1.
+    """
+    gamma, beta, mean, variance = (part.astype(np.float64) for part in norm)
+    gain = gamma / np.sqrt(variance + epsilon)
+    sign = np.sign(gain).astype(integers.dtype)
+    flipped = integers * sign.reshape(-1, *[1] * (integers.ndim - 1))
+    scaled = np.where(gain == 0, 1.0, np.abs(gain) * scale)
+    shifted = (bias - mean) * gain + beta
+    return flipped, scaled.astype(np.float32), shifted.astype(np.float32)
+
+
+def fold_norms(graph: Any) -> int:
+    """Fold every batch norm that follows a quantized convolution alone.
+
+    Args:
+        graph (onnx_ir.Graph): Changed in place.
+
+    Returns:
+        int: Batch norms folded.
+    """
+    count = 0
+    for norm in list(graph):
+        if norm.op_type != 'BatchNormalization':
+            continue
+        conv = norm.inputs[0].producer()
+        if conv is None or conv.op_type not in _FOLDED:
+            continue
+        if (
+            len(conv.outputs[0].uses()) > 1
+            or conv.outputs[0].is_graph_output()
+        ):
+            continue
+        stored = _stored_weight(conv)
+        if stored is not None:
+            _fold(graph, conv, stored, norm)
+            count += 1
+    return count
+
+
+def _stored_weight(conv: Any) -> Any:
+    """The DequantizeLinear that gives a convolution's weight, if any."""
+    node = conv.inputs[1].producer()
+    while node is not None and node.op_type in _SHAPING:
+        node = node.inputs[0].producer()
+    return (
+        node
+        if node is not None and node.op_type == 'DequantizeLinear'
+        else None
+    )
+
+
+def _fold(graph: Any, conv: Any, stored: Any, norm: Any) -> None:
+    parameters = tuple(_array(value) for value in norm.inputs[1:5])
+    has_bias = len(conv.inputs) > 2 and conv.inputs[2] is not None
+    bias = (
+        _array(conv.inputs[2])
+        if has_bias
+        else np.zeros(len(parameters[0]), np.float32)
+    )
+    integers, scale, shift = fold_batch_norm(
+        _array(stored.inputs[0]),
+        _array(stored.inputs[1]),
+        bias,
+        parameters,
+        norm.attributes['epsilon'].as_float(),
+    )
+    name = conv.outputs[0].name
+    fresh = [
+        constant(graph, integers, f'{name}.weight_integers'),
+        constant(graph, scale, f'{name}.weight_scale'),
+    ]
+    conv.resize_inputs(3)
+    conv.replace_input_with(1, _copy_path(graph, conv, stored, fresh))
+    conv.replace_input_with(2, constant(graph, shift, f'{name}.bias'))
+    ir = require('onnx_ir')
+    ir.convenience.replace_all_uses_with(
+        norm.outputs[0], conv.outputs[0], replace_graph_outputs=True
+    )
+    graph.remove(norm, safe=True)
+
+
+def _copy_path(graph: Any, conv: Any, stored: Any, fresh: list) -> Any:
+    """The nodes from stored weights to the convolution once more, from other
+    integers and scales: other layers may use the old ones (a convolution
+    that a head shares across levels, with a batch norm a level)."""
+    path = [conv.inputs[1].producer()]
+    while path[-1] is not stored:
+        path.append(path[-1].inputs[0].producer())
+    ir = require('onnx_ir')
+    inputs = fresh
+    for node in reversed(path):
+        copy = ir.Node(
+            node.domain,
+            node.op_type,
+            inputs=[*inputs, *node.inputs[len(inputs) :]],
+            attributes=list(node.attributes.values()),
+        )
+        graph.insert_before(conv, copy)
+        inputs = [copy.outputs[0]]
+    return inputs[0]
+
+
+def _array(value: Any) -> NDArray:
+    return value.const_value.numpy()

@@ -1,0 +1,249 @@
+"""Quantized arithmetic on integers alone, as a device computes it.
+
+Products of integers are added up in int32, and one fixed-point multiplication
+(``integer_scaling``) takes the sum to the next layer's integers (Jacob et al.,
+CVPR 2018). This is a reference to compare a device with, not a fast way to run
+a network.
+
+torch has no int32 convolution on every machine. Sums are computed in float64
+here, which is exact for integers below 2**53; that no partial sum leaves int32
+is checked before, whatever the order of the terms.
+"""
+
+from math import inf, prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmgor.quantization import Grid
+
+from .scaling import along, quantize_multiplier, requantize_to, rescale
+
+INT32_MAX = 2**31 - 1
+#: Of the larger step, the fraction bits that a sum of two tensors keeps.
+ADD_FRACTION_BITS = 16
+Size = int | tuple[int, ...]
+
+
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    zero_point: Tensor,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolution of integers; int32 of the stock layer's output shape.
+
+    The border is padded with the zero point. It is taken off first, so that
+    it need not be one of the integers of ``x``.
+
+    Args:
+        x (Tensor): Integers of shape (N, C, H, W).
+        weight (Tensor): Integers of shape (out, C / groups, h, w).
+        bias (Tensor): int32 in accumulator steps, shape (out, ).
+        zero_point (Tensor): Of ``x``, shape () or (C, ).
+        stride (int | tuple): As in ``nn.Conv2d``; so are the rest.
+        padding (int | tuple | str): Rows and columns at each border.
+        dilation (int | tuple): Distance of the kernel's taps.
+        groups (int): Channel groups.
+
+    Raises:
+        OverflowError: If a sum might leave int32.
+    """
+    x = _centred(x, zero_point)
+    _check_sums(x, weight.abs().flatten(1).sum(1), bias)
+    sums = F.conv2d(
+        x.double(),
+        weight.double(),
+        bias.double(),
+        stride,
+        padding,
+        dilation,
+        groups,
+    )
+    return sums.to(torch.int32)
+
+
+def conv_transpose2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    zero_point: Tensor,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> Tensor:
+    """Transposed convolution of integers, otherwise as :func:`conv2d`.
+
+    Args:
+        x (Tensor): Integers of shape (N, C, H, W).
+        weight (Tensor): Integers of shape (C, out / groups, h, w).
+        bias (Tensor): int32 in accumulator steps, shape (out, ).
+        zero_point (Tensor): Of ``x``, shape () or (C, ).
+        stride (int | tuple): As in ``nn.ConvTranspose2d``; so are the rest.
+        padding (int | tuple): Rows and columns cut off at each border.
+        output_padding (int | tuple): Rows and columns added at one side.
+        groups (int): Channel groups.
+        dilation (int | tuple): Distance of the kernel's taps.
+
+    Raises:
+        OverflowError: If a sum might leave int32.
+    """
+    x = _centred(x, zero_point)
+    sizes = weight.abs().unflatten(0, (groups, -1)).sum((1, 3, 4)).flatten()
+    _check_sums(x, sizes, bias)
+    sums = F.conv_transpose2d(
+        x.double(),
+        weight.double(),
+        bias.double(),
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+    )
+    return sums.to(torch.int32)
+
+
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor, zero_point: Tensor
+) -> Tensor:
+    """Matrix product of integers; int32 of shape (..., out).
+
+    Args:
+        x (Tensor): Integers of shape (..., C).
+        weight (Tensor): Integers of shape (out, C).
+        bias (Tensor): int32 in accumulator steps, shape (out, ).
+        zero_point (Tensor): Of ``x``, shape ().
+
+    Raises:
+        OverflowError: If a sum might leave int32.
+    """
+    x = x - zero_point
+    _check_sums(x, weight.abs().sum(1), bias)
+    sums = F.linear(x.double(), weight.double(), bias.double())
+    return sums.to(torch.int32)
+
+
+def add(
+    a: Tensor, b: Tensor, grid_a: Grid, grid_b: Grid, out_grid: Grid
+) -> Tensor:
+    """Sum of two tensors on different grids, as integers of a third.
+
+    Both are brought to ``2**-ADD_FRACTION_BITS`` of the larger step first
+    (each rounded half to even there), then added and requantized.
+
+    Args:
+        a (Tensor): Integers of any shape.
+        b (Tensor): Integers of the same shape.
+        grid_a (Grid): Of ``a``.
+        grid_b (Grid): Of ``b``.
+        out_grid (Grid): Of the result.
+
+    Raises:
+        OverflowError: If the sum leaves int32.
+    """
+    step = torch.maximum(grid_a.scale.double(), grid_b.scale.double())
+    step = step / 2**ADD_FRACTION_BITS
+    terms = []
+    for x, grid in ((a, grid_a), (b, grid_b)):
+        factor = along(grid.scale.double() / step, x.dim())
+        terms.append(
+            rescale(_centred(x, grid.zero_point), *quantize_multiplier(factor))
+        )
+    _check_int32(_peak(terms[0]) + _peak(terms[1]))
+    return requantize_to(terms[0] + terms[1], step, out_grid)
+
+
+def max_pool2d(
+    x: Tensor, kernel_size: Size, stride: Size, padding: Size = 0
+) -> Tensor:
+    """Largest integer of each window; the grid stays that of ``x``.
+
+    Args:
+        x (Tensor): Integers of shape (N, C, H, W).
+        kernel_size (int | tuple): As in ``nn.MaxPool2d``; so are the rest.
+        stride (int | tuple): Distance of the windows.
+        padding (int | tuple): Rows and columns that never are the largest.
+    """
+    pooled = F.max_pool2d(x.double(), kernel_size, stride, padding)
+    return pooled.to(torch.int32)
+
+
+def avg_pool2d(
+    x: Tensor,
+    grid: Grid,
+    out_grid: Grid,
+    kernel_size: tuple[int, int],
+    stride: Size,
+    padding: Size = 0,
+) -> Tensor:
+    """Mean of each window: the sum in int32, the division in requantizing.
+
+    Args:
+        x (Tensor): Integers of shape (N, C, H, W).
+        grid (Grid): Of ``x``.
+        out_grid (Grid): Of the result.
+        kernel_size (tuple): Height and width of a window.
+        stride (int | tuple): Distance of the windows.
+        padding (int | tuple): Rows and columns of zeros, which count
+            (``count_include_pad`` of ``nn.AvgPool2d``).
+
+    Raises:
+        OverflowError: If a sum might leave int32.
+    """
+    x, count = _centred(x, grid.zero_point), prod(kernel_size)
+    _check_int32(_peak(x) * count)
+    sums = F.avg_pool2d(
+        x.double(), kernel_size, stride, padding, divisor_override=1
+    ).to(torch.int32)
+    return requantize_to(sums, grid.scale.double() / count, out_grid)
+
+
+def clip(
+    x: Tensor, grid: Grid, low: float = -inf, high: float = inf
+) -> Tensor:
+    """Clamp to the integers of two values; ReLU is ``low=0``.
+
+    Rounding keeps the order of values: to clip before or after quantizing is
+    the same.
+
+    Args:
+        x (Tensor): Integers of any shape.
+        grid (Grid): Of ``x``.
+        low (float): Smallest value.
+        high (float): Largest value.
+    """
+    bounds = (
+        grid.quantize(torch.full([1] * x.dim(), value))
+        for value in (low, high)
+    )
+    return torch.clamp(x, *bounds)
+
+
+def _centred(x: Tensor, zero_point: Tensor) -> Tensor:
+    return x - along(zero_point, x.dim())
+
+
+def _peak(x: Tensor) -> int:
+    return int(x.abs().max()) if x.numel() else 0
+
+
+def _check_sums(x: Tensor, sizes: Tensor, bias: Tensor) -> None:
+    """``sizes``: sum of the weight's magnitudes, one an output channel."""
+    _check_int32(int((sizes.long() * _peak(x) + bias.long().abs()).max()))
+
+
+def _check_int32(largest: int) -> None:
+    if largest > INT32_MAX:
+        raise OverflowError(
+            f'an accumulator could reach {largest}; expected at most '
+            f'{INT32_MAX} (int32). Give the layer fewer bits in the quant '
+            'config: overrides={"<layer>": dict(w_bits=..., a_bits=...)}.'
+        )

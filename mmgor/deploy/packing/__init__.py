@@ -1,0 +1,1 @@
+"""One file of n-bit weights."""

@@ -1,0 +1,113 @@
+"""The config that puts an exported file in the place of a model."""
+
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from mmgor.deploy.description.metadata import (
+    exported_config,
+    read_metadata,
+    without,
+)
+from mmgor.deploy.description.metadata_check import blaming
+from mmgor.deploy.loading import dataset_classes
+from mmgor.io.config_reader import model_config, named
+
+from .runtime_detector import RuntimeDetector
+
+_NOT_DECODING = ('quant', 'train_cfg', 'test_cfg', 'init_cfg')
+
+
+def runtime_model(cfg: Config, path: str | Path) -> ConfigDict:
+    """The model config that evaluates an exported file in place of a config's
+    own model.
+
+    Args:
+        cfg (Config): A complete config; its wrapped or stock single-stage
+            model has the head of the file.
+        path (str | Path): The exported file.
+
+    Returns:
+        ConfigDict: Of a :class:`RuntimeDetector`.
+
+    Raises:
+        FileNotFoundError: If the file is not there.
+        ValueError: If the file can't be read, or the config's head,
+            preprocessing or classes are not those of the file, or the
+            ``test_cfg`` is not that of a file with NMS in its graph.
+    """
+    metadata = read_metadata(path)
+    model = runtime_detector_cfg(cfg, path)
+    with blaming(path):
+        wanted = runtime_detector_cfg(exported_config(metadata), path)
+    parts = ['bbox_head', 'data_preprocessor']
+    if metadata['nms']:
+        parts.append('test_cfg')
+    wrong = []
+    for part in parts:
+        wrong += differences(model[part], wanted[part], part)
+    classes = dataset_classes(cfg)
+    if classes is not None:
+        wrong += differences(classes, metadata['classes'], 'classes')
+    if wrong:
+        raise ValueError(
+            f'the config does not fit {path}: {"; ".join(wrong)}. Give the '
+            'config that it was exported with.'
+        )
+    return model
+
+
+def runtime_detector_cfg(cfg: Config, path: str | Path) -> ConfigDict:
+    """As :func:`runtime_model`, without a look into the file.
+
+    Raises:
+        ValueError: If the model is of no single-stage detector.
+    """
+    model = named(model_config(cfg))
+    if 'bbox_head' not in model:
+        raise ValueError(
+            'expected a single-stage model with a bbox_head in the config, '
+            f'got {model.type} with {sorted(model)}.'
+        )
+    head = without(model.bbox_head, _NOT_DECODING)
+    if head['type'] == 'QuantHead':
+        head['type'] = head.pop('head')
+    return ConfigDict(
+        type=RuntimeDetector.__name__,
+        # New-style configs have none, and names are looked up in one.
+        _scope_=cfg.get('default_scope') or 'mmdet',
+        file=str(path),
+        bbox_head=head,
+        data_preprocessor=model.get('data_preprocessor'),
+        test_cfg=model.get('test_cfg'),
+    )
+
+
+def differences(ours: Any, theirs: Any, name: str) -> list[str]:
+    """Where two nested configs differ, a line each.
+
+    Args:
+        ours (Any): Of the config.
+        theirs (Any): Of the file.
+        name (str): What they are.
+    """
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        keys = [*ours, *(key for key in theirs if key not in ours)]
+        return [
+            line
+            for key in keys
+            for line in differences(
+                ours.get(key), theirs.get(key), f'{name}.{key}'
+            )
+        ]
+    if _lists(ours) == _lists(theirs):
+        return []
+    return [f'{name} is {ours!r} in the config and {theirs!r} in the file']
+
+
+def _lists(value: Any) -> Any:
+    """Tuples as lists, which is what JSON makes of them."""
+    if isinstance(value, (list, tuple)):
+        return [_lists(item) for item in value]
+    return value

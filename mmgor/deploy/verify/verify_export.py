@@ -1,0 +1,132 @@
+"""An exported file against the checkpoint that it came from.
+
+Both get the same pictures. Fake quantization rounds sums of floats; where the
+file's runtime adds in another order, a value near the middle of two steps
+flips to the neighbouring one, and the layers behind it carry that on. So
+single values differ by whole steps between any two correct programs, the more
+the fewer bits there are, and the largest difference says little. What counts
+is the mean over a tensor, and what the evaluator makes of it all.
+"""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.runner import Runner
+from torch import Tensor
+
+from mmgor.deploy.export.exporter import flatten
+from mmgor.deploy.export.frozen import check_calibrated
+from mmgor.deploy.loading import load_detector
+from mmgor.deploy.runtime.runtime_config import runtime_model
+from mmgor.io.checkpoint import weights_digest
+from mmgor.io.config_values import boolean, integer
+from mmgor.registry import MODELS
+
+from .comparison import Verification
+
+
+@torch.no_grad()
+def verify_export(
+    cfg: Config,
+    checkpoint: str | Path,
+    path: str | Path,
+    images: int = 32,
+    evaluate: bool = False,
+    integer_kernels: bool = False,
+) -> Verification:
+    """Run a checkpoint and the file exported from it on the test pictures.
+
+    Both see the same inputs, padded to the file's size, and one head decodes
+    the outputs of both, so that what differs is due to the file alone. Of a
+    file with NMS in its graph only detections can be compared.
+
+    Args:
+        cfg (Config): The config of both, with test data.
+        checkpoint (str | Path): Of the fake-quantized model.
+        path (str | Path): ``.onnx`` or ``.xml``.
+        images (int): Pictures to compare outputs and detections on, rounded
+            up to whole batches; the first ones of the test data.
+        evaluate (bool): Also evaluate both on all pictures, with the
+            config's ``test_evaluator``.
+        integer_kernels (bool): See :func:`open_runtime`.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If the file can't be used or does not fit the config, or
+            would be held to nothing, or a layer was never calibrated.
+        RuntimeError: If the checkpoint does not fit the config.
+    """
+    images = integer('images', images, 1)
+    evaluate = boolean('evaluate', evaluate)
+    cfg = deepcopy(cfg)
+    runtime_cfg = runtime_model(cfg, path)
+    runtime_cfg.integer_kernels = integer_kernels
+    model: Any = load_detector(cfg, checkpoint)
+    check_calibrated(model)
+    exported = MODELS.build(runtime_cfg).eval()
+    metadata = exported.runtime.metadata
+    if metadata['nms'] and not evaluate:
+        raise ValueError(
+            f'{path} gives detections, not raw outputs: a few of them alone '
+            'show too little. Type --map (evaluate=True), or verify an '
+            'export without nms.'
+        )
+    loader = Runner.build_dataloader(cfg.test_dataloader)
+    evaluators = [Evaluator(deepcopy(cfg.test_evaluator)) for _ in range(2)]
+    for evaluator in evaluators:
+        evaluator.dataset_meta = loader.dataset.metainfo
+    digest = weights_digest(model.state_dict())
+    # Files of former versions do not say.
+    same = metadata.get('weights_sha256', digest) == digest
+    found = Verification(same_weights=same)
+    seen = 0
+    for batch in loader:
+        data = model.data_preprocessor(batch, False)
+        samples = data['data_samples']
+        sides = _run(
+            model,
+            exported,
+            exported.fit(data['inputs']),
+            samples,
+            found if seen < images else None,
+        )
+        seen += len(samples)
+        if evaluate:
+            for evaluator, side in zip(evaluators, sides):
+                evaluator.process(
+                    model.add_pred_to_datasample(samples, side), batch
+                )
+        elif seen >= images:
+            break
+    if evaluate:
+        found.metrics = [e.evaluate(len(loader.dataset)) for e in evaluators]
+    return found
+
+
+def _run(
+    model: Any,
+    exported: Any,
+    inputs: Tensor,
+    samples: list,
+    found: Verification | None,
+) -> list[list[Any]]:
+    """Detections of both sides; what differs is added to ``found``."""
+    reference = model.bbox_head(model.extract_feat(inputs))
+    metadata, size = exported.runtime.metadata, inputs.shape[2:]
+    if metadata['nms']:
+        theirs = exported.detect(inputs, samples)
+    else:
+        outputs = exported.outputs(inputs)
+        theirs = exported.decode(outputs, samples, size)
+        if found is not None:
+            names = flatten(metadata['outputs'])
+            found.add_outputs(names, flatten(reference), flatten(outputs))
+    ours = exported.decode(reference, samples, size)
+    if found is not None:
+        for one, other in zip(ours, theirs):
+            found.add_detections(one, other)
+    return [ours, theirs]

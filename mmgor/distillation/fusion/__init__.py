@@ -1,0 +1,1 @@
+"""One target out of several teachers."""

@@ -1,0 +1,1 @@
+"""KD heads: where a teacher's output meets the student's."""

@@ -1,0 +1,192 @@
+"""What every KD head has."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmdet.models.dense_heads import RPNHead
+from torch import Tensor, nn
+
+from mmgor.distillation.recorder import DETECTIONS, Tapped, check_tap
+from mmgor.distillation.teachers.class_mapping import check_class_index
+from mmgor.distillation.teachers.teacher import Teacher
+from mmgor.io.config_values import number, text
+
+
+class BaseKDHead(nn.Module):
+    """Turns what student and teachers show of a batch into one loss.
+
+    Args:
+        student_tap (str): Module path in the student.
+        teacher_tap (str): Module path in the teachers, or 'detections'.
+        teacher (str | list[str], optional): Name of the teacher, or of
+            several whose answers are fused; the only one if there is one.
+        loss_weight (float): Factor inside the distillation loss, > 0.
+
+    Attributes:
+        teachers (list[str]): Names.
+        shares (dict[str, Tensor]): Teacher -> its part of the fused answer
+            in the last call, mean over locations; for the log.
+        parts (dict[str, Tensor]): Teacher -> the loss against it alone in
+            the last call, detached; for the log.
+
+    Raises:
+        ValueError: If an argument is out of range, or the head cannot read
+            ``teacher_tap``.
+    """
+
+    #: Whether the head can learn from several teachers at once.
+    fuses = False
+    #: Whether it has to know which class is which.
+    reads_classes = False
+    #: Whether the teacher's tap is 'detections', not a module.
+    reads_detections = False
+
+    def __init__(
+        self,
+        student_tap: str,
+        teacher_tap: str,
+        teacher: str | Sequence[str] | None = None,
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.loss_weight = number(
+            'loss_weight',
+            loss_weight,
+            '(0, inf)',
+            'to drop a KD head, remove it from kd_heads',
+        )
+        self.student_tap = text('student_tap', student_tap, 'bbox_head')
+        self.teacher_tap = text('teacher_tap', teacher_tap, 'bbox_head')
+        if teacher_tap == DETECTIONS and not self.reads_detections:
+            raise ValueError(
+                f"{type(self).__name__} reads a module's output, not "
+                f'teacher_tap={DETECTIONS!r}; expected a module path in the '
+                "teacher, such as 'bbox_head', or 'neck' for features. Only "
+                'a DetectionKDHead reads detections.'
+            )
+        self.teachers = _names(teacher)
+        if len(self.teachers) > 1 and not self.fuses:
+            raise ValueError(
+                f'{type(self).__name__} learns from one teacher, got '
+                f'{self.teachers}; expected one such head a teacher.'
+            )
+        self.class_indices: list[list[int]] | None = None
+        self._class_tensors: dict[torch.device, list[Tensor]] = {}
+        self.shares: dict[str, Tensor] = {}
+        self.parts: dict[str, Tensor] = {}
+        self._bound = False
+
+    def bind(self, student: nn.Module, teachers: Sequence[Teacher]) -> None:
+        """Check both taps and read what the head needs to know, once.
+
+        Args:
+            student (nn.Module): The student detector.
+            teachers (Sequence[Teacher]): Built, in the order of
+                :attr:`teachers`.
+
+        Raises:
+            ValueError: If a tap does not exist or the two do not fit.
+        """
+        self._check_side(student, self.student_tap, 'student')
+        for teacher in teachers:
+            owner = f'teacher {teacher.name!r}'
+            if self.teacher_tap != DETECTIONS:
+                self._check_side(teacher.model, self.teacher_tap, owner)
+            self.check_pair(student, teacher)
+        self._bound = True
+
+    def _check_side(self, model: nn.Module, tap: str, owner: str) -> None:
+        check_tap(model, tap, owner)
+        if self.reads_classes and isinstance(
+            model.get_submodule(tap), RPNHead
+        ):
+            raise ValueError(
+                f'{type(self).__name__} reads classes; expected a head that '
+                f'knows some, got the RPNHead {tap!r} of the {owner}. Tap '
+                'another head, or use a FeatureKDHead.'
+            )
+
+    def check_pair(self, student: nn.Module, teacher: Teacher) -> None:
+        """What a subclass requires of the two models."""
+
+    def map_classes(self, indices: list[list[int]]) -> None:
+        """Learn where each teacher has the student's classes.
+
+        Args:
+            indices (list[list[int]]): One a teacher, see
+                :func:`~.class_lists.class_index`.
+
+        Raises:
+            ValueError: If the head cannot do with these.
+        """
+        self.class_indices = indices
+        self._class_tensors.clear()
+
+    def class_tensors(
+        self,
+        device: torch.device,
+        num_classes: int,
+        teacher_classes: Sequence[int | None],
+    ) -> list[Tensor]:
+        """The class indices as tensors of shape (K, ), one a teacher.
+
+        Args:
+            device (torch.device): Where; they are sent there once.
+            num_classes (int): K, the student's outputs.
+            teacher_classes (Sequence[int | None]): Each teacher's; None where
+                no head of it is tapped.
+
+        Raises:
+            RuntimeError: If nobody mapped the classes.
+            ValueError: If the tapped heads have others.
+        """
+        if device not in self._class_tensors:
+            if self.class_indices is None:
+                raise RuntimeError(
+                    "nobody mapped the teachers' classes by name; expected "
+                    "custom_hooks=[dict(type='GoRWeightHook')], which does, "
+                    'or, without a Runner, model.map_classes(<names>).'
+                )
+            for index, outputs, name in zip(
+                self.class_indices, teacher_classes, self.teachers
+            ):
+                check_class_index(index, num_classes, outputs, name)
+            self._class_tensors[device] = [
+                torch.tensor(index, device=device)
+                for index in self.class_indices
+            ]
+        return self._class_tensors[device]
+
+    def forward(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            student (Tapped): What the student's tap gave.
+            teachers (Sequence[Tapped]): What each teacher's tap gave,
+                without gradient.
+        """
+        if not self._bound:
+            raise RuntimeError(
+                f'{type(self).__name__} was not bound to its teacher; '
+                'expected model.init_weights() before training.'
+            )
+        return self.compute(student, teachers) * self.loss_weight
+
+    def compute(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
+        """The loss without ``loss_weight``."""
+        raise NotImplementedError
+
+
+def _names(teacher: Any) -> list[str]:
+    names = [teacher] if isinstance(teacher, str) else teacher
+    names = [] if names is None else names
+    sound = isinstance(names, (list, tuple)) and all(
+        isinstance(name, str) for name in names
+    )
+    if not sound or len(set(names)) < len(names) or teacher in ([], ()):
+        raise ValueError(
+            f'teacher={teacher!r}; expected a name or a list of different '
+            "names, e.g. teacher=['r50', 'gfl']."
+        )
+    return list(names)

@@ -1,0 +1,118 @@
+"""What KD heads for class scores share."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmgor.distillation.fusion.probabilities import TeacherFusion
+from mmgor.distillation.losses import functional
+from mmgor.distillation.losses.class_kl import ForwardKL
+from mmgor.distillation.teachers.class_mapping import UNKNOWN, take_classes
+from mmgor.io.config_values import number
+from mmgor.registry import build_own
+
+from .base import BaseKDHead
+
+# Of probabilities that become logits again after fusion.
+EPS = 1e-6
+
+
+class ClassKDHead(BaseKDHead):
+    """Classes, fusion and divergence of KD on class scores.
+
+    The binary KL divergence of each class's score, summed over the classes
+    that teachers know, averaged over locations with the teacher's largest
+    score to the power ``foreground_gamma`` as weight, so that the few objects
+    are not drowned by background.
+
+    Args:
+        temperature (float): > 0, for any loss.
+        foreground_gamma (float): 0 weighs all locations the same.
+        loss (dict): Registered class loss, see :mod:`~.class_losses`;
+            default ForwardKL.
+        fusion (str): How several teachers' scores become one, see
+            :class:`~.fusion.TeacherFusion`.
+        **kwargs: Of :class:`BaseKDHead`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    fuses = True
+    reads_classes = True
+    fusion: TeacherFusion | None
+
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        foreground_gamma: float = 1.0,
+        loss: dict | None = None,
+        fusion: str = 'mean',
+        student_tap: str = 'bbox_head',
+        teacher_tap: str = 'bbox_head',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(student_tap, teacher_tap, **kwargs)
+        self.temperature = number('temperature', temperature, '(0, inf)')
+        self.foreground_gamma = number(
+            'foreground_gamma', foreground_gamma, '[0, inf)'
+        )
+        loss = dict(type='ForwardKL') if loss is None else loss
+        self.loss: ForwardKL = build_own(
+            'loss', loss, ForwardKL, 'loss=dict(type=...)'
+        )
+        # Built for one teacher too, so that an unknown kind is seen.
+        several = TeacherFusion(fusion, max(1, len(self.teachers)))
+        if fusion != 'mean' and len(self.teachers) < 2:
+            raise ValueError(
+                f'fusion={fusion!r} needs several teachers, expected e.g. '
+                f"teacher=['r50', 'gfl'], got {self.teachers or 'one'}. "
+                'Remove fusion, or name more teachers.'
+            )
+        self.fusion = several if len(self.teachers) > 1 else None
+
+    def distil(self, student: Tensor, teachers: list[Tensor]) -> Tensor:
+        """Binary KD from one or several teachers.
+
+        Args:
+            student (Tensor): Logits of shape (N, L, K).
+            teachers (list[Tensor]): Logits of shape (N, L, K_t), each in the
+                teacher's own class order.
+        """
+        indices = self.class_tensors(
+            student.device, student.shape[-1], [x.shape[-1] for x in teachers]
+        )
+        maps = [take_classes(x, i) for x, i in zip(teachers, indices)]
+        known = torch.stack([index != UNKNOWN for index in indices])
+        if self.fusion is None:
+            return self._mean_kl(student, maps[0], known[0])
+        scores = torch.stack([x.sigmoid() for x in maps])
+        fused, shares = self.fusion(scores, known)
+        self._log(student, maps, known, shares)
+        target = torch.logit(fused, eps=EPS)
+        loss = self._mean_kl(student, target, known.any(0))
+        return loss + self.fusion.regularizer(loss)
+
+    def _mean_kl(self, s: Tensor, t: Tensor, kept: Tensor) -> Tensor:
+        # Multiply, not index: the mask's size would make the host wait.
+        mask = kept.to(s.dtype)
+        # A target is weighed as it is: no gradient to a learned fusion.
+        scores = t.detach().sigmoid() * mask
+        kl = self.loss.binary(s, t, mask, self.temperature)
+        return functional.weighted_mean(kl, self._weights(scores))
+
+    def _weights(self, scores: Tensor) -> Tensor:
+        """Of locations: foreground scores (N, L, K) to (N, L)."""
+        weights = functional.foreground_weight(scores, self.foreground_gamma)
+        return self.loss.weigh_locations(weights, scores)
+
+    @torch.no_grad()
+    def _log(
+        self, student: Tensor, maps: list[Tensor], known: Tensor, shares: Any
+    ) -> None:
+        self.shares = dict(zip(self.teachers, shares))
+        self.parts = {
+            name: self._mean_kl(student, x, kept) * self.loss_weight
+            for name, x, kept in zip(self.teachers, maps, known)
+        }

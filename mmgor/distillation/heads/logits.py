@@ -1,0 +1,172 @@
+"""KD head for class logits of one layout."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmdet.models.dense_heads import YOLOV3Head
+from torch import Tensor, nn
+
+from mmgor.dense_heads.levels import as_list, crop_to_common
+from mmgor.dense_heads.scores import (
+    describe_priors,
+    has_score_factor,
+    head_strides,
+    same_priors,
+)
+from mmgor.dense_heads.spec import (
+    anchors_per_level,
+    check_logits,
+    check_same_levels,
+    head_spec,
+)
+from mmgor.distillation.losses import functional
+from mmgor.distillation.recorder import Tapped
+from mmgor.distillation.teachers.class_mapping import UNKNOWN, take_classes
+from mmgor.distillation.teachers.teacher import Teacher
+from mmgor.io.config_values import integer
+from mmgor.registry import MODELS
+
+from .class_base import ClassKDHead
+
+
+@MODELS.register_module()
+class LogitKDHead(ClassKDHead):
+    """Distils class logits of dense heads with the same anchors.
+
+    Sigmoid heads: see :class:`ClassKDHead`. Softmax heads: the same losses on
+    the softmax, one teacher, the same classes.
+
+    Objectness, centerness or IoU beside the classes is neither distilled nor
+    part of a location's weight (YOLOX-nano learned less with it there, see
+    docs/results/yolox_nano.md).
+
+    Args:
+        output_index (int): Which of the head's outputs holds class logits,
+            a list of (N, A * K, H, W), one a level.
+        **kwargs: Of :class:`ClassKDHead`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(self, output_index: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.output_index = integer('output_index', output_index)
+        self.use_sigmoid = True
+
+    def check_pair(self, student: nn.Module, teacher: Teacher) -> None:
+        head = student.get_submodule(self.student_tap)
+        other = teacher.model.get_submodule(self.teacher_tap)
+        if isinstance(head, YOLOV3Head) or isinstance(other, YOLOV3Head):
+            raise ValueError(
+                'LogitKDHead needs class logits in an output of their own; '
+                f'expected such heads, got {type(head).__name__} in the '
+                f'student and {type(other).__name__} in teacher '
+                f'{teacher.name!r} (YOLOv3 has one output for boxes, '
+                'objectness and classes). Use a ScoreKDHead.'
+            )
+        mine, theirs = head_spec(head), head_spec(other)
+        self.use_sigmoid = mine.use_sigmoid
+        same_kind = mine.use_sigmoid == theirs.use_sigmoid
+        if not same_kind or not same_priors(head, other):
+            raise ValueError(
+                'LogitKDHead needs heads of one kind with the same priors; '
+                f"expected the student's {mine}, {describe_priors(head)}, got "
+                f'from teacher {teacher.name!r} a {theirs}, '
+                f'{describe_priors(other)}. Use a ScoreKDHead, which needs '
+                'neither.'
+            )
+        if not self.use_sigmoid and mine.num_classes != theirs.num_classes:
+            raise ValueError(
+                'a softmax over other classes says nothing about these: '
+                f'expected {mine} in teacher {teacher.name!r}, too, got '
+                f'{theirs}. Use a ScoreKDHead.'
+            )
+        if not self.use_sigmoid and self.fusion is not None:
+            raise ValueError(
+                'LogitKDHead fuses sigmoid heads, the student has a '
+                f'{mine}; expected one head a teacher, or a ScoreKDHead.'
+            )
+
+    def map_classes(self, indices: list[list[int]]) -> None:
+        first = indices[0]
+        if not self.use_sigmoid and UNKNOWN in first:
+            raise ValueError(
+                'a softmax over other classes says nothing about these: '
+                f'teacher {self.teachers[0]!r} lacks {first.count(UNKNOWN)} '
+                "of the student's classes, expected all. Use a ScoreKDHead."
+            )
+        if not self.use_sigmoid:  # the background stays last
+            indices = [[*first, len(first)]]
+        super().map_classes(indices)
+
+    def compute(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
+        mine = self._levels(student, 'student')
+        theirs = [
+            self._levels(tapped, f'teacher {name!r}')
+            for name, tapped in zip(self.teachers, teachers)
+        ]
+        for name, levels in zip(self.teachers, theirs):
+            check_same_levels(mine, levels, name)
+        if self.use_sigmoid:
+            self._check_factors(student, teachers)
+        sizes = [tapped.size for tapped in (student, *teachers)]
+        strides = head_strides(student.module)
+        cropped = [
+            crop_to_common(level, sizes, stride, self.teachers)
+            for stride, level in zip(strides, zip(mine, *theirs))
+        ]
+        s, *flat = (
+            _flat(levels, tapped)
+            for levels, tapped in zip(zip(*cropped), [student, *teachers])
+        )
+        if self.use_sigmoid:
+            return self.distil(s, flat)
+        count = s.shape[-1]
+        t = take_classes(
+            flat[0], self.class_tensors(s.device, count, [count])[0]
+        )
+        scores = t.softmax(-1)[..., :-1]  # mmdet: background is last
+        kl = self.loss.categorical(s, t, self.temperature)
+        return functional.weighted_mean(kl, self._weights(scores))
+
+    def _check_factors(
+        self, student: Tapped, teachers: Sequence[Tapped]
+    ) -> None:
+        mine = has_score_factor(student.module, student.output)
+        for name, tapped in zip(self.teachers, teachers):
+            theirs = has_score_factor(tapped.module, tapped.output)
+            if mine != theirs:
+                raise ValueError(
+                    'class logits beside an objectness, centerness or IoU '
+                    'are no scores of their own; expected such an output in '
+                    f'both heads or in none, got {mine} in the student '
+                    f'({type(student.module).__name__}) and {theirs} in '
+                    f'teacher {name!r} ({type(tapped.module).__name__}). Use '
+                    'a ScoreKDHead.'
+                )
+
+    def _levels(self, tapped: Tapped, owner: str) -> list[Tensor]:
+        output, index = tapped.output, self.output_index
+        if not isinstance(output, Sequence) or not (
+            -len(output) <= index < len(output)
+        ):
+            count = len(output) if isinstance(output, Sequence) else 1
+            raise ValueError(
+                f'output_index={index} is out of range: the head '
+                f'of the {owner} has {count} output(s), expected an index '
+                f'from 0 to {count - 1}.'
+            )
+        levels = as_list(output[index])
+        facts = head_spec(tapped.module)
+        anchors = anchors_per_level(tapped.module)
+        check_logits(levels, facts.num_classes, anchors, index)
+        return levels
+
+
+def _flat(levels: Sequence[Tensor], tapped: Tapped) -> Tensor:
+    """Logits of all levels, (N, L, K)."""
+    k = head_spec(tapped.module).num_classes
+    parts = [functional.flatten_anchors(x, k) for x in levels]
+    return torch.cat(parts, 1).float()

@@ -1,0 +1,71 @@
+"""KD head for class-score maps of dense heads of any kinds."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mmgor.dense_heads.levels import (
+    common_strides,
+    crop_to_common,
+    pick_strides,
+    tell_shared_strides,
+)
+from mmgor.dense_heads.scores import head_strides, score_logits
+from mmgor.distillation.recorder import Tapped
+from mmgor.distillation.teachers.teacher import Teacher
+from mmgor.registry import MODELS
+
+from .class_base import ClassKDHead
+
+
+@MODELS.register_module()
+class ScoreKDHead(ClassKDHead):
+    """Distils class-score maps between dense heads of any kinds.
+
+    A location's score for a class is the largest over its anchors, times
+    objectness, centerness or IoU where the head predicts one. Levels are
+    matched by stride; those that the student or one of the teachers lacks
+    get no signal.
+
+    Equal indices are taken for equal places. Families differ by half a cell
+    there: the first location of stride s is at (s / 2, s / 2) in FCOS,
+    CenterNetUpdate, SSD and YOLOv3, at (0, 0) in RetinaNet, ATSS, GFL, YOLOX,
+    RTMDet and the like. Between the two groups a score comes from half a cell
+    further right and below, or left and above.
+    """
+
+    def bind(self, student: nn.Module, teachers: Sequence[Teacher]) -> None:
+        super().bind(student, teachers)
+        self._bound = False
+        mine = head_strides(student.get_submodule(self.student_tap))
+        shared = mine
+        for teacher in teachers:
+            theirs = teacher.model.get_submodule(self.teacher_tap)
+            shared = common_strides(shared, head_strides(theirs), teacher.name)
+        names = ', '.join(repr(teacher.name) for teacher in teachers)
+        tell_shared_strides('ScoreKDHead', mine, shared, names)
+        self._bound = True
+
+    def compute(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
+        everyone = [student, *teachers]
+        shared = set(head_strides(student.module))
+        for tapped in teachers:
+            shared &= set(head_strides(tapped.module))
+        strides = sorted(shared)
+        maps = [_score_maps(tapped, strides) for tapped in everyone]
+        sizes = [tapped.size for tapped in everyone]
+        cropped = [
+            crop_to_common(level, sizes, stride, self.teachers)
+            for stride, level in zip(strides, zip(*maps))
+        ]
+        mine, *theirs = (
+            torch.cat([x.flatten(2).transpose(1, 2) for x in levels], 1)
+            for levels in zip(*cropped)
+        )
+        return self.distil(mine, theirs)
+
+
+def _score_maps(tapped: Tapped, strides: list[int]) -> list[Tensor]:
+    maps = score_logits(tapped.module, tapped.output)
+    return pick_strides(maps, head_strides(tapped.module), strides)

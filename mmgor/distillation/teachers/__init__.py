@@ -1,0 +1,1 @@
+"""Teachers: frozen detectors outside the student."""

@@ -1,0 +1,109 @@
+"""The teachers of a student, by name."""
+
+import copy
+from collections.abc import ItemsView
+from typing import Any
+
+import torch
+
+from mmgor.io.config_values import nearest
+
+from .teacher import Teacher
+
+NEEDED = ['config', 'checkpoint']
+OPTIONS = ['classes', 'dtype', 'channels_last', 'offload']
+
+
+class Teachers:
+    """Named teachers, in order. Not a module.
+
+    A deep copy (EMA's, say) uses the same detectors. They stay where they are
+    when the copy moves, until it calls :meth:`build` itself.
+
+    Args:
+        teachers (dict): Name -> the arguments of :class:`Teacher`.
+
+    Raises:
+        TypeError: If ``teachers`` is no dict.
+        ValueError: If there is none, or one is no such dict.
+    """
+
+    def __init__(self, teachers: dict) -> None:
+        if not isinstance(teachers, dict):
+            raise TypeError(
+                'expected teachers=dict(<name>=dict(config=..., checkpoint='
+                f'...)), got {teachers!r}.'
+            )
+        if not teachers:
+            raise ValueError(
+                'expected at least one teacher, got none: set teachers=dict('
+                '<name>=dict(config=..., checkpoint=...)).'
+            )
+        self._moves = True
+        self._teachers: dict[str, Teacher] = {}
+        for name, spec in teachers.items():
+            if not isinstance(spec, dict):
+                raise ValueError(
+                    f'teacher {name!r} is {spec!r}; expected '
+                    'dict(config=..., checkpoint=...).'
+                )
+            known = [*NEEDED, *OPTIONS]
+            if not set(NEEDED) <= set(spec) <= set(known):
+                odd = [key for key in spec if key not in known]
+                raise ValueError(
+                    f'teacher {name!r} has the keys {sorted(map(str, spec))}; '
+                    "expected 'config' and 'checkpoint', and any of "
+                    f'{OPTIONS}{nearest(odd, known)}.'
+                )
+            self._teachers[name] = Teacher(name, **spec)
+
+    def __deepcopy__(self, memo: dict) -> 'Teachers':
+        twin = copy.copy(self)
+        twin._moves = False
+        twin._teachers = {k: copy.copy(t) for k, t in self.items()}
+        return twin
+
+    def __getitem__(self, name: str) -> Teacher:
+        if name not in self._teachers:
+            raise ValueError(
+                f'unknown teacher {name!r}; expected one of {self.names()}.'
+            )
+        return self._teachers[name]
+
+    def names(self) -> list[str]:
+        """Names in the order of the config."""
+        return list(self._teachers)
+
+    def items(self) -> ItemsView[str, Teacher]:
+        """(name, teacher) pairs."""
+        return self._teachers.items()
+
+    def build(self, device: torch.device) -> None:
+        """Build all; teachers of the same files share one detector."""
+        self._moves = True
+        built: dict[tuple, Teacher] = {}
+        for teacher in self._teachers.values():
+            key = (
+                repr(teacher.config),
+                teacher.checkpoint,
+                teacher.dtype,
+                teacher.channels_last,
+                teacher.offload,
+            )
+            if key in built:
+                teacher.share(built[key])
+            else:
+                teacher.build(device)
+                built[key] = teacher
+
+    def _apply(self, fn: Any) -> None:
+        """What ``nn.Module._apply`` is to modules: devices and dtypes."""
+        if not self._moves:
+            return
+        models = {
+            id(t.model): t.model
+            for t in self._teachers.values()
+            if t.is_built and not t.offload
+        }
+        for model in models.values():
+            model._apply(fn)

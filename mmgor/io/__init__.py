@@ -1,0 +1,1 @@
+"""Configs, checkpoints and class names: how they are read and written."""

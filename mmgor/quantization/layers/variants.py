@@ -1,0 +1,190 @@
+"""Quantized classes of mmcv's and mmdet's own convolutions and linears.
+
+The bases of the stock class are listed, too: mmengine's initialisers look at
+a layer's class and direct bases.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvAWS2d, ConvWS2d
+from mmcv.cnn.bricks import Conv2dAdaptivePadding
+from mmcv.ops import (
+    DeformConv2d,
+    DeformConv2dPack,
+    MaskedConv2d,
+    ModulatedDeformConv2d,
+    ModulatedDeformConv2dPack,
+    SAConv2d,
+    deform_conv2d,
+)
+from mmdet.models.backbones.trident_resnet import TridentConv
+from mmdet.models.layers import NormedLinear
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from .quant_layers import QuantLayerMixin, quantizes
+
+
+class StockForwardMixin(QuantLayerMixin):
+    """The stock forward on a quantized input, with the quantized weight."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        stock: Any = super()
+        x, *rest = args
+        with self.rounded():
+            return stock.forward(self.input_quantizer(x), *rest, **kwargs)
+
+
+@quantizes(nn.Conv1d)
+class QuantConv1d(StockForwardMixin, nn.Conv1d):
+    """``nn.Conv1d`` with quantized weight and input."""
+
+
+@quantizes(Conv2dAdaptivePadding)
+class QuantConv2dAdaptivePadding(
+    StockForwardMixin, Conv2dAdaptivePadding, nn.Conv2d
+):
+    """Convolution that pads by the size of its input (EfficientNet)."""
+
+
+@quantizes(MaskedConv2d)
+class QuantMaskedConv2d(StockForwardMixin, MaskedConv2d, nn.Conv2d):
+    """Convolution at the places of a mask (guided anchoring)."""
+
+
+@quantizes(NormedLinear)
+class QuantNormedLinear(StockForwardMixin, NormedLinear, nn.Linear):
+    """Cosine classifier: both vectors are rounded, then normalised, which
+    multiplies a whole row by one number and leaves its integers."""
+
+
+@quantizes(DeformConv2d)
+class QuantDeformConv2d(StockForwardMixin, DeformConv2d):
+    """Deformable convolution; where it samples comes from outside."""
+
+
+@quantizes(ModulatedDeformConv2d)
+class QuantModulatedDeformConv2d(StockForwardMixin, ModulatedDeformConv2d):
+    """Modulated one; where and how strongly it samples is not rounded."""
+
+
+@quantizes(DeformConv2dPack)
+class QuantDeformConv2dPack(QuantLayerMixin, DeformConv2dPack, DeformConv2d):
+    """Deformable convolution with an offset branch, which stays in float and
+    reads the float input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        offset = self.conv_offset(x)
+        with self.rounded():
+            return DeformConv2d.forward(self, self.input_quantizer(x), offset)
+
+
+@quantizes(ModulatedDeformConv2dPack)
+class QuantModulatedDeformConv2dPack(
+    QuantLayerMixin, ModulatedDeformConv2dPack, ModulatedDeformConv2d
+):
+    """Modulated deformable convolution with such a branch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        *offsets, mask = self.conv_offset(x).chunk(3, dim=1)
+        sampling = torch.cat(offsets, 1), mask.sigmoid()
+        with self.rounded():
+            return ModulatedDeformConv2d.forward(
+                self, self.input_quantizer(x), *sampling
+            )
+
+
+@quantizes(TridentConv)
+class QuantTridentConv(QuantLayerMixin, TridentConv, BaseModule):
+    """One weight at three dilations; one scale for the inputs of all."""
+
+    def forward(self, inputs: list[Tensor]) -> list[Tensor]:
+        rounded = [self.input_quantizer(x) for x in inputs]
+        with self.rounded():
+            return TridentConv.forward(self, rounded)
+
+
+class StandardisedMixin(QuantLayerMixin):
+    """Weight standardisation: what is rounded is the standardised weight,
+    which is all that a device needs."""
+
+    rounds_weight = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        stock: Any = self
+        return F.conv2d(
+            self.input_quantizer(x),
+            self.quantized_weight(),
+            stock.bias,
+            stock.stride,
+            stock.padding,
+            stock.dilation,
+            stock.groups,
+        )
+
+
+@quantizes(ConvWS2d)
+class QuantConvWS2d(StandardisedMixin, ConvWS2d, nn.Conv2d):
+    """Weight standardisation (arXiv:1903.10520)."""
+
+    eps: float
+
+    def channels_first(self) -> Tensor:
+        rows = self.weight.flatten(1)
+        mean, std = rows.mean(1, True), rows.std(1, keepdim=True)
+        return ((rows - mean) / (std + self.eps)).view_as(self.weight)
+
+
+@quantizes(ConvAWS2d)
+class QuantConvAWS2d(StandardisedMixin, ConvAWS2d, nn.Conv2d):
+    """Adaptive weight standardisation (DetectoRS, arXiv:2006.02334)."""
+
+    def channels_first(self) -> Tensor:
+        stock: Any = self
+        return stock._get_weight(self.weight)
+
+
+@quantizes(SAConv2d)
+class QuantSAConv2d(QuantLayerMixin, SAConv2d, ConvAWS2d):
+    """Switchable atrous convolution (DetectoRS, arXiv:2006.02334).
+
+    Its two weights, for the stock dilation and for three times that, share a
+    scale an output channel. Switch and offsets read the float input.
+    """
+
+    rounds_weight = False
+
+    def channels_first(self) -> Tensor:
+        """Both weights, shape (out, 2 * in / groups, h, w)."""
+        stock: Any = self
+        near = stock._get_weight(stock.weight)
+        return torch.cat((near, near + stock.weight_diff), 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        stock: Any = self
+        x = x + stock.pre_context(F.adaptive_avg_pool2d(x, 1))
+        around = F.pad(x, (2, 2, 2, 2), mode='reflect')
+        around = F.avg_pool2d(around, 5, stride=1)
+        switch = stock.switch(around)
+        halves = self.quantized_weight().chunk(2, dim=1)
+        near, far = (half.contiguous() for half in halves)
+        x = self.input_quantizer(x)
+        out = switch * self._convolve(x, near, around, 's', 1)
+        out = out + (1 - switch) * self._convolve(x, far, around, 'l', 3)
+        return out + stock.post_context(F.adaptive_avg_pool2d(out, 1))
+
+    def _convolve(
+        self, x: Tensor, weight: Tensor, around: Tensor, size: str, factor: int
+    ) -> Tensor:
+        geometry = (
+            self.stride,
+            tuple(factor * n for n in self.padding),
+            tuple(factor * n for n in self.dilation),
+            self.groups,
+        )
+        if not self.use_deform:
+            return F.conv2d(x, weight, None, *geometry)
+        offset = getattr(self, f'offset_{size}')(around)
+        return deform_conv2d(x, offset, weight, *geometry, 1)

@@ -1,0 +1,1 @@
+"""Quantizers: how one tensor is rounded."""

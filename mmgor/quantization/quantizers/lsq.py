@@ -1,0 +1,99 @@
+"""Learned step size (LSQ) and its form with an offset (LSQ+)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmgor.registry import MODELS
+
+from . import functional
+from .base import BaseQuantizer
+from .compiled import fake_quantize
+
+
+@MODELS.register_module()
+class LSQQuantizer(BaseQuantizer):
+    """Learned step size (Esser et al., "Learned Step Size Quantization",
+    ICLR 2020), learned in the log domain (see :func:`functional.exp_scale`):
+    ``log_scale`` is a parameter of shape (num_scales, )."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.log_scale = nn.Parameter(torch.zeros(self.num_scales))
+
+    def quantize(self, x: Tensor, slot: int) -> Tensor:
+        return self._round(x, self._scale(x, slot), None)
+
+    def _round(
+        self, x: Tensor, scale: Tensor, offset: Tensor | None
+    ) -> Tensor:
+        bounds = self.qmin, self.qmax
+        if self.channels == 1:
+            return fake_quantize(x, scale, offset, *bounds, self.per_channel)
+        rows = x.flatten(0, 1)  # one a picture and channel
+        scale = scale.repeat(len(x))
+        offset = None if offset is None else offset.repeat(len(x))
+        return fake_quantize(rows, scale, offset, *bounds, True).view_as(x)
+
+    def _of_slot(self, values: Tensor, slot: int) -> Tensor:
+        """Shape (), or (channels, )."""
+        return values.view(-1, self.channels)[slot].squeeze()
+
+    def _scale(self, x: Tensor, slot: int) -> Tensor:
+        log_scale: Tensor = self.log_scale
+        if not self.per_channel:
+            log_scale = self._of_slot(log_scale, slot)
+        count = x.numel() // log_scale.numel()
+        factor = functional.lsq_gradient_factor(count, self.highest)
+        return functional.exp_scale(log_scale, factor)
+
+    def step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
+        scale = self._scale(x, slot)
+        return scale, torch.zeros_like(scale)
+
+    def set_ranges(
+        self, scale: Tensor, offset: Tensor, low: Tensor, high: Tensor
+    ) -> None:
+        self.log_scale.data.copy_(scale.log())
+
+
+@MODELS.register_module()
+class LSQPlusQuantizer(LSQQuantizer):
+    """LSQ with a learned offset (Bhalgat et al., "LSQ+", CVPRW 2020), for
+    inputs with a short negative tail (SiLU, Swish, Hardswish).
+
+    ``offset`` has shape (num_scales, ) and the unit of the input.
+    """
+
+    asymmetric = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.for_weight:
+            raise ValueError(
+                'LSQPlusQuantizer is for inputs: weights stay symmetric, so '
+                'that batch norm folds exactly. Expected weight_quantizer='
+                "dict(type='LSQQuantizer')."
+            )
+        self.offset = nn.Parameter(torch.zeros(self.num_scales))
+
+    def quantize(self, x: Tensor, slot: int) -> Tensor:
+        count = x.numel() // self.channels
+        factor = functional.lsq_gradient_factor(count, self.highest)
+        offset = self._of_slot(self.offset, slot)
+        offset = functional.scale_gradient(offset, factor)
+        return self._round(x, self._scale(x, slot), offset)
+
+    def step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
+        scale = self._scale(x, slot)
+        return scale, -torch.round(self._of_slot(self.offset, slot) / scale)
+
+    def choose_range(self, signed: bool) -> None:
+        super().choose_range(signed=False)
+
+    def set_ranges(
+        self, scale: Tensor, offset: Tensor, low: Tensor, high: Tensor
+    ) -> None:
+        super().set_ranges(scale, offset, low, high)
+        self.offset.data.copy_(offset)

@@ -1,0 +1,1 @@
+"""The roles of layers, seen in a run on zeros."""

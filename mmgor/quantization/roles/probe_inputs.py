@@ -1,0 +1,154 @@
+"""Zeros that a head can be run on, by its arguments and attributes."""
+
+from inspect import Parameter, signature
+from typing import Any
+
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmgor.quantization.convert import find_layers
+
+# Side of the coarsest map; deformable 3 x 3 kernels refuse smaller ones.
+_COARSEST = 4
+# Maps of a head that does not say how many it reads.
+_MAPS = 5
+# Queries, words or points.
+_FEW = 3
+# Channels of the language model.
+_BERT = 768
+_LEVEL_COUNTS = ('num_levels', 'num_feat_levels')
+_LEVEL_STRIDES = ('strides', 'featmap_strides')
+
+
+def declared_levels(head: nn.Module) -> int | None:
+    """How many pyramid levels a head reads, if it says so.
+
+    By the anchor or point generators that it has, by a number of levels, or
+    by its strides, in this order. A head of several stages reads as many as
+    its first.
+    """
+    own = vars(head)
+    counts = [getattr(value, 'num_levels', None) for value in own.values()]
+    counts += [own.get(name) for name in _LEVEL_COUNTS]
+    strides = [own.get(name) for name in _LEVEL_STRIDES]
+    counts += [len(s) for s in strides if isinstance(s, list | tuple)]
+    return next((n for n in counts if isinstance(n, int)), None)
+
+
+def head_inputs(
+    head: nn.Module, config: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Arguments of ``head.forward`` to try, the likely ones first.
+
+    An argument with a name that mmdet has for one thing only is that. Any
+    other is taken for feature maps (a tuple of one a level, ``4 x 4`` each,
+    or the coarsest of a pyramid), then for the features of two regions
+    (2, C, H, W), then for vectors (2, C).
+
+    Args:
+        head (nn.Module): A stock head.
+        config (dict[str, Any]): What it was built with, which tells what it
+            does not keep.
+    """
+    told = {**config, **vars(head)}
+    channels = _channels(head, told)
+    with torch.device(next(head.parameters()).device):
+        pyramids = [_maps(channels, equal) for equal in (True, False)]
+        tries: list[tuple[Any, dict[str, Any]]] = [
+            (maps, _named(told, maps)) for maps in pyramids
+        ]
+        regions = torch.zeros(2, channels[0], *_region(told, 7))
+        vectors = torch.zeros(2, channels[0])
+    tries += [(data, tries[0][1]) for data in (regions, vectors)]
+    required, optional = _parameters(head)
+    extra = [name for name in optional if name in tries[0][1]]
+    return [
+        {name: named.get(name, data) for name in [*required, *more]}
+        for more in ([], extra)[: 1 + bool(extra)]
+        for data, named in tries
+    ]
+
+
+def _parameters(head: nn.Module) -> tuple[list[str], list[str]]:
+    """Names of those without a default, and of those with one."""
+    by_name = [
+        p
+        for p in signature(head.forward).parameters.values()
+        if p.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    ]
+    required = [p.name for p in by_name if p.default is Parameter.empty]
+    return required, [p.name for p in by_name if p.name not in required]
+
+
+def _channels(head: nn.Module, told: dict[str, Any]) -> list[int]:
+    """Of the map of each level."""
+    named = [name for name in told if name.endswith('in_channels')]
+    # The plain name before a branch's.
+    channels = next((told[name] for name in sorted(named, key=len)), None)
+    if channels is None:
+        layer: Any = next(iter(find_layers(head).values()))
+        channels = getattr(layer, 'in_channels', None) or layer.in_features
+    if isinstance(channels, int):
+        return [channels] * (declared_levels(head) or _MAPS)
+    return list(channels)
+
+
+def _maps(channels: list[int], equal: bool) -> tuple[Tensor, ...]:
+    """Of one size, which is fast, or each of half the size before it."""
+    places = reversed(range(len(channels)))
+    sides = [_COARSEST * 2 ** (0 if equal else place) for place in places]
+    return tuple(torch.zeros(1, c, s, s) for c, s in zip(channels, sides))
+
+
+def _region(told: dict[str, Any], default: int) -> tuple[int, int]:
+    """Height and width of a region's features."""
+    size = told.get('roi_feat_size') or default
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _named(told: dict[str, Any], maps: tuple[Tensor, ...]) -> dict[str, Any]:
+    """What mmdet's heads call their arguments, but for feature maps.
+
+    There are as many images as decoder layers, so that one shape of
+    ``references`` is right for heads that have one a layer or one in all.
+    """
+    depth = told.get('num_pred_layer') or 2
+    channels, classes = maps[0].shape[1], told.get('num_classes') or 1
+    dim = told.get('embed_dims') or channels
+    side = 4 * maps[0].shape[-1]
+    image = dict(batch_input_shape=(side, side), img_shape=(side, side))
+    rois, roi = (2, channels), _region(told, 14)
+    return dict(
+        # DETR's heads: layers, images, queries; of words what BERT gives.
+        hidden_states=torch.zeros(depth, depth, _FEW, dim),
+        references=torch.zeros(depth, _FEW, 2),
+        memory_text=torch.zeros(depth, _FEW, dim),
+        text_token_mask=torch.ones(depth, _FEW, dtype=torch.bool),
+        language_feats=dict(
+            hidden=torch.zeros(1, _FEW, _BERT),
+            embedded=torch.zeros(1, _FEW, _BERT),
+            masks=torch.ones(1, _FEW),
+        ),
+        # Heads of regions.
+        proposal_feat=torch.zeros(1, *rois),
+        mask_feat=torch.zeros(*rois, *roi),
+        mask_preds=torch.zeros(2, 2 * roi[0], 2 * roi[1]),
+        fine_grained_feats=torch.zeros(*rois, _FEW),
+        coarse_feats=torch.zeros(2, classes, _FEW),
+        # Anchors that a region proposal stage refines: 18 offsets each.
+        offset_list=[
+            torch.zeros(1, level.shape[-1] ** 2, 18) for level in maps
+        ],
+        # Mask heads: images, and what is known of the boxes in them.
+        batch_data_samples=[DetDataSample(metainfo=image)],
+        positive_infos=[
+            InstanceData(
+                coeffs=torch.zeros(1, told.get('num_protos') or 1),
+                param_preds=torch.zeros(1, told.get('num_params') or 1),
+                points=torch.zeros(1, 2),
+                strides=torch.ones(1),
+            )
+        ],
+    )

@@ -1,0 +1,1 @@
+"""Balancers from the literature, one per file."""

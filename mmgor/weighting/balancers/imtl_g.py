@@ -1,0 +1,32 @@
+"""IMTL-G: a direction with equal projections on both gradients."""
+
+from torch import Tensor
+
+from mmgor.registry import MODELS
+from mmgor.weighting import functional
+from mmgor.weighting.gradient_weighting import GradientWeighting
+from mmgor.weighting.gradients import GradientStats
+
+
+@MODELS.register_module()
+class IMTLGWeighting(GradientWeighting):
+    """w_i ~ 1 / n_i: both weighted gradients have one norm; they sum to 2.
+
+    The paper asks for weights that sum to 1 and a direction with the same
+    projection on every unit gradient; with two losses that is w_T n_T =
+    w_K n_K, whatever the angle.
+
+    Source: Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021,
+    section on gradient balance (IMTL-G; the loss balance IMTL-L is not used).
+
+    Losses of very different size: the direction does not know units. The size
+    follows the smaller gradient, since the weights' sum is fixed: each
+    weighted norm is at most twice the smaller norm. A loss that has converged
+    (norm near 0) takes all the weight and stops the other.
+
+    Cost, DDP, AMP: see
+    :class:`~mmgor.weighting.gradient_weighting.GradientWeighting`.
+    """
+
+    def combine(self, gradients: GradientStats) -> Tensor:
+        return functional.imtl_g_weights(gradients.norms)

@@ -1,0 +1,39 @@
+"""Uncertainty weighting: a learned noise level for each loss."""
+
+import torch
+from torch import Tensor
+
+from mmgor.registry import MODELS
+from mmgor.weighting import functional
+from mmgor.weighting.gradients import GradientStats
+from mmgor.weighting.theta_weighting import ThetaWeighting
+
+
+@MODELS.register_module()
+class UncertaintyWeighting(ThetaWeighting):
+    """Homoscedastic uncertainty as a loss's weight.
+
+    sum_i L_i / (2 sigma_i^2) + log(sigma_i), minimised over the sigmas too;
+    theta_i = log(sigma_i) starts at 0. Both losses get the paper's form for
+    regression.
+
+    Source: Kendall, Gal & Cipolla, CVPR 2018, eq. 7.
+
+    Losses of very different size: at rest w_i = 1 / (2 L_i), so that units do
+    not matter to the direction. Until it is there the larger loss rules: theta
+    starts at 0 and has 0.5 log(L_i) to go. The size of the student's gradient
+    has the inverse of the losses' unit, and grows as they fall; a loss that
+    vanishes (a student that agrees with its teacher) gets an ever larger
+    weight.
+
+    Cost: none that shows in a step (docs/results/balancers.md). DDP and AMP:
+    see :class:`~mmgor.weighting.theta_weighting.ThetaWeighting`.
+    """
+
+    def weigh(
+        self, losses: Tensor, gradients: GradientStats | None
+    ) -> tuple[Tensor, Tensor]:
+        theta = self.theta().detach()
+        known = torch.where(functional.usable(losses), losses, torch.nan)
+        own = self.learn(functional.uncertainty_gradient(theta, known))
+        return functional.precision_weights(theta), own + theta.sum()

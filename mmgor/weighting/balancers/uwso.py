@@ -1,0 +1,41 @@
+"""Soft optimal uncertainty weighting: a softmax of inverse losses."""
+
+from torch import Tensor
+
+from mmgor.io.config_values import number
+from mmgor.registry import MODELS
+from mmgor.weighting import functional
+from mmgor.weighting.gradients import GradientStats
+from mmgor.weighting.stateless_weighting import StatelessWeighting
+
+
+@MODELS.register_module()
+class UWSOWeighting(StatelessWeighting):
+    """w = 2 softmax(1 / (L T)); the paper's weights sum to 1.
+
+    Source: Kirchdorfer et al., "Analytical Uncertainty-Based Loss Weighting
+    in Multi-Task Learning", arXiv 2408.07985, section 3 (UW-SO).
+
+    Losses of very different size: not invariant to units. Two large losses
+    have inverses near 0 and are weighed alike, so that the larger rules; with
+    L T far below 1 the softmax saturates and the smaller loss gets all. The
+    temperature has the unit 1 / loss and must be searched for each pair.
+
+    Cost: none that shows in a step (docs/results/balancers.md). DDP: the
+    losses are means over ranks. AMP: float32.
+
+    Args:
+        temperature (float): T.
+
+    Raises:
+        ValueError: If ``temperature`` is not positive.
+    """
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.temperature = number('temperature', temperature, '(0, inf)')
+
+    def formula(
+        self, losses: Tensor, gradients: GradientStats | None
+    ) -> Tensor:
+        return functional.inverse_loss_weights(losses, self.temperature)

@@ -1,0 +1,249 @@
+"""An exported file is data: whatever it says, it is used or refused."""
+
+import json
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmgor.deploy.description.allowed import check_parts
+from mmgor.deploy.description.checksum import seal_onnx
+from mmgor.deploy.description.metadata import (
+    KEY,
+    exported_config,
+    make_metadata,
+    read_metadata,
+)
+from mmgor.deploy.description.metadata_check import check_metadata
+from mmgor.deploy.export.exporter import save_ir
+from mmgor.deploy.runtime.detector import Detector, described_parts
+from mmgor.deploy.runtime.runtime_config import runtime_model
+from tests.support.hostile_metadata import DELETED, VALUES, Hostile, places
+
+MODEL = ('config', 'model')
+PIPELINE = ('config', 'test_dataloader', 'dataset', 'pipeline')
+NEVER_BUILT = [('backbone',), ('neck',)]
+HEAD = (*MODEL, 'bbox_head')
+POPEN = dict(type='subprocess.Popen', args=['touch', 'ran'])
+
+
+@pytest.fixture
+def hostile(exported, monkeypatch, tmp_path):
+    """In a folder with modules that a file could name; none is imported."""
+    for name in ('evil', 'FocalLoss', 'Resize'):
+        (tmp_path / name).mkdir()
+        for module in ('__init__', 'registry', 'Resize'):
+            text = "open('ran', 'w').close()"
+            (tmp_path / name / f'{module}.py').write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield Hostile(exported.onnx, monkeypatch)
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_what_a_file_may_not_say(hostile):
+    step = (*PIPELINE, 1)
+    wide = hostile.metadata['config']['model']['bbox_head']
+    wide = dict(wide, feat_channels=60000, stacked_convs=2)
+    for place, value, entry in (
+        ((*MODEL, 'data_preprocessor'), POPEN, 'data_preprocessor.type'),
+        ((*HEAD, 'head'), 'subprocess.Popen', 'bbox_head.type'),
+        ((*HEAD, 'head'), 'QuantHead', 'bbox_head.type'),
+        ((*HEAD, 'head'), 'ResNet', 'bbox_head.type'),
+        ((*HEAD, 'loss_cls'), POPEN, 'bbox_head.loss_cls.type'),
+        ((*HEAD, 'loss_cls', 'type'), 'mmdet.Popen', 'loss_cls.type'),
+        ((*HEAD, 'loss_cls', 'type'), ['FocalLoss'], 'loss_cls.type'),
+        ((*HEAD, 'loss_cls', 'type'), 'AnchorGenerator', 'loss_cls.type'),
+        ((*HEAD, 'loss_cls', 'more'), POPEN, 'loss_cls.more.type'),
+        ((*HEAD, 'loss_new'), [[POPEN]], 'bbox_head.loss_new.type'),
+        ((*HEAD, 'bbox_coder'), POPEN, 'bbox_coder.type'),
+        ((*HEAD, 'bbox_coder', 'type'), 'FocalLoss', 'bbox_coder.type'),
+        ((*HEAD, 'anchor_generator'), POPEN, 'anchor_generator.type'),
+        ((*HEAD, 'norm_cfg'), POPEN, 'norm_cfg.type'),
+        ((*HEAD, 'norm_cfg'), dict(type='QuantBackbone'), 'norm_cfg.type'),
+        ((*HEAD, 'act_cfg'), dict(type='evil.ReLU'), 'act_cfg.type'),
+        ((*HEAD, '_scope_'), 'evil', 'bbox_head._scope_'),
+        ((*HEAD, 'loss_cls', '_delete_'), True, 'loss_cls._delete_'),
+        ((*HEAD, 'loss_cls', '_base_'), 'evil.py', 'loss_cls._base_'),
+        ((*HEAD, 'pretrained_from'), POPEN, 'pretrained_from.type'),
+        ((*HEAD, 'loss_cls', 'checkpoint'), 'x', 'loss_cls.checkpoint'),
+        ((*MODEL, 'test_cfg', 'nms', 'type'), 'open("ran")', 'nms.type'),
+        ((*MODEL, 'test_cfg', 'nms', 'type'), 'mmcv.nms', 'nms.type'),
+        (step, POPEN, 'pipeline.type'),
+        ((*step, 'type'), 'evil.Resize', 'pipeline.type'),
+        ((*step, 'type'), 'LoadImageFromFile', 'pipeline.type'),
+        ((*step, 'custom_imports'), ['evil'], 'pipeline.custom_imports'),
+        ((*step, 'more'), dict(type='Resize'), 'pipeline.more.type'),
+        ((*PIPELINE, 0, 'backend_args'), dict(a=1), 'pipeline.backend_args'),
+        ((*PIPELINE, 0, 'file_client_args'), {}, 'file_client_args'),
+        ((*step, 'scale'), [10**6, 10**6], 'pipeline.scale'),
+        ((*step, 'scale'), [float('inf'), 9], 'pipeline.scale'),
+        (('config', 'default_scope'), 'evil', 'default_scope'),
+        (('config', 'custom_imports'), ['evil'], 'custom_imports'),
+        (('config', 'filename'), 'evil.py', 'filename'),
+        ((*HEAD, 'feat_channels'), 10**9, 'feat_channels'),
+        ((*HEAD, 'stacked_convs'), 999, 'stacked_convs is 999'),
+        (HEAD, wide, 'weights and 9 priors a place'),
+        ((*HEAD, 'anchor_generator', 'scales_per_octave'), 999, 'priors a'),
+        ((*HEAD, 'num_classes'), 3, 'bbox_head.num_classes is 3'),
+        (('classes',), ['\x1b[2J', *'abcd'], 'control signs'),
+        (('classes',), ['\ud800', *'abcd'], 'control signs'),
+        (('input', 'divisor'), 0, 'divisor is 0; expected 1 to 4096'),
+        (('input', 'height'), 10**6, 'height is 1000000'),
+        (('input', 'name'), 'x', 'says that it takes'),
+        (('input', 'height'), 32, 'says that it takes'),
+        (('outputs', 0), ['nope'], 'says that it takes'),
+        (('outputs',), [], 'outputs is'),
+        (('outputs',), json.loads('[' * 500 + ']' * 500), '64 lists'),
+    ):
+        hostile.say(hostile.changed(place, value))
+        try:
+            Detector(hostile.path)
+            message = ''
+        except ValueError as error:
+            message = str(error)
+        assert entry in message, (place, value)
+        assert str(hostile.path) in message
+    assert not {'evil', 'FocalLoss', 'Resize'} & set(sys.modules)
+
+
+def test_any_entry_may_be_wrong(hostile, exported):
+    """Each loses its value, and gets one out of a list of odd ones."""
+    picture = next((exported.scenes / 'images').iterdir())
+    used = 0
+    for i, place in enumerate(places(hostile.metadata)):
+        if place[0] == 'quantization' or place[2:3] in NEVER_BUILT:
+            continue
+        for value in (DELETED, VALUES[i % len(VALUES)]):
+            hostile.say(hostile.changed(place, value))
+            try:
+                Detector(hostile.path, threads=1, score_thr=0)(picture)
+                used += 1
+            except ValueError as error:
+                assert str(hostile.path) in str(error), place
+    assert used > 20
+
+
+def test_a_pipeline_that_fails_on_pictures(hostile, exported):
+    place = ('config', 'test_dataloader', 'dataset', 'pipeline', 2, 'scale')
+    hostile.say(hostile.changed(place, 'large'))
+    picture = next((exported.scenes / 'images').iterdir())
+    with pytest.raises(ValueError, match=f'^{hostile.path} can not be used'):
+        Detector(hostile.path, threads=1)(picture)
+
+
+@pytest.mark.parametrize(
+    'text', ['[' * 10**5, '[]', 'null', '1e999', '{"format": NaN}', '\ud800']
+)
+def test_texts_that_are_no_metadata(text, hostile):
+    hostile.say(text)
+    with pytest.raises(ValueError, match=r'student\.onnx has damaged mmgor'):
+        read_metadata(hostile.path)
+
+
+def test_a_config_is_compared_with_data_alone(hostile, exported):
+    """tools/test.py builds the config that it is given, not the file's."""
+    hostile.say(hostile.changed((*HEAD, 'loss_cls'), POPEN))
+    with pytest.raises(ValueError, match=r"loss_cls\.type is 'FocalLoss' in"):
+        runtime_model(exported.cfg(), hostile.path)
+    hostile.say(hostile.changed(HEAD, [3]))
+    with pytest.raises(ValueError, match=r'student\.onnx can not be used'):
+        runtime_model(exported.cfg(), hostile.path)
+
+
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml'])
+def test_a_file_that_was_sealed_again(suffix, exported, tmp_path):
+    """The seal has no key: anyone can write it."""
+    metadata = read_metadata(exported.onnx)
+    metadata['config']['model']['bbox_head']['bbox_coder'] = dict(
+        POPEN, args=['touch', str(tmp_path / 'ran')]
+    )
+    path = tmp_path / f'evil{suffix}'
+    if suffix == '.onnx':
+        model = onnx.load(exported.onnx)
+        onnx.helper.set_model_props(model, {KEY: json.dumps(metadata)})
+        onnx.save(model, path)
+        seal_onnx(path)
+    else:
+        openvino = pytest.importorskip('openvino')
+        model = openvino.Core().read_model(exported.xml)
+        save_ir(model, json.dumps(metadata), path)
+    assert exported_config(read_metadata(path)).model.bbox_head.bbox_coder
+    with pytest.raises(ValueError, match=r'bbox_coder\.type is .subproc'):
+        Detector(path)
+    assert not (tmp_path / 'ran').exists()
+
+
+@pytest.mark.parametrize('inside', ['initializer', 'attribute'])
+def test_weights_in_other_files(inside, exported, tmp_path):
+    (tmp_path / 'secret').write_bytes(b'0' * 64)
+    model = onnx.load(exported.onnx)
+    del model.metadata_props[-1]
+    tensor = model.graph.initializer[0]
+    if inside == 'attribute':
+        node = model.graph.node.add(op_type='Constant', output=['secret'])
+        node.attribute.add(name='value', type=onnx.AttributeProto.TENSOR)
+        tensor = node.attribute[0].t
+        tensor.data_type, tensor.name = onnx.TensorProto.FLOAT, 'secret'
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key='location', value='../secret')
+    path = tmp_path / 'x.onnx'
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match=r'x\.onnx has weights in other fil'):
+        read_metadata(path)
+
+
+def test_more_labels_than_names(exported, monkeypatch):
+    """What the graph gives may be anything, too."""
+    detector = Detector(exported.onnx, threads=1, score_thr=0.0)
+    detector.classes = detector.classes[:1]
+    pictures = sorted((exported.scenes / 'images').iterdir())
+    with pytest.raises(ValueError, match=r'student\.onnx .*label'):
+        detector(pictures)
+
+
+def test_names_of_written_new_style_configs(hostile):
+    """A class becomes its path; one that is registered is the same class."""
+    import mmdet.models.dense_heads.retina_head as module
+
+    for name in (
+        'mmdet.RetinaHead',
+        f'{module.__name__}.RetinaHead',
+        'mmdet.models.RetinaHead',
+    ):
+        hostile.say(hostile.changed((*HEAD, 'head'), name))
+        detector = Detector(hostile.path, threads=1)
+        assert type(detector._model.bbox_head) is module.RetinaHead
+    assert torch.get_default_device().type == 'cpu'
+
+
+CONFIGS = Path(__file__).resolve().parents[3] / 'configs' / 'gor'
+# Without a dense head of one stage, which is not exported.
+OTHERS = ('deformable-detr', 'faster-rcnn')
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        path
+        for path in sorted(CONFIGS.glob('*.py'))
+        if not path.name.startswith(OTHERS)
+    ],
+    ids=lambda path: path.stem,
+)
+def test_shipped_configs_are_allowed(config, monkeypatch):
+    monkeypatch.setattr(
+        'mmgor.deploy.description.metadata.weights_digest', lambda _: '0' * 64
+    )
+    cfg = Config.fromfile(config)
+    names = [f'class {i}' for i in range(cfg.model.bbox_head.num_classes)]
+    shape = (1, 64, 64)
+    metadata = make_metadata(cfg, nn.Module(), names, shape, 32, ['output'])
+    said = json.loads(json.dumps(metadata))
+    check_metadata(said)
+    model, _ = described_parts(said, 'student.onnx')
+    check_parts(model)

@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mmgor.deploy.export.batch_norm_folding import fold_batch_norm, fold_norms
+from mmgor.deploy.export.int4_weights import store_int4
+
+onnx = pytest.importorskip('onnx')
+ort = pytest.importorskip('onnxruntime')
+ir = pytest.importorskip('onnx_ir')
+
+# One convolution for two levels with a batch norm each, a grouped
+# deconvolution behind a transposition, and a batch norm that must stay
+# because its input is used twice.
+TEXT = """
+<ir_version: 10, opset_import: ["": 21]>
+net (float[1, 2, 5, 5] x) => (float[1, 3, 5, 5] a, float[1, 3, 5, 5] b,
+                              float[1, 4, 10, 10] c, float[1, 3, 5, 5] d) {
+  w = DequantizeLinear <axis: int = 0> (q, s)
+  y1 = Conv <pads = [1, 1, 1, 1]> (x, w)
+  a = BatchNormalization <epsilon = 0.1> (y1, g1, b1, m1, v1)
+  y2 = Conv <pads = [1, 1, 1, 1]> (x, w, bias)
+  b = BatchNormalization <epsilon = 0.1> (y2, g2, b2, m2, v2)
+  u = DequantizeLinear <axis: int = 0> (qt, st)
+  t = Transpose <perm = [1, 0, 2, 3]> (u)
+  y3 = ConvTranspose <strides = [2, 2]> (x, t)
+  c = BatchNormalization <epsilon = 0.1> (y3, g3, b3, m3, v3)
+  y4 = Conv <pads = [1, 1, 1, 1]> (x, w)
+  n = BatchNormalization <epsilon = 0.1> (y4, g1, b1, m1, v1)
+  d = Add (y4, n)
+}
+"""
+
+
+@pytest.fixture
+def arrays():
+    rng = np.random.default_rng(0)
+
+    def real(*shape, low=-1.0):
+        return rng.uniform(low, 1, shape).astype(np.float32)
+
+    def integers(*shape):
+        return rng.integers(-7, 8, shape).astype(np.int8)
+
+    found = dict(q=integers(3, 2, 3, 3), s=real(3, low=0.1), bias=real(3))
+    found |= dict(qt=integers(4, 2, 2, 2), st=real(4, low=0.1))
+    for level, channels in ((1, 3), (2, 3), (3, 4)):
+        for name in 'gbm':
+            found[f'{name}{level}'] = real(channels)
+        found[f'v{level}'] = real(channels, low=0.2)
+    found['g2'][1] = 0.0
+    return found
+
+
+def build(arrays):
+    model = onnx.parser.parse_model(TEXT)
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(v, k) for k, v in arrays.items()
+    )
+    return model
+
+
+def run(model, x):
+    options = ort.SessionOptions()
+    options.graph_optimization_level = (
+        ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    )
+    session = ort.InferenceSession(model.SerializeToString(), options)
+    return session.run(None, {'x': x})
+
+
+def test_folded_graph_computes_the_same(arrays):
+    model = build(arrays)
+    x = np.random.default_rng(1).normal(size=(1, 2, 5, 5)).astype(np.float32)
+    before = run(model, x)
+    folded = ir.from_proto(model)
+    assert fold_norms(folded.graph) == 3
+    norms = [n for n in folded.graph if n.op_type == 'BatchNormalization']
+    assert len(norms) == 1  # y4 is used by the addition, too
+    after = run(ir.to_proto(folded), x)
+    for old, new in zip(before, after):
+        np.testing.assert_allclose(new, old, atol=2e-5)
+
+
+def test_weights_of_each_level_are_their_own(arrays):
+    folded = ir.from_proto(build(arrays))
+    fold_norms(folded.graph)
+    stored = {
+        node.outputs[0].name: node.inputs[1].producer().inputs[0]
+        for node in folded.graph
+        if node.op_type == 'Conv'
+    }
+    first, second, shared = (
+        value.const_value.numpy() for value in stored.values()
+    )
+    np.testing.assert_array_equal(shared, arrays['q'])
+    sign = np.sign(arrays['g1']).astype(np.int8).reshape(3, 1, 1, 1)
+    np.testing.assert_array_equal(first, arrays['q'] * sign)
+    assert not second[1].any()  # gamma 0
+
+
+@pytest.mark.parametrize('per_channel', [True, False])
+def test_fold_against_torch(arrays, per_channel):
+    scale = arrays['s'] if per_channel else arrays['s'][0]
+    norm = tuple(arrays[f'{name}2'] for name in 'gbmv')
+    integers, folded, bias = fold_batch_norm(
+        arrays['q'], scale, arrays['bias'], norm, 0.1
+    )
+    assert integers.dtype == np.int8 and (folded > 0).all()
+    x = torch.randn(1, 2, 5, 5, generator=torch.Generator().manual_seed(0))
+    weight = torch.from_numpy(arrays['q'] * np.reshape(scale, (-1, 1, 1, 1)))
+    gamma, beta, mean, variance = map(torch.from_numpy, norm)
+    expected = F.batch_norm(
+        F.conv2d(x, weight, torch.from_numpy(arrays['bias'])),
+        mean,
+        variance,
+        gamma,
+        beta,
+        eps=0.1,
+    )
+    weight = torch.from_numpy(integers * folded.reshape(-1, 1, 1, 1))
+    got = F.conv2d(x, weight, torch.from_numpy(bias))
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_fold_by_hand():
+    integers, scale, bias = fold_batch_norm(
+        np.array([[3], [-2]], np.int8),
+        np.array([0.5, 0.25], np.float32),
+        np.array([1.0, 0.0], np.float32),
+        tuple(
+            np.array(v, np.float32)
+            for v in ([4.0, -2.0], [0.5, 1.0], [3.0, 5.0], [3.0, 0.0])
+        ),
+        1.0,
+    )
+    assert integers.tolist() == [[3], [2]]
+    assert scale.tolist() == [1.0, 0.5]  # gains 4 / 2 and -2 / 1
+    assert bias.tolist() == [-3.5, 11.0]
+
+
+def test_int4_holds_what_fits(arrays):
+    arrays['q'][0, 0, 0, 0] = 8  # one too many
+    model = ir.from_proto(build(arrays))
+    assert store_int4(model.graph) == 1
+    dtypes = {
+        node.inputs[0].name: node.inputs[0].dtype
+        for node in model.graph
+        if node.op_type == 'DequantizeLinear'
+    }
+    assert dtypes == {'q': ir.DataType.INT8, 'qt.int4': ir.DataType.INT4}
+    x = np.ones((1, 2, 5, 5), np.float32)
+    for old, new in zip(run(build(arrays), x), run(ir.to_proto(model), x)):
+        np.testing.assert_array_equal(old, new)

@@ -1,0 +1,33 @@
+import sys
+
+import pytest
+import torch
+from mmcv.ops import DeformConv2dPack, deform_conv2d
+from torch import nn
+
+from mmgor.deploy.export.compiled_ops import check_calls, check_modules
+
+
+class Sampling(nn.Module):
+    """As TOOD's head: the operator is called, and is no module."""
+
+    def forward(self, x):
+        offset = x.new_zeros(1, 18, *x.shape[2:])
+        return deform_conv2d(x, offset, x.new_ones(2, 2, 3, 3), 1, 1)
+
+
+def test_called_without_a_module():
+    x = torch.ones(1, 2, 4, 4)
+    layer = Sampling()
+    check_modules(layer)
+    message = r'deform_conv_forward \(by Sampling\)\. Expected a detector wit'
+    with pytest.raises(ValueError, match=message):
+        check_calls(lambda: layer(x))
+    assert sys.getprofile() is None
+    assert check_calls(lambda: nn.Conv2d(2, 3, 1)(x)).shape == (1, 3, 4, 4)
+
+
+def test_modules():
+    layers = nn.ModuleDict(dict(a=DeformConv2dPack(8, 8, 3)))
+    with pytest.raises(ValueError, match=r"\{'a': 'DeformConv2dPack'\}\. Exp"):
+        check_modules(layers)

@@ -1,0 +1,60 @@
+"""Layers of other classes than torch's, exported: exact, or refused."""
+
+import pytest
+import torch
+from mmcv.ops import ModulatedDeformConv2dPack
+from mmengine.config import Config
+from torch import nn
+
+from mmgor.deploy.export.exporter import Network, export_detector
+from mmgor.quantization import QuantPolicy, calibrate, quantized_layers
+from mmgor.quantization.convert import quantize_layers
+from mmgor.registry import MODELS
+from tests.support.models import quantized_cfg
+
+pytest.importorskip('onnx')
+ort = pytest.importorskip('onnxruntime')
+SIZE = (64, 64)
+
+
+@pytest.mark.parametrize('kind', ['Conv2dAdaptivePadding', 'ConvAWS'])
+def test_the_file_computes_what_the_model_does(kind, tmp_path):
+    """In ONNX Runtime, node for node. What differs would be rounding that
+    turned: none does here."""
+    torch.manual_seed(0)
+    cfg = quantized_cfg(w_bits=4, a_bits=4)
+    cfg.backbone.update(num_stages=1, out_indices=(0,))
+    cfg.backbone.update(strides=(1,), dilations=(1,))
+    cfg.backbone.update(conv_cfg=dict(type=kind))
+    cfg.neck.update(in_channels=[8], start_level=0, num_outs=1)
+    cfg.bbox_head.anchor_generator.strides = [4]
+    model = MODELS.build(cfg)
+    calibrate(model, [torch.randn(2, 3, *SIZE)], model)
+    model.eval()
+    names = {type(x).__name__ for x in quantized_layers(model).values()}
+    assert any(name.startswith(f'Quant{kind}') for name in names)
+    path = tmp_path / 'net.onnx'
+    config = Config(dict(model=cfg))
+    export_detector(model, config, path, SIZE, ('a', 'b', 'c'), int4=True)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = (
+        ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    )
+    images = torch.randn(1, 3, *SIZE)
+    session = ort.InferenceSession(str(path), options)
+    got = session.run(None, {'images': images.numpy()})
+    with torch.no_grad():
+        scores, boxes = model(images)
+    for have, want in zip(got, [*scores, *boxes]):
+        torch.testing.assert_close(torch.from_numpy(have), want)
+
+
+def test_quantized_mmcv_operators_are_refused_as_stock_ones_are():
+    model = nn.Module()
+    model.bbox_head = nn.Module()
+    model.bbox_head.lossless = nn.Sequential(
+        ModulatedDeformConv2dPack(2, 2, 3)
+    )
+    quantize_layers(model.bbox_head, QuantPolicy(), set())
+    with pytest.raises(ValueError, match=r'bbox_head\.lossless\.0'):
+        Network(model)

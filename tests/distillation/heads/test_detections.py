@@ -1,0 +1,169 @@
+import copy
+
+import pytest
+import torch
+from mmdet.structures.bbox import HorizontalBoxes
+from mmengine.structures import InstanceData
+
+from mmgor.registry import MODELS
+from tests.support.kd import bound, detector, tap, tapped
+
+DETECTIONS = dict(type='DetectionKDHead')
+
+
+def detections(samples, score):
+    """The labelled boxes as a teacher's, all with one score."""
+    return [
+        InstanceData(
+            bboxes=s.gt_instances.bboxes,
+            labels=s.gt_instances.labels,
+            scores=torch.full((len(s.gt_instances),), score),
+        )
+        for s in samples
+    ]
+
+
+def sum_losses(losses):
+    return sum(sum(x) if isinstance(x, list) else x for x in losses.values())
+
+
+def setup(score):
+    student = detector()
+    s = tap(student)
+    head = bound(DETECTIONS, student, student)
+    return head, s, tapped(student, detections(s.data_samples, score))
+
+
+def loss_of(s, boxes):
+    """The student's own loss of labelled boxes."""
+    metas = [x.metainfo for x in s.data_samples]
+    return sum_losses(s.module.loss_by_feat(*s.output, boxes, metas, None))
+
+
+def labelled(s, *classes):
+    """The batch's own boxes of these classes."""
+    truth = [x.gt_instances for x in s.data_samples]
+    return [t[torch.isin(t.labels, torch.tensor(classes))] for t in truth]
+
+
+def test_sure_detections_are_labels():
+    head, s, t = setup(1.0)
+    want = loss_of(s, labelled(s, 0, 1))  # all that there are
+    torch.testing.assert_close(head(s, [t]), want)
+
+
+def test_as_many_are_drawn_in_a_batch_as_the_scores_sum_to(monkeypatch):
+    head, s, t = setup(0.5)  # two pictures with two boxes each
+    seen = []
+    monkeypatch.setattr(
+        s.module,
+        'loss_by_feat',
+        lambda cls, box, boxes, *_: (
+            seen.append(boxes) or dict(loss=torch.zeros(1))
+        ),
+    )
+    torch.manual_seed(0)
+    for _ in range(20):
+        head(s, [t])
+    assert {sum(len(x) for x in boxes) for boxes in seen} == {2}
+    ever = torch.cat([x.bboxes for boxes in seen for x in boxes]).unique(dim=0)
+    every = torch.cat([x.gt_instances.bboxes for x in s.data_samples])
+    torch.testing.assert_close(ever, every.unique(dim=0))
+
+
+def test_doubtful_and_unknown_detections_are_left_out():
+    head, s, t = setup(0.04)
+    want = loss_of(s, labelled(s))
+    torch.testing.assert_close(head(s, [t]), want)
+    head, s, t = setup(1.0)
+    head.map_classes([[7, 8, 9]])  # what the teacher finds is not asked for
+    torch.testing.assert_close(head(s, [t]), want)
+
+
+def test_classes_that_no_teacher_knows_are_not_taught_as_absent():
+    head, s, t = setup(1.0)
+    head.map_classes([[-1, 7, 8]])  # and the teacher finds nothing else
+    torch.testing.assert_close(head(s, [t]), loss_of(s, labelled(s, 0)))
+    both = bound(DETECTIONS, detector(), detector(), detector())
+    both.map_classes([[-1, 7, -1], [-1, -1, 7]])
+    torch.testing.assert_close(both(s, [t, t]), loss_of(s, labelled(s, 0)))
+    both.map_classes([[-1, 7, -1], [7, -1, 7]])
+    torch.testing.assert_close(both(s, [t, t]), loss_of(s, labelled(s)))
+
+
+def test_ground_truth_may_be_of_a_box_type():
+    head, s, t = setup(1.0)
+    head.map_classes([[-1, 7, 8]])
+    want = head(s, [t])
+    for sample in s.data_samples:
+        truth = sample.gt_instances
+        truth.bboxes = HorizontalBoxes(truth.bboxes)
+    torch.testing.assert_close(head(s, [t]), want)
+
+
+@pytest.mark.parametrize('side', ['width', 'height'])
+def test_boxes_without_area_are_left_out(side):
+    head, s, t = setup(1.0)
+    want = head(s, [t])
+    flat = [9.0, 5.0, 9.0, 25.0] if side == 'width' else [5.0, 9.0, 25.0, 9.0]
+    found = InstanceData(
+        bboxes=torch.tensor([flat]),
+        labels=torch.tensor([0]),
+        scores=torch.tensor([1.0]),
+    )
+    more = [InstanceData.cat([x, found]) for x in t.output]
+    torch.testing.assert_close(head(s, [tapped(t.module, more)]), want)
+
+
+def test_labels_are_the_students():
+    head, s, t = setup(1.0)
+    head.map_classes([[2, 0, 1]])
+    truth = copy.deepcopy(labelled(s, 0, 1))
+    for instances in truth:  # teacher's 0, 1 are the student's 1, 2
+        instances.labels = instances.labels + 1
+    torch.testing.assert_close(head(s, [t]), loss_of(s, truth))
+
+
+def test_agreeing_teachers_are_as_good_as_one():
+    student = detector()
+    s = tap(student)
+    head = bound(DETECTIONS, student, student, student)
+    t = tapped(student, detections(s.data_samples, 1.0))
+    one, s_one, t_one = setup(1.0)
+    torch.testing.assert_close(head(s, [t, t]), one(s_one, [t_one]))
+
+
+def test_the_student_needs_a_dense_head():
+    with pytest.raises(ValueError, match=r'a dense student head.* got FPN'):
+        bound(dict(DETECTIONS, student_tap='neck'), detector(), detector())
+
+
+@pytest.mark.parametrize('cfg', [dict(min_score=1.0), dict(iou_threshold=0.0)])
+def test_bad_detection_head(cfg):
+    told = f'{next(iter(cfg))} must be in '
+    with pytest.raises(ValueError, match=told):
+        MODELS.build(dict(DETECTIONS, **cfg))
+
+
+def test_gradients_reach_the_student():
+    head, _, t = setup(1.0)
+    student = detector()
+    head(tap(student), [t]).backward()
+    assert student.bbox_head.retina_cls.weight.grad.abs().sum() > 0
+
+
+def test_who_does_not_know_a_class_does_not_outvote_it():
+    student = detector()
+    head = bound(DETECTIONS, student, student, student)
+    head.map_classes([[0, 1, 2], [-1, 1, 2]])
+    box = torch.tensor([[0.0, 0.0, 9.0, 9.0]])
+    found = InstanceData(
+        bboxes=box, scores=torch.tensor([0.8]), labels=torch.tensor([0])
+    )
+    indices = head.class_tensors(box.device, 3, [None] * 2)
+    # The second one's is dropped.
+    (_, scores, _), _ = head._found([[found], [found]], indices)
+    torch.testing.assert_close(scores, torch.tensor([0.8]))
+    found.labels = torch.tensor([1])
+    (_, scores, _), _ = head._found([[found], [found[:0]]], indices)
+    torch.testing.assert_close(scores, torch.tensor([0.4]))

@@ -1,0 +1,56 @@
+"""Beside its fused kernels a quantizer launches few small ones."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmgor.quantization.quantizers import compiled
+from mmgor.registry import MODELS
+
+VIEWS = {'view', 'detach', 'unsqueeze', 'select', 'squeeze', 'alias'}
+
+
+class Kernels(TorchDispatchMode):
+    """Names of what runs outside the fused functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+        self.fused = False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.removeprefix('aten::')
+        if not self.fused and name not in VIEWS:
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+    def around(self, function):
+        def fused(*args):
+            self.fused = True
+            try:
+                return function(*args)
+            finally:
+                self.fused = False
+
+        return fused
+
+
+@pytest.mark.parametrize('per_channel', [False, True])
+def test_of_a_learned_step(per_channel, monkeypatch):
+    """s = exp(t), and the factor exp(-t) / sqrt(N Q) of its gradient."""
+    kernels = Kernels()
+    forward = kernels.around(compiled._forward.function)
+    monkeypatch.setattr(compiled, '_forward', forward)
+    quantizer = MODELS.build(
+        dict(
+            type='LSQQuantizer',
+            bits=4,
+            num_scales=8 if per_channel else 1,
+            per_channel=per_channel,
+            for_weight=per_channel,
+        )
+    )
+    quantizer.choose_range(signed=True)
+    with kernels:
+        quantizer(torch.randn(8, 4, 3, 3, requires_grad=True))
+    assert sorted(kernels.names) == ['exp', 'exp', 'mul', 'neg', 'randn']

@@ -1,0 +1,1 @@
+"""Toys that many tests share."""

@@ -1,0 +1,67 @@
+"""Teachers, detectors and taps to try KD heads on."""
+
+from types import SimpleNamespace
+
+import torch
+
+from mmgor.distillation import Tapped, Teachers
+from mmgor.distillation.losses import functional as F
+from mmgor.registry import MODELS
+from tests.support.models import make_batch, retinanet_cfg
+
+CPU = torch.device('cpu')
+LOGITS = dict(type='LogitKDHead')
+SCORES = dict(type='ScoreKDHead')
+
+
+def one_teacher(**spec):
+    return Teachers(dict(big=spec))
+
+
+def detector(**kwargs):
+    torch.manual_seed(0)
+    return MODELS.build(retinanet_cfg(**kwargs))
+
+
+def bound(cfg, student, *teachers):
+    """A KD head that knows its teachers, 'big', or 'big0', 'big1' ..., which
+    have the student's classes in its order."""
+    names = ['big']
+    if len(teachers) > 1:
+        names = [f'big{i}' for i in range(len(teachers))]
+    head = MODELS.build(dict(teacher=names, **cfg))
+    head.bind(
+        student,
+        [
+            SimpleNamespace(name=name, model=teacher)
+            for name, teacher in zip(names, teachers)
+        ],
+    )
+    if head.reads_classes:
+        classes = list(range(student.bbox_head.num_classes))
+        head.map_classes([classes] * len(teachers))
+    return head
+
+
+def tapped(module, output, side=64, samples=(), size=None):
+    return Tapped(module, output, size or (side, side), list(samples))
+
+
+def tap(model, path='bbox_head', side=64):
+    """What a detector shows of the batch of the tests."""
+    batch = make_batch(side=side)
+    features = model.extract_feat(batch['inputs'])
+    output = features if path == 'neck' else model.bbox_head(features)
+    module = model.get_submodule(path)
+    return tapped(module, output, side, batch['data_samples'])
+
+
+def flat(levels, classes=3):
+    """Class logits of all anchors of all levels: (N, anchors, classes)."""
+    return torch.cat([F.flatten_anchors(x, classes) for x in levels], 1)
+
+
+def binary_kd(s, t):
+    """The loss of sigmoid heads: KL weighted by the teacher's best score."""
+    weight = t.sigmoid().amax(-1)
+    return (F.bernoulli_kl(s, t).sum(-1) * weight).sum() / weight.sum()
