@@ -1,5 +1,6 @@
 """Every shipped config builds, and is what its name says."""
 
+import re
 from pathlib import Path
 
 import mmdet
@@ -34,6 +35,7 @@ def test_config_builds(path):
     cfg = Config.fromfile(path)
     if path in CONFIGS:  # and not in README
         assert cfg.default_hooks.checkpoint.type == 'SafeCheckpointHook'
+        assert 'gor' not in cfg, 'add _base_.merge(_base_.pop("gor"))'
     model = MODELS.build(cfg.model)
     for hook in cfg.get('custom_hooks', []):
         hook.pop('priority', None)  # for the Runner, not for the hook
@@ -82,18 +84,51 @@ def zoo_weights(stock):
     )
 
 
-@pytest.mark.parametrize(
-    'path', (ROOT / 'gor').glob('*.py'), ids=lambda p: p.stem
-)
-def test_checkpoints_are_those_of_their_configs(path):
-    cfg = Config.fromfile(path)
-    for teacher in cfg.model.teachers.values():
+GOR_CONFIGS = sorted((ROOT / 'gor').glob('*.py'))
+# Students whose first base is a stock config, with the name of that.
+STOCK = {
+    path.stem: stock[1]
+    for path in GOR_CONFIGS
+    if (stock := re.search(r"_base_ = \[?\s*'(mmdet::.+?)'", path.read_text()))
+}
+
+
+@pytest.mark.parametrize('path', GOR_CONFIGS, ids=lambda p: p.stem)
+def test_teachers_have_the_checkpoints_of_their_configs(path):
+    for teacher in Config.fromfile(path).model.teachers.values():
         if '://' in teacher.checkpoint:
             assert teacher.checkpoint == zoo_weights(teacher.config)
-    text = path.read_text()
-    if "_base_ = 'mmdet::" in text:
-        stock = text.split("_base_ = '")[1].split("'")[0]
-        assert cfg.load_from == zoo_weights(stock)
+
+
+def test_there_are_stock_students():
+    assert len(STOCK) >= 10
+
+
+@pytest.mark.parametrize('name', STOCK)
+def test_stock_students_start_from_the_checkpoint_of_their_config(name):
+    cfg = Config.fromfile(ROOT / 'gor' / f'{name}.py')
+    assert cfg.load_from == zoo_weights(STOCK[name])
+
+
+def test_gor_settings_are_merged_into_the_stock_config():
+    cfg = Config.fromfile(ROOT / 'gor' / 'atss_r50_w4_from_r101.py')
+    neck = cfg.model.neck
+    assert (neck.type, neck.neck) == ('QuantNeck', 'FPN')
+    assert neck.quant == dict(w_bits=4, a_bits=4)
+    assert neck.in_channels == [256, 512, 1024, 2048]  # ATSS-R50's own
+    # No key of the stock SGD, such as momentum, is left.
+    assert cfg.optim_wrapper.optimizer == dict(
+        type='AdamW', lr=1e-4, weight_decay=0.05
+    )
+    assert cfg.optim_wrapper.paramwise_cfg.custom_keys == {
+        '_quantizer.': dict(decay_mult=0.0),
+        'gor_weighting.': dict(decay_mult=0.0),
+    }
+    assert [hook.type for hook in cfg.custom_hooks] == [
+        'QuantCalibrationHook',
+        'GoRWeightHook',
+        'NonFiniteLossHook',
+    ]
 
 
 @pytest.mark.parametrize(

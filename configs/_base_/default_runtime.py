@@ -1,4 +1,5 @@
-"""mmdet's default runtime with mmgor registered."""
+"""mmdet's default runtime, mmgor's registered classes and its checkpoint hook,
+which writes atomically, with a checksum."""
 
 _base_ = 'mmdet::_base_/default_runtime.py'
 custom_imports = dict(imports=['mmgor'], allow_failed_imports=False)

@@ -1,7 +1,7 @@
-"""QAT without a teacher: RetinaNet on MobileNetV2 at W4A4, small pictures.
+"""QAT without KD: RetinaNet-MobileNetV2 at W4A4 and 320 px.
 
-The backbone starts from ImageNet weights (``model.backbone.init_cfg``), the
-rest from scratch.
+The backbone starts from ImageNet weights (``model.backbone.init_cfg``), neck
+and head start from scratch.
 """
 
 _base_ = [

@@ -1,5 +1,5 @@
-"""The float student, trained as long as the quantized ones from the same
-checkpoint."""
+"""RetinaNet-R18 in float, fine-tuned from the same checkpoint and for as many
+epochs as the quantized students."""
 
 _base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmgor'], allow_failed_imports=False)

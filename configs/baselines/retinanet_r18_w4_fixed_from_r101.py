@@ -1,4 +1,4 @@
-"""QAT and KD with a hand-set weight; sweep ``kd_weight`` before comparing:
+"""QAT and KD with a fixed weight. Sweep it before you compare it with GoR:
 
 --cfg-options model.gor_weighting.kd_weight=0.3
 """

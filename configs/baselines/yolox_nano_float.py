@@ -1,4 +1,4 @@
-"""The float student, trained as long as the quantized ones from the same
-checkpoint; also the teacher."""
+"""YOLOX-nano in float, fine-tuned from the same checkpoint and for as many
+epochs as the quantized students. It is also the config of their teacher."""
 
 _base_ = '../_base_/models/yolox_nano_r320.py'

@@ -1,4 +1,4 @@
-"""As yolox_nano_w8, at W4A4; start from the student of more bits:
+"""As yolox_nano_w8.py, at W4A4. Start from the W6A6 student:
 
 --cfg-options load_from=work_dirs/yolox_nano_w6/epoch_2.pth
 """

@@ -1,4 +1,4 @@
-"""As yolox_nano_w8, at W6A6, from the float network, too."""
+"""As yolox_nano_w8.py, at W6A6; it starts from the float network, too."""
 
 _base_ = './yolox_nano_w8.py'
 

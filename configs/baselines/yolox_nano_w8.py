@@ -1,8 +1,8 @@
 """QAT without KD: YOLOX-nano at W8A8.
 
-Inputs have an offset (SiLU's short negative tail) and, in depthwise
-convolutions, a scale a channel. Batch norm keeps the float network's
-statistics.
+Input quantizers have an offset (LSQ+), since SiLU has a short negative tail,
+and one scale per channel in depthwise convolutions. Batch norm keeps the float
+network's statistics.
 """
 
 _base_ = '../_base_/models/yolox_nano_r320.py'

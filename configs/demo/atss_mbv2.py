@@ -1,4 +1,4 @@
-"""A teacher of another kind: ATSS on MobileNetV2."""
+"""A teacher with another head: ATSS on MobileNetV2, in float."""
 
 _base_ = './retinanet_mbv2.py'
 model = dict(

@@ -1,7 +1,7 @@
-"""The teacher: RetinaNet on MobileNetV2.
+"""The teacher: RetinaNet on MobileNetV2, in float.
 
-Meant for a pretrained backbone (``model.backbone.init_cfg``), which lifts it
-far above the student.
+Give it a pretrained backbone (``model.backbone.init_cfg``): with one, its mAP
+is far above the student's.
 """
 
 _base_ = './retinanet_r18half.py'

@@ -1,5 +1,5 @@
-"""The teacher where no pretrained backbone is at hand: RetinaNet-R18 at full
-width, from scratch."""
+"""The teacher if there is no pretrained backbone: RetinaNet-R18 at full width,
+in float, from scratch."""
 
 _base_ = './retinanet_r18half.py'
 model = dict(

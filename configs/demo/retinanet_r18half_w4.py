@@ -1,4 +1,7 @@
-"""QAT without a teacher: the student at W4A4, first and last layers at 8."""
+"""QAT without KD: the student at W4A4.
+
+The first convolution and the prediction layers have 8 bits.
+"""
 
 _base_ = './retinanet_r18half.py'
 quant = dict(w_bits=4, a_bits=4)

@@ -1,14 +1,9 @@
 """QAT with one teacher, ATSS on MobileNetV2: class-score maps and boxes."""
 
-_base_ = './retinanet_r18half_w4_from_mbv2.py'
+_base_ = './retinanet_r18half_w4_from_retinanet.py'
 model = dict(
     teachers=dict(
         _delete_=True,
         atss=dict(config='', checkpoint='filled in by tools/demo.py'),
-    ),
-    kd_heads=dict(
-        _delete_=True,
-        cls=dict(type='ScoreKDHead'),
-        box=dict(type='BoxKDHead'),
-    ),
+    )
 )

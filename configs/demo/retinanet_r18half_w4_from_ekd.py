@@ -1,5 +1,8 @@
-"""QAT-EKD-GoR: one target fused from the class-score maps of three teachers of
-different kinds, boxes from each."""
+"""QAT-EKD-GoR with three teachers: RetinaNet, ATSS and YOLOX.
+
+Their class-score maps are fused into one target; the boxes of each teacher are
+distilled with a third of the weight.
+"""
 
 _base_ = './retinanet_r18half_w4_from_mbv2.py'
 unknown = dict(config='', checkpoint='filled in by tools/demo.py')

@@ -1,8 +1,9 @@
-"""QAT with a teacher: GoR weighs the task against the distillation loss."""
+"""QAT with one teacher: GoR weighs the task loss and the KD loss."""
 
-_base_ = './retinanet_r18half_w4.py'
+_base_ = ['./retinanet_r18half_w4.py', '../_base_/gor/distillation.py']
+_base_.merge(_base_.pop('gor'))
+
 model = dict(
-    type='GoRDetector',
     detector='RetinaNet',
     teachers=dict(
         mbv2=dict(
@@ -16,13 +17,4 @@ model = dict(
             type='FeatureKDHead', student_channels=64, teacher_channels=128
         ),
     ),
-    gor_weighting=dict(type='GoRWeighting'),
 )
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys={'gor_weighting.': dict(decay_mult=0.0)})
-)
-custom_hooks = [
-    dict(type='QuantCalibrationHook'),
-    dict(type='GoRWeightHook'),
-    dict(type='NonFiniteLossHook'),
-]

@@ -1,14 +1,9 @@
 """QAT with one teacher, YOLOX-nano: class-score maps and boxes."""
 
-_base_ = './retinanet_r18half_w4_from_mbv2.py'
+_base_ = './retinanet_r18half_w4_from_retinanet.py'
 model = dict(
     teachers=dict(
         _delete_=True,
         yolox=dict(config='', checkpoint='filled in by tools/demo.py'),
-    ),
-    kd_heads=dict(
-        _delete_=True,
-        cls=dict(type='ScoreKDHead'),
-        box=dict(type='BoxKDHead'),
-    ),
+    )
 )

@@ -1,7 +1,7 @@
-"""A teacher of another kind: YOLOX-nano, as the model zoo has it.
+"""A teacher of another kind: the model zoo's YOLOX-nano, in float.
 
-Meant for COCO weights (``load_from``). Pictures as the other arms have them:
-no mosaic, no multi-scale batches.
+Start it from COCO weights (``load_from``). Images are loaded as for the other
+demo configs, without mosaic and multi-scale batches.
 """
 
 _base_ = './retinanet_r18half.py'
@@ -40,5 +40,5 @@ model = dict(
     train_cfg=dict(assigner=dict(type='SimOTAAssigner', center_radius=2.5)),
     test_cfg=dict(score_thr=0.01, nms=dict(type='nms', iou_threshold=0.65)),
 )
-# Inputs are 0 to 255: gradients have norms of thousands.
+# Inputs are 0 to 255, so gradients have norms in the thousands.
 optim_wrapper = dict(clip_grad=dict(max_norm=1000))

@@ -1,16 +1,17 @@
 """Deformable DETR-R50 at W4A4 learns from the refined two-stage one (COCO).
 
-The encoder's input, the neck's four maps, is distilled. docs/support.md says
-what of a transformer stays in float.
+The four outputs of the neck, which the encoder reads, are distilled.
+docs/support.md lists the parts of a transformer that stay in float.
 """
 
-_base_ = 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py'
-custom_imports = dict(imports=['mmgor'], allow_failed_imports=False)
-default_hooks = dict(checkpoint=dict(type='SafeCheckpointHook'))
+_base_ = [
+    'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
+    '../_base_/gor/w4.py',
+]
+_base_.merge(_base_.pop('gor'))
 
-quant = dict(w_bits=4, a_bits=4)
+quant = _base_.quant
 model = dict(
-    type='GoRDetector',
     detector='QuantDeformableDETR',
     quant=quant,
     backbone=dict(
@@ -34,9 +35,8 @@ model = dict(
             type='FeatureKDHead',
             student_channels=256,
             strides=(8, 16, 32, 64),
-        ),
+        )
     ),
-    gor_weighting=dict(type='GoRWeighting'),
 )
 load_from = (
     'https://download.openmmlab.com/mmdetection/v3.0/'
@@ -44,17 +44,14 @@ load_from = (
     'deformable-detr_r50_16xb2-50e_coco_20221029_210934-6bc7d21b.pth'
 )
 optim_wrapper = dict(
-    optimizer=dict(lr=1e-4),
+    optimizer=dict(weight_decay=1e-4),  # as in the stock recipe
+    # mmengine applies the longest key that matches: this stock one, not
+    # '_quantizer.', holds for the step sizes of these layers.
     paramwise_cfg=dict(
-        custom_keys={
-            '_quantizer.': dict(decay_mult=0.0),
-            'gor_weighting.': dict(decay_mult=0.0),
-            # Longer than '_quantizer.', so that it wins over it.
-            'reference_points': dict(lr_mult=0.1, decay_mult=0.0),
-        }
+        custom_keys={'reference_points': dict(lr_mult=0.1, decay_mult=0.0)}
     ),
 )
-# The stock 50 epochs, shortened: training starts from their result.
+# The stock 50 epochs, shortened, since training starts from their result.
 train_cfg = dict(max_epochs=12)
 param_scheduler = [
     dict(
@@ -65,9 +62,4 @@ param_scheduler = [
         milestones=[8, 11],
         gamma=0.1,
     )
-]
-custom_hooks = [
-    dict(type='QuantCalibrationHook'),
-    dict(type='GoRWeightHook'),
-    dict(type='NonFiniteLossHook'),
 ]

@@ -1,18 +1,14 @@
 """GFL-R50 at W4A4 learns from GFL-R101 (COCO)."""
 
-_base_ = 'mmdet::gfl/gfl_r50_fpn_1x_coco.py'
-custom_imports = dict(imports=['mmgor'], allow_failed_imports=False)
-default_hooks = dict(checkpoint=dict(type='SafeCheckpointHook'))
+_base_ = [
+    'mmdet::gfl/gfl_r50_fpn_1x_coco.py',
+    '../_base_/gor/w4_resnet_fpn.py',
+]
+_base_.merge(_base_.pop('gor'))
 
-quant = dict(w_bits=4, a_bits=4)
 model = dict(
-    type='GoRDetector',
     detector='GFL',
-    backbone=dict(
-        type='QuantBackbone', backbone='ResNet', quant=quant, init_cfg=None
-    ),
-    neck=dict(type='QuantNeck', neck='FPN', quant=quant),
-    bbox_head=dict(type='QuantHead', head='GFLHead', quant=quant),
+    bbox_head=dict(type='QuantHead', head='GFLHead', quant=_base_.quant),
     teachers=dict(
         r101=dict(
             config='mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py',
@@ -21,29 +17,9 @@ model = dict(
             'gfl_r101_fpn_mstrain_2x_coco_20200629_200126-dd12f847.pth',
         )
     ),
-    kd_heads=dict(
-        cls=dict(type='LogitKDHead'),
-        neck=dict(type='FeatureKDHead', student_channels=256),
-    ),
-    gor_weighting=dict(type='GoRWeighting'),
 )
 load_from = (
     'https://download.openmmlab.com/mmdetection/v2.0/'
     'gfl/gfl_r50_fpn_1x_coco/'
     'gfl_r50_fpn_1x_coco_20200629_121244-25944287.pth'
 )
-# Step sizes hardly move under SGD (docs/design.md).
-optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=0.05),
-    paramwise_cfg=dict(
-        custom_keys={
-            '_quantizer.': dict(decay_mult=0.0),
-            'gor_weighting.': dict(decay_mult=0.0),
-        }
-    ),
-)
-custom_hooks = [
-    dict(type='QuantCalibrationHook'),
-    dict(type='GoRWeightHook'),
-    dict(type='NonFiniteLossHook'),
-]

@@ -1,12 +1,17 @@
-"""A W4A4 RetinaNet learns from a detector of another kind.
+"""RetinaNet-MobileNetV2 at W4A4 learns from YOLOX-nano, at 320 px.
 
-YOLOX has other strides, anchors, channels and normalisation; scores and boxes
-are compared location by location, features through connectors.
+The two have different strides, anchors, channels and input normalization.
+Class scores and boxes are compared location by location on the strides that
+both have, features through connectors.
 """
 
-_base_ = '../baselines/retinanet_mbv2_w4.py'
+_base_ = [
+    '../baselines/retinanet_mbv2_w4.py',
+    '../_base_/gor/distillation.py',
+]
+_base_.merge(_base_.pop('gor'))
+
 model = dict(
-    type='GoRDetector',
     detector='RetinaNet',
     teachers=dict(
         yolox=dict(
@@ -24,13 +29,4 @@ model = dict(
             strides=(8, 16, 32),
         ),
     ),
-    gor_weighting=dict(type='GoRWeighting'),
 )
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys={'gor_weighting.': dict(decay_mult=0.0)})
-)
-custom_hooks = [
-    dict(type='QuantCalibrationHook'),
-    dict(type='GoRWeightHook'),
-    dict(type='NonFiniteLossHook'),
-]

@@ -1,8 +1,9 @@
-"""RetinaNet-R18 at W4A4 learns from three detectors of different kinds (COCO).
+"""RetinaNet-R18 at W4A4 learns from RetinaNet, ATSS and YOLOX (COCO).
 
-QAT-EKD-GoR: class scores of a RetinaNet, an ATSS and a YOLOX become one
-target, location by location; each location listens most to the teacher that
-is most certain. GoR weighs the task against the whole of it.
+QAT-EKD-GoR: the class scores of the three teachers are fused into one target,
+location by location; the most certain teacher has the largest weight there.
+Boxes and FPN features come from the RetinaNet alone. GoR weighs the task loss
+and the sum of the KD losses.
 """
 
 _base_ = './retinanet_r18_w4_from_r101.py'

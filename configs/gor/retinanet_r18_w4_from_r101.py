@@ -1,14 +1,17 @@
 """RetinaNet-R18 at W4A4 learns from RetinaNet-R101 (COCO).
 
-Backbone, neck and head at 4 bits, first and prediction layers at 8; class
-logits and pyramid features are distilled, GoR weighs them against the task.
-Student and teacher are the model zoo's checkpoints.
+Backbone, neck and head have 4 bits, the first convolution and the prediction
+layers 8. Class logits and FPN features are distilled; GoR weighs the task loss
+and the KD loss. Student and teacher start from the model zoo's checkpoints.
 """
 
-_base_ = '../_base_/models/retinanet_r18_quant.py'
+_base_ = [
+    '../_base_/models/retinanet_r18_quant.py',
+    '../_base_/gor/distillation.py',
+]
+_base_.merge(_base_.pop('gor'))
 
 model = dict(
-    type='GoRDetector',
     detector='RetinaNet',
     teachers=dict(
         r101=dict(
@@ -22,13 +25,4 @@ model = dict(
         cls=dict(type='LogitKDHead'),
         neck=dict(type='FeatureKDHead', student_channels=256),
     ),
-    gor_weighting=dict(type='GoRWeighting'),
 )
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys={'gor_weighting.': dict(decay_mult=0.0)})
-)
-custom_hooks = [
-    dict(type='QuantCalibrationHook'),
-    dict(type='GoRWeightHook'),
-    dict(type='NonFiniteLossHook'),
-]

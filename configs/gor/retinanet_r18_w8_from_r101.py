@@ -1,4 +1,4 @@
-"""As retinanet_r18_w4_from_r101, at W8A8."""
+"""As retinanet_r18_w4_from_r101.py, at W8A8."""
 
 _base_ = './retinanet_r18_w4_from_r101.py'
 

@@ -1,15 +1,17 @@
-"""RTMDet-tiny at W4A4 learns from RTMDet-s (COCO), with cached mosaic and
-MixUp and EMA as in the stock recipe.
+"""RTMDet-tiny at W4A4 learns from RTMDet-s (COCO).
+
+Cached mosaic, MixUp and EMA are as in the stock recipe.
 """
 
-_base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
-custom_imports = dict(imports=['mmgor'], allow_failed_imports=False)
-default_hooks = dict(checkpoint=dict(type='SafeCheckpointHook'))
+_base_ = [
+    'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
+    '../_base_/gor/w4.py',
+]
+_base_.merge(_base_.pop('gor'))
 
 # SiLU has a short negative tail: inputs get an offset (LSQ+).
 quant = dict(w_bits=4, a_bits=4, input_quantizer=dict(type='LSQPlusQuantizer'))
 model = dict(
-    type='GoRDetector',
     detector='RTMDet',
     backbone=dict(
         type='QuantBackbone', backbone='CSPNeXt', quant=quant, init_cfg=None
@@ -33,23 +35,13 @@ model = dict(
             strides=(8, 16, 32),
         ),
     ),
-    gor_weighting=dict(type='GoRWeighting'),
 )
 load_from = (
     'https://download.openmmlab.com/mmdetection/v3.0/'
     'rtmdet/rtmdet_tiny_8xb32-300e_coco/'
     'rtmdet_tiny_8xb32-300e_coco_20220902_112414-78e30dcc.pth'
 )
-optim_wrapper = dict(
-    optimizer=dict(lr=1e-4),
-    paramwise_cfg=dict(
-        custom_keys={
-            '_quantizer.': dict(decay_mult=0.0),
-            'gor_weighting.': dict(decay_mult=0.0),
-        }
-    ),
-)
-# The stock 300 epochs, shortened: training starts from their result.
+# The stock 300 epochs, shortened, since training starts from their result.
 train_cfg = dict(max_epochs=30, val_interval=5, dynamic_intervals=[(28, 1)])
 param_scheduler = [
     dict(
@@ -66,6 +58,7 @@ param_scheduler = [
     ),
 ]
 custom_hooks = [
+    # The stock hooks; mosaic and MixUp are off in the last 2 epochs.
     dict(
         type='EMAHook',
         ema_type='ExpMomentumEMA',
@@ -78,7 +71,5 @@ custom_hooks = [
         switch_epoch=28,
         switch_pipeline={{_base_.train_pipeline_stage2}},
     ),
-    dict(type='QuantCalibrationHook'),
-    dict(type='GoRWeightHook'),
-    dict(type='NonFiniteLossHook'),
+    *_base_.custom_hooks,
 ]

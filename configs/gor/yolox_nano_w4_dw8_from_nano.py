@@ -1,4 +1,4 @@
-"""As yolox_nano_w4_from_nano with depthwise convolutions at 8 bits."""
+"""As yolox_nano_w4_from_nano.py, with depthwise convolutions at W8A8."""
 
 _base_ = './yolox_nano_w4_from_nano.py'
 

@@ -1,7 +1,7 @@
-"""As yolox_nano_w8_from_nano, at W4A4 and with boxes; start from the student
-of more bits:
+"""As yolox_nano_w8_from_nano.py, at W4A4; boxes are distilled, too. Start from
+the W6A6 student:
 
---cfg-options load_from=work_dirs/yolox_nano_w6_from_nano/epoch_2.pth
+    --cfg-options load_from=work_dirs/yolox_nano_w6_from_nano/epoch_2.pth
 """
 
 _base_ = './yolox_nano_w8_from_nano.py'

@@ -1,4 +1,5 @@
-"""As yolox_nano_w8_from_nano, at W6A6, from the float network, too."""
+"""As yolox_nano_w8_from_nano.py, at W6A6; it starts from the float network,
+too."""
 
 _base_ = './yolox_nano_w8_from_nano.py'
 

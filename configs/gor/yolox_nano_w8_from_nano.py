@@ -1,10 +1,13 @@
-"""YOLOX-nano at W8A8 learns from its own float network; GoR weighs class
-logits and neck features against the task."""
+"""YOLOX-nano at W8A8 learns from its own float network.
 
-_base_ = '../baselines/yolox_nano_w8.py'
+Class logits and neck features are distilled; GoR weighs the task loss and the
+KD loss.
+"""
+
+_base_ = ['../baselines/yolox_nano_w8.py', '../_base_/gor/distillation.py']
+_base_.merge(_base_.pop('gor'))
 
 model = dict(
-    type='GoRDetector',
     detector='YOLOX',
     teachers=dict(
         nano=dict(
@@ -18,14 +21,5 @@ model = dict(
             type='FeatureKDHead', student_channels=64, strides=(8, 16, 32)
         ),
     ),
-    gor_weighting=dict(type='GoRWeighting'),
 )
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys={'gor_weighting.': dict(decay_mult=0.0)})
-)
-custom_hooks = [
-    dict(type='QuantCalibrationHook'),
-    dict(type='GoRWeightHook'),
-    dict(type='NonFiniteLossHook'),
-    {{_base_.ema}},
-]
+custom_hooks = [*_base_.custom_hooks, {{_base_.ema}}]

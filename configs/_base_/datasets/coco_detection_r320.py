@@ -1,7 +1,7 @@
-"""Small pictures (at most 320 px) in COCO format: one folder with
-``train.json``, ``eval.json`` and ``images/``.
+"""Images resized to at most 320 px, annotations in COCO format.
 
-``data_root``, ``classes`` and the sizes are filled in by ``tools/demo.py`` or
+``data_root`` is a folder with ``train.json``, ``eval.json`` and ``images/``.
+``tools/demo.py`` sets it, the classes and the image size; otherwise set them
 with ``--cfg-options``.
 """
 

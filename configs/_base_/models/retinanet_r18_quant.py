@@ -1,5 +1,7 @@
-"""The model zoo's RetinaNet-R18, quantized: W4A4 with first and prediction
-layers at 8 bits, started from its float checkpoint."""
+"""RetinaNet-R18 at W4A4, first convolution and prediction layers at 8 bits.
+
+Training starts from the model zoo's float checkpoint.
+"""
 
 _base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmgor'], allow_failed_imports=False)
@@ -18,7 +20,7 @@ load_from = (
     'retinanet_r18_fpn_1x_coco/'
     'retinanet_r18_fpn_1x_coco_20220407_171055-614fd399.pth'
 )
-# Step sizes hardly move under SGD (docs/design.md).
+# Under SGD, step sizes hardly move (docs/design.md).
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=0.05),
     paramwise_cfg=dict(custom_keys={'_quantizer.': dict(decay_mult=0.0)}),

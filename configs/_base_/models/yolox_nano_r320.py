@@ -1,7 +1,7 @@
-"""YOLOX-nano of the model zoo, trained on for a few epochs at 320 px.
+"""YOLOX-nano, fine-tuned for 2 epochs at 320 px from the model zoo's weights.
 
-Pictures of a folder with ``train.json``, ``eval.json`` and ``images/``; no
-mosaic, no mixup: the network is trained already.
+``data_root`` is a folder with ``train.json``, ``eval.json`` and ``images/``.
+There is no mosaic and no MixUp, since the network is trained already.
 """
 
 _base_ = 'mmdet::yolox/yolox_nano_8xb8-300e_coco.py'
@@ -67,8 +67,8 @@ load_from = 'weights/yolox_nano.pth'
 
 max_epochs = 2
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
-# Gradients of this network have norms of thousands (inputs are 0 to 255):
-# see docs/results/yolox_nano.md for the clip norm.
+# Inputs are 0 to 255, so this network's gradients have norms in the thousands;
+# docs/results/yolox_nano.md explains the clip norm.
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=0.01),
     clip_grad=dict(max_norm=1000, norm_type=2),

@@ -1,4 +1,4 @@
-"""12 epochs of AdamW with a short warm-up and a cosine, for small data."""
+"""12 epochs of AdamW for small datasets: a short warm-up, then a cosine."""
 
 max_epochs = 12
 train_cfg = dict(
