@@ -81,5 +81,5 @@ def test_a_look_at_an_input_stops_the_device_twice():
         convs, run = layers()
         convs.to('cuda')
         calibrate(convs, [torch.randn(2, 3, 32, 32).cuda()], run)
-        looks = by_file(device.waits)['quantization/observer.py']
+        looks = by_file(device.waits)['quantization/quantizers/observer.py']
         assert looks == 3 * 6  # calls of layers

@@ -1,10 +1,11 @@
-"""The fused form of ``functional.fake_quantize``: one pass over memory.
+"""``functional.fake_quantize`` as two compiled kernels, for training.
 
-``torch.compile`` turns each composition of ``functional`` into one kernel.
-Tensors are flattened to one dimension (one scale) or two (one scale a row)
-first, so that a handful of compiled variants serves every layer and every
-picture size. Where no compiler is found the plain composition runs, and a
-warning says so once.
+``torch.compile`` turns the forward and the backward function of
+:mod:`.functional` into one kernel each, which reads and writes a tensor once.
+Tensors are first flattened to one axis (one scale) or to two (one scale per
+row), so that a handful of compiled variants serves every layer and every image
+size. Where nothing can be compiled the plain functions run, and a warning says
+so once.
 """
 
 import logging
@@ -17,14 +18,14 @@ from torch import Tensor
 
 from . import functional
 
-# Signedness and dtype make variants of one function. torch's default limit
-# of 8 would silently fall back to eager in a mixed network. It is one for the
-# whole process.
+# Signedness and dtype make variants of one function. With torch's default
+# limit of 8, a mixed network would silently run uncompiled.
 _MAX_VARIANTS = 64
 
 
 class _Fused:
-    """A function compiled on first use, with a fall-back to itself."""
+    """A function that is compiled on first use, or runs as it is if it can't
+    be compiled."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -32,26 +33,52 @@ class _Fused:
 
     def __call__(self, *args: Tensor | None) -> Any:
         if self._compiled is None:
-            config = torch._dynamo.config
-            config.recompile_limit = max(config.recompile_limit, _MAX_VARIANTS)
-            self._compiled = torch.compile(self.function, dynamic=True)
+            self._compiled = _compile(self.function)
         try:
             return self._compiled(*args)
-        except (torch.OutOfMemoryError, MemoryError):
-            raise  # it might fit the next time, and must stay compiled
-        except Exception as error:  # every backend raises its own kind
-            # Raises again if it was not the compiler's fault.
+        except torch._dynamo.exc.TorchDynamoException as error:
+            if _ran_out_of_memory(error):
+                raise
+            # Raises the plain error if the arguments are at fault.
             result = self.function(*args)
             self._compiled = self.function
-            print_log(
-                f'{self.function.__name__} could not be compiled '
-                f'({type(error).__name__}); quantizers run uncompiled, '
-                'several times slower. Install a C++ compiler (CPU) or '
-                'triton (GPU) to mend it.',
-                logger='current',
-                level=logging.WARNING,
-            )
+            _warn(self.function.__name__, error)
             return result
+
+
+def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile for tensors of any size.
+
+    The limit on variants belongs to the whole process: it is raised here, once
+    per function, and never lowered.
+    """
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, _MAX_VARIANTS)
+    return torch.compile(function, dynamic=True)
+
+
+def _ran_out_of_memory(error: RuntimeError) -> bool:
+    """Whether the compiler failed for want of memory only: the next call may
+    succeed, and no compiler is missing.
+
+    At run time, a full device raises ``torch.OutOfMemoryError``, which is none
+    of dynamo's errors.
+    """
+    cause = getattr(error, 'inner_exception', error)
+    # Triton has no class of its own for it.
+    full = 'out of memory' in str(cause)
+    return full or isinstance(cause, (torch.OutOfMemoryError, MemoryError))
+
+
+def _warn(name: str, error: RuntimeError) -> None:
+    reason = next(iter(str(error).splitlines()), '')
+    print_log(
+        f'{name} could not be compiled ({type(error).__name__}: {reason}); '
+        'quantizers run uncompiled, several times slower. If a compiler is '
+        'missing, install a C++ compiler (CPU) or triton (GPU).',
+        logger='current',
+        level=logging.WARNING,
+    )
 
 
 _forward = _Fused(functional.fake_quantize)

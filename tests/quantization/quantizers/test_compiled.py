@@ -96,48 +96,105 @@ def test_half_precision_input_keeps_its_dtype(eager_kernels):
     assert scale.grad.dtype == torch.float32
 
 
-def test_falls_back_when_nothing_compiles(monkeypatch, caplog):
+def five_numbers():
+    """Arguments of ``functional.fake_quantize``: 0.26 in steps of 0.1."""
+    return tuple(map(torch.tensor, (0.26, 0.1, 0.0, 0, 15)))
 
-    def broken(function, **_):
 
-        def raises(*_):
-            raise RuntimeError('no compiler')
+def fused_that_raises(monkeypatch, error):
+    """A kernel whose compiled form raises ``error``."""
 
-        return raises
+    def raises(*_):
+        raise error
 
-    monkeypatch.setattr(torch, 'compile', broken)
-    fused = compiled._Fused(functional.fake_quantize)
-    args = (
-        torch.tensor([0.26]),
-        torch.tensor(0.1),
-        torch.tensor(0.0),
-        torch.tensor(0),
-        torch.tensor(15),
+    monkeypatch.setattr(torch, 'compile', lambda *_, **__: raises)
+    return compiled._Fused(functional.fake_quantize), raises
+
+
+def compiler_failed(cause):
+    """As dynamo reports what goes wrong inside of a backend."""
+    return torch._dynamo.exc.BackendCompilerFailed('inductor', cause, None)
+
+
+def test_falls_back_when_nothing_compiles(monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        compiled, 'print_log', lambda text, **_: lines.append(text)
     )
-    assert fused(*args).item() == pytest.approx(0.3)
+    error = compiler_failed(RuntimeError('No working C++ compiler found'))
+    fused, _ = fused_that_raises(monkeypatch, error)
+    for _ in range(2):
+        assert fused(*five_numbers()).item() == pytest.approx(0.3)
     assert fused._compiled is functional.fake_quantize
+    (line,) = lines
+    assert 'fake_quantize could not be compiled (BackendCompiler' in line
+    assert 'install a C++ compiler (CPU) or triton (GPU)' in line
 
 
-def test_a_full_device_is_not_taken_for_a_missing_compiler(monkeypatch):
+@pytest.mark.parametrize(
+    'error',
+    [
+        torch.OutOfMemoryError('CUDA out of memory'),
+        compiler_failed(torch.OutOfMemoryError('CUDA out of memory')),
+        compiler_failed(RuntimeError('Triton Error [CUDA]: out of memory')),
+        MemoryError(),
+        compiler_failed(MemoryError()),
+        RuntimeError('CUDA error: an illegal memory access was encountered'),
+    ],
+    ids=repr,
+)
+def test_a_full_device_is_not_taken_for_a_missing_compiler(monkeypatch, error):
+    fused, raises = fused_that_raises(monkeypatch, error)
+    for _ in range(2):
+        with pytest.raises(type(error)) as caught:
+            fused(*five_numbers())
+        assert caught.value is error
+    assert fused._compiled is raises
 
-    def full(*_):
-        raise torch.OutOfMemoryError('CUDA out of memory')
 
-    monkeypatch.setattr(torch, 'compile', lambda *_, **__: full)
+@pytest.mark.parametrize('wrap', [False, True])
+def test_a_wrong_call_is_not_taken_for_a_missing_compiler(monkeypatch, wrap):
+    """Dynamo wraps the error if it meets it while it traces."""
+
+    def call(*args):
+        try:
+            return functional.fake_quantize(*args)
+        except RuntimeError as error:
+            if wrap:
+                text = f'Dynamo failed to run FX node: {error}'
+                raise torch._dynamo.exc.TorchRuntimeError(text) from None
+            raise
+
+    monkeypatch.setattr(torch, 'compile', lambda *_, **__: call)
     fused = compiled._Fused(functional.fake_quantize)
     one = torch.tensor(1.0)
-    with pytest.raises(torch.OutOfMemoryError):
-        fused(one, one, one, one, one)
-    assert fused._compiled is full
-
-
-def test_a_wrong_call_is_not_taken_for_a_missing_compiler(monkeypatch):
-    monkeypatch.setattr(torch, 'compile', lambda f, **_: lambda *a: f(*a))
-    fused = compiled._Fused(functional.fake_quantize)
-    one = torch.tensor(1.0)
-    with pytest.raises(RuntimeError, match='must match'):
+    with pytest.raises(RuntimeError, match=r'^The size of tensor a'):
         fused(torch.zeros(3), torch.ones(2), torch.zeros(2), one, one)
-    assert fused._compiled is not functional.fake_quantize
+    assert fused._compiled is call
+
+
+@pytest.mark.parametrize('limit, want', [(8, 64), (100, 100)])
+def test_dynamos_limit_is_raised_once(monkeypatch, limit, want):
+    config = torch._dynamo.config
+    monkeypatch.setattr(torch, 'compile', lambda function, **_: function)
+    with config.patch(recompile_limit=limit):
+        fused = compiled._Fused(functional.fake_quantize)
+        fused(*five_numbers())
+        assert config.recompile_limit == want
+        config.recompile_limit = 3  # by the user, later
+        fused(*five_numbers())
+        assert config.recompile_limit == 3
+
+
+def test_without_a_compiler_the_plain_function_runs(monkeypatch, tmp_path):
+    """The real error of the real compiler."""
+    monkeypatch.delenv('TORCHDYNAMO_DISABLE')
+    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))
+    torch._dynamo.reset()
+    with torch._inductor.config.patch({'cpp.cxx': ('/no/compiler',)}):
+        fused = compiled._Fused(functional.fake_quantize)
+        assert fused(*five_numbers()).item() == pytest.approx(0.3)
+    assert fused._compiled is functional.fake_quantize
 
 
 @pytest.mark.parametrize(
