@@ -7,19 +7,19 @@ from torch import nn
 
 
 @contextmanager
-def modes_kept(model: nn.Module) -> Iterator[None]:
+def training_flags_kept(model: nn.Module) -> Iterator[None]:
     """Each module's own mode is put back."""
-    modes = {module: module.training for module in model.modules()}
+    flags = {module: module.training for module in model.modules()}
     try:
         yield
     finally:
-        for module, training in modes.items():
+        for module, training in flags.items():
             module.training = training
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """In evaluation mode; each module's own mode is put back."""
-    with modes_kept(model):
+    with training_flags_kept(model):
         model.eval()
         yield

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .training_mode import modes_kept
+from .training_mode import training_flags_kept
 
 
 @contextmanager
@@ -51,6 +51,6 @@ def trial_run(model: nn.Module) -> Iterator[None]:
     Each module's own mode, all buffers and the global random states are put
     back afterwards.
     """
-    with modes_kept(model), buffers_kept(model), random_states_kept():
+    with training_flags_kept(model), buffers_kept(model), random_states_kept():
         model.train()
         yield

@@ -15,7 +15,7 @@ from mmgor.quantization.layers.weights import weighted_layers
 from mmgor.quantization.quantizers.base import BaseQuantizer
 from mmgor.registry import build_own
 
-from .coverage import OVERRIDE, SAMPLING, say_left, why_float
+from .coverage import OVERRIDE, SAMPLING, float_reason, log_float_layers
 from .policy import LayerBits, QuantPolicy
 
 
@@ -65,15 +65,15 @@ def quantize_layers(
         if bits is not None:
             slots = (calls or {}).get(name, 1)
             _quantize_layer(layers[name], name, policy, bits, slots)
-    always_call(module)
+    disable_efficient_bn(module)
     for name, layer in _in_float(module).items():
         layer.float_cause = (
             OVERRIDE if policy.keeps_float(name) else reasons[name]
         )
-    say_left(module)
+    log_float_layers(module)
 
 
-def always_call(module: nn.Module) -> None:
+def disable_efficient_bn(module: nn.Module) -> None:
     """Switch off what reads a convolution's weight and does not call it:
     ``efficient_conv_bn_eval`` of mmcv's ConvModule, in evaluation."""
     for part in module.modules():
@@ -93,7 +93,7 @@ def _reasons(module: nn.Module) -> dict[str, str]:
     """Path -> why, for every layer that stays in float by itself."""
     sampling = sampling_layers(module)
     return {
-        name: SAMPLING if is_quantizable(layer) else why_float(layer)
+        name: SAMPLING if is_quantizable(layer) else float_reason(layer)
         for name, layer in _in_float(module).items()
         if name in sampling or not is_quantizable(layer)
     }

@@ -25,7 +25,7 @@ _SHOWN = 5
 
 
 @dataclass
-class FloatPart:
+class FloatShare:
     """What stays in float for one cause.
 
     Attributes:
@@ -41,7 +41,7 @@ class FloatPart:
     macs: float = 0.0
 
 
-def why_float(layer: nn.Module) -> str:
+def float_reason(layer: nn.Module) -> str:
     """Why a layer that ``is_quantizable`` refuses stays in float."""
     kind: Any = type(layer)
     if isinstance(layer, nn.MultiheadAttention) or kind is _PROJECTION:
@@ -55,9 +55,9 @@ def why_float(layer: nn.Module) -> str:
 _PROJECTION = type(nn.MultiheadAttention(1, 1).out_proj)
 
 
-def float_parts(
+def float_shares(
     model: nn.Module, macs: dict[str, int] | None = None
-) -> list[FloatPart]:
+) -> list[FloatShare]:
     """What stays in float, by cause; the largest first.
 
     Args:
@@ -78,17 +78,17 @@ def float_parts(
     marked = {n for n in sizes if hasattr(layers[n], 'float_cause')}
     counts = macs or {}
     all_macs = sum(counts.get(name, 0) for name in sizes)
-    parts: dict[str, FloatPart] = {}
+    parts: dict[str, FloatShare] = {}
     for name in [n for n in sizes if n not in done]:
         cause = getattr(layers[name], 'float_cause', None)
         cause = cause or f'not wrapped: {_unwrapped(name, done | marked)}'
-        part = parts.setdefault(cause, FloatPart(cause, []))
+        part = parts.setdefault(cause, FloatShare(cause, []))
         part.layers.append(name)
         part.weights += sizes[name] / every
         part.macs += counts.get(name, 0) / max(1, all_macs)
     rest = every - sum(sizes.values())
     if rest:
-        parts[NO_LAYER] = FloatPart(NO_LAYER, [], rest / every)
+        parts[NO_LAYER] = FloatShare(NO_LAYER, [], rest / every)
     return sorted(parts.values(), key=lambda part: -part.weights)
 
 
@@ -122,7 +122,7 @@ def float_line(
     Returns:
         tuple[str, bool]: The line, and whether it is more than a tenth.
     """
-    parts = float_parts(model, macs)
+    parts = float_shares(model, macs)
     weights = sum(part.weights for part in parts)
     count = sum(part.macs for part in parts)
     both = f'{weights:.1%} of the weights'
@@ -133,12 +133,12 @@ def float_line(
     return line, max(weights, count) > MUCH
 
 
-def _share(part: FloatPart, with_macs: bool) -> str:
+def _share(part: FloatShare, with_macs: bool) -> str:
     macs = f' / {part.macs:.1%}' if with_macs else ''
     return f'{part.weights:.1%}{macs} {part.cause}'
 
 
-def say_left(module: nn.Module) -> None:
+def log_float_layers(module: nn.Module) -> None:
     """Tell which layers of a part that was just wrapped stay in float.
 
     Not those that ``overrides`` chose: what else is left is a line, a
@@ -146,7 +146,7 @@ def say_left(module: nn.Module) -> None:
     """
     parts = [
         part
-        for part in float_parts(module)
+        for part in float_shares(module)
         if part.cause not in (OVERRIDE, NO_LAYER)
     ]
     share = sum(part.weights for part in parts)
@@ -159,7 +159,7 @@ def say_left(module: nn.Module) -> None:
         )
 
 
-def _names(part: FloatPart) -> str:
+def _names(part: FloatShare) -> str:
     more = len(part.layers) - _SHOWN
     rest = f' and {more} more' if more > 0 else ''
     return f'{part.cause}: {", ".join(part.layers[:_SHOWN])}{rest}'

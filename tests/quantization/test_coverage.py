@@ -19,7 +19,7 @@ from mmgor.quantization import (
     quantized_layers,
 )
 from mmgor.quantization.convert import quantize_layers
-from mmgor.quantization.coverage import float_parts
+from mmgor.quantization.coverage import float_shares
 from mmgor.registry import MODELS
 from tests.support.models import retinanet_cfg
 
@@ -174,7 +174,7 @@ def test_overrides_say_that_it_is_meant(log):
     module = nn.Sequential(nn.Conv2d(4, 4, 1), Flipped(4, 4, 1))
     quantize_layers(module, QuantPolicy(overrides={'1': None}), set())
     assert log.getvalue() == ''
-    assert [part.cause for part in float_parts(module)] == ['overrides']
+    assert [part.cause for part in float_shares(module)] == ['overrides']
     message = 'bits to 1, which stays in float: class Flipped has no quant'
     with pytest.raises(ValueError, match=message):
         quantize_layers(

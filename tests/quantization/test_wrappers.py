@@ -10,11 +10,10 @@ from mmgor.quantization import (
     QuantConvTranspose2d,
     QuantLinear,
     calibrate,
-    layer_table,
     quantized_layers,
 )
 from mmgor.quantization.convert import quantize_layers
-from mmgor.quantization.policy import QuantPolicy, is_prediction_layer
+from mmgor.quantization.policy import QuantPolicy
 from mmgor.registry import MODELS
 from tests.support.models import quantized_cfg, retinanet_cfg
 
@@ -248,35 +247,3 @@ def test_overrides_win_and_none_keeps_float():
 def test_nothing_to_quantize_is_an_error():
     with pytest.raises(ValueError, match='no layer to quantize'):
         quantize_layers(nn.Sequential(nn.ReLU()), QuantPolicy(), set())
-
-
-@pytest.mark.parametrize(
-    'name, expected',
-    [
-        ('retina_cls', True),
-        ('multi_level_conv_obj.0', True),
-        ('convs_pred.2', True),
-        ('cls_score', True),
-        ('atss_centerness', True),
-        ('atss_iou', True),
-        ('reg_branches.0.4', True),
-        ('vfnet_reg_refine', True),
-        ('cls_convs.0.conv', False),
-        ('multi_level_cls_convs.0.0.conv', False),
-    ],
-)
-def test_prediction_layer_names(name, expected):
-    assert is_prediction_layer(name) is expected
-
-
-def test_table_counts_bits_and_bytes_by_hand():
-    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    quantize_layers(module, QuantPolicy(w_bits=2, a_bits=4), set())
-    table = layer_table(module)
-    (row,) = table['layers']
-    assert (row['w_bits'], row['a_bits'], row['params']) == (2, 4, 112)
-    # 108 weights at 2 bits, 4 biases, 4 weight scales and 1 input scale.
-    assert row['bytes'] == 27 + 4 * 4 + 4 * 5
-    assert table['total'] == dict(
-        params=120, bytes=63 + 4 * 16, float_bytes=4 * 128
-    )

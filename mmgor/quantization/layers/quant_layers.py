@@ -113,14 +113,19 @@ class QuantLayerMixin:
         stock._load_from_state_dict(state_dict, prefix, *args)
 
 
-@quantizes(nn.Conv2d, mmcv.cnn.Conv2d)
-class QuantConv2d(QuantLayerMixin, nn.Conv2d):
-    """``nn.Conv2d`` with quantized weight and input."""
+class Conv2dForwardMixin(QuantLayerMixin):
+    """The convolution of the quantized input with the quantized weight."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(
-            self.input_quantizer(input), self.quantized_weight(), self.bias
+        stock: Any = self
+        return stock._conv_forward(
+            self.input_quantizer(input), self.quantized_weight(), stock.bias
         )
+
+
+@quantizes(nn.Conv2d, mmcv.cnn.Conv2d)
+class QuantConv2d(Conv2dForwardMixin, nn.Conv2d):
+    """``nn.Conv2d`` with quantized weight and input."""
 
 
 def swap_channels(weight: Tensor, groups: int) -> Tensor:

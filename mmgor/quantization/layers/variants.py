@@ -24,7 +24,7 @@ from mmdet.models.layers import NormedLinear
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from .quant_layers import QuantLayerMixin, quantizes
+from .quant_layers import Conv2dForwardMixin, QuantLayerMixin, quantizes
 
 
 class StockForwardMixin(QuantLayerMixin):
@@ -106,23 +106,11 @@ class QuantTridentConv(QuantLayerMixin, TridentConv, BaseModule):
             return TridentConv.forward(self, rounded)
 
 
-class StandardisedMixin(QuantLayerMixin):
+class StandardisedMixin(Conv2dForwardMixin):
     """Weight standardisation: what is rounded is the standardised weight,
     which is all that a device needs."""
 
     rounds_weight = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        stock: Any = self
-        return F.conv2d(
-            self.input_quantizer(x),
-            self.quantized_weight(),
-            stock.bias,
-            stock.stride,
-            stock.padding,
-            stock.dilation,
-            stock.groups,
-        )
 
 
 @quantizes(ConvWS2d)

@@ -1,11 +1,12 @@
 """Every layer with weights, whatever its class, and what a call costs."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 
 def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -64,14 +65,10 @@ def layer_macs(layer: Any, x: Any, y: Any) -> int:
         weights.append(layer.out_proj.weight)
     else:
         spread = isinstance(layer, nn.ConvTranspose2d)
-        numbers = sum(t.numel() for t in _tensors(x if spread else y))
+        leaves = tree_leaves(x if spread else y)
+        numbers = sum(t.numel() for t in leaves if isinstance(t, Tensor))
         places = numbers // max(weights, key=Tensor.numel).shape[0]
     return places * sum(weight.numel() for weight in weights)
-
-
-def _tensors(value: Any) -> Iterable[Tensor]:
-    parts = value if isinstance(value, (list, tuple)) else [value]
-    return (part for part in parts if isinstance(part, Tensor))
 
 
 @contextmanager

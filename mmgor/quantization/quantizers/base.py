@@ -48,6 +48,8 @@ class BaseQuantizer(nn.Module):
     #: Whether inputs are clipped to [-alpha, alpha], which leaves the most
     #: negative integer unused.
     clips_symmetrically = False
+    #: Whether weights are refused.
+    inputs_only = False
     qmin: Tensor
     qmax: Tensor
 
@@ -60,6 +62,11 @@ class BaseQuantizer(nn.Module):
         channels: int = 1,
     ) -> None:
         super().__init__()
+        if for_weight and self.inputs_only:
+            raise ValueError(
+                f'{type(self).__name__} is for inputs only. Expected for '
+                "example weight_quantizer=dict(type='LSQQuantizer')."
+            )
         self.bits = integer('bits', bits, MIN_BITS, MAX_BITS, FLOAT_HINT)
         self.num_scales = integer('num_scales', num_scales, 1)
         self.per_channel = boolean('per_channel', per_channel)

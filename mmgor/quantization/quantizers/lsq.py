@@ -67,15 +67,10 @@ class LSQPlusQuantizer(LSQQuantizer):
     """
 
     asymmetric = True
+    inputs_only = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.for_weight:
-            raise ValueError(
-                'LSQPlusQuantizer is for inputs: weights stay symmetric, so '
-                'that batch norm folds exactly. Expected weight_quantizer='
-                "dict(type='LSQQuantizer')."
-            )
         self.offset = nn.Parameter(torch.zeros(self.num_scales))
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:

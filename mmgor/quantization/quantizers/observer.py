@@ -6,8 +6,8 @@ from torch import Tensor
 
 from . import functional
 
-SAMPLES_A_CALL = 1 << 12
-SAMPLES_A_CHANNEL = 1 << 9
+SAMPLES_PER_CALL = 1 << 12
+SAMPLES_PER_CHANNEL = 1 << 9
 NUM_CANDIDATES = 100
 
 
@@ -51,10 +51,10 @@ class RangeObserver:
         """Look at one call's tensor of any shape."""
         if x.numel() == 0:
             return
-        rows, limit = x.detach().flatten()[None], SAMPLES_A_CALL
+        rows, limit = x.detach().flatten()[None], SAMPLES_PER_CALL
         if self.channels > 1:
             rows = x.detach().transpose(0, 1).flatten(1)
-            limit = SAMPLES_A_CHANNEL
+            limit = SAMPLES_PER_CHANNEL
         start = slot * self.channels
         low, high, kept = self._look(rows.float(), limit)
         places = slice(start, start + self.channels)

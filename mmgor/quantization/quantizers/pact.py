@@ -17,15 +17,10 @@ class PACTQuantizer(BaseQuantizer):
     parameter of shape (num_scales, )."""
 
     clips_symmetrically = True
+    inputs_only = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.for_weight:
-            raise ValueError(
-                'PACTQuantizer is for inputs. Expected weight_quantizer='
-                "dict(type='DoReFaQuantizer') (as in the paper) or "
-                "dict(type='LSQQuantizer')."
-            )
         self.alpha = nn.Parameter(torch.ones(self.num_scales))
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:

@@ -8,15 +8,16 @@ back from a tensor ends at the nearest of them.
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-from mmgor.quantization.convert import always_call, find_layers
+from mmgor.quantization.convert import disable_efficient_bn, find_layers
 from mmgor.quantization.layers.weights import weighted_layers
 from mmgor.trial_run import random_states_kept
 
@@ -100,7 +101,7 @@ def _copy(module: nn.Module) -> nn.Module:
         for p in module.parameters()
     }
     copied = copy.deepcopy(module, {**computed, **weights})
-    always_call(copied)
+    disable_efficient_bn(copied)
     # Not by ``train``, with which mmdet's backbones freeze their weights.
     for part in copied.modules():
         part.training = False
@@ -145,7 +146,7 @@ class _Graph:
 
     def enter(self, inputs: Any) -> Any:
         """The inputs, told from all else in the graph."""
-        return over_tensors(partial(self._mark, _INPUT), inputs)
+        return tree_map_only(Tensor, partial(self._mark, _INPUT), inputs)
 
     def _mark(self, name: str, tensor: Tensor) -> Tensor:
         """A tensor that the name is known to have written."""
@@ -167,7 +168,7 @@ class _Graph:
 
     def _after(self, name: str, _: nn.Module, __: Any, output: Any) -> Any:
         self.result.calls[name] += 1
-        return over_tensors(partial(self._mark, name), output)
+        return tree_map_only(Tensor, partial(self._mark, name), output)
 
     def leave(self, output: Any) -> None:
         """Note where the outputs come from."""
@@ -199,19 +200,6 @@ def _origin(tensor: Tensor) -> Any:
     return node
 
 
-def over_tensors(function: Callable[[Tensor], Any], values: Any) -> Any:
-    """The same tuples, lists and dicts with other tensors in them."""
-    if isinstance(values, Tensor):
-        return function(values)
-    if isinstance(values, Mapping):
-        return {k: over_tensors(function, v) for k, v in values.items()}
-    if type(values) in (list, tuple):
-        return type(values)(over_tensors(function, v) for v in values)
-    return values
-
-
 def tensors(values: Any) -> list[Tensor]:
     """All tensors in nested tuples, lists and dicts."""
-    found: list[Tensor] = []
-    over_tensors(found.append, values)
-    return found
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]

@@ -1,5 +1,4 @@
 import copy
-import math
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from mmgor.quantization import (
     MinMaxQuantizer,
     PACTQuantizer,
 )
+from tests.support.quantizers import ready
 
 INPUT_QUANTIZERS = [
     LSQQuantizer,
@@ -21,18 +21,6 @@ INPUT_QUANTIZERS = [
     MinMaxQuantizer,
 ]
 WEIGHT_QUANTIZERS = [LSQQuantizer, DoReFaQuantizer, MinMaxQuantizer]
-
-
-def ready(cls, bits=4, signed=False, scale=0.1, **kwargs):
-    """A calibrated quantizer with the given step."""
-    quantizer = cls(bits, **kwargs)
-    quantizer.choose_range(signed)
-    scales = torch.full((quantizer.num_scales,), scale)
-    high = scales * quantizer.qmax
-    quantizer.set_ranges(
-        scales, torch.zeros_like(scales), scales * quantizer.qmin, high
-    )
-    return quantizer.eval()
 
 
 @pytest.mark.parametrize('bits', [1, 9, 4.0, True, None])
@@ -88,38 +76,6 @@ def test_slots_take_turns_and_reset():
     assert quantizer(x).item() == pytest.approx(1.5)
 
 
-def test_step_gradient_is_lsqs_by_hand():
-    quantizer = ready(LSQQuantizer, 4, scale=0.2).train()
-    quantizer(torch.tensor([0.35, 99.0])).sum().backward()
-    # (round(1.75) - 1.75 + 15) / sqrt(2 * 15)
-    gradient = quantizer.log_scale.grad.item()
-    assert gradient == pytest.approx(15.25 / 30**0.5)
-
-
-def test_an_adam_step_is_relative():
-    for scale in (1e-4, 1.0, 1e3):
-        quantizer = ready(LSQQuantizer, 4, scale=scale).train()
-        quantizer(torch.tensor([99.0 * scale])).sum().backward()
-        torch.optim.Adam(quantizer.parameters(), lr=0.01).step()
-        ratio = quantizer.log_scale.exp().item() / scale
-        assert ratio == pytest.approx(math.exp(-0.01), rel=1e-4)
-
-
-def test_minmax_average_moves_in_training_only():
-    quantizer = ready(MinMaxQuantizer, signed=True, momentum=0.25)
-    quantizer(torch.tensor([-4.0, 5.5]))
-    assert quantizer.high.item() == pytest.approx(0.7)
-    quantizer.train()(torch.tensor([-4.0, 5.5]))
-    # A quarter of the way from 0.7 to 5.5, and from -0.8 to -4.
-    assert quantizer.high.item() == pytest.approx(1.9)
-    assert quantizer.low.item() == pytest.approx(-1.6)
-
-
-def test_minmax_momentum_out_of_range():
-    with pytest.raises(ValueError, match=r'momentum must be in \(0, 1\]'):
-        MinMaxQuantizer(4, momentum=0.0)
-
-
 def test_state_dict_round_trip_keeps_range_and_scale():
     source = ready(LSQQuantizer, 4, signed=True)
     state = source.state_dict()
@@ -157,35 +113,6 @@ def test_other_quantizers_count_as_uncalibrated(other):
     target.load_state_dict(other.state_dict(), strict=False)
     assert not target.calibrated
     assert torch.equal(target.log_scale, before)
-
-
-def test_step_gradient_per_channel_counts_a_channel():
-    quantizer = ready(
-        LSQQuantizer,
-        4,
-        signed=True,
-        scale=0.2,
-        num_scales=2,
-        per_channel=True,
-        for_weight=True,
-    )
-    weight = torch.tensor([[0.35, 0.0, 0.0], [99.0, 0.0, 0.0]])
-    quantizer(weight).sum().backward()
-    # Range -7..7, three weights a channel: 1 / sqrt(3 * 7).
-    want = torch.tensor([0.25, 7.0]) / 21**0.5
-    torch.testing.assert_close(quantizer.log_scale.grad, want)
-
-
-def test_lsq_plus_by_hand():
-    quantizer = ready(LSQPlusQuantizer, 4, scale=0.1)
-    quantizer.offset.data.fill_(-0.3)
-    x = torch.tensor([-0.34, 0.52, 9.0])
-    y = quantizer(x)
-    # Levels 0..15 from -0.3: clipped, 8.2 -> 8, clipped at 15.
-    torch.testing.assert_close(y, torch.tensor([-0.3, 0.5, 1.2]))
-    y.sum().backward()
-    # The two clipped values move with the offset; 1 / sqrt(3 * 15).
-    assert quantizer.offset.grad.item() == pytest.approx(2 / 45**0.5)
 
 
 @pytest.mark.parametrize('cls', INPUT_QUANTIZERS)

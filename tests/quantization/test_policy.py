@@ -1,0 +1,22 @@
+import pytest
+
+from mmgor.quantization.policy import is_prediction_layer
+
+
+@pytest.mark.parametrize(
+    'name, expected',
+    [
+        ('retina_cls', True),
+        ('multi_level_conv_obj.0', True),
+        ('convs_pred.2', True),
+        ('cls_score', True),
+        ('atss_centerness', True),
+        ('atss_iou', True),
+        ('reg_branches.0.4', True),
+        ('vfnet_reg_refine', True),
+        ('cls_convs.0.conv', False),
+        ('multi_level_cls_convs.0.0.conv', False),
+    ],
+)
+def test_prediction_layer_names(name, expected):
+    assert is_prediction_layer(name) is expected
