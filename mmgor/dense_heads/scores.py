@@ -184,13 +184,13 @@ def anchor_logits(head: nn.Module, outputs: Any) -> list[Tensor]:
             'the tuple that head(features) returns, got '
             f'{type(outputs).__name__}',
         )
-    facts = head_spec(head, allow_activated=True)
-    channels = facts.num_classes
+    spec = head_spec(head, allow_activated=True)
+    channels = spec.num_classes
     if isinstance(head, YOLOV3Head):  # x, y, w, h, objectness, classes
         maps = by_anchor(head, outputs[0], 5 + channels, 'predictions')
         return [product_logit(x[:, :, 5:], x[:, :, 4:5]) for x in maps]
     logits = by_anchor(head, outputs[0], channels, 'class scores')
-    logits = [_to_logits(x, facts) for x in logits]
+    logits = [_to_logits(x, spec) for x in logits]
     if not has_score_factor(head, outputs):
         return logits
     factors = by_anchor(head, outputs[2], 1, 'score factors')
@@ -224,10 +224,10 @@ def score_logits(head: nn.Module, outputs: Any) -> list[Tensor]:
     return [x.amax(1) for x in anchor_logits(head, outputs)]
 
 
-def _to_logits(x: Tensor, facts: HeadSpec) -> Tensor:
-    if facts.activated:
+def _to_logits(x: Tensor, spec: HeadSpec) -> Tensor:
+    if spec.activated:
         return torch.logit(x, PROBABILITY_EPS)
-    return x if facts.use_sigmoid else foreground_logits(x, 2)
+    return x if spec.use_sigmoid else foreground_logits(x, 2)
 
 
 def has_score_factor(head: nn.Module, outputs: Sequence) -> bool:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from mmgor.dense_heads.levels import as_list
 from mmgor.distillation import (
-    Tapped,
-    Taps,
+    Recorded,
+    Recorder,
     Teacher,
     Teachers,
     by_teacher,
@@ -155,7 +155,7 @@ class GoRMixin(BaseDetector):
         """
         paths = {head.student_tap for _, head in self._heads()}
         paths.add(self.gradient_tap)
-        with Taps(self, paths) as taps:
+        with Recorder(self, paths) as recorder:
             task = super().loss(batch_inputs, batch_data_samples)
         size = (batch_inputs.shape[-2], batch_inputs.shape[-1])
         heads = dict(self._heads())
@@ -163,9 +163,9 @@ class GoRMixin(BaseDetector):
             heads,
             self.teachers,
             {
-                path: Tapped(
+                path: Recorded(
                     self.get_submodule(path),
-                    taps[path],
+                    recorder[path],
                     size,
                     batch_data_samples,
                 )
@@ -174,7 +174,7 @@ class GoRMixin(BaseDetector):
             batch_inputs,
             self.data_preprocessor,
         )
-        shared = as_list(taps[self.gradient_tap])
+        shared = as_list(recorder[self.gradient_tap])
         weighted = self.gor_weighting(task, kd, shared)
         if len(self.teachers.names()) > 1:
             weighted.update(by_teacher(heads, kd, weighted['gor_w_kd']))

@@ -17,7 +17,7 @@ from .losses.features import (
     PKDLoss,
 )
 from .losses.learned_features import ACAMLoss, MGDLoss, ResidualLoss
-from .recorder import Tapped, Taps, check_tap
+from .recorder import Recorded, Recorder, check_tap
 from .step import by_teacher, kd_losses
 from .teachers.class_mapping import class_index
 from .teachers.collection import Teachers
@@ -40,10 +40,10 @@ __all__ = [
     'LogitKDHead',
     'MGDLoss',
     'PKDLoss',
+    'Recorded',
+    'Recorder',
     'ResidualLoss',
     'ScoreKDHead',
-    'Tapped',
-    'Taps',
     'Teacher',
     'TeacherFusion',
     'Teachers',

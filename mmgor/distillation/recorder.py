@@ -13,7 +13,7 @@ DETECTIONS = 'detections'
 
 
 @dataclass(frozen=True)
-class Tapped:
+class Recorded:
     """What a detector's tap gave for one batch.
 
     Attributes:
@@ -53,7 +53,7 @@ def check_tap(model: nn.Module, path: str, owner: str) -> None:
     )
 
 
-class Taps:
+class Recorder:
     """Catches module outputs inside a ``with`` block.
 
     Hooks fire when a module is called (``head(x)``), not when its ``forward``
@@ -66,9 +66,9 @@ class Taps:
             the output itself.
 
     Example:
-        >>> with Taps(model, ['neck']) as taps:
+        >>> with Recorder(model, ['neck']) as recorder:
         ...     losses = model.loss(inputs, samples)
-        >>> features = taps['neck']
+        >>> features = recorder['neck']
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Taps:
         self._handles: list[Any] = []
         self._outputs: dict[str, Any] = {}
 
-    def __enter__(self) -> 'Taps':
+    def __enter__(self) -> 'Recorder':
         for path, module in self._modules.items():
             self._handles.append(
                 module.register_forward_hook(self._catcher(path))

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from mmgor.distillation.teachers.collection import Teachers
 from mmgor.distillation.teachers.teacher import Teacher
 
-from .recorder import Tapped
+from .recorder import Recorded
 
 
 def kd_losses(
     heads: dict[str, Any],
     teachers: Teachers,
-    student: dict[str, Tapped],
+    student: dict[str, Recorded],
     inputs: Tensor,
     preprocessor: nn.Module,
 ) -> dict[str, Tensor]:
@@ -26,7 +26,7 @@ def kd_losses(
     Args:
         heads (dict): Name -> bound KD head.
         teachers (Teachers): Built.
-        student (dict[str, Tapped]): What the student's taps gave.
+        student (dict[str, Recorded]): What the student's taps gave.
         inputs (Tensor): The student's input, shape (N, 3, H, W).
         preprocessor (nn.Module): The student's data_preprocessor.
 
@@ -34,7 +34,7 @@ def kd_losses(
         dict[str, Tensor]: ``loss_kd_<name>`` -> scalar, in the heads' order.
     """
     losses: dict[str, Tensor] = {}
-    answers: dict[str, dict[str, Tapped]] = {key: {} for key in heads}
+    answers: dict[str, dict[str, Recorded]] = {key: {} for key in heads}
     samples = next(iter(student.values())).data_samples
     for same_model, tap_names in _models(heads, teachers):
         outputs = same_model[0].forward_taps(
@@ -96,9 +96,9 @@ def by_teacher(
         raw = [
             kd[f'loss_kd_{k}'].detach()
             if len(h.teachers) == 1
-            else h.parts[name]
+            else h.teacher_losses[name]
             for k, h in mine
-            if len(h.teachers) == 1 or name in h.parts
+            if len(h.teachers) == 1 or name in h.teacher_losses
         ]
         if raw:
             values[f'gor_raw_kd_{name}'] = torch.stack(raw).sum()

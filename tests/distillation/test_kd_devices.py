@@ -74,7 +74,7 @@ def waits_of_second_step(cfg):
 def test_kd_heads(kind, teacher_spec):
     """Detections are drawn: how many decides what the student's head does."""
     cfg = float_student(teacher_spec, kd_heads=KD_HEADS[kind])
-    drawn = {'distillation/detection_kd.py': 1}
+    drawn = {'distillation/heads/detections.py': 1}
     want = drawn if kind == 'detections' else {}
     assert waits_of_second_step(cfg) == want
 
@@ -92,7 +92,7 @@ def test_several_teachers(offload, teacher_spec):
         kd_heads=dict(FUSED, found=found),
     )
     waits = waits_of_second_step(cfg)
-    assert waits == {'distillation/detection_kd.py': 2}
+    assert waits == {'distillation/heads/detections.py': 2}
 
 
 def test_every_kind_of_kd_was_tried():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmgor.distillation import Taps, check_tap
+from mmgor.distillation import Recorder, check_tap
 
 
 @pytest.fixture
@@ -13,23 +13,23 @@ def model():
 
 
 def test_output_is_caught_with_its_graph(model):
-    with Taps(model, ['neck', 'head.0']) as taps:
+    with Recorder(model, ['neck', 'head.0']) as recorder:
         y = model['head'](model['neck'](torch.ones(1, 2)))
-    assert taps['head.0'] is y
-    assert taps['neck'].requires_grad
+    assert recorder['head.0'] is y
+    assert recorder['neck'].requires_grad
 
 
 def test_hooks_are_gone_afterwards_even_after_an_error(model):
-    with pytest.raises(KeyError), Taps(model, ['neck']):
+    with pytest.raises(KeyError), Recorder(model, ['neck']):
         raise KeyError
     assert not model['neck']._forward_hooks
 
 
 def test_a_tap_that_never_fired_is_an_error(model):
-    with Taps(model, ['neck']) as taps:
+    with Recorder(model, ['neck']) as recorder:
         model['neck'].forward(torch.ones(1, 2))
     with pytest.raises(RuntimeError, match="tap 'neck' never fired"):
-        taps['neck']
+        recorder['neck']
 
 
 def test_unknown_tap_lists_what_there_is(model):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import torch
 
-from mmgor.distillation import Tapped, Teachers
+from mmgor.distillation import Recorded, Teachers
 from mmgor.distillation.losses import functional as F
 from mmgor.registry import MODELS
 from tests.support.models import make_batch, retinanet_cfg
@@ -43,17 +43,17 @@ def bound(cfg, student, *teachers):
     return head
 
 
-def tapped(module, output, side=64, samples=(), size=None):
-    return Tapped(module, output, size or (side, side), list(samples))
+def recorded(module, output, side=64, samples=(), size=None):
+    return Recorded(module, output, size or (side, side), list(samples))
 
 
-def tap(model, path='bbox_head', side=64):
+def record(model, path='bbox_head', side=64):
     """What a detector shows of the batch of the tests."""
     batch = make_batch(side=side)
     features = model.extract_feat(batch['inputs'])
     output = features if path == 'neck' else model.bbox_head(features)
     module = model.get_submodule(path)
-    return tapped(module, output, side, batch['data_samples'])
+    return recorded(module, output, side, batch['data_samples'])
 
 
 def flat(levels, classes=3):

@@ -7,7 +7,7 @@ import torch
 from mmdet.models.dense_heads import RPNHead
 from torch import Tensor, nn
 
-from mmgor.distillation.recorder import DETECTIONS, Tapped, check_tap
+from mmgor.distillation.recorder import DETECTIONS, Recorded, check_tap
 from mmgor.distillation.teachers.class_mapping import check_class_index
 from mmgor.distillation.teachers.teacher import Teacher
 from mmgor.io.config_values import number, text
@@ -25,10 +25,10 @@ class BaseKDHead(nn.Module):
 
     Attributes:
         teachers (list[str]): Names.
-        shares (dict[str, Tensor]): Teacher -> its part of the fused answer
-            in the last call, mean over locations; for the log.
-        parts (dict[str, Tensor]): Teacher -> the loss against it alone in
-            the last call, detached; for the log.
+        shares (dict[str, Tensor]): Teacher -> its share of the fused target
+            in the last call, the mean over all locations. For the log.
+        teacher_losses (dict[str, Tensor]): Teacher -> the loss against this
+            teacher alone in the last call, detached. For the log.
 
     Raises:
         ValueError: If an argument is out of range, or the head cannot read
@@ -74,7 +74,7 @@ class BaseKDHead(nn.Module):
         self.class_indices: list[list[int]] | None = None
         self._class_tensors: dict[torch.device, list[Tensor]] = {}
         self.shares: dict[str, Tensor] = {}
-        self.parts: dict[str, Tensor] = {}
+        self.teacher_losses: dict[str, Tensor] = {}
         self._bound = False
 
     def bind(self, student: nn.Module, teachers: Sequence[Teacher]) -> None:
@@ -135,7 +135,7 @@ class BaseKDHead(nn.Module):
             device (torch.device): Where; they are sent there once.
             num_classes (int): K, the student's outputs.
             teacher_classes (Sequence[int | None]): Each teacher's; None where
-                no head of it is tapped.
+                no head of it is recorded.
 
         Raises:
             RuntimeError: If nobody mapped the classes.
@@ -158,12 +158,14 @@ class BaseKDHead(nn.Module):
             ]
         return self._class_tensors[device]
 
-    def forward(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
+    def forward(
+        self, student: Recorded, teachers: Sequence[Recorded]
+    ) -> Tensor:
         """The loss, a scalar.
 
         Args:
-            student (Tapped): What the student's tap gave.
-            teachers (Sequence[Tapped]): What each teacher's tap gave,
+            student (Recorded): What the student's tap gave.
+            teachers (Sequence[Recorded]): What each teacher's tap gave,
                 without gradient.
         """
         if not self._bound:
@@ -173,7 +175,9 @@ class BaseKDHead(nn.Module):
             )
         return self.compute(student, teachers) * self.loss_weight
 
-    def compute(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
+    def compute(
+        self, student: Recorded, teachers: Sequence[Recorded]
+    ) -> Tensor:
         """The loss without ``loss_weight``."""
         raise NotImplementedError
 

@@ -18,7 +18,7 @@ from mmgor.dense_heads.levels import (
 from mmgor.dense_heads.scores import head_strides, score_logits
 from mmgor.dense_heads.spec import head_spec
 from mmgor.distillation.losses import functional
-from mmgor.distillation.recorder import Tapped
+from mmgor.distillation.recorder import Recorded
 from mmgor.distillation.teachers.class_mapping import UNKNOWN
 from mmgor.distillation.teachers.teacher import Teacher
 from mmgor.io.config_values import choice, number
@@ -95,7 +95,9 @@ class BoxKDHead(BaseKDHead):
                 f"{teacher.name!r} ({type(theirs).__name__}). Set form='iou'."
             )
 
-    def compute(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
+    def compute(
+        self, student: Recorded, teachers: Sequence[Recorded]
+    ) -> Tensor:
         teacher = teachers[0]
         strides = common_strides(
             head_strides(student.module),
@@ -128,13 +130,11 @@ class BoxKDHead(BaseKDHead):
         )
 
     def _known_classes(
-        self, student: Tapped, teacher: Tapped
+        self, student: Recorded, teacher: Recorded
     ) -> tuple[Tensor, Tensor]:
         """Which classes, on both sides, student and teacher both know."""
         counts = [head_spec(t.module, True) for t in (student, teacher)]
-        k, k_t = (
-            facts.num_classes - (not facts.use_sigmoid) for facts in counts
-        )
+        k, k_t = (spec.num_classes - (not spec.use_sigmoid) for spec in counts)
         device = as_list(student.output[0])[0].device
         index = self.class_tensors(device, k, [k_t])[0]
         known = index != UNKNOWN
@@ -154,10 +154,10 @@ class BoxKDHead(BaseKDHead):
         return kl.mean(1)
 
 
-def _boxes(tapped: Tapped, classes: Tensor) -> list[Tensor]:
-    module = tapped.module
-    return location_boxes(module, tapped.output, module.training, classes)
+def _boxes(recorded: Recorded, classes: Tensor) -> list[Tensor]:
+    module = recorded.module
+    return location_boxes(module, recorded.output, module.training, classes)
 
 
-def _edges(tapped: Tapped) -> list[Tensor]:
-    return distribution_logits(tapped.module, tapped.output)
+def _edges(recorded: Recorded) -> list[Tensor]:
+    return distribution_logits(recorded.module, recorded.output)

@@ -112,7 +112,7 @@ class ClassKDHead(BaseKDHead):
         self, student: Tensor, maps: list[Tensor], known: Tensor, shares: Any
     ) -> None:
         self.shares = dict(zip(self.teachers, shares))
-        self.parts = {
+        self.teacher_losses = {
             name: self._mean_kl(student, x, kept) * self.loss_weight
             for name, x, kept in zip(self.teachers, maps, known)
         }

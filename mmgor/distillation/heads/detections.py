@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmgor.distillation.fusion.boxes import weighted_boxes_fusion
 from mmgor.distillation.losses import functional
-from mmgor.distillation.recorder import DETECTIONS, Tapped
+from mmgor.distillation.recorder import DETECTIONS, Recorded
 from mmgor.distillation.teachers.class_mapping import (
     UNKNOWN,
     to_student_labels,
@@ -98,9 +98,11 @@ class DetectionKDHead(BaseKDHead):
                 'FeatureKDHead.'
             )
 
-    def compute(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
+    def compute(
+        self, student: Recorded, teachers: Sequence[Recorded]
+    ) -> Tensor:
         head: Any = student.module
-        answers = [tapped.output for tapped in teachers]
+        answers = [recorded.output for recorded in teachers]
         scores = answers[0][0].scores
         part = scores.new_full((), 1 / len(teachers))
         self.shares = dict.fromkeys(self.teachers, part)

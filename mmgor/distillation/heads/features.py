@@ -13,7 +13,7 @@ from mmgor.dense_heads.levels import (
     map_strides,
     pick_strides,
 )
-from mmgor.distillation.recorder import Tapped
+from mmgor.distillation.recorder import Recorded
 from mmgor.io.config_values import integer, integers
 from mmgor.registry import MODELS, find, naming_typos
 
@@ -67,7 +67,9 @@ class FeatureKDHead(BaseKDHead):
             for count in teacher
         )
 
-    def compute(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
+    def compute(
+        self, student: Recorded, teachers: Sequence[Recorded]
+    ) -> Tensor:
         mine = self._pick(student, 'student')
         theirs = self._pick(teachers[0], 'teacher')
         losses = []
@@ -80,16 +82,16 @@ class FeatureKDHead(BaseKDHead):
                 losses.append(loss(s.float(), t.float()))
         return torch.stack(losses).mean()
 
-    def _pick(self, tapped: Tapped, side: str) -> list[Tensor]:
+    def _pick(self, recorded: Recorded, side: str) -> list[Tensor]:
         owner = side if side == 'student' else f'teacher {self.teachers[0]!r}'
-        maps = as_list(tapped.output)
+        maps = as_list(recorded.output)
         if any(getattr(x, 'ndim', None) != 4 for x in maps):
             raise ValueError(
                 f'the tap of the {owner} gives no feature maps; expected '
                 "tensors of shape (N, C, H, W), as from 'neck' or 'backbone'."
             )
         shapes = [(x.shape[-2], x.shape[-1]) for x in maps]
-        strides = map_strides(tapped.size, shapes)
+        strides = map_strides(recorded.size, shapes)
         check_strides(strides, self.strides, owner)
         picked = pick_strides(maps, strides, self.strides)
         channels = [x.shape[1] for x in picked]

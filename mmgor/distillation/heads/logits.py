@@ -21,7 +21,7 @@ from mmgor.dense_heads.spec import (
     head_spec,
 )
 from mmgor.distillation.losses import functional
-from mmgor.distillation.recorder import Tapped
+from mmgor.distillation.recorder import Recorded
 from mmgor.distillation.teachers.class_mapping import UNKNOWN, take_classes
 from mmgor.distillation.teachers.teacher import Teacher
 from mmgor.io.config_values import integer
@@ -101,25 +101,27 @@ class LogitKDHead(ClassKDHead):
             indices = [[*first, len(first)]]
         super().map_classes(indices)
 
-    def compute(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
+    def compute(
+        self, student: Recorded, teachers: Sequence[Recorded]
+    ) -> Tensor:
         mine = self._levels(student, 'student')
         theirs = [
-            self._levels(tapped, f'teacher {name!r}')
-            for name, tapped in zip(self.teachers, teachers)
+            self._levels(recorded, f'teacher {name!r}')
+            for name, recorded in zip(self.teachers, teachers)
         ]
         for name, levels in zip(self.teachers, theirs):
             check_same_levels(mine, levels, name)
         if self.use_sigmoid:
             self._check_factors(student, teachers)
-        sizes = [tapped.size for tapped in (student, *teachers)]
+        sizes = [recorded.size for recorded in (student, *teachers)]
         strides = head_strides(student.module)
         cropped = [
             crop_to_common(level, sizes, stride, self.teachers)
             for stride, level in zip(strides, zip(mine, *theirs))
         ]
         s, *flat = (
-            _flat(levels, tapped)
-            for levels, tapped in zip(zip(*cropped), [student, *teachers])
+            _flat(levels, recorded)
+            for levels, recorded in zip(zip(*cropped), [student, *teachers])
         )
         if self.use_sigmoid:
             return self.distil(s, flat)
@@ -132,23 +134,23 @@ class LogitKDHead(ClassKDHead):
         return functional.weighted_mean(kl, self._weights(scores))
 
     def _check_factors(
-        self, student: Tapped, teachers: Sequence[Tapped]
+        self, student: Recorded, teachers: Sequence[Recorded]
     ) -> None:
         mine = has_score_factor(student.module, student.output)
-        for name, tapped in zip(self.teachers, teachers):
-            theirs = has_score_factor(tapped.module, tapped.output)
+        for name, recorded in zip(self.teachers, teachers):
+            theirs = has_score_factor(recorded.module, recorded.output)
             if mine != theirs:
                 raise ValueError(
                     'class logits beside an objectness, centerness or IoU '
                     'are no scores of their own; expected such an output in '
                     f'both heads or in none, got {mine} in the student '
                     f'({type(student.module).__name__}) and {theirs} in '
-                    f'teacher {name!r} ({type(tapped.module).__name__}). Use '
-                    'a ScoreKDHead.'
+                    f'teacher {name!r} ({type(recorded.module).__name__}). '
+                    'Use a ScoreKDHead.'
                 )
 
-    def _levels(self, tapped: Tapped, owner: str) -> list[Tensor]:
-        output, index = tapped.output, self.output_index
+    def _levels(self, recorded: Recorded, owner: str) -> list[Tensor]:
+        output, index = recorded.output, self.output_index
         if not isinstance(output, Sequence) or not (
             -len(output) <= index < len(output)
         ):
@@ -159,14 +161,14 @@ class LogitKDHead(ClassKDHead):
                 f'from 0 to {count - 1}.'
             )
         levels = as_list(output[index])
-        facts = head_spec(tapped.module)
-        anchors = anchors_per_level(tapped.module)
-        check_logits(levels, facts.num_classes, anchors, index)
+        spec = head_spec(recorded.module)
+        anchors = anchors_per_level(recorded.module)
+        check_logits(levels, spec.num_classes, anchors, index)
         return levels
 
 
-def _flat(levels: Sequence[Tensor], tapped: Tapped) -> Tensor:
+def _flat(levels: Sequence[Tensor], recorded: Recorded) -> Tensor:
     """Logits of all levels, (N, L, K)."""
-    k = head_spec(tapped.module).num_classes
+    k = head_spec(recorded.module).num_classes
     parts = [functional.flatten_anchors(x, k) for x in levels]
     return torch.cat(parts, 1).float()

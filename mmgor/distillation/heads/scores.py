@@ -12,7 +12,7 @@ from mmgor.dense_heads.levels import (
     tell_shared_strides,
 )
 from mmgor.dense_heads.scores import head_strides, score_logits
-from mmgor.distillation.recorder import Tapped
+from mmgor.distillation.recorder import Recorded
 from mmgor.distillation.teachers.teacher import Teacher
 from mmgor.registry import MODELS
 
@@ -47,14 +47,16 @@ class ScoreKDHead(ClassKDHead):
         tell_shared_strides('ScoreKDHead', mine, shared, names)
         self._bound = True
 
-    def compute(self, student: Tapped, teachers: Sequence[Tapped]) -> Tensor:
+    def compute(
+        self, student: Recorded, teachers: Sequence[Recorded]
+    ) -> Tensor:
         everyone = [student, *teachers]
         shared = set(head_strides(student.module))
-        for tapped in teachers:
-            shared &= set(head_strides(tapped.module))
+        for recorded in teachers:
+            shared &= set(head_strides(recorded.module))
         strides = sorted(shared)
-        maps = [_score_maps(tapped, strides) for tapped in everyone]
-        sizes = [tapped.size for tapped in everyone]
+        maps = [_score_maps(recorded, strides) for recorded in everyone]
+        sizes = [recorded.size for recorded in everyone]
         cropped = [
             crop_to_common(level, sizes, stride, self.teachers)
             for stride, level in zip(strides, zip(*maps))
@@ -66,6 +68,6 @@ class ScoreKDHead(ClassKDHead):
         return self.distil(mine, theirs)
 
 
-def _score_maps(tapped: Tapped, strides: list[int]) -> list[Tensor]:
-    maps = score_logits(tapped.module, tapped.output)
-    return pick_strides(maps, head_strides(tapped.module), strides)
+def _score_maps(recorded: Recorded, strides: list[int]) -> list[Tensor]:
+    maps = score_logits(recorded.module, recorded.output)
+    return pick_strides(maps, head_strides(recorded.module), strides)

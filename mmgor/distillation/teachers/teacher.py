@@ -11,7 +11,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from mmgor.distillation.recorder import DETECTIONS, Tapped, Taps
+from mmgor.distillation.recorder import DETECTIONS, Recorded, Recorder
 from mmgor.image_channels import image_channels
 from mmgor.io.config_values import boolean, choice
 from mmgor.registry import MODELS
@@ -210,7 +210,7 @@ class Teacher:
         student_preprocessor: nn.Module,
         data_samples: list,
         tap_names: Iterable[str],
-    ) -> dict[str, Tapped]:
+    ) -> dict[str, Recorded]:
         """Run on the student's batch and return the tapped outputs.
 
         A head runs only where a tap is in it; test-time post-processing only
@@ -224,7 +224,7 @@ class Teacher:
                 'detections' for its N ``pred_instances``, in input pixels.
 
         Returns:
-            dict[str, Tapped]: Tap -> what it gave, in float32.
+            dict[str, Recorded]: Tap -> what it gave, in float32.
 
         Raises:
             ValueError: If a tap is in a head that features do not suffice,
@@ -240,8 +240,8 @@ class Teacher:
         size = (inputs.shape[-2], inputs.shape[-1])
         detections = None
         # Post-processing may write into the outputs (YOLOv3's does).
-        taps = Taps(model, paths, keep=float_copy)
-        with self._running(inputs.device), taps:
+        recorder = Recorder(model, paths, keep=float_copy)
+        with self._running(inputs.device), recorder:
             if DETECTIONS in names:
                 samples = bare_samples(data_samples, size)
                 found = model.predict(inputs, samples, rescale=False)
@@ -249,9 +249,9 @@ class Teacher:
             else:
                 run_heads(self.name, model, model.extract_feat(inputs), paths)
         return {
-            name: Tapped(
+            name: Recorded(
                 model if name == DETECTIONS else model.get_submodule(name),
-                detections if name == DETECTIONS else taps[name],
+                detections if name == DETECTIONS else recorder[name],
                 size,
                 data_samples,
             )

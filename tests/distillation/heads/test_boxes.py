@@ -6,23 +6,26 @@ from torch import nn
 from mmgor.dense_heads.scores import score_logits
 from mmgor.registry import MODELS
 from tests.support.dense_heads import CLASSES
-from tests.support.kd import bound, detector, tap, tapped
+from tests.support.kd import bound, detector, record, recorded
 
 IOU = dict(type='BoxKDHead')
 
 
 def constant(model, value):
     """A RetinaNet's outputs with the same deltas and scores everywhere."""
-    s = tap(model)
+    s = record(model)
     logits, deltas = ([torch.full_like(x, value) for x in y] for y in s.output)
-    return tapped(s.module, (logits, deltas))
+    return recorded(s.module, (logits, deltas))
 
 
 def test_equal_boxes_are_at_distance_zero():
     model = detector()
     head = bound(IOU, model, model)
     torch.testing.assert_close(
-        head(tap(model), [tap(model)]), torch.tensor(0.0), atol=1e-5, rtol=0
+        head(record(model), [record(model)]),
+        torch.tensor(0.0),
+        atol=1e-5,
+        rtol=0,
     )
 
 
@@ -52,7 +55,7 @@ def test_classes_that_the_student_lacks_do_not_count():
     model, teacher = detector(), detector(classes=5, channels=12)
     head = bound(IOU, model, teacher)
     head.map_classes([[4, -1, 0]])
-    student, t = tap(model), tap(teacher)
+    student, t = record(model), record(teacher)
     want = head(student, [t])
     for logits in t.output[0]:  # what only the teacher knows
         logits.unflatten(1, (-1, 5))[:, :, 1:4] += 9.0
@@ -78,16 +81,16 @@ class Edges(nn.Module):
         )
         self.bbox_head = MODELS.build(cfg)
 
-    def tap(self, seed):
+    def record(self, seed):
         torch.manual_seed(seed)
         features = [torch.randn(1, 8, n, n) for n in (8, 4, 2, 1, 1)]
-        return tapped(self.bbox_head, self.bbox_head(features))
+        return recorded(self.bbox_head, self.bbox_head(features))
 
 
 def test_ld_is_the_softened_divergence_of_the_edges():
     model = Edges()
     head = bound(dict(IOU, form='ld', temperature=2.0), model, model)
-    s, t = model.tap(0), model.tap(1)
+    s, t = model.record(0), model.record(1)
     losses, weights = [], []
     for a, b, w in zip(
         s.output[1], t.output[1], score_logits(t.module, t.output)

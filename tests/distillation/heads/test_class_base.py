@@ -14,8 +14,8 @@ from tests.support.kd import (
     bound,
     detector,
     flat,
-    tap,
-    tapped,
+    record,
+    recorded,
 )
 from tests.support.models import retinanet_cfg
 
@@ -27,20 +27,20 @@ def answer(teacher, kind):
     """What a teacher shows a head of this kind; no box of DetectionKDHead's
     is needed."""
     if kind != 'DetectionKDHead':
-        return tap(teacher)
+        return record(teacher)
     none = InstanceData(
         bboxes=torch.zeros(0, 4),
         labels=torch.zeros(0).long(),
         scores=torch.zeros(0),
     )
-    return tapped(teacher, [none, none])
+    return recorded(teacher, [none, none])
 
 
 @pytest.mark.parametrize('cfg', [LOGITS, SCORES])
 def test_equal_networks_have_nothing_to_learn(cfg):
     student = detector()
     head = bound(cfg, student, student)
-    assert head(tap(student), [tap(student)]).item() == 0
+    assert head(record(student), [record(student)]).item() == 0
 
 
 @pytest.mark.parametrize('cfg', [LOGITS, SCORES])
@@ -48,7 +48,7 @@ def test_classes_are_taken_by_name_and_unknown_ones_left_out(cfg):
     student, teacher = detector(), detector(channels=12, classes=5)
     head = bound(cfg, student, teacher)
     head.map_classes([[4, -1, 0]])
-    s, t = tap(student), tap(teacher)
+    s, t = record(student), record(teacher)
     if cfg is LOGITS:
         mine, theirs = flat(s.output[0]), flat(t.output[0], 5)
     else:
@@ -67,7 +67,7 @@ def test_equal_class_numbers_are_not_taken_for_equal_lists(kind):
     head.class_indices = None
     message = r"nobody mapped the teachers.*\[dict\(type='GoRWeightHook'\)\]"
     with pytest.raises(RuntimeError, match=message):
-        head(tap(student), [answer(student, kind)])
+        head(record(student), [answer(student, kind)])
 
 
 @pytest.mark.parametrize('kind', CLASS_HEADS)
@@ -76,7 +76,7 @@ def test_the_student_needs_an_output_for_each_class_of_its_data(kind):
     head = bound(dict(type=kind), student, student)
     head.map_classes([[0]])
     with pytest.raises(ValueError, match='has 3 classes, its training data 1'):
-        head(tap(student), [answer(student, kind)])
+        head(record(student), [answer(student, kind)])
 
 
 @pytest.mark.parametrize('kind', DENSE_HEADS)
@@ -86,7 +86,7 @@ def test_the_teacher_needs_an_output_for_each_class_it_names(kind):
     head.map_classes([[0, 3, 1]])
     message = "teacher 'big' has 3 classes, its list of names has one at .* 3;"
     with pytest.raises(ValueError, match=message):
-        head(tap(student), [tap(student)])
+        head(record(student), [record(student)])
 
 
 @pytest.mark.parametrize('kind', CLASS_HEADS)
@@ -106,7 +106,7 @@ def test_two_teachers_teach_the_mean_of_their_scores(cfg):
     student = detector()
     one, two = detector(channels=12), detector(channels=4)
     head = bound(cfg, student, one, two)
-    s, teachers = tap(student), [tap(one), tap(two)]
+    s, teachers = record(student), [record(one), record(two)]
     got = head(s, teachers)
     if cfg is LOGITS:
         mine, *theirs = (flat(x.output[0]) for x in (s, *teachers))
@@ -122,7 +122,9 @@ def test_two_teachers_teach_the_mean_of_their_scores(cfg):
     assert {n: w.item() for n, w in head.shares.items()} == dict(
         big0=0.5, big1=0.5
     )
-    torch.testing.assert_close(head.parts['big1'], binary_kd(mine, theirs[1]))
+    torch.testing.assert_close(
+        head.teacher_losses['big1'], binary_kd(mine, theirs[1])
+    )
 
 
 def test_learned_fusion_is_trained_with_the_student():
@@ -130,7 +132,7 @@ def test_learned_fusion_is_trained_with_the_student():
     one, two = detector(channels=12), detector(channels=4)
     head = bound(dict(SCORES, fusion='learned'), student, one, two)
     assert set(head.state_dict()) == {'fusion.logits'}
-    head(tap(student), [tap(one), tap(two)]).backward()
+    head(record(student), [record(one), record(two)]).backward()
     assert head.fusion.logits.grad.abs().sum() > 0
 
 
@@ -138,7 +140,7 @@ def test_a_class_is_learned_from_those_who_know_it():
     student, teacher = detector(), detector(channels=12)
     head = bound(SCORES, student, teacher, teacher)
     head.map_classes([[0, 1, -1], [-1, 1, -1]])
-    s, t = tap(student), tap(teacher)
+    s, t = record(student), record(teacher)
     mine, theirs = (
         torch.cat(
             [x.flatten(2).mT for x in score_logits(y.module, y.output)], 1
@@ -152,7 +154,7 @@ def test_levels_that_only_one_side_has_get_no_signal():
     student, teacher = detector(), detector(channels=12)
     teacher.bbox_head.prior_generator.strides[3:] = [(256, 256), (512, 512)]
     head = bound(SCORES, student, teacher)
-    s, t = tap(student), tap(teacher)
+    s, t = record(student), record(teacher)
     mine, theirs = (
         torch.cat(
             [x.flatten(2).mT for x in score_logits(y.module, y.output)[:3]], 1
@@ -164,15 +166,15 @@ def test_levels_that_only_one_side_has_get_no_signal():
 
 def test_a_further_padded_teacher_is_cropped():
     student, teacher = detector(), detector(channels=12)
-    wide = tap(teacher)
+    wide = record(teacher)
     padded = [
         torch.nn.functional.pad(x, (0, n, 0, n), value=9.0)
         for x, n in zip(wide.output[0], (4, 2, 1, 1, 0))
     ]
-    more = tapped(teacher.bbox_head, (padded, wide.output[1]), 96)
+    more = recorded(teacher.bbox_head, (padded, wide.output[1]), 96)
     for cfg in (LOGITS, SCORES):
         head = bound(cfg, student, teacher)
-        s = tap(student)
+        s = record(student)
         torch.testing.assert_close(head(s, [more]), head(s, [wide]))
 
 
@@ -184,7 +186,7 @@ def test_a_teacher_whose_maps_are_larger_than_its_strides_say(kind):
     head = bound(dict(type=kind), student, teacher)
     message = r"stride 8: .* \(8, 8\) .* 'big' one of \(16, 16\) for \(64, 64"
     with pytest.raises(ValueError, match=message):
-        head(tap(student), [tap(teacher)])
+        head(record(student), [record(teacher)])
 
 
 @pytest.mark.parametrize('kind', DENSE_HEADS)

@@ -6,7 +6,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.structures import InstanceData
 
 from mmgor.registry import MODELS
-from tests.support.kd import bound, detector, tap, tapped
+from tests.support.kd import bound, detector, record, recorded
 
 DETECTIONS = dict(type='DetectionKDHead')
 
@@ -29,9 +29,9 @@ def sum_losses(losses):
 
 def setup(score):
     student = detector()
-    s = tap(student)
+    s = record(student)
     head = bound(DETECTIONS, student, student)
-    return head, s, tapped(student, detections(s.data_samples, score))
+    return head, s, recorded(student, detections(s.data_samples, score))
 
 
 def loss_of(s, boxes):
@@ -112,7 +112,7 @@ def test_boxes_without_area_are_left_out(side):
         scores=torch.tensor([1.0]),
     )
     more = [InstanceData.cat([x, found]) for x in t.output]
-    torch.testing.assert_close(head(s, [tapped(t.module, more)]), want)
+    torch.testing.assert_close(head(s, [recorded(t.module, more)]), want)
 
 
 def test_labels_are_the_students():
@@ -126,9 +126,9 @@ def test_labels_are_the_students():
 
 def test_agreeing_teachers_are_as_good_as_one():
     student = detector()
-    s = tap(student)
+    s = record(student)
     head = bound(DETECTIONS, student, student, student)
-    t = tapped(student, detections(s.data_samples, 1.0))
+    t = recorded(student, detections(s.data_samples, 1.0))
     one, s_one, t_one = setup(1.0)
     torch.testing.assert_close(head(s, [t, t]), one(s_one, [t_one]))
 
@@ -148,7 +148,7 @@ def test_bad_detection_head(cfg):
 def test_gradients_reach_the_student():
     head, _, t = setup(1.0)
     student = detector()
-    head(tap(student), [t]).backward()
+    head(record(student), [t]).backward()
     assert student.bbox_head.retina_cls.weight.grad.abs().sum() > 0
 
 

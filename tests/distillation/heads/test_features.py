@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mmgor.registry import MODELS
-from tests.support.kd import bound, detector, tap, tapped
+from tests.support.kd import bound, detector, record, recorded
 
 MSE = dict(type='FeatureMSELoss')
 
@@ -18,7 +18,7 @@ def test_it_is_the_mean_over_levels_matched_by_stride():
     fine, coarse = torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 2, 2)
     # The teacher's pyramid starts at 4 and ends with 32.
     pyramid = [torch.full((1, 4, n, n), float(n)) for n in (16, 8, 4, 2)]
-    got = head(tapped(None, (fine, coarse)), [tapped(None, pyramid)])
+    got = head(recorded(None, (fine, coarse)), [recorded(None, pyramid)])
     assert got.item() == (8**2 + 2**2) / 2
 
 
@@ -26,8 +26,8 @@ def test_a_further_padded_teacher_is_cropped():
     head = feature_head(student_channels=1, strides=[8], loss=MSE)
     wide = torch.zeros(1, 1, 8, 12)
     wide[..., 8:] = 99.0
-    student = tapped(None, torch.ones(1, 1, 8, 8))
-    assert head(student, [tapped(None, wide, size=(64, 96))]).item() == 1
+    student = recorded(None, torch.ones(1, 1, 8, 8))
+    assert head(student, [recorded(None, wide, size=(64, 96))]).item() == 1
 
 
 def test_a_teacher_with_a_tap_in_no_module():
@@ -57,7 +57,7 @@ def test_only_student_and_connectors_get_gradients():
     )
     student = torch.randn(1, 2, 4, 4, requires_grad=True)
     teacher = torch.randn(1, 3, 4, 4)
-    head(tapped(None, student), [tapped(None, teacher)]).backward()
+    head(recorded(None, student), [recorded(None, teacher)]).backward()
     assert student.grad.abs().sum() > 0
     assert head.connectors.levels[0].weight.grad.abs().sum() > 0
 
@@ -105,7 +105,7 @@ def test_unknown_taps_are_named():
 
 def test_strides_and_channels_are_checked():
     student = detector()
-    features = tap(student, 'neck', 128)
+    features = record(student, 'neck', 128)
     head = feature_head(student_channels=16, strides=[4, 8])
     message = r'no level of stride \[4\] in the student, whose tap gives .*8, '
     with pytest.raises(ValueError, match=message):
@@ -118,11 +118,11 @@ def test_strides_and_channels_are_checked():
     pyramid = [torch.zeros(1, c, n, n) for c, n in ((128, 8), (256, 4))]
     head = feature_head(student_channels=4, strides=[8, 16])
     with pytest.raises(ValueError, match=r'Set student_channels=\[128, 256\]'):
-        head(tapped(None, pyramid), [])
+        head(recorded(None, pyramid), [])
 
 
 def test_a_tap_without_feature_maps_is_an_error():
     head = feature_head(student_channels=16, student_tap='bbox_head')
     student = detector()
     with pytest.raises(ValueError, match='tap of the student gives no feat'):
-        head(tap(student), [tap(student, 'neck')])
+        head(record(student), [record(student, 'neck')])

@@ -13,8 +13,8 @@ from tests.support.kd import (
     bound,
     detector,
     flat,
-    tap,
-    tapped,
+    record,
+    recorded,
 )
 from tests.support.models import retinanet_cfg
 
@@ -22,23 +22,23 @@ from tests.support.models import retinanet_cfg
 def test_logit_kd_equals_the_formula():
     student, teacher = detector(), detector(channels=12)
     head = bound(dict(LOGITS, loss_weight=3.0), student, teacher)
-    s, t = tap(student), tap(teacher)
+    s, t = record(student), record(teacher)
     want = 3 * binary_kd(flat(s.output[0]), flat(t.output[0]))
     torch.testing.assert_close(head(s, [t]), want)
 
 
 def dense_pair(mine, theirs):
-    """A LogitKDHead, and taps of two dense heads of tests/dense_heads."""
+    """A LogitKDHead, and what two heads of tests.support give."""
     modules = [dense_heads.build(name) for name in (mine, theirs)]
-    taps = []
+    sides = []
     for module in modules:
         output = module(dense_heads.features(module))
         output = [[x + torch.randn_like(x) for x in o] for o in output]
-        taps.append(tapped(module, output))
+        sides.append(recorded(module, output))
     student, teacher = (
         torch.nn.ModuleDict(dict(bbox_head=m)) for m in modules
     )
-    return bound(LOGITS, student, teacher), *taps
+    return bound(LOGITS, student, teacher), *sides
 
 
 def test_logit_kd_refuses_logits_that_are_only_half_a_score():
@@ -77,7 +77,7 @@ def test_logit_kd_softmax_ignores_background_in_weights():
     weight = flat_t.softmax(-1)[..., :3].amax(-1)
     kl = F.categorical_kl(flat_s, flat_t)
     torch.testing.assert_close(
-        head(tapped(module, (s,)), [tapped(module, (t,))]),
+        head(recorded(module, (s,)), [recorded(module, (t,))]),
         (kl * weight).sum() / weight.sum(),
     )
 
@@ -132,7 +132,7 @@ def test_probabilities_are_no_logits():
 @pytest.mark.parametrize('anchors', [None, [9] * 5])
 def test_box_deltas_are_no_logits(anchors):
     # 9 anchors x 4 = 36 channels: a multiple of 3 classes, not of 5.
-    deltas = tap(detector()).output[1]
+    deltas = record(detector()).output[1]
     classes = 3 if anchors else 5
     with pytest.raises(ValueError, match='output_index=1 holds no class log'):
         check_logits(deltas, classes, anchors, 1)
@@ -149,17 +149,17 @@ def test_output_index_out_of_range():
     student = detector()
     head = bound(dict(LOGITS, output_index=7), student, student)
     with pytest.raises(ValueError, match=r'output_index=7 .* has 2 output'):
-        head(tap(student), [tap(student)])
+        head(record(student), [record(student)])
 
 
 def test_other_pyramid_or_size_is_an_error():
     student = detector()
     head = bound(LOGITS, student, student)
-    s = tap(student)
+    s = record(student)
     logits, boxes = s.output
-    fewer = tapped(s.module, (logits[:3], boxes))
+    fewer = recorded(s.module, (logits[:3], boxes))
     with pytest.raises(ValueError, match='has 5 levels'):
         head(s, [fewer])
-    other = tapped(s.module, ([logits[2], *logits[1:]], boxes))
+    other = recorded(s.module, ([logits[2], *logits[1:]], boxes))
     with pytest.raises(ValueError, match=r'stride 8: .* one of \(2, 2\) for'):
         head(s, [other])

@@ -6,7 +6,7 @@ import torch
 from mmgor.distillation.losses import feature_functional as F
 from mmgor.io.checkpoint import strip_training_keys
 from mmgor.registry import MODELS
-from tests.support.kd import bound, detector, tapped
+from tests.support.kd import bound, detector, recorded
 from tests.support.models import make_batch, retinanet_cfg
 
 TRAINABLE = [
@@ -253,7 +253,7 @@ def test_heads_build_one_loss_a_level_of_the_teachers_channels(cfg):
     )
     s = [torch.randn(1, 2, n, n) for n in (8, 4)]
     t = [torch.randn(1, c, n, n) for c, n in ((4, 8), (6, 4))]
-    head(tapped(None, s), [tapped(None, t)]).backward()
+    head(recorded(None, s), [recorded(None, t)]).backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name
     assert {name.split('.')[0] for name in head.state_dict()} == {
@@ -267,13 +267,15 @@ def test_levels_are_averaged():
     head = feature_head(student_channels=3, strides=[8, 16], loss=loss)
     s, t = ([torch.randn(1, 3, n, n) for n in (8, 4)] for _ in 'st')
     want = sum(F.attention_transfer(*pair) for pair in zip(s, t)) / 2
-    torch.testing.assert_close(head(tapped(None, s), [tapped(None, t)]), want)
+    torch.testing.assert_close(
+        head(recorded(None, s), [recorded(None, t)]), want
+    )
 
 
 @every_loss
 def test_losses_run_in_single_precision_under_autocast(cfg):
     head = feature_head(student_channels=4, strides=[8], loss=cfg)
-    s, t = ([tapped(None, torch.randn(2, 4, 8, 8))] for _ in 'st')
+    s, t = ([recorded(None, torch.randn(2, 4, 8, 8))] for _ in 'st')
     torch.manual_seed(1)
     want = head(s[0], t)
     torch.manual_seed(1)

@@ -5,7 +5,15 @@ import torch
 
 from mmgor.distillation.losses import functional as F
 from mmgor.registry import MODELS
-from tests.support.kd import LOGITS, SCORES, bound, detector, flat, tap, tapped
+from tests.support.kd import (
+    LOGITS,
+    SCORES,
+    bound,
+    detector,
+    flat,
+    record,
+    recorded,
+)
 from tests.support.models import make_batch, retinanet_cfg
 
 LOSSES = [
@@ -180,7 +188,7 @@ def test_softmax_losses_equal_the_formulas():
 
 def test_the_default_is_the_loss_of_before_bit_by_bit():
     student, teacher = detector(), detector(channels=12)
-    s, t = tap(student), tap(teacher)
+    s, t = record(student), record(teacher)
     head = bound(dict(LOGITS, temperature=2.0), student, teacher)
     head.map_classes([[0, -1, 2]])
     a, b = flat(s.output[0]), flat(t.output[0])
@@ -205,7 +213,7 @@ def test_softmax_heads_take_every_loss(loss):
             row[row < row.sort().values[-5]] = 0
     want = (module.categorical(a, b, 1.0) * weights).sum() / weights.sum()
     module = student.bbox_head
-    got = head(tapped(module, (s,)), [tapped(module, (t,))])
+    got = head(recorded(module, (s,)), [recorded(module, (t,))])
     torch.testing.assert_close(got, want)
 
 
@@ -218,7 +226,7 @@ def models():
 @every_loss
 def test_heads_take_every_loss_from_one_and_two_teachers(cfg, loss, models):
     student, one, two = models
-    s, *teachers = (tap(model) for model in models)
+    s, *teachers = (record(model) for model in models)
     head = bound(dict(cfg, loss=loss, loss_weight=2.0), student, one)
     value = head(s, teachers[:1])
     assert value.item() > 0
@@ -227,7 +235,7 @@ def test_heads_take_every_loss_from_one_and_two_teachers(cfg, loss, models):
     both = bound(cfg, student, one, two)
     (gradient,) = torch.autograd.grad(both(s, teachers), both.fusion.logits)
     assert gradient.isfinite().all()
-    torch.testing.assert_close(both.parts['big0'], value)
+    torch.testing.assert_close(both.teacher_losses['big0'], value)
 
 
 @pytest.mark.parametrize('gamma', [0.0, 2.0])
@@ -247,7 +255,7 @@ def test_top_locations_are_those_of_each_picture(gamma):
             total += F.bernoulli_kl(x[i], y[i]).sum() * scores[i] ** gamma
             weight += scores[i] ** gamma
     module = student.bbox_head
-    got = head(tapped(module, (s,)), [tapped(module, (t,))])
+    got = head(recorded(module, (s,)), [recorded(module, (t,))])
     torch.testing.assert_close(got, total / weight)
 
 
@@ -273,7 +281,7 @@ def test_more_classes_than_there_are():
     student = detector()
     head = bound(dict(LOGITS, loss=dict(type='TopKKL', k=4)), student, student)
     with pytest.raises(ValueError, match=r'k=4\) of a head with 3 class out'):
-        head(tap(student), [tap(student)])
+        head(record(student), [record(student)])
     module = MODELS.build(dict(type='TopKKL', k=4))
     with pytest.raises(ValueError, match='expected k <= 3'):
         module.categorical(torch.zeros(1, 3), torch.zeros(1, 3), 1.0)
