@@ -9,7 +9,7 @@ from .heads.detections import DetectionKDHead
 from .heads.features import FeatureKDHead
 from .heads.logits import LogitKDHead
 from .heads.scores import ScoreKDHead
-from .losses.class_kl import BalancedKL, EntropyAwareKL, ForwardKL, TopKKL
+from .losses.class_kl import ForwardKL
 from .losses.features import (
     AttentionTransferLoss,
     CWDLoss,
@@ -17,6 +17,8 @@ from .losses.features import (
     PKDLoss,
 )
 from .losses.learned_features import ACAMLoss, MGDLoss, ResidualLoss
+from .losses.top_k_kl import TopKKL
+from .losses.two_way_kl import BalancedKL, EntropyAwareKL
 from .recorder import Recorded, Recorder, check_tap
 from .step import by_teacher, kd_losses
 from .teachers.class_mapping import class_index

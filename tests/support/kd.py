@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import torch
 
 from mmgor.distillation import Recorded, Teachers
-from mmgor.distillation.losses import functional as F
+from mmgor.distillation.heads.logits import flatten_anchors
+from mmgor.distillation.losses.class_kl import bernoulli_kl
 from mmgor.registry import MODELS
 from tests.support.models import make_batch, retinanet_cfg
 
@@ -58,10 +59,10 @@ def record(model, path='bbox_head', side=64):
 
 def flat(levels, classes=3):
     """Class logits of all anchors of all levels: (N, anchors, classes)."""
-    return torch.cat([F.flatten_anchors(x, classes) for x in levels], 1)
+    return torch.cat([flatten_anchors(x, classes) for x in levels], 1)
 
 
 def binary_kd(s, t):
     """The loss of sigmoid heads: KL weighted by the teacher's best score."""
     weight = t.sigmoid().amax(-1)
-    return (F.bernoulli_kl(s, t).sum(-1) * weight).sum() / weight.sum()
+    return (bernoulli_kl(s, t).sum(-1) * weight).sum() / weight.sum()

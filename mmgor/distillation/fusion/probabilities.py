@@ -1,13 +1,93 @@
-"""One target out of several teachers' class probabilities."""
+"""One target out of several teachers' class probabilities.
+
+``known`` tells which of the K classes each of the M teachers has, as a bool
+tensor of shape (M, ..., K) with 1 for every axis of locations; K = 1 where
+all teachers have all classes. Weights sum to 1 over the teachers that know a
+class; they are 0 for a class that no teacher knows.
+"""
+
+import math
 
 import torch
 from torch import Tensor, nn
 
 from mmgor.io.config_values import choice, integer
 
-from . import functional as functional
-
 KINDS = ('mean', 'confidence', 'learned')
+
+
+def covered_classes(known: Tensor) -> Tensor:
+    """Classes that at least one teacher knows: (M, ..., K) to (..., K)."""
+    return known.any(0)
+
+
+def certainty(probabilities: Tensor) -> Tensor:
+    """1 - H(p) / ln 2 of the largest probability p, H the binary entropy in
+    nats: 1 where it is certain that there is, or is not, an object, 0 at 1/2.
+
+    Args:
+        probabilities (Tensor): Foreground, shape (..., K).
+
+    Returns:
+        Tensor: In [0, 1], float32 at least, shape (...).
+    """
+    largest = probabilities.amax(-1)
+    # With p = (1 + d) / 2; differences of entropies would be noise near 0.
+    d = 2 * largest.to(torch.promote_types(largest.dtype, torch.float)) - 1
+    gain = torch.special.xlog1py(1 + d, d) + torch.special.xlog1py(1 - d, -d)
+    return (gain / (2 * math.log(2))).clamp(0, 1)
+
+
+def equal_weights(known: Tensor) -> Tensor:
+    """1 / (teachers that know the class): shape of ``known``."""
+    return known / known.sum(0).clamp(min=1)
+
+
+def proportional_weights(strength: Tensor, known: Tensor) -> Tensor:
+    """``strength`` normalised over the teachers, equal where all are 0.
+
+    Args:
+        strength (Tensor): Not negative, shape (M, ..., 1).
+        known (Tensor): Shape (M, ..., K).
+
+    Returns:
+        Tensor: Shape (M, ..., K).
+    """
+    share = strength * known
+    total = share.sum(0)
+    tiny = torch.finfo(share.dtype).tiny
+    return torch.where(
+        total > 0, share / total.clamp(min=tiny), equal_weights(known)
+    )
+
+
+def softmax_weights(logits: Tensor, known: Tensor) -> Tensor:
+    """Softmax of ``logits`` over the teachers that know the class.
+
+    Args:
+        logits (Tensor): Shape (M, ).
+        known (Tensor): Shape (M, ..., K).
+
+    Returns:
+        Tensor: Shape of ``known``.
+    """
+    column = logits.view(-1, *[1] * (known.dim() - 1))
+    lowest = torch.finfo(logits.dtype).min
+    # The product is for classes nobody knows: there softmax gives 1 / M.
+    return column.masked_fill(~known, lowest).softmax(0) * known
+
+
+def mean_weights(weights: Tensor, known: Tensor) -> Tensor:
+    """Mean over locations and covered classes, shape (M, ), no gradient."""
+    shape = (len(weights), -1, weights.shape[-1])
+    each = weights.detach().reshape(shape).mean(1).sum(-1)
+    return each / covered_classes(known).sum().clamp(min=1)
+
+
+def kl_to_uniform(logits: Tensor) -> Tensor:
+    """KL(softmax(logits) || uniform) = sum w ln w + ln M, scalar."""
+    log_weights = logits.log_softmax(0)
+    return (log_weights.exp() * log_weights).sum() + math.log(len(logits))
 
 
 class TeacherFusion(nn.Module):
@@ -15,7 +95,7 @@ class TeacherFusion(nn.Module):
 
     - ``'mean'``: all teachers weigh the same.
     - ``'confidence'``: at each location in proportion to
-      :func:`fusion_functional.certainty`.
+      :func:`certainty`.
     - ``'learned'``: softmax of one trainable scalar a teacher, ``logits``,
       which start equal. The gradient comes through the fused target; alone
       it would collapse onto the teacher that is nearest to the student, so
@@ -53,7 +133,7 @@ class TeacherFusion(nn.Module):
             log each teacher's weight (M, ), the mean over locations and
             covered classes, without gradient. A class that no teacher knows
             is 0 throughout; drop it by ``known.any(0)``
-            (:func:`fusion_functional.covered_classes`).
+            (:func:`covered_classes`).
 
         Raises:
             ValueError: If shapes do not fit.
@@ -69,7 +149,7 @@ class TeacherFusion(nn.Module):
             probabilities = probabilities.masked_fill(~known, 0)
         weights = self._weights(probabilities, known)
         fused = (weights * probabilities).sum(0)
-        return fused, functional.mean_weights(weights, known)
+        return fused, mean_weights(weights, known)
 
     def regularizer(self, kd_loss: Tensor) -> Tensor:
         """A scalar of value 0 that keeps learned weights off the corners.
@@ -98,17 +178,17 @@ class TeacherFusion(nn.Module):
         """
         if self.kind != 'learned':
             return kd_loss.new_zeros(())
-        term = kd_loss.detach() * functional.kl_to_uniform(self.logits)
+        term = kd_loss.detach() * kl_to_uniform(self.logits)
         return term - term.detach()
 
     def _weights(self, probabilities: Tensor, known: Tensor) -> Tensor:
         """Shape (M, ..., K), or 1 where an axis makes no difference."""
         if self.kind == 'mean':
-            return functional.equal_weights(known)
+            return equal_weights(known)
         if self.kind == 'learned':
-            return functional.softmax_weights(self.logits, known)
-        strength = functional.certainty(probabilities)[..., None]
-        return functional.proportional_weights(strength, known)
+            return softmax_weights(self.logits, known)
+        strength = certainty(probabilities)[..., None]
+        return proportional_weights(strength, known)
 
     def _check(self, probabilities: Tensor, known: Tensor | None) -> None:
         shape = tuple(probabilities.shape)

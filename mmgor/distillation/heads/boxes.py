@@ -17,7 +17,8 @@ from mmgor.dense_heads.levels import (
 )
 from mmgor.dense_heads.scores import head_strides, score_logits
 from mmgor.dense_heads.spec import head_spec
-from mmgor.distillation.losses import functional
+from mmgor.distillation.losses.class_kl import categorical_kl
+from mmgor.distillation.losses.location_weights import weighted_mean
 from mmgor.distillation.recorder import Recorded
 from mmgor.distillation.teachers.class_mapping import UNKNOWN
 from mmgor.distillation.teachers.teacher import Teacher
@@ -125,9 +126,7 @@ class BoxKDHead(BaseKDHead):
             s, t, w = crop_to_common(maps, sizes, stride, 2 * self.teachers)
             losses.append(self._distance(s, t).flatten(1))
             weights.append(w.flatten(1) ** self.foreground_gamma)
-        return functional.weighted_mean(
-            torch.cat(losses, 1), torch.cat(weights, 1)
-        )
+        return weighted_mean(torch.cat(losses, 1), torch.cat(weights, 1))
 
     def _known_classes(
         self, student: Recorded, teacher: Recorded
@@ -148,7 +147,7 @@ class BoxKDHead(BaseKDHead):
         if self.form == 'iou':
             boxes = [x.movedim(1, -1) for x in (s, t)]
             return 1 - bbox_overlaps(*boxes, mode='giou', is_aligned=True)
-        kl = functional.categorical_kl(
+        kl = categorical_kl(
             s.movedim(2, -1), t.movedim(2, -1), self.temperature
         )
         return kl.mean(1)

@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 
 from mmgor.distillation.fusion.probabilities import TeacherFusion
-from mmgor.distillation.losses import functional
 from mmgor.distillation.losses.class_kl import ForwardKL
+from mmgor.distillation.losses.location_weights import (
+    foreground_weight,
+    weighted_mean,
+)
 from mmgor.distillation.teachers.class_mapping import UNKNOWN, take_classes
 from mmgor.io.config_values import number
 from mmgor.registry import build_own
@@ -100,11 +103,11 @@ class ClassKDHead(BaseKDHead):
         # A target is weighed as it is: no gradient to a learned fusion.
         scores = t.detach().sigmoid() * mask
         kl = self.loss.binary(s, t, mask, self.temperature)
-        return functional.weighted_mean(kl, self._weights(scores))
+        return weighted_mean(kl, self._weights(scores))
 
     def _weights(self, scores: Tensor) -> Tensor:
         """Of locations: foreground scores (N, L, K) to (N, L)."""
-        weights = functional.foreground_weight(scores, self.foreground_gamma)
+        weights = foreground_weight(scores, self.foreground_gamma)
         return self.loss.weigh_locations(weights, scores)
 
     @torch.no_grad()

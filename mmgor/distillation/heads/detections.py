@@ -10,7 +10,6 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmgor.distillation.fusion.boxes import weighted_boxes_fusion
-from mmgor.distillation.losses import functional
 from mmgor.distillation.recorder import DETECTIONS, Recorded
 from mmgor.distillation.teachers.class_mapping import (
     UNKNOWN,
@@ -40,6 +39,25 @@ class Found(NamedTuple):
     labels: Tensor
 
 
+def systematic_draw(scores: Tensor, start: Tensor) -> Tensor:
+    """Draw each entry with a probability equal to its score.
+
+    Systematic sampling (Madow, Ann. Math. Stat. 1949): entry i is drawn where
+    the running sum of scores, begun at ``start``, crosses an integer. So the
+    number drawn is the sum of the scores, rounded up or down.
+
+    Args:
+        scores (Tensor): In [0, 1], shape (n, ).
+        start (Tensor): Uniform in [0, 1), a scalar.
+
+    Returns:
+        Tensor: Whether drawn, bool, shape (n, ).
+    """
+    # Doubles: the step over a score of 1 has to cross an integer.
+    sums = torch.cat([start.view(1), scores]).double().cumsum(0).floor()
+    return sums[1:] > sums[:-1]
+
+
 @MODELS.register_module()
 class DetectionKDHead(BaseKDHead):
     """Distils final detections through the student's own assigner and losses.
@@ -54,7 +72,7 @@ class DetectionKDHead(BaseKDHead):
     teacher agree.
 
     The number drawn in a batch is the sum of its scores, rounded up or down
-    (:func:`~.functional.systematic_draw`), which keeps the normaliser steady.
+    (:func:`systematic_draw`), which keeps the normaliser steady.
     Where that sum is below 1 it is not: a step that draws the box divides by
     its n locations, one that does not by 1, so that a single box of score p
     acts like a target of p / (p + n (1 - p)).
@@ -111,7 +129,7 @@ class DetectionKDHead(BaseKDHead):
         )
         found, sizes = self._found(answers, indices)
         start = torch.rand((), device=scores.device)
-        drawn = functional.systematic_draw(found.scores, start)
+        drawn = systematic_draw(found.scores, start)
         known = torch.stack([index != UNKNOWN for index in indices]).any(0)
         truth = [sample.gt_instances for sample in student.data_samples]
         labels = torch.cat([x.labels for x in truth])

@@ -20,7 +20,7 @@ from mmgor.dense_heads.spec import (
     check_same_levels,
     head_spec,
 )
-from mmgor.distillation.losses import functional
+from mmgor.distillation.losses.location_weights import weighted_mean
 from mmgor.distillation.recorder import Recorded
 from mmgor.distillation.teachers.class_mapping import UNKNOWN, take_classes
 from mmgor.distillation.teachers.teacher import Teacher
@@ -28,6 +28,11 @@ from mmgor.io.config_values import integer
 from mmgor.registry import MODELS
 
 from .class_base import ClassKDHead
+
+
+def flatten_anchors(x: Tensor, num_classes: int) -> Tensor:
+    """(N, A * K, H, W) head output to (N, H * W * A, K), mmdet's order."""
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, num_classes)
 
 
 @MODELS.register_module()
@@ -131,7 +136,7 @@ class LogitKDHead(ClassKDHead):
         )
         scores = t.softmax(-1)[..., :-1]  # mmdet: background is last
         kl = self.loss.categorical(s, t, self.temperature)
-        return functional.weighted_mean(kl, self._weights(scores))
+        return weighted_mean(kl, self._weights(scores))
 
     def _check_factors(
         self, student: Recorded, teachers: Sequence[Recorded]
@@ -170,5 +175,5 @@ class LogitKDHead(ClassKDHead):
 def _flat(levels: Sequence[Tensor], recorded: Recorded) -> Tensor:
     """Logits of all levels, (N, L, K)."""
     k = head_spec(recorded.module).num_classes
-    parts = [functional.flatten_anchors(x, k) for x in levels]
+    parts = [flatten_anchors(x, k) for x in levels]
     return torch.cat(parts, 1).float()

@@ -3,8 +3,11 @@ import math
 import pytest
 import torch
 
-from mmgor.distillation.fusion import functional as F
-from mmgor.distillation.fusion.probabilities import TeacherFusion
+from mmgor.distillation.fusion.probabilities import (
+    TeacherFusion,
+    certainty,
+    covered_classes,
+)
 
 
 def test_certainty_by_hand():
@@ -13,15 +16,15 @@ def test_certainty_by_hand():
     entropy = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1))
     sure = 1 - entropy / math.log(2)
     want = torch.tensor([sure, sure, 0, 1, 1])
-    torch.testing.assert_close(F.certainty(p), want)
+    torch.testing.assert_close(certainty(p), want)
 
 
 def test_certainty_near_one_half_is_not_rounding_noise():
     # 1 - H / ln 2 = d^2 / (2 ln 2) + O(d^4), p = (1 + d) / 2.
     d = torch.tensor([[1e-3]])
     want = 1e-6 / (2 * math.log(2))
-    assert F.certainty((1 + d) / 2).item() == pytest.approx(want, rel=1e-3)
-    assert F.certainty(((1 + d) / 2).half()).dtype == torch.float32
+    assert certainty((1 + d) / 2).item() == pytest.approx(want, rel=1e-3)
+    assert certainty(((1 + d) / 2).half()).dtype == torch.float32
 
 
 def test_mean_is_the_plain_mean():
@@ -39,7 +42,7 @@ def test_mean_over_those_who_know():
         torch.testing.assert_close(fused, torch.tensor([[0.4, 0.4, 0.0]]))
         # (1/2, 1) and (1/2, 0) over the two classes that someone knows.
         torch.testing.assert_close(weight, torch.tensor([0.75, 0.25]))
-    assert F.covered_classes(known).tolist() == [True, True, False]
+    assert covered_classes(known).tolist() == [True, True, False]
 
 
 def test_confidence_by_hand():

@@ -3,7 +3,18 @@ import math
 import pytest
 import torch
 
-from mmgor.distillation.losses import feature_functional as F
+from mmgor.distillation.losses.features import attention_transfer
+from mmgor.distillation.losses.learned_features import (
+    channel_masks,
+    cross_attention,
+    dice_overlap,
+    divergence_from_equal,
+    drop_positions,
+    masked_mean,
+    position_weights,
+    spatial_masks,
+    steer,
+)
 from mmgor.io.checkpoint import strip_training_keys
 from mmgor.registry import MODELS
 from tests.support.kd import bound, detector, recorded
@@ -38,16 +49,16 @@ def test_attention_transfer_by_hand():
     s = torch.tensor([3.0, 4.0]).view(1, 1, 1, 2)
     t = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
     want = 1 - 9 / math.sqrt(337)
-    assert F.attention_transfer(s, t).item() == pytest.approx(want, rel=1e-5)
+    assert attention_transfer(s, t).item() == pytest.approx(want, rel=1e-5)
 
 
 def test_attention_transfer_is_one_minus_the_cosine():
     s, t = maps(3, 5, 4, 6)
     attention = [(x**2).mean(1).flatten(1) for x in (s, t[:, :2])]
     want = 1 - torch.cosine_similarity(*attention).mean()
-    torch.testing.assert_close(F.attention_transfer(s, t[:, :2]), want)
+    torch.testing.assert_close(attention_transfer(s, t[:, :2]), want)
     same = t.clone().requires_grad_()
-    loss = F.attention_transfer(same, -3 * t)
+    loss = attention_transfer(same, -3 * t)
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-6)
     assert same.grad.abs().max() < 1e-6
@@ -56,9 +67,9 @@ def test_attention_transfer_is_one_minus_the_cosine():
 def test_dropped_positions_by_hand():
     x = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]).view(1, 2, 1, 3)
     noise = torch.tensor([0.1, 0.7, 0.6]).view(1, 1, 1, 3)
-    got = F.drop_positions(x, noise, 0.65)
+    got = drop_positions(x, noise, 0.65)
     assert got.flatten().tolist() == [0, 2, 0, 0, 5, 0]
-    assert torch.equal(F.drop_positions(x, noise, 0.0), x)
+    assert torch.equal(drop_positions(x, noise, 0.0), x)
 
 
 def test_cross_attention_equals_the_loops():
@@ -71,7 +82,7 @@ def test_cross_attention_equals_the_loops():
             scores = torch.stack([query[:, i] @ key[:, j] for j in range(6)])
             share = (scores / 3**0.5).softmax(0)
             want[n, :, i] = sum(share[j] * value[:, j] for j in range(6))
-    got = F.cross_attention(q, k, v)
+    got = cross_attention(q, k, v)
     torch.testing.assert_close(got, want.view(v.shape))
 
 
@@ -83,7 +94,7 @@ def test_cross_attention_keeps_no_matrix():
     with torch.autograd.graph.saved_tensors_hooks(
         lambda x: kept.append(x.nbytes) or x, lambda x: x
     ):
-        F.cross_attention(q, k, v).sum().backward()
+        cross_attention(q, k, v).sum().backward()
     assert 0 < max(kept) <= 4 * 32 * 32 * 4
 
 
@@ -91,11 +102,11 @@ def test_masks_by_hand():
     # Two channels, two positions; ln 3 is the logit of 3/4.
     fused = math.log(3) * torch.tensor([[[[1.0, 3.0]], [[0.0, -2.0]]]])
     units = torch.tensor([[0.5], [-1.0]])
-    channel = F.channel_masks(fused, units)
+    channel = channel_masks(fused, units)
     # Means 2 and -1: 3 / 4 and 1 / (1 + sqrt 3); 1 / 10 and 3 / 4.
     want = torch.tensor([[[0.75, 1 / (1 + 3**0.5)], [0.1, 0.75]]])
     torch.testing.assert_close(channel, want)
-    spatial = F.spatial_masks(fused, torch.tensor([[1.0, 1.0], [0.0, 1.0]]))
+    spatial = spatial_masks(fused, torch.tensor([[1.0, 1.0], [0.0, 1.0]]))
     want = torch.tensor([[[0.75, 0.75], [0.5, 0.1]]])
     torch.testing.assert_close(spatial, want)
 
@@ -104,35 +115,33 @@ def test_masked_mean_does_not_know_the_size_of_a_mask():
     values = torch.tensor([[1.0, 5.0]])
     masks = torch.tensor([[[0.25, 0.75], [1.0, 0.0]]])
     # (1/4 * 1 + 3/4 * 5) and 1.
-    assert F.masked_mean(values, masks).item() == 2.5
+    assert masked_mean(values, masks).item() == 2.5
     smaller = masks * torch.tensor([[[0.01], [0.5]]])
-    torch.testing.assert_close(
-        F.masked_mean(values, smaller), torch.tensor(2.5)
-    )
+    torch.testing.assert_close(masked_mean(values, smaller), torch.tensor(2.5))
 
 
 def test_dice_overlap_by_hand():
     a, b, c = [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]
-    overlap = F.dice_overlap(torch.tensor([[a, b], [a, a]]))
+    overlap = dice_overlap(torch.tensor([[a, b], [a, a]]))
     assert overlap.item() == 0.5  # 0 in one picture, 1 in the other
     # a.b = 0; a.c and b.c: 2 / (1 + 2).
-    overlap = F.dice_overlap(torch.tensor([[a, b, c]]))
+    overlap = dice_overlap(torch.tensor([[a, b, c]]))
     assert overlap.item() == pytest.approx(4 / 9)
 
 
 def test_weights_of_positions_have_mean_one():
     logits = 5 * maps(3, 4, 5)
-    weights = F.position_weights(logits)
+    weights = position_weights(logits)
     torch.testing.assert_close(weights.mean((2, 3)), torch.ones(2, 3))
     p = weights.flatten(2) / 20
     want = (p * (p * 20).log()).sum(-1).mean()
-    torch.testing.assert_close(F.divergence_from_equal(logits), want)
-    assert F.divergence_from_equal(torch.ones(1, 2, 3, 3)).abs() < 1e-6
+    torch.testing.assert_close(divergence_from_equal(logits), want)
+    assert divergence_from_equal(torch.ones(1, 2, 3, 3)).abs() < 1e-6
 
 
 def test_steering_adds_a_gradient_and_no_value():
     x = torch.tensor(3.0, requires_grad=True)
-    loss = F.steer(x**2, 5 * x)
+    loss = steer(x**2, 5 * x)
     assert loss.item() == 9
     loss.backward()
     assert x.grad.item() == 2 * 3 + 9 * 5
@@ -183,9 +192,9 @@ def test_acam_masks_descend_log_loss_and_overlap():
     got = torch.autograd.grad(value, parameters)
     channel, spatial = loss.masks(s, t)
     square = (t - s) ** 2
-    mean = F.masked_mean(square.mean((2, 3)), channel)
-    mean = mean + F.masked_mean(square.mean(1).flatten(1), spatial)
-    overlap = F.dice_overlap(channel) + F.dice_overlap(spatial)
+    mean = masked_mean(square.mean((2, 3)), channel)
+    mean = mean + masked_mean(square.mean(1).flatten(1), spatial)
+    overlap = dice_overlap(channel) + dice_overlap(spatial)
     want = torch.autograd.grad(mean.log() + overlap, parameters)
     for a, b in zip(got, want):
         torch.testing.assert_close(a, value.detach() * b)
@@ -196,7 +205,7 @@ def test_residual_starts_as_the_mean_squared_error():
     loss = build(dict(type='ResidualLoss'))
     torch.testing.assert_close(loss(s, t), ((t - s) ** 2).mean())
     torch.nn.init.normal_(loss.network[-1].weight)
-    weights = F.position_weights(loss.network(torch.cat([t, s], 1)))
+    weights = position_weights(loss.network(torch.cat([t, s], 1)))
     want = (weights * (t - s) ** 2).mean()
     torch.testing.assert_close(loss(s, t), want)
     assert not torch.isclose(want, ((t - s) ** 2).mean())
@@ -206,10 +215,10 @@ def test_residual_weights_rest_where_the_docstring_says():
     square = maps(3, 4, 5).double() ** 2
     loss = square.mean()
     for _ in range(200):  # the loss is the one under the weights themselves
-        loss = (F.position_weights(-square / loss) * square).mean()
+        loss = (position_weights(-square / loss) * square).mean()
     logits = (-square / loss).requires_grad_()
-    value = (F.position_weights(logits) * square).mean()
-    F.steer(value, F.divergence_from_equal(logits)).backward()
+    value = (position_weights(logits) * square).mean()
+    steer(value, divergence_from_equal(logits)).backward()
     assert logits.grad.abs().max() < 1e-9
     assert 0 < value < square.mean()  # neither collapsed nor equal
 
@@ -266,7 +275,7 @@ def test_levels_are_averaged():
     loss = dict(type='AttentionTransferLoss')
     head = feature_head(student_channels=3, strides=[8, 16], loss=loss)
     s, t = ([torch.randn(1, 3, n, n) for n in (8, 4)] for _ in 'st')
-    want = sum(F.attention_transfer(*pair) for pair in zip(s, t)) / 2
+    want = sum(attention_transfer(*pair) for pair in zip(s, t)) / 2
     torch.testing.assert_close(
         head(recorded(None, s), [recorded(None, t)]), want
     )

@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from mmgor.distillation.losses import functional as F
+from mmgor.distillation.losses.class_kl import (
+    bernoulli_entropy,
+    bernoulli_kl,
+    categorical_entropy,
+    categorical_kl,
+)
+from mmgor.distillation.losses.top_k_kl import top_k_categorical_kl, top_k_mask
+from mmgor.distillation.losses.two_way_kl import balanced, entropy_aware
 from mmgor.registry import MODELS
 from tests.support.kd import (
     LOGITS,
@@ -43,14 +50,14 @@ def softmax_detector():
 def test_entropies_are_shares_of_the_largest():
     # H(1/4) = 1/4 ln 4 + 3/4 ln 4/3.
     want = (math.log(4) / 4 + 0.75 * math.log(4 / 3)) / math.log(2)
-    got = F.bernoulli_entropy(torch.tensor([0.0, -math.log(3), 99.0, -99.0]))
+    got = bernoulli_entropy(torch.tensor([0.0, -math.log(3), 99.0, -99.0]))
     torch.testing.assert_close(got, torch.tensor([1.0, want, 0.0, 0.0]))
     x = logits(5, 4)[0]
     reference = torch.distributions.Categorical(logits=x / 2).entropy()
-    got = F.categorical_entropy(x, 2.0)
+    got = categorical_entropy(x, 2.0)
     torch.testing.assert_close(got, reference / math.log(4))
     torch.testing.assert_close(
-        F.bernoulli_entropy(x, 2.0),
+        bernoulli_entropy(x, 2.0),
         torch.distributions.Bernoulli(logits=x / 2).entropy() / math.log(2),
     )
 
@@ -58,16 +65,16 @@ def test_entropies_are_shares_of_the_largest():
 def test_balanced_favours_reverse_where_the_student_hesitates():
     forward, reverse = torch.tensor([4.0, 4.0]), torch.tensor([1.0, 1.0])
     student, teacher = torch.tensor([0.9, 0.1]), torch.tensor([0.5, 0.5])
-    got = F.balanced(forward, reverse, student, teacher, 0.75)
+    got = balanced(forward, reverse, student, teacher, 0.75)
     # 3/4 * 1 + 1/4 * 4 and 3/4 * 4 + 1/4 * 1.
     assert got.tolist() == [1.75, 3.25]
-    mean = F.balanced(forward, reverse, student, teacher, 0.5)
+    mean = balanced(forward, reverse, student, teacher, 0.5)
     assert mean.tolist() == [2.5, 2.5]
 
 
 def test_entropy_aware_adds_forward_where_the_teacher_hesitates():
     forward, reverse = torch.tensor([4.0, 4.0]), torch.tensor([1.0, 1.0])
-    got = F.entropy_aware(forward, reverse, torch.tensor([0.4, 0.6]), 0.5)
+    got = entropy_aware(forward, reverse, torch.tensor([0.4, 0.6]), 0.5)
     assert got.tolist() == [1.0, 5.0]
 
 
@@ -76,20 +83,20 @@ def test_top_k_categorical_kl_by_hand():
     q = torch.full((4,), 0.25)
     # The likeliest, and 0.5 against 0.75 for the other three.
     want = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
-    got = F.top_k_categorical_kl(q.log(), p.log(), 1)
+    got = top_k_categorical_kl(q.log(), p.log(), 1)
     assert got.item() == pytest.approx(want, rel=1e-5)
     # A temperature softens each of the classes before they are joined.
     p, q = ((x.log() / 2).softmax(-1) for x in (p, q))
     want = p[1] * (p[1] / q[1]).log()
     want += (1 - p[1]) * ((1 - p[1]) / (1 - q[1])).log()
-    got = F.top_k_categorical_kl(2 * q.log(), 2 * p.log(), 1, 2.0)
+    got = top_k_categorical_kl(2 * q.log(), 2 * p.log(), 1, 2.0)
     torch.testing.assert_close(got, 4 * want)
 
 
 def test_joining_classes_loses_divergence_but_never_gains():
     s, t = logits(50, 6)
-    full = F.categorical_kl(s, t)
-    values = [F.top_k_categorical_kl(s, t, k) for k in range(1, 7)]
+    full = categorical_kl(s, t)
+    values = [top_k_categorical_kl(s, t, k) for k in range(1, 7)]
     for fewer, more in zip([torch.zeros_like(full), *values], values):
         assert (fewer <= more + 1e-12).all()
     torch.testing.assert_close(values[-2], full)  # one class joins nothing
@@ -98,9 +105,9 @@ def test_joining_classes_loses_divergence_but_never_gains():
 
 
 def test_top_k_mask_takes_what_there_is():
-    mask = F.top_k_mask(torch.tensor([[0.1, 0.9, 0.5]]), 2)
+    mask = top_k_mask(torch.tensor([[0.1, 0.9, 0.5]]), 2)
     assert mask.tolist() == [[False, True, True]]
-    assert F.top_k_mask(torch.zeros(2, 3), 9).all()
+    assert top_k_mask(torch.zeros(2, 3), 9).all()
 
 
 @every_loss
@@ -194,7 +201,7 @@ def test_the_default_is_the_loss_of_before_bit_by_bit():
     a, b = flat(s.output[0]), flat(t.output[0])
     mask = torch.tensor([1.0, 0.0, 1.0])
     weights = (b.sigmoid() * mask).amax(-1) ** 1.0
-    value = (F.bernoulli_kl(a, b, 2.0) * mask).sum(-1)
+    value = (bernoulli_kl(a, b, 2.0) * mask).sum(-1)
     want = (value * weights).sum() / weights.sum()
     assert torch.equal(head(s, [t]), want)
 
@@ -252,7 +259,7 @@ def test_top_locations_are_those_of_each_picture(gamma):
         scores = y.sigmoid().amax(-1).tolist()
         best = sorted(range(len(scores)), key=lambda i: -scores[i])[:4]
         for i in best:
-            total += F.bernoulli_kl(x[i], y[i]).sum() * scores[i] ** gamma
+            total += bernoulli_kl(x[i], y[i]).sum() * scores[i] ** gamma
             weight += scores[i] ** gamma
     module = student.bbox_head
     got = head(recorded(module, (s,)), [recorded(module, (t,))])

@@ -1,0 +1,123 @@
+"""KL divergence of the classes or locations that a teacher is surest of."""
+
+import torch
+from torch import Tensor
+
+from mmgor.io.config_values import choice, integer
+from mmgor.registry import MODELS
+
+from .class_kl import ForwardKL, categorical_kl
+
+OVER = ('classes', 'locations')
+
+
+def top_k_mask(scores: Tensor, k: int) -> Tensor:
+    """The k largest along the last axis; all, if there are no more.
+
+    Args:
+        scores (Tensor): Shape (..., K).
+        k (int): At least 1.
+
+    Returns:
+        Tensor: Bool, same shape.
+    """
+    top = scores.topk(min(k, scores.shape[-1]), -1).indices
+    mask = torch.zeros_like(scores, dtype=torch.bool)
+    return mask.scatter(-1, top, True)
+
+
+def top_k_categorical_kl(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    k: int,
+    temperature: float = 1.0,
+) -> Tensor:
+    """:func:`categorical_kl` of the teacher's k likeliest classes and one
+    class for all others together.
+
+    Without the others the sum could be negative. Joined they keep their mass:
+    the result lies between 0 and the divergence of all classes (data
+    processing inequality).
+
+    Args:
+        student_logits (Tensor): Shape (..., K).
+        teacher_logits (Tensor): Same shape.
+        k (int): 1 <= k <= K.
+        temperature (float): T > 0.
+
+    Returns:
+        Tensor: Shape (...).
+    """
+    if k >= teacher_logits.shape[-1] - 1:  # at most one class is joined
+        return categorical_kl(student_logits, teacher_logits, temperature)
+    order = teacher_logits.argsort(-1, descending=True)
+    joined = []
+    for logits in (student_logits, teacher_logits):
+        x = (logits / temperature).gather(-1, order)
+        rest = x[..., k:].logsumexp(-1, True)
+        joined.append(torch.cat([x[..., :k], rest], -1))
+    return categorical_kl(joined[0], joined[1]) * temperature**2
+
+
+@MODELS.register_module()
+class TopKKL(ForwardKL):
+    """Forward KL divergence of what the teacher is most confident of.
+
+    Over classes: at each location the k classes with the teacher's largest
+    scores. Binary scores of other classes are left out; those of a softmax
+    are joined (:func:`top_k_categorical_kl`), background counts as
+    a class. Over locations: the k of each picture, over all levels, where the
+    teacher's largest foreground score is largest.
+
+    It has no single source: to cut the teacher's answer to its top k is
+    common with large vocabularies ("top-K distillation" in Tan et al., ICLR
+    2019, arXiv 1902.10461), sometimes with one class for the rest, as here.
+    Binary scores and locations are our adaptation.
+
+    Args:
+        k (int): At least 1; at most the number of classes.
+        over (str): 'classes' or 'locations'.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(self, k: int, over: str = 'classes') -> None:
+        super().__init__()
+        self.k = integer('k', k, 1)
+        self.over = choice('over', over, OVER)
+
+    def binary(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        mask: Tensor,
+        temperature: float,
+    ) -> Tensor:
+        if self.over == 'classes':
+            self._check_classes(student.shape[-1])
+            known = teacher.masked_fill(mask == 0, -float('inf'))
+            mask = mask * top_k_mask(known, self.k)
+        return super().binary(student, teacher, mask, temperature)
+
+    def categorical(
+        self, student: Tensor, teacher: Tensor, temperature: float
+    ) -> Tensor:
+        if self.over == 'locations':
+            return super().categorical(student, teacher, temperature)
+        self._check_classes(student.shape[-1])
+        return top_k_categorical_kl(
+            student, teacher, self.k, temperature
+        ).clamp(min=0)
+
+    def weigh_locations(self, weights: Tensor, scores: Tensor) -> Tensor:
+        if self.over == 'classes':
+            return weights
+        return weights * top_k_mask(scores.amax(-1), self.k)
+
+    def _check_classes(self, num_classes: int) -> None:
+        if self.k > num_classes:
+            raise ValueError(
+                f'TopKKL(k={self.k}) of a head with {num_classes} class '
+                f'outputs; expected k <= {num_classes}.'
+            )
