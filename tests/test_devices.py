@@ -10,10 +10,7 @@ from tests.support.students import STUDENTS, student_of_itself
 from tests.support.virtual_cuda import virtual_cuda
 
 # What the first step has to know of teachers, and keeps.
-ONCE = {
-    'distillation/heads/base.py',
-    'distillation/teachers/preprocessing.py',
-}
+ONCE = {'distillation/heads/base.py', 'distillation/teachers/preprocessing.py'}
 
 
 @pytest.mark.parametrize('name', list(STUDENTS))

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.multiprocessing as mp
+from mmdet.utils import register_all_modules
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 
@@ -18,7 +19,7 @@ from tests.support.models import make_batch, student_cfg
 
 
 def half(batch, rank):
-    """This rank's pictures."""
+    """This rank's images."""
     return dict(
         inputs=batch['inputs'][rank::2],
         data_samples=batch['data_samples'][rank::2],
@@ -35,6 +36,7 @@ def worker(rank, port, teacher, out):
     )
     torch.set_num_threads(1)
     torch.distributed.init_process_group('gloo')
+    register_all_modules()
     torch.manual_seed(0)
     weighting = dict(type='GoRWeighting', init_iters=3)
     model = MODELS.build(student_cfg(teacher, gor_weighting=weighting))

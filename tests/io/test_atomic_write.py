@@ -64,7 +64,7 @@ def test_a_kill_leaves_the_old_file_and_a_hidden_one(tmp_path):
     path = tmp_path / 'a.pth'
     path.write_text('old')
     code = (
-        'import os, signal, sys; from mmgor.files import writing\n'
+        'import os, signal, sys; from mmgor.io.atomic_write import writing\n'
         'with writing(sys.argv[1]) as part:\n'
         '    part.write_text("half"); os.kill(os.getpid(), signal.SIGKILL)'
     )
