@@ -16,7 +16,7 @@ import _common  # noqa: F401
 import torch
 
 from mmgor import __version__
-from mmgor.io.checkpoint import strip_training_keys
+from mmgor.io.checkpoint import check_sound, strip_training_keys
 from mmgor.io.checkpoint_reader import named_weights, read_checkpoint
 from mmgor.io.checksums import write_checkpoint
 
@@ -33,8 +33,8 @@ def publish(source: Path, target: Path) -> dict[str, int]:
 
     Raises:
         FileNotFoundError: If ``source`` is not there.
-        ValueError: If it can't be read or holds no weights, has an odd meta,
-            or both are one file.
+        ValueError: If it can't be read or holds no weights, a weight is NaN
+            or infinite, it has an odd meta, or both are one file.
     """
     if not source.is_file():
         raise FileNotFoundError(f'checkpoint not found: {source}')
@@ -48,6 +48,7 @@ def publish(source: Path, target: Path) -> dict[str, int]:
         )
     state_dict = strip_training_keys(named_weights(source, checkpoint))
     _check_tensors(source, state_dict)
+    check_sound({}, state_dict, f'checkpoint {source}')
     kept = {key: value.clone() for key, value in state_dict.items()}
     classes = _classes(source, checkpoint.get('meta') or {})
     meta = dict(mmgor_version=__version__)

@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 from argparse import Namespace
@@ -131,11 +132,20 @@ def test_publish_refuses_what_it_cannot_use(tmp_path):
         (3, r"entries that are no tensors: \{'a': 'int'\}"),
         (torch.eye(2).to_sparse(), 'a is a tensor of torch.sparse_coo'),
         (expanded, '4 bytes are stored for weights of 400000000000'),
+        (torch.tensor([1.0, math.nan]), r"NaN or infinity in .*: \['a'\]"),
+        (torch.tensor(-math.inf), r"NaN or infinity in .*: \['a'\]"),
     ):
         torch.save(dict(state_dict=dict(a=value)), path)
         with pytest.raises(ValueError, match=message):
             publish(path, tmp_path / 'y.pth')
     assert not (tmp_path / 'y.pth').exists()
+
+
+def test_a_diverged_kd_head_does_not_keep_a_student_back(tmp_path):
+    path, target = tmp_path / 'x.pth', tmp_path / 'y.pth'
+    state = {'kd_heads.a.w': torch.tensor(math.nan), 'neck.w': torch.ones(2)}
+    torch.save(dict(state_dict=state), path)
+    assert publish(path, target)['kept'] == 1
 
 
 def test_publish_reads_classes_where_there_are_some(tmp_path):

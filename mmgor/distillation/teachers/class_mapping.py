@@ -1,9 +1,15 @@
-"""Class lists of student and teacher, mapped by name."""
+"""Classes of student and teacher: how many there are, which is which.
+
+Student and teacher may list classes in another order, or have only some in
+common. Names are matched. A *class index* is the result: for each of the
+student's K classes its position in the teacher's list, or :data:`UNKNOWN`.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 #: In a class index: the teacher does not know this class.
 UNKNOWN = -1
@@ -12,22 +18,27 @@ UNKNOWN = -1
 def class_index(
     student: Sequence[str], teacher: Sequence[str], teacher_name: str
 ) -> list[int]:
-    """Where the teacher has each of the student's classes.
+    """Find the student's classes in the teacher's list, by name.
 
     Args:
-        student (Sequence[str]): K names.
-        teacher (Sequence[str]): Its names, in the order of its outputs.
-        teacher_name (str): For the message.
+        student (Sequence[str]): Names of the student's K classes.
+        teacher (Sequence[str]): Names of the teacher's classes, in the order
+            of its outputs.
+        teacher_name (str): Name of the teacher, for the message.
 
     Returns:
-        list[int]: K positions in the teacher's list; -1 for a class that it
-        lacks.
+        list[int]: K positions in the teacher's list; -1 for a class that the
+        teacher does not know.
 
     Raises:
-        ValueError: If no class is in both, or one is twice in a list.
+        ValueError: If no class is in both lists, or a list has one twice.
+
+    Example:
+        >>> class_index(['cat', 'dog', 'bus'], ['dog', 'cat'], 'r101')
+        [1, 0, -1]
     """
-    _check_different(student, "the student's data")
-    _check_different(teacher, f'teacher {teacher_name!r}')
+    _check_distinct(student, "the student's data")
+    _check_distinct(teacher, f'teacher {teacher_name!r}')
     position = {name: i for i, name in enumerate(teacher)}
     index = [position.get(name, UNKNOWN) for name in student]
     if all(i == UNKNOWN for i in index):
@@ -40,12 +51,12 @@ def class_index(
     return index
 
 
-def _check_different(names: Sequence[str], owner: str) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
+def _check_distinct(names: Sequence[str], owner: str) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
         raise ValueError(
-            f'classes {twice} are more than once in the list of {owner}, '
-            f'{list(names)[:10]}; expected different names. Correct its '
+            f'classes {repeated} are more than once in the list of {owner}, '
+            f'{list(names)[:10]}; expected distinct names. Correct its '
             'classes=[...].'
         )
 
@@ -57,48 +68,69 @@ def check_class_index(
 
     Args:
         index (Sequence[int]): From :func:`class_index`.
-        outputs (int): Classes of the student's tapped head.
-        teacher_outputs (int, optional): Of the teacher's; None: unknown.
-        name (str): The teacher's, for the message.
+        outputs (int): Number of classes of the student's tapped head.
+        teacher_outputs (int, optional): Number of classes of the teacher's
+            tapped head; None if unknown.
+        name (str): Name of the teacher, for the message.
 
     Raises:
-        ValueError: If the student's head has not one output a class, or the
-            teacher's lacks one that the index names.
+        ValueError: If the student's head does not have one output per class,
+            or the index names an output that the teacher's head lacks.
     """
     if len(index) != outputs:
         raise ValueError(
             f"the student's tapped head has {outputs} classes, its training "
-            f'data {len(index)}; expected as many. Set num_classes of that '
-            'head, or metainfo=dict(classes=[...]) in the data set.'
+            f'data has {len(index)}; expected the same number. Set '
+            'num_classes of that head, or metainfo=dict(classes=[...]) of '
+            'the dataset.'
         )
     if teacher_outputs is not None and max(index) >= teacher_outputs:
         raise ValueError(
             f'the tapped head of teacher {name!r} has {teacher_outputs} '
-            f'classes, its list of names has one at position {max(index)}; '
-            'expected as many. Set teacher_tap to its box head, or '
+            'classes, but a class of the student is at position '
+            f"{max(index)} of the teacher's class list; expected a head with "
+            'one output per name. Set teacher_tap to its box head, or '
             f'teachers=dict({name}=dict(classes=[...], ...)).'
         )
 
 
-def take_classes(x: Tensor, index: Tensor) -> Tensor:
-    """A teacher's values in the student's class order.
+def count_classes(model: Any) -> int | None:
+    """Number of foreground classes of a detector's box head.
 
     Args:
-        x (Tensor): Shape (..., K_t).
-        index (Tensor): From :func:`class_index`, shape (K, ).
+        model (nn.Module): The detector.
 
     Returns:
-        Tensor: Shape (..., K); what stands at unknown classes means nothing.
+        int | None: None where the head does not say.
+    """
+    head = getattr(model, 'bbox_head', None)
+    if head is None:
+        head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
+    if isinstance(head, nn.ModuleList):  # a cascade
+        head = head[-1]
+    return getattr(head, 'num_classes', None)
+
+
+def take_classes(x: Tensor, index: Tensor) -> Tensor:
+    """Bring a teacher's values into the student's class order.
+
+    Args:
+        x (Tensor): Values of the teacher's classes, shape (..., K_t).
+        index (Tensor): Class index, shape (K, ).
+
+    Returns:
+        Tensor: Shape (..., K). Values of unknown classes are arbitrary; mask
+        them.
     """
     return x.index_select(-1, index.clamp(min=0))
 
 
 def to_student_labels(labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """A teacher's labels as the student's.
+    """Translate a teacher's labels into the student's.
 
     Args:
         labels (Tensor): Positions in the teacher's list, shape (n, ).
-        index (Tensor): From :func:`class_index`, shape (K, ).
+        index (Tensor): Class index, shape (K, ).
 
     Returns:
         tuple[Tensor, Tensor]: Positions in the student's list, shape (n, ),

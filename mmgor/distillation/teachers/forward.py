@@ -1,4 +1,8 @@
-"""What running a teacher takes besides the teacher."""
+"""The forward pass of a teacher: features, tapped heads, detections.
+
+:class:`~.teacher.Teacher` calls these functions. They know nothing of its
+files, of classes or of how the student's images were normalised.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,30 +10,42 @@ from typing import Any
 import torch
 from mmdet.models.detectors import DetectionTransformer
 from mmdet.structures import DetDataSample
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
-#: Parts that run on the features; a tap inside makes them run.
+#: Modules that run on the features. They run only if a tap is inside them.
 HEADS = ('bbox_head', 'rpn_head')
 
 
-def features_in(dtype: torch.dtype, model: Any, inputs: Tensor) -> Any:
-    """``extract_feat`` under autocast, its results in float32: NMS and RoI
-    pooling have no half precision, and boxes need the digits."""
-    with torch.autocast(inputs.device.type, dtype):
-        features = type(model).extract_feat(model, inputs)
-    return float_copy(features)
+def autocast_features(dtype: torch.dtype, model: Any, inputs: Tensor) -> Any:
+    """Run ``extract_feat`` under autocast and return float32 features.
 
-
-def run_heads(
-    name: str, model: Any, features: Any, paths: Sequence[str]
-) -> None:
-    """Call the heads that taps are in.
+    NMS and RoI pooling have no half-precision kernels, and boxes need more
+    digits than half precision has.
 
     Args:
-        name (str): The teacher's, for the message.
+        dtype (torch.dtype): Of the autocast region, e.g. ``torch.bfloat16``.
         model (nn.Module): The detector.
-        features (Sequence[Tensor]): What its ``extract_feat`` gives.
-        paths (Sequence[str]): Of the taps.
+        inputs (Tensor): Normalised images, shape (N, C, H, W).
+
+    Returns:
+        Any: What ``extract_feat`` returns, with float32 tensors.
+    """
+    with torch.autocast(inputs.device.type, dtype):
+        features = type(model).extract_feat(model, inputs)
+    return float32_copy(features)
+
+
+def run_tapped_heads(
+    name: str, model: Any, features: Any, paths: Sequence[str]
+) -> None:
+    """Call every head that has a tap inside; a recorder keeps the outputs.
+
+    Args:
+        name (str): Name of the teacher, for the message.
+        model (nn.Module): The detector.
+        features (Sequence[Tensor]): Output of its ``extract_feat``.
+        paths (Sequence[str]): Module paths of the taps.
 
     Raises:
         ValueError: If a tap is in the head of a DETR.
@@ -47,18 +63,17 @@ def run_heads(
             getattr(model, head)(features)
 
 
-def num_classes(model: Any) -> int | None:
-    """Foreground classes of a detector's box head, where it tells."""
-    head = getattr(model, 'bbox_head', None)
-    if head is None:
-        head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
-    if isinstance(head, nn.ModuleList):  # a cascade
-        head = head[-1]
-    return getattr(head, 'num_classes', None)
+def unlabelled_samples(data_samples: list, size: tuple[int, int]) -> list:
+    """Samples with what post-processing reads, and no ground truth.
 
+    Args:
+        data_samples (list[DetDataSample]): N samples with ``img_shape``.
+        size (tuple[int, int]): Height and width of the batch in pixels.
 
-def bare_samples(data_samples: list, size: tuple[int, int]) -> list:
-    """What post-processing reads: picture and batch shape, no labels."""
+    Returns:
+        list[DetDataSample]: N new samples. Their scale factor is 1, so that
+        boxes come out in pixels of the batch.
+    """
     samples = []
     for sample in data_samples:
         shape = tuple(sample.metainfo['img_shape'][:2])
@@ -73,11 +88,21 @@ def bare_samples(data_samples: list, size: tuple[int, int]) -> list:
     return samples
 
 
-def float_copy(output: Any) -> Any:
-    """Floating-point tensors, however nested, as float32 of their own."""
-    if isinstance(output, Tensor):
-        floating = output.is_floating_point()
-        return output.to(torch.float32, copy=True) if floating else output
-    if isinstance(output, (list, tuple)):
-        return type(output)(float_copy(part) for part in output)
-    return output
+def float32_copy(output: Any) -> Any:
+    """Copy the floating-point tensors of an output as float32.
+
+    Args:
+        output (Any): A tensor, or tuples (named ones too), lists and dicts
+            of tensors, however nested.
+
+    Returns:
+        Any: The same structure. Integer and bool tensors, and all that is
+        not a tensor, are passed on as they are.
+    """
+    return tree_map_only(Tensor, _float32_copy, output)
+
+
+def _float32_copy(tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    return tensor.to(torch.float32, copy=True)

@@ -1,4 +1,10 @@
-"""A teacher: a frozen detector outside the student's module tree."""
+"""A teacher: a frozen detector outside the student's module tree.
+
+:class:`Teacher` ties the files of this folder together. It reads config and
+checkpoint (``loading``), turns the student's images into its own inputs
+(``preprocessing``), runs the detector on them (``forward``) and finds the
+student's classes in its own list (``class_mapping``).
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,13 +22,12 @@ from mmgor.image_channels import image_channels
 from mmgor.io.config_values import boolean, choice
 from mmgor.registry import MODELS
 
-from .class_mapping import class_index, to_student_labels
+from .class_mapping import class_index, count_classes, to_student_labels
 from .forward import (
-    bare_samples,
-    features_in,
-    float_copy,
-    num_classes,
-    run_heads,
+    autocast_features,
+    float32_copy,
+    run_tapped_heads,
+    unlabelled_samples,
 )
 from .loading import (
     find_classes,
@@ -37,21 +42,25 @@ DTYPES = {'float32': None, 'bfloat16': torch.bfloat16}
 
 
 class Teacher:
-    """One frozen detector. Not a module: it is in no state dict, optimizer,
-    DDP wrapper or EMA copy.
+    """One frozen detector.
+
+    It is not a module, so that no state dict, optimizer, DDP wrapper or EMA
+    copy of the student contains it.
 
     Args:
-        name (str): For messages.
+        name (str): Its name in ``teachers``.
         config (str | dict): Path of a config, an 'mmdet::...' name, a config
             dict with ``model``, or a model dict.
         checkpoint (str): Path or URL.
         classes (list[str], optional): Its class names. Default: those in the
             checkpoint, else those of the dataset that its config evaluates
             on.
-        dtype (str): 'bfloat16' runs backbone and neck under autocast; heads
-            and boxes keep float32.
-        channels_last (bool): Memory format of weights and inputs.
-        offload (bool): Keep the weights on the CPU between two steps.
+        dtype (str): 'float32' or 'bfloat16'. The latter runs backbone and
+            neck under autocast; heads and boxes stay in float32.
+        channels_last (bool): Whether weights and inputs have the
+            channels-last memory format.
+        offload (bool): Whether the weights wait on the CPU between two
+            steps.
 
     Raises:
         ValueError: If no checkpoint is given, or an argument is wrong.
@@ -67,28 +76,18 @@ class Teacher:
         channels_last: bool = False,
         offload: bool = False,
     ) -> None:
-        if not isinstance(name, str):
-            raise ValueError(
-                f'the name of a teacher is {name!r}; expected a str, e.g. '
-                f"teachers={{'teacher{name}': dict(config=..., "
-                'checkpoint=...)}.'
-            )
+        _check_name(name)
         if not isinstance(checkpoint, (str, PathLike)) or not str(checkpoint):
             raise ValueError(
                 f'teacher {name!r} has no checkpoint; expected teachers=dict('
                 f'{name}=dict(config=..., checkpoint=<path or URL>)), got '
                 f'{checkpoint!r}.'
             )
-        if 'loss' in name:
-            raise ValueError(
-                f"teacher {name!r}: expected a name without 'loss', since "
-                'values logged under it would be added to the loss.'
-            )
         self.name = name
         self.config = config
         self.checkpoint = str(checkpoint)
         key = f'teachers.{name}'
-        self.classes = None if classes is None else _names(name, classes)
+        self.classes = None if classes is None else _class_names(name, classes)
         self.dtype = DTYPES[choice(f'{key}.dtype', dtype, DTYPES)]
         self.channels_last = boolean(f'{key}.channels_last', channels_last)
         self.offload = boolean(f'{key}.offload', offload)
@@ -111,68 +110,84 @@ class Teacher:
 
     @property
     def is_built(self) -> bool:
-        """Whether the detector is there."""
+        """Whether :meth:`build` or :meth:`share` was called."""
         return self._model is not None
 
     def build(self, device: torch.device) -> None:
         """Build, load and freeze the detector.
 
+        Args:
+            device (torch.device): Where the weights go, unless they are
+                offloaded.
+
         Raises:
             FileNotFoundError: If config or checkpoint is not there.
             ValueError: If the config has no model, a weight is not finite,
                 a quantizer has no range, or class names cannot be read.
-            RuntimeError: If either cannot be read, or keys are missing.
+            RuntimeError: If a file cannot be read, or the checkpoint lacks
+                keys of the model.
         """
         config = read_config(self.name, self.config)
         self._scope = config.get('default_scope')
-        model = self._built(model_config(self.name, config))
+        model = self._build_model(model_config(self.name, config))
         model = revert_sync_batchnorm(model)
         state_dict, meta = read_checkpoint(self.name, self.checkpoint)
         load_weights(self.name, self.checkpoint, model, state_dict)
-        self._told = meta, config
+        self._meta, self._whole_config = meta, config
         self._channels = image_channels(model)
-        self.classes = self.classes or self._found_classes()
+        self.classes = self.classes or self._classes_in_files()
         if not self.offload:
             model = model.to(device)
         if self.channels_last:
             model = model.to(memory_format=torch.channels_last)
         if self.dtype is not None:
-            model.extract_feat = partial(features_in, self.dtype, model)
+            model.extract_feat = partial(autocast_features, self.dtype, model)
         self._model = model.eval().requires_grad_(False)
 
-    def _built(self, config: dict) -> nn.Module:
+    def _build_model(self, config: dict) -> nn.Module:
         try:
             with DefaultScope.overwrite_default_scope(self._scope):
                 return MODELS.build(config)
-        except Exception as error:  # whatever a stock class raises
+        except Exception as error:  # a stock class may raise anything
             raise RuntimeError(
                 f'the model of teacher {self.name!r} could not be built from '
                 f'its config ({type(error).__name__}: {error}).'
             ) from error
 
-    def class_index(self, classes: Sequence[str] | None) -> list[int]:
-        """Where this teacher has the student's classes.
+    def share(self, other: 'Teacher') -> None:
+        """Use the detector of another teacher, built from the same files."""
+        self._model, self._scope = other.model, other._scope
+        self._channels = other._channels
+        self.classes = self.classes or other._classes_in_files()
 
-        Where class names are unknown, equal numbers count as equal lists.
+    def _classes_in_files(self) -> tuple[str, ...] | None:
+        """Class names in checkpoint or config, after :meth:`build`."""
+        return find_classes(self.name, self._meta, self._whole_config)
+
+    def class_index(self, classes: Sequence[str] | None) -> list[int]:
+        """Find the student's classes in this teacher's list.
+
+        Where class names are unknown, lists of the same length count as
+        equal.
 
         Args:
-            classes (Sequence[str], optional): The student's.
+            classes (Sequence[str], optional): Names of the student's classes.
 
         Returns:
-            list[int]: See :func:`~.class_lists.class_index`.
+            list[int]: See :func:`~.class_mapping.class_index`.
 
         Raises:
-            ValueError: If none is in both, or names and outputs differ in
-                number.
+            ValueError: If no class is in both lists, or there are not as
+                many names as outputs.
         """
-        count = num_classes(self.model)
+        count = count_classes(self.model)
         names = self.classes
         hint = f'Set teachers=dict({self.name}=dict(classes=[...], ...)).'
         if names is not None and count not in (None, len(names)):
             raise ValueError(
                 f'teacher {self.name!r} has {count} classes in its head and '
                 f'{len(names)} class names, {list(names)[:5]} ...; expected '
-                f'as many. {hint}'
+                f'the same number. {hint}'
             )
         if classes is not None and names is not None:
             return class_index(classes, names, self.name)
@@ -185,24 +200,6 @@ class Teacher:
             )
         return list(range(wanted))
 
-    def share(self, other: 'Teacher') -> None:
-        """Use the detector of another teacher with the same files."""
-        self._model, self._scope = other.model, other._scope
-        self._channels = other._channels
-        self.classes = self.classes or other._found_classes()
-
-    def _found_classes(self) -> tuple[str, ...] | None:
-        """Class names that the files tell; only of a built teacher."""
-        return find_classes(self.name, *self._told)
-
-    def _inputs(
-        self, inputs: Tensor, student_pp: nn.Module, samples: list
-    ) -> Tensor:
-        teacher_pp: Any = self.model.data_preprocessor
-        return to_teacher_inputs(
-            inputs, student_pp, teacher_pp, samples, self._channels
-        )
-
     @torch.no_grad()
     def forward_taps(
         self,
@@ -213,41 +210,44 @@ class Teacher:
     ) -> dict[str, Recorded]:
         """Run on the student's batch and return the tapped outputs.
 
-        A head runs only where a tap is in it; test-time post-processing only
-        for 'detections'.
+        A head runs only if a tap is inside it. Test-time post-processing
+        runs only for 'detections'.
 
         Args:
             inputs (Tensor): The student's input, shape (N, C, H, W).
-            student_preprocessor (nn.Module): Tells how it was normalised.
+            student_preprocessor (nn.Module): The student's data_preprocessor,
+                which tells how the input was normalised.
             data_samples (list[DetDataSample]): N samples.
             tap_names (Iterable[str]): Module paths in the teacher, or
-                'detections' for its N ``pred_instances``, in input pixels.
+                'detections' for its N ``pred_instances``, with boxes in
+                pixels of the input.
 
         Returns:
-            dict[str, Recorded]: Tap -> what it gave, in float32.
+            dict[str, Recorded]: Tap name -> output, in float32.
 
         Raises:
-            ValueError: If a tap is in a head that features do not suffice,
-                or the student's images have other channels.
+            ValueError: If a tapped head needs more than features, or the
+                student's images do not have the teacher's channels.
         """
         model: Any = self.model
         names = list(tap_names)
         paths = [name for name in names if name != DETECTIONS]
         model.eval()
-        inputs = self._inputs(inputs, student_preprocessor, data_samples)
+        inputs = self._own_inputs(inputs, student_preprocessor, data_samples)
         if self.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         size = (inputs.shape[-2], inputs.shape[-1])
         detections = None
-        # Post-processing may write into the outputs (YOLOv3's does).
-        recorder = Recorder(model, paths, keep=float_copy)
-        with self._running(inputs.device), recorder:
+        # Copies, since post-processing may write into outputs (YOLOv3's does).
+        recorder = Recorder(model, paths, keep=float32_copy)
+        with self._ready(inputs.device), recorder:
             if DETECTIONS in names:
-                samples = bare_samples(data_samples, size)
+                samples = unlabelled_samples(data_samples, size)
                 found = model.predict(inputs, samples, rescale=False)
                 detections = [sample.pred_instances for sample in found]
             else:
-                run_heads(self.name, model, model.extract_feat(inputs), paths)
+                features = model.extract_feat(inputs)
+                run_tapped_heads(self.name, model, features, paths)
         return {
             name: Recorded(
                 model if name == DETECTIONS else model.get_submodule(name),
@@ -266,24 +266,26 @@ class Teacher:
         samples: list,
         classes: Sequence[str] | None,
     ) -> list:
-        """Detections in the original pictures' pixels, for evaluation.
+        """Detect objects with the student's labels, for evaluation.
 
         Args:
             inputs (Tensor): The student's input, shape (N, C, H, W).
-            student_preprocessor (nn.Module): Tells how it was normalised.
+            student_preprocessor (nn.Module): The student's data_preprocessor,
+                which tells how the input was normalised.
             samples (list[DetDataSample]): N samples with ``scale_factor``.
-            classes (Sequence[str], optional): The student's, which labels
-                refer to.
+            classes (Sequence[str], optional): Names of the student's classes,
+                in the order of its labels.
 
         Returns:
-            list[DetDataSample]: The samples with ``pred_instances``.
+            list[DetDataSample]: The samples with ``pred_instances``, whose
+            boxes are in pixels of the original images.
         """
         model: Any = self.model
-        inputs = self._inputs(inputs, student_preprocessor, samples)
+        inputs = self._own_inputs(inputs, student_preprocessor, samples)
         size = (inputs.shape[-2], inputs.shape[-1])
         for sample in samples:
             sample.set_metainfo(dict(batch_input_shape=size, pad_shape=size))
-        with self._running(inputs.device):
+        with self._ready(inputs.device):
             samples = model.eval().predict(inputs, samples, rescale=True)
         index = torch.tensor(self.class_index(classes), device=inputs.device)
         for sample in samples:
@@ -292,13 +294,23 @@ class Teacher:
             sample.pred_instances = found[known]
         return samples
 
+    def _own_inputs(
+        self, inputs: Tensor, student_pp: nn.Module, samples: list
+    ) -> Tensor:
+        """The student's batch, normalised as this teacher was trained."""
+        teacher_pp: Any = self.model.data_preprocessor
+        return to_teacher_inputs(
+            inputs, student_pp, teacher_pp, samples, self._channels
+        )
+
     @contextmanager
-    def _running(self, device: torch.device) -> Iterator[None]:
-        """In its config's scope, on the device; then back where it waits."""
+    def _ready(self, device: torch.device) -> Iterator[None]:
+        """The detector is on the device, in the registry scope of its config;
+        an offloaded one goes back to the CPU at the end."""
         if self.offload:
             self.model.to(device)
         try:
-            # The student's autocast is none of the teacher's: see `dtype`.
+            # The student's autocast does not apply here: see `dtype`.
             with (
                 torch.autocast(device.type, enabled=False),
                 DefaultScope.overwrite_default_scope(self._scope),
@@ -309,8 +321,22 @@ class Teacher:
                 self.model.to('cpu')
 
 
-def _names(teacher: str, classes: Any) -> tuple[str, ...]:
-    """The class names of a config."""
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str):
+        raise ValueError(
+            f'the name of a teacher is {name!r}; expected a string, e.g. '
+            f"teachers={{'teacher{name}': dict(config=..., "
+            'checkpoint=...)}.'
+        )
+    if 'loss' in name:
+        raise ValueError(
+            f"teacher {name!r}: expected a name without 'loss', since "
+            'values logged under it would be added to the loss.'
+        )
+
+
+def _class_names(teacher: str, classes: Any) -> tuple[str, ...]:
+    """Check the class names that a config gives to a teacher."""
     given = classes if isinstance(classes, (list, tuple)) and classes else [0]
     if not all(isinstance(name, str) for name in given):
         example = classes if isinstance(classes, str) else 'person'
