@@ -65,7 +65,7 @@ def worker(rank, port, teacher, out):
         theta_step(model.gor_weighting, 0.1)
     )
     # mmengine's DDP has a train_step of its own, which ends in this.
-    with pytest.raises(RuntimeError, match='nobody moves the thetas of GoR'):
+    with pytest.raises(RuntimeError, match='no hook moves the thetas of GoR'):
         model.parse_losses(dict(loss=torch.ones(())))
     model.gor_weighting.moved_by_hook = True  # as GoRWeightHook says
     for step in range(8):

@@ -1,4 +1,4 @@
-"""What a student needs beside its detector: KD heads and a weighting."""
+"""Build the KD heads and the weighting of a student from its config."""
 
 from torch import nn
 
@@ -17,9 +17,10 @@ def build_kd_heads(kd_heads: dict) -> nn.ModuleDict:
         kd_heads (dict): Name -> config of a registered KD head.
 
     Raises:
-        TypeError: If ``kd_heads`` is no dict, or a head has an unknown key.
-        ValueError: If an entry is no config of a KD head, or torch refuses its
-            name.
+        TypeError: If ``kd_heads`` is not a dict, or a head has an unknown
+            key.
+        ValueError: If an entry is not the config of a KD head, or torch
+            refuses its name.
     """
     if not isinstance(kd_heads, dict):
         raise TypeError(f'expected {_HEADS}, got kd_heads={kd_heads!r}.')
@@ -37,13 +38,13 @@ def build_kd_heads(kd_heads: dict) -> nn.ModuleDict:
 
 
 def build_weighting(cfg: dict) -> BaseWeighting:
-    """Build the balancer.
+    """Build what weighs the losses: GoR, fixed weights or another balancer.
 
     Args:
         cfg (dict): Config of a registered weighting.
 
     Raises:
-        TypeError: If it has an unknown key.
-        ValueError: If it is no such config.
+        TypeError: If the config has an unknown key.
+        ValueError: If it is not the config of a registered weighting.
     """
     return build_own('gor_weighting', cfg, BaseWeighting, _WEIGHTING)

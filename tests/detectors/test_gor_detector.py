@@ -151,8 +151,8 @@ def test_gradient_diagnostics_on_demand(teacher_spec, batch):
 @pytest.mark.parametrize(
     'overrides, message',
     [
-        (dict(detector='RetinaNot'), "detector='RetinaNot' is no registered"),
-        (dict(detector='ResNet'), "detector='ResNet' is no registered"),
+        (dict(detector='RetinaNot'), "detector='RetinaNot' is not a regis"),
+        (dict(detector='ResNet'), "detector='ResNet' is not a regis"),
         (dict(kd_heads={}), 'at least one KD head'),
         (
             dict(kd_heads=dict(a=dict(type='LogitKDHead', teacher='no'))),

@@ -96,7 +96,7 @@ def test_thetas_that_nobody_moves(config):
     config.custom_hooks = [
         hook for hook in config.custom_hooks if hook.type != 'GoRWeightHook'
     ]
-    with pytest.raises(RuntimeError, match='nobody moves the thetas of GoRW'):
+    with pytest.raises(RuntimeError, match='no hook moves the thetas of GoRW'):
         Runner.from_cfg(config).train()
     config.model.gor_weighting = ConfigDict(type='FixedWeighting')
     Runner.from_cfg(config).train()  # has none
