@@ -1,7 +1,7 @@
-"""mmgor: low-bit detectors that learn from larger ones.
+"""Quantization-aware training and distillation for MMDetection.
 
-Importing it registers everything into mmdet's registries; in a config:
-``custom_imports = dict(imports=['mmgor'])``.
+Importing mmgor registers its modules in mmdet's registries. A config imports
+it with ``custom_imports = dict(imports=['mmgor'])``.
 """
 
 from .compat import (

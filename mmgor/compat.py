@@ -1,4 +1,9 @@
-"""What mmgor needs of its environment."""
+"""Checks and settings of the environment, made when mmgor is imported.
+
+The versions of torch, mmengine, mmcv and mmdet are checked, two noisy messages
+are filtered out, and torch is told which objects in mmengine's checkpoints are
+safe to load.
+"""
 
 import importlib
 import logging
@@ -10,17 +15,18 @@ from typing import Any
 
 from packaging.version import Version
 
-# No import of torch or MM* up here: a missing package must be reported by
-# check_versions(), not by a bare traceback.
+# torch and MM* are not imported at the top: check_versions() must report a
+# missing package, not a bare traceback.
 
-# Import name -> (names it is distributed under, from, below).
+# Import name -> (distribution names, lowest version, first one too new).
 REQUIREMENTS: dict[str, tuple[tuple[str, ...], str, str]] = {
     'torch': (('torch',), '2.6', '3'),
     'mmengine': (('mmengine', 'onedl-mmengine'), '0.10.4', '1'),
     'mmcv': (('mmcv', 'onedl-mmcv'), '2.0.0', '2.4'),
     'mmdet': (('mmdet', 'onedl-mmdetection'), '3.3.0', '4'),
 }
-# mmdet 3.3 asserts this on import, without a word about what to install.
+# mmdet 3.3 asserts this when it is imported, and its message does not say what
+# to install.
 MMCV_BELOW_FOR_MMDET_3_3 = '2.2'
 INSTALL_HINT = (
     'Install one of\n'
@@ -33,9 +39,9 @@ INSTALL_HINT = (
     "(`make env` in mmgor's repository does either)."
 )
 _EXPORTER = 'torch.onnx._internal.exporter._registration'
-#: What a saved HistoryBuffer refers to besides its arrays.
+#: Methods that a saved HistoryBuffer names besides its arrays.
 HISTORY_METHODS = ('min', 'max', 'current', 'mean')
-#: numpy's codes of the numbers that a checkpoint may hold.
+#: numpy's type codes of the numbers that a checkpoint may hold.
 NUMBER_CODES = (
     *('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8'),
     *('f2', 'f4', 'f8'),
@@ -43,7 +49,7 @@ NUMBER_CODES = (
 
 
 def installed_version(names: tuple[str, ...]) -> str | None:
-    """Version of the first of ``names`` that is installed, else None."""
+    """The version of the first installed name, or None if there is none."""
     for name in names:
         try:
             return metadata.version(name)
@@ -53,7 +59,7 @@ def installed_version(names: tuple[str, ...]) -> str | None:
 
 
 def missing_ops() -> str | None:
-    """Why mmcv's compiled operators cannot be used; None if they can."""
+    """Why mmcv's compiled operators can't be imported, or None if they can."""
     try:
         importlib.import_module('mmcv.ops')
     except ImportError as error:
@@ -65,14 +71,17 @@ def check_versions(
     lookup: Callable[[tuple[str, ...]], str | None] = installed_version,
     ops_error: Callable[[], str | None] = missing_ops,
 ) -> None:
-    """Compare what is installed with what mmgor was written for.
+    """Check that mmgor supports the installed packages.
 
     Args:
-        lookup (Callable): Distribution names -> version or None.
-        ops_error (Callable): What is wrong with mmcv's operators, or None.
+        lookup (Callable): Maps distribution names to a version or None.
+        ops_error (Callable): Returns what is wrong with mmcv's operators, or
+            None.
 
     Raises:
-        ImportError: Naming the package, the versions and the commands.
+        ImportError: If a package is missing or has an unsupported version, or
+            if mmcv lacks its operators. The message names the package, the
+            versions and the commands that install it.
     """
     found: dict[str, Version] = {}
     for package, (names, lowest, below) in REQUIREMENTS.items():
@@ -104,7 +113,7 @@ def check_versions(
 def _check_range(
     package: str, found: Version, lowest: str, below: str, why: str = ''
 ) -> None:
-    """Releases are compared: 2.13.0+cpu and 3.3.0rc1 count as 2.13, 3.3."""
+    """Compare release numbers: 2.13.0+cpu counts as 2.13, 3.3.0rc1 as 3.3."""
     if not Version(lowest).release <= found.release < Version(below).release:
         raise ImportError(
             f'mmgor needs {package}>={lowest},<{below}{why}, found {found}. '
@@ -113,30 +122,32 @@ def _check_range(
 
 
 def silence_known_noise() -> None:
-    """Leave out two messages that say nothing to a user, and no others.
+    """Filter out two messages that are of no use to a user.
 
-    mmengine imports ``pkg_resources`` anew at every look for a package, which
-    warns each time; torch's exporter tells each of torchvision's operators
-    that it does without.
+    mmengine imports ``pkg_resources`` whenever it looks for a package, and
+    each import warns. torch's ONNX exporter logs every torchvision operator
+    that it skips.
     """
     warnings.filterwarnings(
         'ignore', 'pkg_resources is deprecated', UserWarning
     )
-    logging.getLogger(_EXPORTER).addFilter(_is_news)
+    logging.getLogger(_EXPORTER).addFilter(_is_useful)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
+def _is_useful(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith('torchvision is not installed')
 
 
 def allow_mmengine_checkpoints() -> None:
     """Let ``torch.load(weights_only=True)`` read mmengine's checkpoints.
 
-    They hold the log's history buffers: one mmengine class around numpy
-    arrays of numbers. torch >= 2.6 refuses them by default; what is harmless
-    is allowed here, the protection stays on. numpy's own classes are not:
-    ``ndarray`` and ``dtype`` make an array of Python objects from a file's
-    bytes, which are then followed as addresses. Stand-ins give numbers alone.
+    They hold the history buffers of the log: objects of one mmengine class
+    with numpy arrays of numbers. By default, torch >= 2.6 refuses them. Only
+    what is harmless is allowed here, so torch's protection stays on. numpy's
+    own ``ndarray`` and ``dtype`` are not harmless: a file could use them to
+    build an array of Python objects from raw bytes, which numpy would follow
+    as addresses. The functions below stand in for them and only make arrays
+    of numbers.
     """
     import numpy as np
     import torch
@@ -149,20 +160,21 @@ def allow_mmengine_checkpoints() -> None:
         (history_method, 'builtins.getattr'),
         (array_name, 'numpy.ndarray'),
         (number_type, 'numpy.dtype'),
-        # A file fills arrays but cannot name their class: a name in a file
-        # ends at its line.
+        # Lets a file fill arrays without being able to name their class: a
+        # name in a file ends at the line break.
         (np.ndarray, 'numpy\nndarray'),
     ]
-    # numpy 2 moved its core; a file names the place of its writer's numpy.
+    # numpy 2 moved its core. A file names the location in the numpy that
+    # wrote it.
     multiarray = (getattr(np, '_core', None) or np.core).multiarray
-    for place in ('numpy._core.multiarray', 'numpy.core.multiarray'):
-        allowed.append((empty_array, f'{place}._reconstruct'))
-        allowed.append((multiarray.scalar, f'{place}.scalar'))
+    for module in ('numpy._core.multiarray', 'numpy.core.multiarray'):
+        allowed.append((empty_array, f'{module}._reconstruct'))
+        allowed.append((multiarray.scalar, f'{module}.scalar'))
     torch.serialization.add_safe_globals(allowed)
 
 
 def array_name(*_: Any) -> Any:
-    """The name of ``numpy.ndarray`` in a checkpoint, which is never called.
+    """Stands for ``numpy.ndarray`` in a checkpoint and is never called.
 
     Raises:
         pickle.UnpicklingError: Always.
@@ -174,10 +186,10 @@ def array_name(*_: Any) -> Any:
 
 
 def empty_array(kind: Any, *_: Any) -> Any:
-    """An array that a checkpoint goes on to fill with numbers.
+    """An empty array, which the checkpoint then fills with numbers.
 
     Raises:
-        pickle.UnpicklingError: If a file asks for an array of another kind.
+        pickle.UnpicklingError: If the file asks for another class of array.
     """
     import numpy as np
 
@@ -190,10 +202,12 @@ def empty_array(kind: Any, *_: Any) -> Any:
 
 
 def number_type(code: Any, *_: Any) -> Any:
-    """``numpy.dtype`` of numbers. It is numpy's own, which no file changes.
+    """numpy's dtype for a code of :data:`NUMBER_CODES`.
+
+    numpy keeps one dtype per code, and a file can't change it.
 
     Raises:
-        pickle.UnpicklingError: If a file asks for another type.
+        pickle.UnpicklingError: If the file asks for another type.
     """
     import numpy as np
 
@@ -206,10 +220,10 @@ def number_type(code: Any, *_: Any) -> Any:
 
 
 def history_method(owner: Any, name: str) -> Callable:
-    """``getattr`` for a HistoryBuffer's statistics and nothing else.
+    """``getattr`` that only gives the statistics of a HistoryBuffer.
 
     Raises:
-        pickle.UnpicklingError: If a file asks for anything else.
+        pickle.UnpicklingError: If the file asks for anything else.
     """
     from mmengine.logging.history_buffer import HistoryBuffer
 

@@ -1,4 +1,4 @@
-"""How many channels the images of a detector have."""
+"""How many channels the input images of a detector have."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 _SIDE = 64
-#: Where neither a model nor a file says.
+#: Assumed where neither the model nor its file tells.
 COLOUR = 3
 
 
 class _Reached(Exception):
-    """An image has come to the first layer."""
+    """Raised when an image reaches the first layer; ends the forward pass."""
 
     def __init__(self, layer: Any, x: Tensor) -> None:
         linear = isinstance(layer, nn.Linear)
@@ -22,17 +22,18 @@ class _Reached(Exception):
 
 @torch.no_grad()
 def image_channels(model: Any) -> int | None:
-    """Channels of the images that a detector takes, by its first layer.
+    """Number of image channels, read from the detector's first layer.
 
-    An image of one channel is sent as far as that: what lies before may put
-    several pixels into one (YOLOX's Focus).
+    An image with one channel is sent through the model until it reaches the
+    first convolution or linear. The layer's input channels alone would not
+    do: operations before it may stack several pixels into the channels, as
+    YOLOX's Focus does.
 
     Args:
-        model (nn.Module): Detector with ``extract_feat``; it is left as it
-            was.
+        model (nn.Module): Detector with ``extract_feat``. It is not changed.
 
     Returns:
-        int | None: None where no layer is reached.
+        int | None: None if no layer is reached.
     """
 
     def stop(layer: nn.Module, inputs: tuple) -> None:
@@ -48,7 +49,7 @@ def image_channels(model: Any) -> int | None:
         model.extract_feat(like.new_zeros(1, 1, _SIDE, _SIDE))
     except _Reached as reached:
         return reached.channels
-    except Exception:  # what lies before may not work with one channel
+    except Exception:  # some models only work with their own channels
         return None
     finally:
         for hook in hooks:

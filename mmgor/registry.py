@@ -1,8 +1,9 @@
-"""The one place that names mmdet's registries, and builds from them.
+"""mmdet's registries, and functions that build modules from them.
 
-Everything is registered into mmdet's own registries, so that a stock config
-with ``default_scope = 'mmdet'`` finds it without a prefix, and, by
-:func:`share_names`, into mmengine's, where every other scope looks last.
+All other files import the registries from here. mmgor registers its modules
+in mmdet's own registries, so that a config with ``default_scope = 'mmdet'``
+finds them without a prefix. :func:`share_names` adds them to mmengine's root
+registries, where every other scope looks last.
 """
 
 import re
@@ -42,7 +43,7 @@ _OWN = __name__.partition('.')[0] + '.'
 
 
 def share_names() -> None:
-    """Let configs of any default scope find mmgor's names unprefixed."""
+    """Let configs of any default scope find mmgor's names without a prefix."""
     for registry in (HOOKS, MODELS):
         common = registry.parent
         for name, module in registry.module_dict.items():
@@ -54,15 +55,16 @@ def share_names() -> None:
 def find(
     kind: Any, scope: str | None = None, registry: Registry = MODELS
 ) -> Any:
-    """What a config's ``type`` stands for; None: nothing.
+    """The class or function that a config's ``type`` stands for, or None.
 
-    A name of mmgor's is mmgor's in every scope (others have a PKDLoss as
-    well); any other one, with or without a prefix, is looked up there.
+    A name that mmgor registers means mmgor's module in every scope, even if
+    the scope has a module of that name too (PKDLoss is an example). Any other
+    name, with or without a prefix, is looked up in ``scope``.
 
     Args:
-        kind (str | type): A name, or a class as new-style configs have it.
-        scope (str, optional): Where to look; None: in the default scope.
-        registry (Registry): mmdet's, of such things.
+        kind (str | type): A name, or a class as in new-style configs.
+        scope (str, optional): Scope to look in. Default: the default scope.
+        registry (Registry): The registry of mmdet to look in.
     """
     if not isinstance(kind, str):
         return kind if callable(kind) else None
@@ -72,28 +74,28 @@ def find(
     with registry.switch_scope_and_registry(scope) as scoped:
         try:
             return scoped.get(kind)
-        except RuntimeError:  # mmengine's for a path that leads nowhere
+        except RuntimeError:  # mmengine's error for an unknown dotted path
             return None
 
 
 def build_own(key: str, cfg: Any, base: type[nn.Module], form: str) -> Any:
-    """Build a config whose type must be a subclass of ``base``.
+    """Build a module whose type must be a subclass of ``base``.
 
     Args:
-        key (str): Where it stands in the config.
-        cfg (dict): With ``type``.
-        base (type): What it must be.
-        form (str): What to write there, for the message.
+        key (str): The module's place in the config, for messages.
+        cfg (dict): Config of the module, with ``type``.
+        base (type): Class that the type must be a subclass of.
+        form (str): What a user should write there, for messages.
 
     Raises:
-        TypeError: If it has a key that the type does not know.
-        ValueError: If it is no such config.
+        TypeError: If ``cfg`` has a key that the type does not accept.
+        ValueError: If ``cfg`` is not a dict with such a type.
     """
     given = cfg if isinstance(cfg, dict) else {}
     kind = given.get('type')
     found = find(kind, given.get('_scope_'))
     if not (isclass(found) and issubclass(found, base)):
-        part = key.partition('.')[0]
+        top = key.partition('.')[0]
         known = sorted(
             name
             for name, module in MODELS.module_dict.items()
@@ -101,8 +103,8 @@ def build_own(key: str, cfg: Any, base: type[nn.Module], form: str) -> Any:
         )
         raise ValueError(
             f'{key} is {cfg!r}; expected {form} with a type out of '
-            f'{known}{nearest([kind], known)}. What a base config has in '
-            f'{part} goes by {part}=dict(_delete_=True, ...).'
+            f'{known}{nearest([kind], known)}. To drop what a base config '
+            f'has in {top}, write {top}=dict(_delete_=True, ...).'
         )
     try:
         with naming_typos(found):
@@ -113,25 +115,25 @@ def build_own(key: str, cfg: Any, base: type[nn.Module], form: str) -> Any:
 
 
 def build_stock(key: str, kind: Any, arguments: dict) -> nn.Module:
-    """Build the stock module that a wrapper is told by name.
+    """Build the stock module that a quantizing wrapper names.
 
     Args:
         key (str): The wrapper's argument, such as 'backbone'.
-        kind (str | type): Registered in the config's default scope, or with
-            another one's prefix.
-        arguments (dict): The stock module's own.
+        kind (str | type): Name registered in the config's default scope, or
+            in another scope if it has that scope's prefix; or a class.
+        arguments (dict): The stock module's own arguments.
 
     Raises:
-        TypeError: If it has an argument that the module does not know.
-        ValueError: If there is no such module.
+        TypeError: If the module does not accept one of the arguments.
+        ValueError: If no module has that name.
     """
     found = find(kind)
     if found is None or (isclass(found) and not issubclass(found, nn.Module)):
         with MODELS.switch_scope_and_registry(None) as registry:
             known = [*registry.module_dict]
         raise ValueError(
-            f'{key}={kind!r} is no registered module; expected the name of a '
-            f'stock {key}, as in its type=...{nearest([kind], known)}.'
+            f'{key}={kind!r} is not a registered module; expected the name '
+            f'of a stock {key}, as in its type=...{nearest([kind], known)}.'
         )
     with naming_typos(found, 'quant'):
         return MODELS.build(dict(arguments, type=found))
@@ -139,7 +141,7 @@ def build_stock(key: str, kind: Any, arguments: dict) -> nn.Module:
 
 @contextmanager
 def naming_typos(builder: Any, *more: str) -> Iterator[None]:
-    """Say which arguments are spelt like one that was refused."""
+    """Add arguments of a similar spelling to the error of a refused one."""
     try:
         yield
     except TypeError as error:
@@ -152,6 +154,6 @@ def naming_typos(builder: Any, *more: str) -> Iterator[None]:
 
 
 def _arguments(builder: Any) -> list[str]:
-    """Names that a function, or a class and its bases, takes."""
+    """Argument names of a function, or of a class and its bases."""
     makers = builder.__mro__ if isclass(builder) else [builder]
     return [name for maker in makers for name in signature(maker).parameters]

@@ -1,4 +1,4 @@
-"""Modules' training flags."""
+"""Context managers that put the training flags of modules back."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def training_flags_kept(model: nn.Module) -> Iterator[None]:
-    """Each module's own mode is put back."""
+    """Put each module's own ``training`` flag back afterwards."""
     flags = {module: module.training for module in model.modules()}
     try:
         yield
@@ -19,7 +19,8 @@ def training_flags_kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """In evaluation mode; each module's own mode is put back."""
+    """Run the block in evaluation mode, then put each module's own
+    ``training`` flag back."""
     with training_flags_kept(model):
         model.eval()
         yield

@@ -1,4 +1,8 @@
-"""Runs of a model in training mode that leave nothing behind."""
+"""Forward passes in training mode that leave a model as it was.
+
+Calibration runs such passes: training flags, buffers and random states are
+put back afterwards.
+"""
 
 import random
 from collections.abc import Iterator
@@ -13,10 +17,10 @@ from .training_mode import training_flags_kept
 
 @contextmanager
 def random_states_kept() -> Iterator[None]:
-    """Python's, numpy's and torch's global generators go on afterwards as if
-    nothing had been drawn."""
+    """Put the states of Python's, numpy's and torch's global random generators
+    back afterwards."""
     states = random.getstate(), np.random.get_state()
-    # Of other devices not even the state may be asked: it would set them up.
+    # Asking for the state of a device that is not in use would initialise it.
     started = torch.cuda.is_initialized()
     devices = [torch.cuda.current_device()] if started else []
     try:
@@ -29,7 +33,8 @@ def random_states_kept() -> Iterator[None]:
 
 @contextmanager
 def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Buffers are put back: batch-norm averages, running means of losses."""
+    """Put all buffers back afterwards, such as batch-norm statistics and the
+    running means of losses."""
     saved = [
         (module, name, buffer, buffer.clone())
         for module in model.modules()
@@ -40,16 +45,16 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for module, name, buffer, value in saved:
             buffer.copy_(value)
-            # A forward may have put another tensor in its place.
+            # The forward pass may have assigned another tensor.
             module._buffers[name] = buffer
 
 
 @contextmanager
 def trial_run(model: nn.Module) -> Iterator[None]:
-    """In training mode, for forwards that see what training sees.
+    """Run the block in training mode, as a training step would.
 
-    Each module's own mode, all buffers and the global random states are put
-    back afterwards.
+    Each module's own ``training`` flag, all buffers and the global random
+    states are put back afterwards.
     """
     with training_flags_kept(model), buffers_kept(model), random_states_kept():
         model.train()

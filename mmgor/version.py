@@ -1,3 +1,3 @@
-"""Version of mmgor."""
+"""The version of mmgor."""
 
 __version__ = '0.1.0'

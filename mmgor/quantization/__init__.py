@@ -1,4 +1,20 @@
-"""Quantization-aware training of stock modules."""
+"""Quantization-aware training (QAT) of stock mmdet modules.
+
+How a weight is rounded, in the order in which the calls happen:
+
+1. ``wrappers.py`` and ``transformers.py`` build a stock module. ``policy.py``
+   decides the bits of each layer, and ``convert.py`` turns the layers into
+   quantized ones, in place.
+2. In every forward pass, ``QuantLayerMixin.quantized_weight`` in
+   ``layers/quant_layers.py`` passes the layer's weight to its quantizer.
+3. The quantizer (one file per kind in ``quantizers/``) calls
+   ``fake_quantize`` in ``quantizers/functional.py``. That function rounds. In
+   training, ``quantizers/compiled.py`` runs it as one kernel. PACT and DoReFa
+   round in functions of their own, in the same file.
+
+A layer's input goes through ``input_quantizer`` in the same way. The first
+scales come from ``calibration.py``.
+"""
 
 from .calibration import calibrate, quantized_layers, uncalibrated_layers
 from .coverage import float_line

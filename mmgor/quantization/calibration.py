@@ -1,4 +1,4 @@
-"""Fill the quantizers of a model from a few batches."""
+"""Calibration: sets the ranges of all quantizers from a few batches."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from mmgor.trial_run import trial_run
 
 
 def quantized_layers(model: nn.Module) -> dict[str, Any]:
-    """Path -> layer for every quantized layer of ``model``."""
+    """Path -> layer, for all quantized layers of ``model``."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -48,22 +48,23 @@ def calibrate(
     run: Callable[[Any], Any],
     names: Iterable[str] | None = None,
 ) -> None:
-    """Give every quantizer the range of least squared error.
+    """Give every quantizer the range with the least squared error.
 
     The model runs in float and in training mode, so that inputs have the
-    statistics training will see; each module's mode, buffers and the global
-    random states are put back afterwards. In a distributed run every rank
-    must call this with as many batches.
+    statistics that training will see. Each module's training flag, all buffers
+    and the global random states are put back afterwards. In a distributed run,
+    every rank must call this function with the same number of batches.
 
     Args:
         model (nn.Module): Model with quantized layers.
-        batches (Iterable): What ``run`` takes.
+        batches (Iterable): Arguments of ``run``.
         run (Callable): Runs the model on one batch; its result is unused.
         names (Iterable[str], optional): Paths of the quantized layers to
             calibrate; the others keep their ranges. Default: all.
 
     Raises:
-        RuntimeError: If a layer never ran, or no batch came.
+        RuntimeError: If a layer did not run, or there was no batch.
+        ValueError: If a weight or an input has NaN or infinity.
     """
     layers = quantized_layers(model)
     chosen = list(layers if names is None else names)
@@ -83,12 +84,14 @@ def calibrate(
 def _check_seen(
     observers: dict[str, RangeObserver], layers: dict[str, Any]
 ) -> None:
-    """Every rank raises if a layer was silent on one: none waits for it."""
+    """Raise on all ranks if a layer did not run on one of them, so that no
+    rank waits for another."""
     seen = torch.tensor([int(o.seen) for o in observers.values()])
     dist.all_reduce(seen, 'min')
     silent = [name for name, ran in zip(observers, seen.tolist()) if not ran]
     if silent:
-        # Patterns are paths inside what was wrapped, as layer_name is.
+        # Override patterns are paths inside the wrapped module, and so is
+        # layer_name.
         named = layers[silent[0]].weight_quantizer.layer_name
         pattern = named.removesuffix('.weight')
         raise RuntimeError(
@@ -103,15 +106,16 @@ def _fit_weight(quantizer: BaseQuantizer, weight: Tensor) -> None:
     rows = weight_rows(weight, quantizer.per_channel).float()
     low, high = rows.aminmax(dim=1)
     scale = best_row_scales(rows, int(quantizer.qmin), int(quantizer.qmax))
-    scale = _usable(scale, quantizer)
+    scale = _replace_zeros(scale, quantizer)
     quantizer.set_ranges(scale, torch.zeros_like(scale), low, high)
 
 
-def _usable(scale: Tensor, quantizer: BaseQuantizer) -> Tensor:
-    """A start for channels and slots that held zeros only.
+def _replace_zeros(scale: Tensor, quantizer: BaseQuantizer) -> Tensor:
+    """Usable scales for channels and slots that only saw zeros.
 
-    Their best step is 0, from which nothing that is learned later could be
-    represented: take the median of the others, or a range of 1.
+    Their best scale is 0, with which nothing that training changes could be
+    represented. They get the median of the other scales, or a range of 1 if
+    there is no other.
     """
     dead = scale <= 2 * MIN_SCALE
     others = scale[~dead]
@@ -133,12 +137,12 @@ def _fit_input(quantizer: BaseQuantizer, observer: RangeObserver) -> None:
     found = scale, offset, observer.low, observer.high
     # The search ran on the CPU.
     scale, *rest = (x.to(quantizer.qmax.device) for x in found)
-    quantizer.set_ranges(_usable(scale, quantizer), *rest)
+    quantizer.set_ranges(_replace_zeros(scale, quantizer), *rest)
 
 
 @contextmanager
 def _observing(layers: dict[str, Any]) -> Iterator[None]:
-    """Input quantizers look, weight quantizers pass through."""
+    """Let input quantizers observe, and weight quantizers pass weights on."""
     for layer in layers.values():
         quantizer = layer.input_quantizer
         quantizer.observer = RangeObserver(

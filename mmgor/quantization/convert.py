@@ -1,4 +1,4 @@
-"""Swap the layers of a stock module for quantized ones, in place."""
+"""Turns the layers of a stock module into quantized ones, in place."""
 
 from typing import Any
 
@@ -20,11 +20,11 @@ from .policy import LayerBits, QuantPolicy
 
 
 def find_layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Path -> layer for every layer that is quantized unless told otherwise.
+    """Path -> layer, for all layers that are quantized by default.
 
-    What tells a deformable convolution or attention where to sample and with
-    which weight is left out (see :func:`sampling_layers`). A layer shared
-    under several paths is listed once.
+    Layers that tell a deformable convolution or attention where to sample, and
+    with which weight, are left out (see :func:`sampling_layers`). A layer that
+    has several paths is listed once.
     """
     sampling = sampling_layers(module)
     return {
@@ -45,9 +45,10 @@ def quantize_layers(
     Args:
         module (nn.Module): A stock backbone, neck or head.
         policy (QuantPolicy): Decides the bits.
-        edge_names (set[str]): Layers that get ``first_last_bits``.
-        calls (dict[str, int], optional): How often a layer is called a pass;
-            it gets as many input scales. Default: once each.
+        edge_names (set[str]): Paths of layers that get ``first_last_bits``.
+        calls (dict[str, int], optional): Number of calls of a layer per
+            forward pass. The layer gets as many input scales. Default: one
+            call each.
 
     Raises:
         ValueError: If the module has no layer to quantize.
@@ -74,11 +75,11 @@ def quantize_layers(
 
 
 def disable_efficient_bn(module: nn.Module) -> None:
-    """Switch off what reads a convolution's weight and does not call it:
-    ``efficient_conv_bn_eval`` of mmcv's ConvModule, in evaluation."""
-    for part in module.modules():
-        if isinstance(part, ConvModule):
-            part.turn_on_efficient_conv_bn_eval(False)
+    """Switch off ``efficient_conv_bn_eval`` of mmcv's ConvModule, which reads
+    the weight of a convolution in evaluation mode without calling it."""
+    for child in module.modules():
+        if isinstance(child, ConvModule):
+            child.turn_on_efficient_conv_bn_eval(False)
 
 
 def _in_float(module: nn.Module) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def _in_float(module: nn.Module) -> dict[str, Any]:
 
 
 def _reasons(module: nn.Module) -> dict[str, str]:
-    """Path -> why, for every layer that stays in float by itself."""
+    """Path -> reason, for layers that stay in float by default."""
     sampling = sampling_layers(module)
     return {
         name: SAMPLING if is_quantizable(layer) else float_reason(layer)
@@ -133,5 +134,5 @@ def _quantize_layer(
 
 
 def is_depthwise(layer: Any) -> bool:
-    """Whether every channel of ``layer``'s input stays by itself."""
+    """Whether ``layer`` is a convolution that does not mix channels."""
     return 1 < getattr(layer, 'groups', 1) == layer.in_channels

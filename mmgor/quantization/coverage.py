@@ -1,4 +1,7 @@
-"""What stays in float, and why: said when a part is wrapped and at start."""
+"""Which layers stay in float and why.
+
+Logged when a module is wrapped and when training starts.
+"""
 
 import logging
 from collections.abc import Iterable
@@ -15,7 +18,7 @@ from mmgor.quantization.layers.quant_layers import (
 )
 from mmgor.quantization.layers.weights import weighted_layers, weights_of
 
-#: Larger shares of the weights in float are a warning.
+#: A larger share of the weights in float is logged as a warning.
 MUCH = 0.1
 OVERRIDE = 'overrides'
 SAMPLING = 'where deformable layers sample'
@@ -26,13 +29,13 @@ _SHOWN = 5
 
 @dataclass
 class FloatShare:
-    """What stays in float for one cause.
+    """The layers that stay in float for one cause.
 
     Attributes:
-        cause (str): In words.
-        layers (list[str]): Paths.
-        weights (float): Share of all weights, 0 to 1.
-        macs (float): Share of all multiply-accumulates, 0 to 1.
+        cause (str): The cause, in words.
+        layers (list[str]): Paths of the layers.
+        weights (float): Their share of all weights, 0 to 1.
+        macs (float): Their share of all multiply-accumulates, 0 to 1.
     """
 
     cause: str
@@ -51,19 +54,22 @@ def float_reason(layer: nn.Module) -> str:
     return f'class {kind.__name__} has no quantized form'
 
 
-# Linear layer whose weight nn.MultiheadAttention reads.
+# Class of the linear whose weight nn.MultiheadAttention reads.
 _PROJECTION = type(nn.MultiheadAttention(1, 1).out_proj)
 
 
 def float_shares(
     model: nn.Module, macs: dict[str, int] | None = None
 ) -> list[FloatShare]:
-    """What stays in float, by cause; the largest first.
+    """What stays in float, one entry per cause, the largest first.
+
+    Modules that only training needs
+    (:data:`mmgor.io.checkpoint.TRAINING_ONLY_PREFIXES`) are left out.
 
     Args:
-        model (nn.Module): With wrapped parts; what only training needs
-            (:data:`mmgor.io.checkpoint.TRAINING_ONLY_PREFIXES`) is left out.
-        macs (dict[str, int], optional): From ``counting_macs``.
+        model (nn.Module): Model with quantized layers.
+        macs (dict[str, int], optional): Multiply-accumulates by path, from
+            :func:`~mmgor.quantization.layers.weights.counting_macs`.
     """
     sizes = _layer_sizes(model)
     every = sum(
@@ -78,18 +84,18 @@ def float_shares(
     marked = {n for n in sizes if hasattr(layers[n], 'float_cause')}
     counts = macs or {}
     all_macs = sum(counts.get(name, 0) for name in sizes)
-    parts: dict[str, FloatShare] = {}
+    shares: dict[str, FloatShare] = {}
     for name in [n for n in sizes if n not in done]:
         cause = getattr(layers[name], 'float_cause', None)
         cause = cause or f'not wrapped: {_unwrapped(name, done | marked)}'
-        part = parts.setdefault(cause, FloatShare(cause, []))
-        part.layers.append(name)
-        part.weights += sizes[name] / every
-        part.macs += counts.get(name, 0) / max(1, all_macs)
+        share = shares.setdefault(cause, FloatShare(cause, []))
+        share.layers.append(name)
+        share.weights += sizes[name] / every
+        share.macs += counts.get(name, 0) / max(1, all_macs)
     rest = every - sum(sizes.values())
     if rest:
-        parts[NO_LAYER] = FloatShare(NO_LAYER, [], rest / every)
-    return sorted(parts.values(), key=lambda part: -part.weights)
+        shares[NO_LAYER] = FloatShare(NO_LAYER, [], rest / every)
+    return sorted(shares.values(), key=lambda share: -share.weights)
 
 
 def _layer_sizes(model: nn.Module) -> dict[str, int]:
@@ -101,7 +107,8 @@ def _layer_sizes(model: nn.Module) -> dict[str, int]:
 
 
 def _unwrapped(name: str, known: Iterable[str]) -> str:
-    """The largest module around ``name`` with no layer of ``known`` in it."""
+    """Path of the largest module around ``name`` that has no layer of
+    ``known`` inside."""
     names = name.split('.')
     for depth in range(1, len(names)):
         path = '.'.join(names[:depth])
@@ -113,53 +120,55 @@ def _unwrapped(name: str, known: Iterable[str]) -> str:
 def float_line(
     model: nn.Module, macs: dict[str, int] | None = None
 ) -> tuple[str, bool]:
-    """One line that says how much of a detector stays in float, and why.
+    """One line that tells how much of a detector stays in float, and why.
 
     Args:
         model (nn.Module): The detector.
-        macs (dict[str, int], optional): From ``counting_macs``.
+        macs (dict[str, int], optional): Multiply-accumulates by path, from
+            :func:`~mmgor.quantization.layers.weights.counting_macs`.
 
     Returns:
-        tuple[str, bool]: The line, and whether it is more than a tenth.
+        tuple[str, bool]: The line, and whether more than :data:`MUCH` of the
+        weights or of the multiply-accumulates is in float.
     """
-    parts = float_shares(model, macs)
-    weights = sum(part.weights for part in parts)
-    count = sum(part.macs for part in parts)
+    shares = float_shares(model, macs)
+    weights = sum(share.weights for share in shares)
+    count = sum(share.macs for share in shares)
     both = f'{weights:.1%} of the weights'
     if macs:
         both += f' and {count:.1%} of the multiply-accumulates'
-    causes = '; '.join(_share(part, bool(macs)) for part in parts)
-    line = f'In float: {both}' + (f' ({causes})' if parts else '')
+    causes = '; '.join(_describe(share, bool(macs)) for share in shares)
+    line = f'In float: {both}' + (f' ({causes})' if shares else '')
     return line, max(weights, count) > MUCH
 
 
-def _share(part: FloatShare, with_macs: bool) -> str:
-    macs = f' / {part.macs:.1%}' if with_macs else ''
-    return f'{part.weights:.1%}{macs} {part.cause}'
+def _describe(share: FloatShare, with_macs: bool) -> str:
+    macs = f' / {share.macs:.1%}' if with_macs else ''
+    return f'{share.weights:.1%}{macs} {share.cause}'
 
 
 def log_float_layers(module: nn.Module) -> None:
-    """Tell which layers of a part that was just wrapped stay in float.
+    """Log which layers of a newly wrapped module stay in float.
 
-    Not those that ``overrides`` chose: what else is left is a line, a
-    warning above a tenth.
+    Layers that ``overrides`` keeps in float are not listed. The line is a
+    warning if the others hold more than :data:`MUCH` of the weights.
     """
-    parts = [
-        part
-        for part in float_shares(module)
-        if part.cause not in (OVERRIDE, NO_LAYER)
+    shares = [
+        share
+        for share in float_shares(module)
+        if share.cause not in (OVERRIDE, NO_LAYER)
     ]
-    share = sum(part.weights for part in parts)
-    if parts:
+    weights = sum(share.weights for share in shares)
+    if shares:
         print_log(
-            f'{type(module).__name__}: {share:.1%} of the weights stay in '
-            f'float: {"; ".join(map(_names, parts))}.',
+            f'{type(module).__name__}: {weights:.1%} of the weights stay in '
+            f'float: {"; ".join(map(_names, shares))}.',
             logger='current',
-            level=logging.WARNING if share > MUCH else logging.INFO,
+            level=logging.WARNING if weights > MUCH else logging.INFO,
         )
 
 
-def _names(part: FloatShare) -> str:
-    more = len(part.layers) - _SHOWN
+def _names(share: FloatShare) -> str:
+    more = len(share.layers) - _SHOWN
     rest = f' and {more} more' if more > 0 else ''
-    return f'{part.cause}: {", ".join(part.layers[:_SHOWN])}{rest}'
+    return f'{share.cause}: {", ".join(share.layers[:_SHOWN])}{rest}'

@@ -1,4 +1,4 @@
-"""Batch norm that keeps the statistics it was loaded with."""
+"""Batch norm that keeps its loaded statistics during training."""
 
 from torch import nn
 
@@ -7,13 +7,14 @@ from mmgor.registry import MODELS
 
 @MODELS.register_module('EvalBN')
 class EvalBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm in evaluation mode throughout: ``norm_cfg=dict(type=
-    'EvalBN', eps=...)`` of a backbone, neck or head.
+    """Batch norm that is always in evaluation mode.
 
-    For a few epochs of QAT from a trained network. Small batches of other
-    pictures than it was trained on (no mosaic, another size) have other
-    statistics, which the student would have to learn in place of the low
-    bits. Scale and shift stay trainable; keys are those of batch norm.
+    Write ``norm_cfg=dict(type='EvalBN', eps=...)`` in a backbone, neck or
+    head. It is meant for a few epochs of QAT that start from a trained
+    network. Small batches of images that differ from those it was trained on
+    (no mosaic, another size) have other statistics, and the student would
+    spend its training on them and not on the low bits. Scale and shift stay
+    trainable. State-dict keys are those of batch norm.
     """
 
     def train(self, mode: bool = True) -> 'EvalBatchNorm2d':

@@ -1,4 +1,4 @@
-"""Which layer gets how many bits."""
+"""The bit policy: how many bits each layer's weight and input get."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,8 +22,8 @@ from mmgor.quantization.quantizers.base import (
 )
 from mmgor.registry import MODELS, find
 
-# The last part of a prediction layer's name in mmdet's heads (retina_cls,
-# gfl_reg, conv_centerness, multi_level_conv_obj.0, convs_pred.0, fc_cls,
+# How the names of prediction layers end in mmdet's heads (retina_cls, gfl_reg,
+# conv_centerness, multi_level_conv_obj.0, convs_pred.0, fc_cls,
 # cls_branches.0 ...).
 PREDICTION_ENDINGS = (
     '_cls',
@@ -36,7 +36,7 @@ PREDICTION_ENDINGS = (
     '_centerness',
     '_branches',
 )
-# What the layers decide, not the config.
+# Set by the layer, never by the config.
 _OWN_KEYS = {'bits', 'num_scales', 'per_channel', 'for_weight', 'channels'}
 _NONE: Mapping[str, str] = MappingProxyType({})
 _PER_CHANNEL_INPUTS = ('LSQQuantizer', 'LSQPlusQuantizer')
@@ -57,23 +57,25 @@ class QuantPolicy:
     Args:
         w_bits (int): Weight bits, 2 to 8.
         a_bits (int): Input (activation) bits, 2 to 8.
-        first_last_bits (int): Both bits of the backbone's first layer and of
-            the head's prediction layers.
+        first_last_bits (int): Weight and input bits of the backbone's first
+            layer and of the head's prediction layers.
         weight_quantizer (dict): Registered quantizer of weights.
         input_quantizer (dict): Registered quantizer of inputs.
-        per_channel (bool): One weight scale an output channel, or one a
+        per_channel (bool): One weight scale per output channel, or one per
             layer.
-        per_channel_depthwise (bool): One input scale a channel in depthwise
-            convolutions. A channel of theirs meets no other, so that its
-            scale folds into the weight's exactly.
-        overrides (dict): Glob on the layer's path inside the module ->
-            ``dict(w_bits=..., a_bits=...)``, or None to keep it in float.
-            Later patterns win. They also win over ``first_last_bits``. What
-            tells a deformable layer where to sample stays in float unless a
-            pattern matches nothing else: '*.conv_offset'.
+        per_channel_depthwise (bool): One input scale per channel in depthwise
+            convolutions. Their channels do not mix, so each input scale folds
+            exactly into the weight's scale.
+        overrides (dict): Maps a glob pattern on a layer's path inside the
+            module to ``dict(w_bits=..., a_bits=...)``, or to None to keep the
+            layer in float. Later patterns win, and they win over
+            ``first_last_bits``. Layers that tell a deformable layer where to
+            sample stay in float, unless a pattern matches no other layers:
+            '*.conv_offset'.
 
     Raises:
-        ValueError: On an unknown key or quantizer, and on bits outside 2..8.
+        ValueError: If a key or quantizer is unknown, or bits are outside of 2
+            to 8.
     """
 
     w_bits: int = 4
@@ -109,7 +111,7 @@ class QuantPolicy:
 
     @classmethod
     def from_config(cls, quant: Any) -> 'QuantPolicy':
-        """Build from a config's ``quant`` dict; None gives the defaults."""
+        """Build a policy from a ``quant`` dict; None gives the defaults."""
         example = 'quant=dict(w_bits=4, a_bits=4)'
         given = {} if quant is None else mapping('quant', quant, example)
         known_keys('quant', given, cls.__dataclass_fields__)
@@ -121,18 +123,20 @@ class QuantPolicy:
         edge_names: set[str],
         in_float: Mapping[str, str] = _NONE,
     ) -> dict[str, LayerBits | None]:
-        """Decide every layer's bits.
+        """Decide the bits of every layer.
 
         Args:
             names (list[str]): Paths of all layers that can be quantized.
-            edge_names (set[str]): Those that get ``first_last_bits``.
-            in_float (Mapping[str, str], optional): Path -> why, for what
-                stays in float: layers that can't be quantized, and of
-                ``names`` those that had better not. A pattern reaches the
-                latter only if it matches no other layer.
+            edge_names (set[str]): Paths that get ``first_last_bits``.
+            in_float (Mapping[str, str], optional): Maps the paths of layers
+                that stay in float to the reason. They are the layers that
+                can't be quantized and those of ``names`` that should not be.
+                A pattern changes the latter only if it matches no other
+                layer.
 
         Returns:
-            dict[str, LayerBits | None]: None keeps the layer in float.
+            dict[str, LayerBits | None]: Maps every path of ``names`` to its
+            bits, or to None if the layer stays in float.
 
         Raises:
             ValueError: If a pattern of ``overrides`` matches no layer, or
@@ -175,7 +179,8 @@ def _check_meant(
     names: list[str],
     in_float: Mapping[str, str],
 ) -> None:
-    """Refuse a pattern that matches no layer that can be quantized."""
+    """Raise for a pattern that matches no layer of ``names``, unless it
+    keeps in float what is in float anyway."""
     left = [n for n in in_float if fnmatchcase(n, pattern)]
     if not left:
         raise ValueError(
@@ -191,7 +196,7 @@ def _check_meant(
 
 
 def is_prediction_layer(name: str) -> bool:
-    """Whether a head's layer is one of its last, by mmdet's naming.
+    """Whether a head's layer predicts, judged by mmdet's naming.
 
     Example:
         >>> is_prediction_layer('retina_cls')
@@ -201,15 +206,16 @@ def is_prediction_layer(name: str) -> bool:
         >>> is_prediction_layer('cls_convs.0.conv')
         False
     """
-    parts = [part for part in name.split('.') if not part.isdigit()]
-    return bool(parts) and parts[-1].endswith(PREDICTION_ENDINGS)
+    words = [word for word in name.split('.') if not word.isdigit()]
+    return bool(words) and words[-1].endswith(PREDICTION_ENDINGS)
 
 
 def prediction_layers(names: list[str]) -> set[str]:
-    """Those of a head's layers that predict.
+    """The layers of a head that predict, judged by their names.
 
-    Of a branch of several layers, which DETR heads keep one a decoder layer
-    (``reg_branches.<decoder layer>.<position>``), only the last predicts.
+    DETR heads have one branch of several layers per decoder layer
+    (``reg_branches.<decoder layer>.<position>``). Only the last layer of a
+    branch predicts.
 
     Args:
         names (list[str]): Paths of all layers, in order.

@@ -1,4 +1,4 @@
-"""The per-layer table: what is quantized, to how many bits, how large."""
+"""The table of layers: bits, kind of input, parameters and packed bytes."""
 
 import json
 from math import ceil
@@ -17,25 +17,26 @@ from mmgor.quantization.layers.weights import (
 )
 
 FLOAT_BITS = 32
-# Buffers of the packed file; others are integers, or part of no checkpoint.
+# Float buffers that a packed file holds.
 _BUFFERS = ('running_mean', 'running_var', 'weight_gamma', 'weight_beta')
 
 
 def layer_table(model: nn.Module) -> dict[str, Any]:
     """Bits, parameters and packed bytes of every layer with weights.
 
-    Bytes are those of the packed file: integer weights at their bits rounded
-    up to whole bytes a layer, one float32 scale a channel, and float32 for
-    everything that stays float (biases, batch norm, other layers, weights
-    that a layer standardises before it rounds them). Input scales and offsets
-    count 4 bytes each.
+    Bytes are those in the packed file. Integer weights take their bits,
+    rounded up to whole bytes per layer, and 4 bytes per weight scale.
+    Everything that stays in float takes 4 bytes per number: biases, batch
+    norm, other layers, and weights that a layer standardises before it rounds
+    them. Input scales and offsets take 4 bytes each.
 
     Args:
-        model (nn.Module): Any model; what only training needs
-            (:data:`mmgor.io.checkpoint.TRAINING_ONLY_PREFIXES`) is left out.
+        model (nn.Module): Any model. Modules that only training needs
+            (:data:`mmgor.io.checkpoint.TRAINING_ONLY_PREFIXES`) are left out.
 
     Returns:
-        dict[str, Any]: ``layers``, a list of rows, and ``total``.
+        dict[str, Any]: ``layers``, a list with a row per layer, and
+        ``total``: parameters, packed bytes and bytes in float32 of the model.
     """
     rows = [
         _row(name, layer)
@@ -81,7 +82,7 @@ def _row(name: str, layer: Any) -> dict[str, Any]:
     w_quantizer, a_quantizer = layer.weight_quantizer, layer.input_quantizer
     count = layer.weight.numel() if layer.rounds_weight else 0
     packed = ceil(count * w_quantizer.bits / 8)
-    # Offsets and extremes besides scales, for quantizers that have them.
+    # Scales, and the offsets or extremes of quantizers that have them.
     ranges = sum(
         value.numel()
         for value in a_quantizer.state_dict().values()
@@ -107,7 +108,7 @@ def _input_kind(quantizer: Any) -> str:
 
 
 def format_table(table: dict[str, Any]) -> str:
-    """The table as aligned text, one line a layer and one for the total."""
+    """The table as aligned text: one line per layer and one for the total."""
     lines = [
         f'{"layer":44s} {"type":18s} {"weight":18s} {"W":>3s} {"A":>3s} '
         f'{"input":12s} {"scales":>6s} {"params":>10s} {"bytes":>10s}'
@@ -129,5 +130,5 @@ def format_table(table: dict[str, Any]) -> str:
 
 
 def save_table(table: dict[str, Any], path: Path) -> None:
-    """Write the table as JSON."""
+    """Write the table to a JSON file."""
     write_text(path, json.dumps(table, indent=1) + '\n')

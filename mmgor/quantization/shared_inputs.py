@@ -1,8 +1,8 @@
-"""Layers that read one tensor, and one rounding of it for all of them.
+"""Finds layers that read the same tensor, so that it is rounded only once.
 
-Runtimes round a tensor once if all its readers agree on the grid: OpenVINO
-and NNCF call it unified scales. Quantizers that learn apart round it once a
-reader.
+Runtimes round a tensor once if all layers that read it have the same scale;
+OpenVINO and NNCF call this unified scales. With a scale of its own, each layer
+would round the tensor again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,19 +20,19 @@ from .calibration import quantized_layers
 
 @torch.no_grad()
 def input_groups(model: nn.Module, run: Callable[[], Any]) -> list[list[str]]:
-    """Layers whose input quantizers read the same tensors and could be one.
+    """Groups of layers that read the same tensors and could share a quantizer.
 
-    The model runs in evaluation mode, so that nothing in it moves.
+    The model runs in evaluation mode, so its buffers do not change.
 
     Args:
-        model (nn.Module): With calibrated quantized layers.
+        model (nn.Module): Model with calibrated quantized layers.
         run (Callable): Runs the model once.
 
     Returns:
-        list[list[str]]: Paths of quantized layers, two or more a group. Their
-        input quantizers are of one kind, size and integer range and saw the
-        same tensors in the same order: in every call of a layer that a head
-        calls once a level. None of them is frozen.
+        list[list[str]]: Paths of quantized layers, two or more per group. The
+        input quantizers of a group have the same class, size and integer
+        range, and got the same tensors in the same order (several tensors if
+        a head calls the layer once per level). None of the layers is frozen.
     """
     quantizers = {
         name: layer.input_quantizer
@@ -45,7 +45,7 @@ def input_groups(model: nn.Module, run: Callable[[], Any]) -> list[list[str]]:
     for name, tensors in seen.items():
         quantizer = quantizers[name]
         key = (
-            # The version: what a layer in between changed in place is another.
+            # An in-place change between two layers changes the version.
             tuple((id(tensor), version) for tensor, version in tensors),
             type(quantizer),
             quantizer.num_scales,
@@ -61,9 +61,10 @@ def input_groups(model: nn.Module, run: Callable[[], Any]) -> list[list[str]]:
 def _recorded(
     quantizers: dict[str, BaseQuantizer],
 ) -> Iterator[dict[str, list[tuple[Tensor, int]]]]:
-    """Path -> tensors that come in, with their versions at that time.
+    """Path -> input tensors with their versions at that time.
 
-    The tensors are kept: an id may come again after its owner went.
+    The tensors are kept, because Python may give the id of a deleted one to
+    another tensor.
     """
     seen: dict[str, list[tuple[Tensor, int]]] = {}
 
@@ -87,11 +88,14 @@ def _recorded(
 
 @torch.no_grad()
 def share_ranges(quantizers: Sequence[BaseQuantizer]) -> None:
-    """Give all the mean of their ranges: of LSQ's steps the geometric one,
-    of all else that is learned or averaged the arithmetic one.
+    """Give all quantizers the mean of their ranges.
+
+    LSQ's step sizes, which are stored as logarithms, get their geometric mean;
+    everything else that is learned or averaged gets the arithmetic mean.
 
     Args:
-        quantizers (Sequence[BaseQuantizer]): Of one class and size.
+        quantizers (Sequence[BaseQuantizer]): Quantizers of the same class and
+            size. They are changed in place.
     """
     states = [quantizer.state_dict() for quantizer in quantizers]
     for key, first in states[0].items():

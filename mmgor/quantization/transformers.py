@@ -1,7 +1,8 @@
-"""Transformer detectors (the DETR family) with quantized transformers.
+"""Detectors of the DETR family with quantized transformers.
 
-mmdet makes encoder and decoder inside the detector and not from a registry,
-so that no wrapper of a part reaches them: the detector itself is the wrapper.
+mmdet builds encoder and decoder inside the detector and not from a registry,
+so the wrappers of backbone, neck and head do not reach them. Here the detector
+itself is the wrapper.
 """
 
 from collections.abc import Collection
@@ -24,36 +25,38 @@ from mmgor.registry import MODELS
 from .convert import quantize_layers
 from .policy import QuantPolicy
 
-# They have wrappers of their own, with other rules.
+# These have wrappers of their own, with other rules.
 _WRAPPED = {'backbone', 'neck', 'bbox_head'}
 
 
 class Transformer(nn.ModuleDict):
-    """What lies outside backbone, neck and head; messages have its name."""
+    """The modules outside backbone, neck and head, under a name for
+    messages."""
 
 
 class QuantTransformerMixin(DetectionTransformer):
     """Quantizes the layers outside backbone, neck and head, in place.
 
-    Listed before the stock class. These layers are those of encoder and
-    decoder and what lies between them; the layers that predict reference
-    points or sizes have ``first_last_bits``. In float stay the projections of
-    ``nn.MultiheadAttention``, which reads its weights without calling a
-    layer, and of deformable attention where to sample and with which weight
-    (see :func:`~mmgor.quantization.convert.find_layers`).
+    It is listed before the stock class. The quantized layers are those of
+    encoder and decoder and those between them. Layers that predict reference
+    points or sizes get ``first_last_bits``. Two kinds of layers stay in float:
+    the projections of ``nn.MultiheadAttention``, which reads their weights
+    without calling them, and the layers that tell deformable attention where
+    to sample and with which weight (see
+    :func:`~mmgor.quantization.convert.find_layers`).
 
     Args:
-        *args: Of the stock detector.
-        quant (dict, optional): See :class:`QuantPolicy`; patterns are paths
-            in the detector, e.g. 'encoder.layers.0.*'.
-        **kwargs: Of the stock detector.
+        *args: Arguments of the stock detector.
+        quant (dict, optional): See :class:`QuantPolicy`. Override patterns
+            are paths in the detector, e.g. 'encoder.layers.0.*'.
+        **kwargs: Arguments of the stock detector.
 
     Example:
         >>> model = dict(type='GoRDetector', detector='QuantDeformableDETR',
         ...              quant=dict(w_bits=4, a_bits=4))
     """
 
-    #: Layers whose outputs are coordinates, as a head's are.
+    #: Paths of layers whose outputs are coordinates, as a head's are.
     predictions: ClassVar[Collection[str]] = ('reference_points_fc',)
 
     def __init__(
@@ -61,18 +64,18 @@ class QuantTransformerMixin(DetectionTransformer):
     ) -> None:
         policy = QuantPolicy.from_config(quant)
         super().__init__(*args, **kwargs)
-        parts = Transformer(
+        transformer = Transformer(
             {k: m for k, m in self.named_children() if k not in _WRAPPED}
         )
-        quantize_layers(parts, policy, set(self.predictions))
+        quantize_layers(transformer, policy, set(self.predictions))
 
     def _forward(
         self, batch_inputs: Tensor, batch_data_samples: list | None = None
     ) -> Any:
-        """Head outputs (``mode='tensor'``), in training mode too.
+        """Head outputs (``mode='tensor'``), in training mode as well.
 
-        Calibration runs in it, and there the stock method hands the head
-        what only its loss takes.
+        Calibration runs in training mode, in which the stock method passes
+        arguments to the head that only its loss accepts.
         """
         features = self.extract_feat(batch_inputs)
         inputs = self.forward_transformer(features, batch_data_samples)

@@ -1,8 +1,8 @@
-"""Registered wrappers that quantize a stock module and return it.
+"""``QuantBackbone``, ``QuantNeck`` and ``QuantHead``, the config wrappers.
 
-They are functions, not modules: what ``MODELS.build`` gives back is the stock
-backbone, neck or head itself with its layers swapped, so that every key of a
-float checkpoint matches and nothing in mmdet sees a difference.
+They are registered functions, not modules. ``MODELS.build`` returns the stock
+backbone, neck or head itself, with its layers turned into quantized ones. All
+keys of a float checkpoint therefore match, and mmdet sees no difference.
 """
 
 from typing import Any
@@ -23,10 +23,10 @@ from .policy import QuantPolicy
 def QuantBackbone(
     backbone: str, quant: dict | None = None, **kwargs: Any
 ) -> nn.Module:
-    """A stock backbone with quantized layers; the first at 8 bits.
+    """A stock backbone with quantized layers, the first of them at 8 bits.
 
-    The first is the one that the image reaches first; of several branches,
-    each has its own.
+    The first layer is the one that the image reaches first. If the image goes
+    into several branches, each branch has its own first layer.
 
     Args:
         backbone (str): Registered type, e.g. 'ResNet'.
@@ -71,10 +71,10 @@ def QuantNeck(
 def QuantHead(
     head: str, quant: dict | None = None, **kwargs: Any
 ) -> nn.Module:
-    """A stock head with quantized layers; prediction layers at 8 bits.
+    """A stock head with quantized layers, its prediction layers at 8 bits.
 
-    A layer that the head shares across pyramid levels gets one input scale a
-    level.
+    A layer that the head shares across pyramid levels gets one input scale
+    per level.
 
     Args:
         head (str): Registered type, e.g. 'RetinaHead'.
@@ -85,9 +85,9 @@ def QuantHead(
         nn.Module: The stock head, its layers quantized in place.
 
     Raises:
-        ValueError: If no prediction layer is found (by what the head returns
-            on zeros, or by name where it can not be run), or no layer to
-            quantize.
+        ValueError: If no prediction layer is found (from the head's outputs
+            for an input of zeros, or by name if the head can't be run), or if
+            there is no layer to quantize.
     """
     policy = QuantPolicy.from_config(quant)
     module = build_stock('head', head, kwargs)
@@ -106,8 +106,8 @@ def QuantHead(
 
 
 def _reset_slots(head: nn.Module, _: Any) -> None:
-    """Start a pass at the first level, even if the last one was broken off."""
-    if is_recomputed():  # inside of a checkpoint: no pass starts
+    """Start a forward pass at the first level, even if the last one failed."""
+    if is_recomputed():  # inside a checkpoint, no new pass starts
         return
     for module in head.modules():
         if isinstance(module, BaseQuantizer):
@@ -117,12 +117,13 @@ def _reset_slots(head: nn.Module, _: Any) -> None:
 def _check_match(
     backbone: nn.Module, state_dict: dict, prefix: str, *_: Any
 ) -> None:
-    """Make loading a file that matches nothing an error, not a warning."""
+    """Raise, and not only warn, if a loaded file matches no key."""
     check_any_match(backbone, state_dict, prefix, 'backbone')
 
 
 def _guarded(module: nn.Module) -> nn.Module:
-    """Refuse NaN, however it is loaded: an ``init_cfg`` meets no hook."""
+    """Refuse NaN in all files that the module loads. The Runner's hooks do
+    not see those of an ``init_cfg``."""
     module.register_load_state_dict_pre_hook(_check_sound)
     return module
 

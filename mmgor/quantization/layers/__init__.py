@@ -1,1 +1,5 @@
-"""Quantized forms of convolutions and linears."""
+"""Quantized convolutions and linears.
+
+``quant_layers.py`` has torch's own layers, ``variants.py`` those of mmcv and
+mmdet.
+"""

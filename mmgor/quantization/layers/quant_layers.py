@@ -1,9 +1,13 @@
 """Convolutions and linears whose weight and input are fake-quantized.
 
-A stock layer becomes a quantized one by changing its class in place
-(:func:`to_quantized`): the object, its parameters, hooks and every reference
-to it stay. The stock class is a direct base, because mmengine's initialisers
-look for it there.
+Here a layer asks for its rounded weight: ``QuantLayerMixin.quantized_weight``
+calls the layer's ``weight_quantizer``. The rounding itself is
+:func:`mmgor.quantization.quantizers.functional.fake_quantize`.
+
+:func:`to_quantized` turns a stock layer into a quantized one by changing its
+class in place. The object, its parameters, its hooks and all references to it
+stay. The stock class is a direct base of the quantized class, because
+mmengine's initialisers look for it there.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,19 +22,19 @@ from torch import Tensor, nn
 from mmgor.quantization.quantizers.base import BaseQuantizer
 from mmgor.quantization.quantizers.grid import Grid
 
-#: Stock class -> quantized class. By identity: a class of the same name, and
-#: a subclass, may compute something else.
+#: Stock class -> quantized class. A layer must be of exactly the stock class:
+#: a subclass may compute something else.
 QUANTIZED_CLASSES: dict[type, Any] = {}
-# What stands in for a method of the class, or for the parameter, where it is
-# an attribute of the layer itself.
+# If the layer object itself has one of these attributes, something has
+# replaced the method of its class or its parameter.
 _PATCHES = ('forward', '_conv_forward', 'weight')
 
 
 def quantizes(*stock: type) -> Callable[[type], type]:
-    """Class decorator: layers of exactly these classes become this one.
+    """Class decorator that registers the quantized class of stock classes.
 
     Args:
-        *stock (type): Classes of layers with a parameter ``weight``.
+        *stock (type): Classes of layers that have a parameter ``weight``.
     """
 
     def register(cls: type) -> type:
@@ -41,14 +45,14 @@ def quantizes(*stock: type) -> Callable[[type], type]:
 
 
 class QuantLayerMixin:
-    """What a quantized layer has besides its stock class.
+    """What quantized layers add to their stock class.
 
     Attributes:
-        weight_quantizer (BaseQuantizer): Applied to what
-            :meth:`channels_first` gives.
-        input_quantizer (BaseQuantizer): Applied to the input.
-        rounds_weight (bool): Whether that is the parameter ``weight`` itself,
-            and not a weight which the layer computes from it.
+        weight_quantizer (BaseQuantizer): Rounds the weight that
+            :meth:`channels_first` returns.
+        input_quantizer (BaseQuantizer): Rounds the input.
+        rounds_weight (bool): Whether the parameter ``weight`` itself is
+            rounded, and not a weight that the layer computes from it.
     """
 
     weight: Tensor
@@ -57,7 +61,10 @@ class QuantLayerMixin:
     rounds_weight = True
 
     def quantized_weight(self) -> Tensor:
-        """The weight as the device will see it."""
+        """The weight rounded to its integer grid, in float.
+
+        All quantized layers compute with it.
+        """
         return self.weight_quantizer(self.channels_first())
 
     def channels_first(self) -> Tensor:
@@ -66,10 +73,10 @@ class QuantLayerMixin:
 
     @contextmanager
     def rounded(self) -> Iterator[None]:
-        """Whoever reads ``weight`` meanwhile finds :meth:`quantized_weight`.
+        """In the block, the attribute ``weight`` is the quantized weight.
 
-        An entry of the instance hides the parameter, and the state dict does
-        not know it.
+        The attribute of the instance hides the parameter and is not part of
+        the state dict.
         """
         self.__dict__['weight'] = self.quantized_weight()
         try:
@@ -79,11 +86,11 @@ class QuantLayerMixin:
 
     @torch.no_grad()
     def weight_integers(self) -> tuple[Tensor, Grid]:
-        """The weight as the device stores it.
+        """The integers of the quantized weight.
 
         Returns:
             tuple[Tensor, Grid]: int32 integers in the shape of
-            :meth:`channels_first`, and what they stand for.
+            :meth:`channels_first`, and the grid that turns them into values.
 
         Raises:
             RuntimeError: If the quantizer was never calibrated.
@@ -95,11 +102,12 @@ class QuantLayerMixin:
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, *args: Any
     ) -> None:
-        """Ranges go with the weight that they were found for.
+        """Load ranges only together with the weight that they belong to.
 
-        Called before the quantizers load theirs: with the weight, the old
-        ranges go; without it (another shape, or missing), those of the file
-        are left alone.
+        torch calls this method before those of the quantizers. If the file's
+        weight fits, the present ranges are reset, so that only those of the
+        file remain. If it does not fit or is missing, the file's ranges are
+        ignored.
         """
         stored = state_dict.get(f'{prefix}weight')
         if getattr(stored, 'shape', None) == self.weight.shape:
@@ -129,7 +137,7 @@ class QuantConv2d(Conv2dForwardMixin, nn.Conv2d):
 
 
 def swap_channels(weight: Tensor, groups: int) -> Tensor:
-    """(in, out / groups, ...) to (out, in / groups, ...), and back."""
+    """Shape (in, out / groups, ...) to (out, in / groups, ...), or back."""
     grouped = weight.unflatten(0, (groups, -1))
     return grouped.transpose(1, 2).flatten(0, 1)
 
@@ -138,8 +146,8 @@ def swap_channels(weight: Tensor, groups: int) -> Tensor:
 class QuantConvTranspose2d(QuantLayerMixin, nn.ConvTranspose2d):
     """``nn.ConvTranspose2d`` with quantized weight and input.
 
-    Its weight has the shape (in, out / groups, h, w); a scale belongs to an
-    output channel, which is an entry of the second axis in one group.
+    Its weight has the shape (in, out / groups, h, w). Per-channel scales
+    belong to output channels, which lie on the second axis of each group.
     """
 
     def quantized_weight(self) -> Tensor:
@@ -152,7 +160,7 @@ class QuantConvTranspose2d(QuantLayerMixin, nn.ConvTranspose2d):
     def forward(
         self, input: Tensor, output_size: list[int] | None = None
     ) -> Tensor:
-        # Typed for all dimensions at once in the base class.
+        # The base class annotates its arguments for 1 to 3 dimensions at once.
         stock: Any = self
         output_padding = stock._output_padding(
             input,
@@ -186,10 +194,10 @@ class QuantLinear(QuantLayerMixin, nn.Linear):
 
 
 def is_quantizable(layer: nn.Module) -> bool:
-    """Whether ``layer`` is of a class that has a quantized one, untouched.
+    """Whether a layer's class has a quantized class, and the layer is plain.
 
-    A weight that hooks compute (``weight_norm``, ``spectral_norm``, pruning)
-    and a forward put on the layer itself are not ours to replace.
+    A layer is not plain if hooks compute its weight (``weight_norm``,
+    ``spectral_norm``, pruning) or if its forward method was replaced.
     """
     return type(layer) in QUANTIZED_CLASSES and not any(
         name in layer.__dict__ for name in _PATCHES
@@ -203,8 +211,8 @@ def to_quantized(
 ) -> None:
     """Turn a stock layer into its quantized class, in place.
 
-    The quantizers' parameters follow ``weight.requires_grad``: a frozen
-    stage's scales stay frozen too, which DDP insists on.
+    The quantizers' parameters take over ``weight.requires_grad``, so that the
+    scales of a frozen stage are frozen as well. DDP requires that.
 
     Args:
         layer (nn.Module): A layer for which :func:`is_quantizable` holds.

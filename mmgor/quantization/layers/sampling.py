@@ -1,8 +1,9 @@
-"""Layers that tell a deformable one where to sample.
+"""Finds layers that tell a deformable layer where to sample.
 
-They stay in float: rounded offsets sample the wrong pixels. What they are for
-shows in the module that owns them: its code, or that of a layer in it which
-gets its offsets from outside, calls something deformable or ``grid_sample``.
+They stay in float, because rounded offsets sample the wrong pixels. Such a
+layer is recognised by its name and by the module around it: the code of that
+module, or of a layer inside that gets its offsets as an argument, calls a
+deformable function or ``grid_sample``.
 """
 
 import inspect
@@ -14,18 +15,18 @@ from typing import Any
 from mmdet.models.dense_heads import RepPointsHead
 from torch import nn
 
-# In a module that samples, children with such names.
+# Parts of the names of such layers.
 _NAMES = ('offset', 'attention_weights')
-# Functions that sample, of mmcv, torch, torchvision and others.
+# Functions that sample, in mmcv, torch, torchvision and others.
 _FUNCTIONS = re.compile(r'deform\w*(conv|att|pool|sampl)|^grid_sample$', re.I)
-# Their names do not say it.
+# Such layers with other names.
 _OTHERS: dict[type, tuple[str, ...]] = {
     RepPointsHead: ('reppoints_pts_init_out',)
 }
 
 
 def sampling_layers(module: nn.Module) -> set[str]:
-    """Paths of the modules that tell where to sample, and of all in them.
+    """Paths of the modules that tell where to sample, with their children.
 
     Args:
         module (nn.Module): A stock backbone, neck or head.
@@ -58,19 +59,19 @@ def _samples_by(parent: nn.Module) -> Iterator[bool]:
 
 
 def samples(kind: type) -> bool:
-    """Whether a module class' own code samples at learned places."""
+    """Whether the code of a module class samples at learned positions."""
     return any(
         _FUNCTIONS.search(name)
         for base in inspect.getmro(kind)
         if issubclass(base, nn.Module) and base is not nn.Module
         for method, value in vars(base).items()
-        # A constructor names what it builds, of whatever use.
+        # A constructor only names what it builds.
         if 'init' not in method
         for name in _names(value)
     )
 
 
 def _names(value: Any) -> Iterator[str]:
-    """Names that a function's code uses, decorated or not."""
+    """Names that the code of a function uses, without its decorators."""
     code = getattr(inspect.unwrap(value), '__code__', None)
     return iter(code.co_names if isinstance(code, CodeType) else ())

@@ -1,7 +1,7 @@
-"""Quantized classes of mmcv's and mmdet's own convolutions and linears.
+"""Quantized forms of mmcv's and mmdet's own convolutions and linears.
 
-The bases of the stock class are listed, too: mmengine's initialisers look at
-a layer's class and direct bases.
+Each quantized class also lists the bases of its stock class, because
+mmengine's initialisers look at a layer's class and its direct bases.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ from .quant_layers import Conv2dForwardMixin, QuantLayerMixin, quantizes
 
 
 class StockForwardMixin(QuantLayerMixin):
-    """The stock forward on a quantized input, with the quantized weight."""
+    """The stock forward pass with quantized input and weight."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         stock: Any = super()
@@ -46,34 +46,37 @@ class QuantConv1d(StockForwardMixin, nn.Conv1d):
 class QuantConv2dAdaptivePadding(
     StockForwardMixin, Conv2dAdaptivePadding, nn.Conv2d
 ):
-    """Convolution that pads by the size of its input (EfficientNet)."""
+    """Convolution whose padding follows from its input size (EfficientNet)."""
 
 
 @quantizes(MaskedConv2d)
 class QuantMaskedConv2d(StockForwardMixin, MaskedConv2d, nn.Conv2d):
-    """Convolution at the places of a mask (guided anchoring)."""
+    """Convolution at the positions of a mask (guided anchoring)."""
 
 
 @quantizes(NormedLinear)
 class QuantNormedLinear(StockForwardMixin, NormedLinear, nn.Linear):
-    """Cosine classifier: both vectors are rounded, then normalised, which
-    multiplies a whole row by one number and leaves its integers."""
+    """Cosine classifier.
+
+    Weight and input are rounded first and normalised afterwards. To normalise
+    a row multiplies it by one number, so its integers stay the same.
+    """
 
 
 @quantizes(DeformConv2d)
 class QuantDeformConv2d(StockForwardMixin, DeformConv2d):
-    """Deformable convolution; where it samples comes from outside."""
+    """Deformable convolution that gets its offsets as an argument."""
 
 
 @quantizes(ModulatedDeformConv2d)
 class QuantModulatedDeformConv2d(StockForwardMixin, ModulatedDeformConv2d):
-    """Modulated one; where and how strongly it samples is not rounded."""
+    """Modulated deformable convolution; offsets and mask are not rounded."""
 
 
 @quantizes(DeformConv2dPack)
 class QuantDeformConv2dPack(QuantLayerMixin, DeformConv2dPack, DeformConv2d):
-    """Deformable convolution with an offset branch, which stays in float and
-    reads the float input."""
+    """Deformable convolution with an offset branch. The branch stays in float
+    and reads the float input."""
 
     def forward(self, x: Tensor) -> Tensor:
         offset = self.conv_offset(x)
@@ -85,7 +88,8 @@ class QuantDeformConv2dPack(QuantLayerMixin, DeformConv2dPack, DeformConv2d):
 class QuantModulatedDeformConv2dPack(
     QuantLayerMixin, ModulatedDeformConv2dPack, ModulatedDeformConv2d
 ):
-    """Modulated deformable convolution with such a branch."""
+    """Modulated deformable convolution with an offset branch. The branch stays
+    in float and reads the float input."""
 
     def forward(self, x: Tensor) -> Tensor:
         *offsets, mask = self.conv_offset(x).chunk(3, dim=1)
@@ -98,7 +102,7 @@ class QuantModulatedDeformConv2dPack(
 
 @quantizes(TridentConv)
 class QuantTridentConv(QuantLayerMixin, TridentConv, BaseModule):
-    """One weight at three dilations; one scale for the inputs of all."""
+    """One weight at three dilations, with one scale for their inputs."""
 
     def forward(self, inputs: list[Tensor]) -> list[Tensor]:
         rounded = [self.input_quantizer(x) for x in inputs]
@@ -107,15 +111,15 @@ class QuantTridentConv(QuantLayerMixin, TridentConv, BaseModule):
 
 
 class StandardisedMixin(Conv2dForwardMixin):
-    """Weight standardisation: what is rounded is the standardised weight,
-    which is all that a device needs."""
+    """Weight standardisation. The standardised weight is rounded; a device
+    needs no other."""
 
     rounds_weight = False
 
 
 @quantizes(ConvWS2d)
 class QuantConvWS2d(StandardisedMixin, ConvWS2d, nn.Conv2d):
-    """Weight standardisation (arXiv:1903.10520)."""
+    """Convolution with weight standardisation (arXiv:1903.10520)."""
 
     eps: float
 
@@ -127,7 +131,8 @@ class QuantConvWS2d(StandardisedMixin, ConvWS2d, nn.Conv2d):
 
 @quantizes(ConvAWS2d)
 class QuantConvAWS2d(StandardisedMixin, ConvAWS2d, nn.Conv2d):
-    """Adaptive weight standardisation (DetectoRS, arXiv:2006.02334)."""
+    """Convolution with adaptive weight standardisation (DetectoRS,
+    arXiv:2006.02334)."""
 
     def channels_first(self) -> Tensor:
         stock: Any = self
@@ -138,8 +143,9 @@ class QuantConvAWS2d(StandardisedMixin, ConvAWS2d, nn.Conv2d):
 class QuantSAConv2d(QuantLayerMixin, SAConv2d, ConvAWS2d):
     """Switchable atrous convolution (DetectoRS, arXiv:2006.02334).
 
-    Its two weights, for the stock dilation and for three times that, share a
-    scale an output channel. Switch and offsets read the float input.
+    It has two weights: one for its own dilation and one for three times that
+    dilation. They share one scale per output channel. Switch and offsets are
+    computed from the float input.
     """
 
     rounds_weight = False

@@ -1,4 +1,4 @@
-"""Every layer with weights, whatever its class, and what a call costs."""
+"""Lists the layers that have weights and counts their operations."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +10,10 @@ from torch.utils._pytree import tree_leaves
 
 
 def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Path -> module for every one that owns a weight of two or more axes.
+    """Path -> module, for all modules that own a weight with two or more axes.
 
-    Embeddings, which are looked up and not multiplied with, are left out,
-    and so are parameters of other names.
+    Embeddings are left out, because they are looked up and not multiplied
+    with. Parameters whose names do not contain "weight" do not count.
     """
     return {
         name: module
@@ -23,7 +23,7 @@ def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def own_parameters(layer: nn.Module) -> list[nn.Parameter]:
-    """Parameters of a layer itself, those of its parametrizations, too."""
+    """Parameters of a layer itself, with those of its parametrizations."""
     return [
         parameter
         for name, parameter in layer.named_parameters()
@@ -32,8 +32,11 @@ def own_parameters(layer: nn.Module) -> list[nn.Parameter]:
 
 
 def weights_of(layer: nn.Module) -> list[nn.Parameter]:
-    """Those of :func:`own_parameters` that are weights: ``weight`` of most
-    layers, ``in_proj_weight`` of ``nn.MultiheadAttention``."""
+    """The weights among :func:`own_parameters`.
+
+    They are ``weight`` in most layers and ``in_proj_weight`` in
+    ``nn.MultiheadAttention``.
+    """
     return [
         parameter
         for name, parameter in layer.named_parameters()
@@ -47,33 +50,33 @@ def _is_own(name: str) -> bool:
 
 
 def layer_macs(layer: Any, x: Any, y: Any) -> int:
-    """Multiply-accumulates of one call.
+    """Multiply-accumulates of one call of a layer.
 
-    Each place of the output takes one for each number of the weights. A
-    transposed convolution spreads every place of its input instead; what its
-    padding cuts off afterwards counts, as it does in fvcore. Of
-    ``nn.MultiheadAttention`` its projections count.
+    Every position of the output takes one multiply-accumulate per number in
+    the weights. In a transposed convolution it is every position of the input;
+    results that its padding cuts off count as well, as they do in fvcore. Of
+    ``nn.MultiheadAttention``, only the projections count.
 
     Args:
-        layer (nn.Module): One of :func:`weighted_layers`.
-        x (Tensor): Its first input; unused where the output tells.
+        layer (nn.Module): A layer from :func:`weighted_layers`.
+        x (Tensor): Its first input. Only transposed convolutions need it.
         y (Tensor | Sequence): Its output.
     """
     weights: list[Tensor] = [*weights_of(layer)]
     if isinstance(layer, nn.MultiheadAttention):
-        places = y[0].numel() // layer.embed_dim
+        positions = y[0].numel() // layer.embed_dim
         weights.append(layer.out_proj.weight)
     else:
-        spread = isinstance(layer, nn.ConvTranspose2d)
-        leaves = tree_leaves(x if spread else y)
+        transposed = isinstance(layer, nn.ConvTranspose2d)
+        leaves = tree_leaves(x if transposed else y)
         numbers = sum(t.numel() for t in leaves if isinstance(t, Tensor))
-        places = numbers // max(weights, key=Tensor.numel).shape[0]
-    return places * sum(weight.numel() for weight in weights)
+        positions = numbers // max(weights, key=Tensor.numel).shape[0]
+    return positions * sum(weight.numel() for weight in weights)
 
 
 @contextmanager
 def counting_macs(model: nn.Module) -> Iterator[dict[str, int]]:
-    """Path -> multiply-accumulates of all calls in the ``with`` block."""
+    """Path -> multiply-accumulates of all calls in the block."""
     layers = weighted_layers(model)
     macs = dict.fromkeys(layers, 0)
 

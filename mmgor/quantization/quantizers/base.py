@@ -1,11 +1,14 @@
-"""What all quantizers share: range, calibration state, slots.
+"""The base class of all quantizers: integer range, calibration and slots.
 
-A weight quantizer has one scale an output channel or one in all; an input
-quantizer has one scale a slot, where slot n serves the n-th call of a pass (a
-head shared across pyramid levels), or one a slot and channel (depthwise
-convolutions). The integer range travels in the state dict as ``qmin`` and
-``qmax``, both 0 until calibration: integers, so that an averaging hook copies
-and never averages them.
+A weight quantizer has one scale per output channel, or a single one. An input
+quantizer has one scale per slot. Slot n serves the n-th call of its layer in a
+forward pass: a head that is shared across pyramid levels has one slot per
+level, all other layers have one slot. Input quantizers of depthwise
+convolutions may have one scale per slot and channel.
+
+The integer range is in the state dict, as ``qmin`` and ``qmax``. Both are 0
+before calibration. They have an integer dtype, so that a hook which averages
+models (EMA) copies them and does not average them.
 """
 
 from typing import Any
@@ -27,28 +30,32 @@ FLOAT_HINT = (
 
 
 class BaseQuantizer(nn.Module):
-    """What all quantizers share: range, calibration state, slots.
+    """Base class of all quantizers.
+
+    A subclass implements :meth:`quantize`, :meth:`step` and
+    :meth:`set_ranges`.
 
     Args:
-        bits (int): 2 to 8.
-        num_scales (int): Channels of a weight, or slots of an input (times
-            ``channels``).
-        per_channel (bool): Weights: one scale an entry of the first axis.
-        channels (int): Inputs: scales a slot, one an entry of the second
+        bits (int): Number of bits, 2 to 8.
+        num_scales (int): Number of scales: output channels of a weight, or
+            slots of an input times ``channels``.
+        per_channel (bool): For weights: one scale per entry of the first
             axis.
-        for_weight (bool): Weights are signed with a symmetric range; inputs
-            are unsigned where calibration saw nothing below zero.
+        for_weight (bool): Weights are signed and have a symmetric range.
+            Inputs are unsigned if calibration saw no value below zero.
+        channels (int): For inputs: scales per slot, one per entry of the
+            second axis, or 1.
 
     Raises:
         ValueError: If an argument is out of range.
     """
 
-    #: Whether calibration should also search an offset.
+    #: Whether calibration also searches for an offset.
     asymmetric = False
-    #: Whether inputs are clipped to [-alpha, alpha], which leaves the most
-    #: negative integer unused.
+    #: Whether signed inputs are clipped to [-alpha, alpha], so that the most
+    #: negative integer is unused.
     clips_symmetrically = False
-    #: Whether weights are refused.
+    #: Whether the quantizer refuses weights.
     inputs_only = False
     qmin: Tensor
     qmax: Tensor
@@ -87,9 +94,10 @@ class BaseQuantizer(nn.Module):
 
     @property
     def highest(self) -> int:
-        """``qmax`` as the host knows it; 0: never calibrated."""
-        # An averaging hook copies a range into its model without a word: look
-        # before saying no. A yes is kept, since to look stops an accelerator.
+        """``qmax`` as a Python number; 0 if never calibrated."""
+        # An averaging hook may have copied a range into the buffer, so 0 is
+        # not trusted. A value is kept, because to read the buffer makes the
+        # host wait for an accelerator.
         self._highest = self._highest or int(self.qmax)
         return self._highest
 
@@ -98,10 +106,16 @@ class BaseQuantizer(nn.Module):
         """Whether the integer range reaches below zero."""
         return bool(self.qmin < 0)
 
-    # Its kernels are compiled (see compiled); counts and ranges are Python's.
+    # The kernels inside are compiled already; the rest is Python.
     @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
-        """Fake-quantize ``x``; in calibration, look at it and pass it on.
+        """Fake-quantize ``x``. During calibration, observe it and return it.
+
+        Args:
+            x (Tensor): Any shape.
+
+        Returns:
+            Tensor: Shape and dtype of ``x``.
 
         Raises:
             RuntimeError: If the quantizer was never calibrated.
@@ -130,17 +144,17 @@ class BaseQuantizer(nn.Module):
 
     @property
     def num_slots(self) -> int:
-        """Calls of a pass that have a scale of their own."""
+        """Calls per forward pass that have scales of their own."""
         return 1 if self.per_channel else self.num_scales // self.channels
 
     @torch.no_grad()
     def grid(self, x: Tensor, slot: int = 0) -> Grid:
-        """The integers that :meth:`quantize` rounds to.
+        """The integer grid that :meth:`quantize` rounds to.
 
         Args:
-            x (Tensor): The weight with its output channels first. Of an
-                input only the number of axes counts.
-            slot (int): Which call of a pass.
+            x (Tensor): The weight, with its output channels first, or an
+                input.
+            slot (int): Index of the call in a forward pass.
 
         Raises:
             RuntimeError: If the quantizer was never calibrated.
@@ -157,17 +171,24 @@ class BaseQuantizer(nn.Module):
         )
 
     def step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
-        """Scale and zero point, of shape () or (C, ) each."""
+        """Step size in units of ``x`` and zero point, of shape () or (C, )."""
         raise NotImplementedError
 
     def set_ranges(
         self, scale: Tensor, offset: Tensor, low: Tensor, high: Tensor
     ) -> None:
-        """Take over what calibration found, each of shape (num_scales, )."""
+        """Take over the ranges that calibration found.
+
+        Args:
+            scale (Tensor): Step sizes, shape (num_scales, ).
+            offset (Tensor): Values of the integer 0, shape of ``scale``.
+            low (Tensor): Smallest values, shape of ``scale``.
+            high (Tensor): Largest values, shape of ``scale``.
+        """
         raise NotImplementedError
 
     def choose_range(self, signed: bool) -> None:
-        """Fix the integer range; from here on the quantizer is calibrated."""
+        """Set the integer range, which makes the quantizer calibrated."""
         qmin, qmax = functional.integer_range(
             self.bits, signed, narrow=self.for_weight
         )
@@ -176,13 +197,13 @@ class BaseQuantizer(nn.Module):
         self._highest = qmax
 
     def forget_range(self) -> None:
-        """Count as never calibrated."""
+        """Return to the state before calibration."""
         self.qmin.zero_()
         self.qmax.zero_()
         self._highest = 0
 
     def reset_slot(self) -> None:
-        """The next call is the first of a pass."""
+        """Start a forward pass: the next call gets the first slot."""
         self._slot = 0
 
     def _slot_of_call(self, x: Tensor) -> int:
@@ -198,10 +219,11 @@ class BaseQuantizer(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, *args: Any
     ) -> None:
-        """Refuse another quantizer's ranges: they count as not calibrated.
+        """Ignore the ranges of another kind of quantizer.
 
-        A file without any quantizer keys (a float checkpoint) is not
-        reported as missing them: ``forward`` and calibration look after it.
+        The quantizer then counts as not calibrated. Keys that the file lacks
+        are not reported as missing, since a float checkpoint has none of
+        them: ``forward`` raises if calibration does not set the ranges.
         """
         if self.accepts(state_dict, prefix):
             super()._load_from_state_dict(state_dict, prefix, *args)
@@ -211,7 +233,7 @@ class BaseQuantizer(nn.Module):
                 state_dict.pop(key)
 
     def accepts(self, state_dict: dict, prefix: str) -> bool:
-        """Whether the file's quantizer is of this kind, size and bits."""
+        """Whether the quantizer in a file has this class, size and bits."""
         own = {prefix + k: v.shape for k, v in self.state_dict().items()}
         stored = {
             k: v.shape for k, v in state_dict.items() if k.startswith(prefix)
@@ -222,7 +244,8 @@ class BaseQuantizer(nn.Module):
         return bounds in self._valid_ranges()
 
     def _valid_ranges(self) -> set[tuple[int, int]]:
-        """What a checkpoint of the same bits can hold; (0, 0) is 'never'."""
+        """Integer ranges that a file of the same bits may have; (0, 0) stands
+        for a quantizer that was never calibrated."""
         choices = (True,) if self.for_weight else (True, False)
         return {(0, 0)} | {
             functional.integer_range(self.bits, signed, self.for_weight)
@@ -234,10 +257,13 @@ class BaseQuantizer(nn.Module):
 
 
 def weight_rows(weight: Tensor, per_channel: bool) -> Tensor:
-    """What shares one scale in a row each: (C, N) or (1, N).
+    """A weight as a matrix with one row per scale.
 
     Args:
-        weight (Tensor): Output channels first.
-        per_channel (bool): One row a channel, or one in all.
+        weight (Tensor): Weight with its C output channels first.
+        per_channel (bool): One row per channel, or a single row.
+
+    Returns:
+        Tensor: Shape (C, N) or (1, N).
     """
     return weight.flatten(1) if per_channel else weight.reshape(1, -1)

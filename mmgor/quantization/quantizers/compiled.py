@@ -1,7 +1,7 @@
 """``functional.fake_quantize`` as two compiled kernels, for training.
 
-``torch.compile`` turns the forward and the backward function of
-:mod:`.functional` into one kernel each, which reads and writes a tensor once.
+``torch.compile`` turns ``fake_quantize`` and ``fake_quantize_backward`` of
+``functional.py`` into one kernel each, which reads and writes a tensor once.
 Tensors are first flattened to one axis (one scale) or to two (one scale per
 row), so that a handful of compiled variants serves every layer and every image
 size. Where nothing can be compiled the plain functions run, and a warning says
@@ -86,7 +86,8 @@ _backward = _Fused(functional.fake_quantize_backward)
 
 
 class _FakeQuantize(torch.autograd.Function):
-    """Joins the two kernels; keeps ``x`` and nothing else of its size."""
+    """The two kernels as one operation, which keeps no tensor of the size of
+    ``x`` but ``x`` itself."""
 
     @staticmethod
     def forward(
@@ -102,7 +103,7 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors  # once: a checkpoint gives them once
+        saved = ctx.saved_tensors  # a checkpoint only allows one read
         _, scale, offset, *_ = saved
         grad_x, grad_scale, grad_offset = _backward(grad.contiguous(), *saved)
         return (
@@ -115,7 +116,7 @@ class _FakeQuantize(torch.autograd.Function):
 
 
 def _flat(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """One-dimensional view in memory order, and the way back."""
+    """A view of ``x`` with one axis, in memory order, and its inverse."""
     if (
         x.dim() == 4
         and not x.is_contiguous()
@@ -134,15 +135,22 @@ def fake_quantize(
     qmax: Tensor,
     per_channel: bool = False,
 ) -> Tensor:
-    """:func:`functional.fake_quantize` for a whole tensor or per channel.
+    """:func:`functional.fake_quantize` with one scale, or one per channel.
+
+    It is compiled where gradients are needed.
 
     Args:
         x (Tensor): Any shape.
-        scale (Tensor): Shape () without, (C, ) with ``per_channel``.
-        offset (Tensor, optional): Shape of ``scale``. Default: 0.
+        scale (Tensor): Step size in units of ``x``. Shape (C, ) with
+            ``per_channel``, else ().
+        offset (Tensor, optional): Value of the integer 0 in units of ``x``,
+            shape of ``scale``. Default: 0.
         qmin (Tensor): Smallest integer, shape ().
         qmax (Tensor): Largest integer, shape ().
-        per_channel (bool): One scale an entry of ``x``'s first axis.
+        per_channel (bool): One scale per entry of ``x``'s first axis.
+
+    Returns:
+        Tensor: Shape and dtype of ``x``.
     """
     scale = scale.float()
     tensors = (x, scale, offset)

@@ -1,4 +1,4 @@
-"""DoReFa: tanh-squashed weights and fixed input ranges."""
+"""The quantizer DoReFa, which learns nothing."""
 
 from typing import Any
 
@@ -13,8 +13,11 @@ from .base import BaseQuantizer
 
 @MODELS.register_module()
 class DoReFaQuantizer(BaseQuantizer):
-    """Tanh-squashed weights and fixed input ranges (Zhou et al., "DoReFa-Net",
-    2016). Nothing is learned; inputs keep the calibrated ``clip``."""
+    """DoReFa: tanh-squashed weights and fixed input ranges.
+
+    Zhou et al., "DoReFa-Net", 2016. Nothing is learned. Inputs are clipped at
+    the calibrated buffer ``clip``, of shape (num_scales, ).
+    """
 
     clips_symmetrically = True
     clip: Tensor

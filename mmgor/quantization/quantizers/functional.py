@@ -1,8 +1,13 @@
-"""Uniform quantization as pure functions.
+"""Uniform quantization as pure functions: here numbers are rounded.
 
-Everything here is a composition of differentiable torch operations, so that
-it can be compiled, exported and read. ``quantization.compiled`` holds the
-fused versions that training uses.
+:func:`fake_quantize` rounds the weights and inputs of LSQ, LSQ+ and MinMax.
+:func:`pact` rounds the inputs of PACT and DoReFa, and :func:`dorefa_weight`
+the weights of DoReFa. All of them round with :func:`round_ste`, so that
+gradients pass.
+
+The functions only use differentiable torch operations, so they can be compiled
+and exported. In training, ``compiled.py`` runs :func:`fake_quantize` as one
+kernel.
 """
 
 import math
@@ -11,22 +16,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# A scale never gets smaller than this, whatever the optimizer does to it.
+# Smallest scale; smaller values that the optimizer may reach count as this.
 MIN_SCALE = 1e-8
 
 
 def integer_range(bits: int, signed: bool, narrow: bool) -> tuple[int, int]:
-    """The integers that ``bits`` can hold.
+    """The range of integers that ``bits`` can hold.
 
     Args:
         bits (int): Number of bits, 2 to 8.
         signed (bool): Whether negative integers are in the range.
-        narrow (bool): Leave out the most negative integer, so that the range
-            is symmetric and survives a change of sign (folding a batch norm
-            with negative gamma).
+        narrow (bool): Leave out the most negative integer of a signed range.
+            The range is then symmetric and allows a change of sign, as when a
+            batch norm with a negative gamma is folded.
 
     Returns:
         tuple[int, int]: Smallest and largest integer.
+
+    Example:
+        >>> integer_range(4, signed=True, narrow=True)
+        (-7, 7)
+        >>> integer_range(4, signed=False, narrow=False)
+        (0, 15)
     """
     if not signed:
         return 0, 2**bits - 1
@@ -35,9 +46,17 @@ def integer_range(bits: int, signed: bool, narrow: bool) -> tuple[int, int]:
 
 
 def round_ste(x: Tensor) -> Tensor:
-    """Round half to even with the straight-through gradient (1 everywhere).
+    """Round half to even, with the straight-through gradient (1 everywhere).
 
-    The value is exactly the rounded one: ``x - x.detach()`` is zero.
+    The result is exactly the rounded value, since ``x - x.detach()`` is 0.
+
+    Example:
+        >>> x = torch.tensor([0.5, 1.5, -2.4], requires_grad=True)
+        >>> round_ste(x).tolist()
+        [0.0, 2.0, -2.0]
+        >>> round_ste(x).sum().backward()
+        >>> x.grad.tolist()
+        [1.0, 1.0, 1.0]
     """
     return x.round() + (x - x.detach())
 
@@ -49,7 +68,7 @@ def fake_quantize(
     qmin: Tensor,
     qmax: Tensor,
 ) -> Tensor:
-    """Quantize to integers in [qmin, qmax] and back, differentiably.
+    """Round to integers in [qmin, qmax] and back, differentiably.
 
     With ``offset`` 0 this is LSQ (Esser et al., ICLR 2020, eq. 1-3), else
     LSQ+ (Bhalgat et al., CVPRW 2020, eq. 1-5) with one change: the offset is
@@ -59,16 +78,24 @@ def fake_quantize(
 
     Args:
         x (Tensor): Any shape and floating dtype.
-        scale (Tensor): Step size in units of ``x``, broadcastable. Smaller
-            values than ``MIN_SCALE`` count as that.
+        scale (Tensor): Step size in units of ``x``, broadcastable. Values
+            below ``MIN_SCALE`` count as ``MIN_SCALE``.
         offset (Tensor, optional): Value of the integer 0 in units of ``x``,
             broadcastable. Default: 0.
         qmin (Tensor): Smallest integer, shape ().
         qmax (Tensor): Largest integer, shape ().
 
     Returns:
-        Tensor: ``scale * (q + round(offset / scale))``, shape and dtype of
-        ``x``.
+        Tensor: ``scale * (q + round(offset / scale))`` with integers ``q`` in
+        [qmin, qmax], shape and dtype of ``x``.
+
+    Example:
+        Steps of 0.5 in [-8, 7]: 0.7 / 0.5 = 1.4 becomes 1, and 9 is clipped.
+
+        >>> x = torch.tensor([0.7, -1.0, 9.0])
+        >>> low, high = torch.tensor(-8), torch.tensor(7)
+        >>> fake_quantize(x, torch.tensor(0.5), None, low, high).tolist()
+        [0.5, -1.0, 3.5]
     """
     scale = at_least(scale, MIN_SCALE)
     shift = 0.0 if offset is None else round_ste(offset / scale)
@@ -84,21 +111,21 @@ def fake_quantize_backward(
     qmin: Tensor,
     qmax: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The gradients of :func:`fake_quantize`, from ``x`` alone.
+    """The gradients of :func:`fake_quantize` in closed form.
 
-    Autograd would keep four intermediate tensors the size of ``x``; these
-    closed forms keep none. Inside the range the output moves with ``x``;
+    Autograd would keep four intermediate tensors of the size of ``x``. These
+    formulas only need ``x``. Inside the range the output moves with ``x``;
     outside it moves with the offset.
 
     Args:
         grad (Tensor): Gradient of the output, shape of ``x``.
         x, scale, offset, qmin, qmax (Tensor): As in :func:`fake_quantize`,
-            with ``x`` of shape (N, ) or (C, N) and one scale a row.
+            with ``x`` of shape (N, ) or (C, N) and one scale per row.
 
     Returns:
-        tuple[Tensor, Tensor, Tensor | None]: Gradients of ``x`` (its shape
-        and dtype), of ``scale`` and of ``offset``, if there is one, summed
-        over the last axis.
+        tuple[Tensor, Tensor, Tensor | None]: Gradients of ``x`` (with its
+        shape and dtype), of ``scale`` and of ``offset`` (None without an
+        offset). The latter two are summed over the last axis.
     """
     grad_out, value = grad.float(), x.float()
     scale = at_least(scale, MIN_SCALE)
@@ -119,7 +146,7 @@ class _ScaleGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, factor: Tensor | float) -> Tensor:
-        ctx.factor = factor  # neither comes from x nor has a gradient
+        ctx.factor = factor  # a constant, so save_for_backward is not needed
         return x.view_as(x)
 
     @staticmethod
@@ -133,39 +160,47 @@ def scale_gradient(x: Tensor, factor: Tensor | float) -> Tensor:
 
 
 def lsq_gradient_factor(num_elements: int, qmax: int) -> float:
-    """LSQ's step-size gradient scale, 1 / sqrt(N * Q_p) (section 2.2).
+    """LSQ's gradient scale of the step size, 1 / sqrt(N * Q_p).
 
-    On the host, which knows both, but as float32 would round it.
+    Esser et al., ICLR 2020, section 2.2. It is computed in Python, without
+    the accelerator, and rounded as float32 would round it.
 
     Args:
-        num_elements (int): Elements that share one scale.
-        qmax (int): Largest integer.
+        num_elements (int): Number N of elements that share one scale.
+        qmax (int): Largest integer Q_p.
+
+    Example:
+        >>> lsq_gradient_factor(4, 1)
+        0.5
     """
     product = _float32(_float32(max(num_elements, 1)) * qmax)
     return _float32(1 / _float32(math.sqrt(product)))
 
 
 def _float32(value: float) -> float:
-    """The nearest number that float32 has."""
+    """The float32 number nearest to ``value``."""
     mantissa, exponent = math.frexp(value)
     return math.ldexp(round(math.ldexp(mantissa, 24)), exponent - 24)
 
 
 def at_least(x: Tensor, low: float) -> Tensor:
-    """``x``, or ``low`` where it is smaller; the gradient passes everywhere,
-    so that a value below is not stuck there."""
+    """``x``, raised to ``low`` where it is smaller.
+
+    The gradient passes everywhere, so that a value below ``low`` can grow
+    again.
+    """
     return x + (x.clamp(min=low) - x).detach()
 
 
 def exp_scale(log_scale: Tensor, factor: float) -> Tensor:
     """The step size ``s = exp(log_scale)`` with LSQ's gradient scale.
 
-    Step sizes differ by orders of magnitude between layers, and an Adam step
-    has the size of the learning rate: on ``s`` itself it would change a small
-    one by a large part, in the log domain (as in TQT, Jain et al., MLSys
+    Step sizes differ by orders of magnitude between layers, while an Adam step
+    has the size of the learning rate. On ``s`` itself such a step would be
+    large for a small ``s``. In the log domain (as in TQT, Jain et al., MLSys
     2020) it is a relative change. The gradient is divided by ``s``, which
-    makes it LSQ's ``factor * dL/ds`` in size: small enough not to dominate
-    gradient clipping, and not vanishing with ``s``.
+    gives it the size of LSQ's ``factor * dL/ds``. It then neither dominates
+    gradient clipping nor vanishes with ``s``.
 
     Args:
         log_scale (Tensor): Any shape.
@@ -181,16 +216,19 @@ def exp_scale(log_scale: Tensor, factor: float) -> Tensor:
 def pact(x: Tensor, alpha: Tensor, qmin: Tensor, qmax: Tensor) -> Tensor:
     """PACT (Choi et al., 2018, eq. 1-3) with a signed variant.
 
-    ``x`` is clipped to ``[0, alpha]`` (``[-alpha, alpha]`` when ``qmin`` is
-    negative) and rounded to steps of ``alpha / qmax``. The gradient to
-    ``alpha`` is 1 where ``x`` was clipped from above, -1 from below, and 0
-    inside; to ``x`` it is 1 inside.
+    ``x`` is clipped to ``[0, alpha]`` (``[-alpha, alpha]`` if ``qmin`` is
+    negative) and rounded to steps of ``alpha / qmax``. The derivative with
+    respect to ``alpha`` is 1 where ``x`` was above the range, -1 where it was
+    below, and 0 inside. With respect to ``x`` it is 1 inside and 0 outside.
 
     Args:
         x (Tensor): Any shape.
         alpha (Tensor): Clipping level in units of ``x``, shape ().
         qmin (Tensor): Smallest integer, shape ().
         qmax (Tensor): Largest integer, shape ().
+
+    Returns:
+        Tensor: Shape and dtype of ``x``.
     """
     alpha = alpha.float().clamp(min=MIN_SCALE)
     scale = alpha.detach() / qmax.float()
@@ -203,8 +241,10 @@ def pact(x: Tensor, alpha: Tensor, qmin: Tensor, qmax: Tensor) -> Tensor:
 
 
 def weight_peak(weight: Tensor, per_channel: bool) -> Tensor:
-    """Largest magnitude of each entry of the first axis, or of all, in a
-    shape that broadcasts with ``weight``."""
+    """Largest magnitude of a weight, per entry of its first axis or overall.
+
+    The shape broadcasts with ``weight``.
+    """
     axes = tuple(range(1 if per_channel else 0, weight.dim()))
     return weight.detach().float().abs().amax(axes, keepdim=True)
 
@@ -212,15 +252,15 @@ def weight_peak(weight: Tensor, per_channel: bool) -> Tensor:
 def dorefa_weight(weight: Tensor, qmax: Tensor, per_channel: bool) -> Tensor:
     """DoReFa weights (Zhou et al., 2016, eq. 9) on a symmetric grid.
 
-    ``t = tanh(w) / max|tanh(w)|`` is rounded to multiples of ``1 / qmax``
-    and multiplied by ``max|w|``, which keeps the magnitude of a pretrained
-    layer; the paper's grid (range [-1, 1], no zero) suits training from
-    scratch only.
+    ``t = tanh(w) / max|tanh(w)|`` is rounded to multiples of ``1 / qmax`` and
+    multiplied by ``max|w|``, which keeps the magnitude of a pretrained layer.
+    The paper's grid has the range [-1, 1] and no zero; it only suits training
+    from scratch.
 
     Args:
         weight (Tensor): Any shape.
         qmax (Tensor): Largest integer, shape ().
-        per_channel (bool): One maximum an entry of the first axis, or one
+        per_channel (bool): One maximum per entry of the first axis, or one
             for the whole tensor (as in the paper).
 
     Returns:
@@ -236,19 +276,24 @@ def dorefa_weight(weight: Tensor, qmax: Tensor, per_channel: bool) -> Tensor:
 def minmax_scale(
     low: Tensor, high: Tensor, qmin: Tensor, qmax: Tensor
 ) -> Tensor:
-    """The step that puts ``max(|low|, |high|)`` on the largest integer.
+    """The step size that maps ``max(|low|, |high|)`` to the largest integer.
 
     Args:
         low (Tensor): Smallest value, any shape.
         high (Tensor): Largest value, same shape.
-        qmin (Tensor): Smallest integer, shape (). 0 ignores ``low``.
+        qmin (Tensor): Smallest integer, shape (). If it is 0, ``low`` is
+            ignored.
         qmax (Tensor): Largest integer, shape ().
+
+    Returns:
+        Tensor: Shape of ``low``, at least ``MIN_SCALE``.
     """
     peak = torch.where(qmin < 0, torch.maximum(low.abs(), high.abs()), high)
     return (peak / qmax.float()).clamp(min=MIN_SCALE)
 
 
 def clip_step(peak: Tensor, qmax: Tensor) -> tuple[Tensor, Tensor]:
-    """The step that puts ``peak`` on the largest integer; no zero point."""
+    """The step size that maps ``peak`` to the largest integer, and a zero
+    point of 0, both in the shape of ``peak``."""
     scale = peak.float().clamp(min=MIN_SCALE) / qmax.float()
     return scale, torch.zeros_like(scale)

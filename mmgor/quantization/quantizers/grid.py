@@ -1,4 +1,4 @@
-"""The integers behind a quantizer, for whatever runs them on a device."""
+"""The integer grid of a quantizer, from which files for devices are made."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def along(values: Tensor, dims: int, axis: int = 1) -> Tensor:
-    """Shape (), or (C, ) brought to ``dims`` axes with C on one."""
+    """Reshape (C, ) to ``dims`` axes with C on ``axis``; leave () as it is."""
     if values.dim() == 0:
         return values
     shape = [1] * dims
@@ -17,15 +17,15 @@ def along(values: Tensor, dims: int, axis: int = 1) -> Tensor:
 
 @dataclass(frozen=True)
 class Grid:
-    """The values ``scale * (q - zero_point)`` with ``qmin <= q <= qmax``.
+    """The values ``scale * (q - zero_point)`` for ``qmin <= q <= qmax``.
 
     Args:
         scale (Tensor): Step size in units of the tensor, shape () or (C, ).
-        zero_point (Tensor): Integer of the value 0, int32, shape of
-            ``scale``. It may lie outside of ``[qmin, qmax]``.
+        zero_point (Tensor): Integer that stands for the value 0, int32,
+            shape of ``scale``. It may lie outside of ``[qmin, qmax]``.
         qmin (int): Smallest integer.
         qmax (int): Largest integer.
-        axis (int): The tensor's axis that C runs along.
+        axis (int): Axis of the tensor that has the C channels.
     """
 
     scale: Tensor
@@ -37,12 +37,13 @@ class Grid:
     def quantize(self, x: Tensor) -> Tensor:
         """The nearest integers (half to even), int32, shape of ``x``."""
         scale, zero_point = self._shaped(x)
-        # In the order of fake_quantize: the same floats round the same way.
+        # The operations have the order of fake_quantize, so that both round
+        # alike.
         levels = (x.float() / scale + zero_point).clamp(self.qmin, self.qmax)
         return levels.round().to(torch.int32)
 
     def dequantize(self, integers: Tensor) -> Tensor:
-        """The values of ``integers``, float32."""
+        """The values that ``integers`` stand for, float32."""
         scale, zero_point = self._shaped(integers)
         return (integers - zero_point) * scale
 

@@ -1,4 +1,4 @@
-"""Learned step size (LSQ) and its form with an offset (LSQ+)."""
+"""The quantizers LSQ (learned step size) and LSQ+ (with an offset)."""
 
 from typing import Any
 
@@ -14,9 +14,12 @@ from .compiled import fake_quantize
 
 @MODELS.register_module()
 class LSQQuantizer(BaseQuantizer):
-    """Learned step size (Esser et al., "Learned Step Size Quantization",
-    ICLR 2020), learned in the log domain (see :func:`functional.exp_scale`):
-    ``log_scale`` is a parameter of shape (num_scales, )."""
+    """LSQ: the step size is learned.
+
+    Esser et al., "Learned Step Size Quantization", ICLR 2020. The parameter
+    ``log_scale``, of shape (num_scales, ), is the logarithm of the step size
+    in units of the tensor (see :func:`functional.exp_scale`).
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -31,13 +34,13 @@ class LSQQuantizer(BaseQuantizer):
         bounds = self.qmin, self.qmax
         if self.channels == 1:
             return fake_quantize(x, scale, offset, *bounds, self.per_channel)
-        rows = x.flatten(0, 1)  # one a picture and channel
+        rows = x.flatten(0, 1)  # one per image and channel
         scale = scale.repeat(len(x))
         offset = None if offset is None else offset.repeat(len(x))
         return fake_quantize(rows, scale, offset, *bounds, True).view_as(x)
 
     def _of_slot(self, values: Tensor, slot: int) -> Tensor:
-        """Shape (), or (channels, )."""
+        """The values of a slot, shape () or (channels, )."""
         return values.view(-1, self.channels)[slot].squeeze()
 
     def _scale(self, x: Tensor, slot: int) -> Tensor:
@@ -60,10 +63,12 @@ class LSQQuantizer(BaseQuantizer):
 
 @MODELS.register_module()
 class LSQPlusQuantizer(LSQQuantizer):
-    """LSQ with a learned offset (Bhalgat et al., "LSQ+", CVPRW 2020), for
-    inputs with a short negative tail (SiLU, Swish, Hardswish).
+    """LSQ+: LSQ with a learned offset.
 
-    ``offset`` has shape (num_scales, ) and the unit of the input.
+    Bhalgat et al., "LSQ+", CVPRW 2020. It suits inputs with a short negative
+    tail, as after SiLU (Swish) or Hardswish. The parameter ``offset`` has
+    shape (num_scales, ) and the unit of the input. Weights are refused: their
+    ranges stay symmetric, so that batch norm folds exactly.
     """
 
     asymmetric = True

@@ -1,4 +1,4 @@
-"""Ranges from the extremes of the data, without learned parameters."""
+"""The quantizer MinMax, whose ranges are extremes of the data."""
 
 from functools import partial
 from typing import Any
@@ -18,11 +18,15 @@ from .recomputation import OncePerCall
 
 @MODELS.register_module()
 class MinMaxQuantizer(BaseQuantizer):
-    """Ranges from the data: the extremes of a weight, a moving average of an
-    input's (Jacob et al., CVPR 2018, section 3.1).
+    """MinMax: ranges from the data, without learned parameters.
+
+    The range of a weight comes from its present extremes, that of an input
+    from a moving average of its extremes (Jacob et al., CVPR 2018, section
+    3.1).
 
     Args:
-        momentum (float): Share of the new batch in the average.
+        momentum (float): Weight of the new batch in the moving average, above
+            0 and at most 1.
     """
 
     low: Tensor
@@ -41,7 +45,8 @@ class MinMaxQuantizer(BaseQuantizer):
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:
         if self.training and not self.for_weight:
-            # Its average moves on: a second run takes the first one's step.
+            # The average changes with each call, but the second run of a
+            # checkpoint must use the scale of the first.
             scale, _ = self._steps(
                 x, partial(self._averaged_step, x.detach(), slot), True
             )
@@ -68,11 +73,12 @@ class MinMaxQuantizer(BaseQuantizer):
 
     @torch.no_grad()
     def _average(self, x: Tensor, slot: int) -> None:
-        if x.numel() == 0:  # no proposals: the other ranks still reduce
+        if x.numel() == 0:  # no proposals, but other ranks wait in all_reduce
             extremes = torch.stack([self.low[slot], self.high[slot]])
         else:
             extremes = torch.stack(x.aminmax()).float()
-        # Ranks see other pictures; without the mean their ranges would part.
+        # Ranks see different images: without the mean, their ranges would
+        # differ.
         dist.all_reduce(extremes, 'mean')
         self.low[slot].lerp_(extremes[0], self.momentum)
         self.high[slot].lerp_(extremes[1], self.momentum)

@@ -1,4 +1,8 @@
-"""What calibration remembers of a tensor, and the scale it makes of it."""
+"""Observers collect statistics of tensors; a search turns them into scales.
+
+Calibration puts an observer into each quantizer, runs a few batches and calls
+:func:`best_scales` (inputs) and :func:`best_row_scales` (weights).
+"""
 
 import torch
 from mmengine import dist
@@ -12,7 +16,11 @@ NUM_CANDIDATES = 100
 
 
 def check_finite(x: Tensor, what: str) -> None:
-    """Refuse to choose a range for NaN or infinity.
+    """Refuse NaN and infinity, for which no range can be chosen.
+
+    Args:
+        x (Tensor): Any shape.
+        what (str): Name of the tensor, for the message.
 
     Raises:
         ValueError: If ``x`` has a non-finite value.
@@ -20,24 +28,24 @@ def check_finite(x: Tensor, what: str) -> None:
     if not torch.isfinite(x).all():
         raise ValueError(
             f'{what} is not finite in calibration; expected finite weights '
-            'and inputs. Check the checkpoint in load_from and the pictures.'
+            'and inputs. Check the checkpoint in load_from and the images.'
         )
 
 
 class PassThrough:
-    """Stands where an observer would: the quantizer leaves the tensor in
-    float and nothing is remembered."""
+    """An observer that records nothing. Its quantizer leaves the tensor in
+    float."""
 
     def update(self, x: Tensor, slot: int) -> None:
-        """Nothing to remember."""
+        """Record nothing."""
 
 
 class RangeObserver:
-    """Extremes and a random sample of an input, per slot and channel.
+    """Records extremes and a random sample of an input, per scale.
 
     Args:
-        num_scales (int): Scales of the quantizer that is calibrated.
-        channels (int): Scales a slot, one an entry of the second axis.
+        num_scales (int): Number of scales of the quantizer.
+        channels (int): Scales per slot, one per entry of the second axis.
     """
 
     def __init__(self, num_scales: int, channels: int = 1) -> None:
@@ -48,7 +56,12 @@ class RangeObserver:
         self._generator = torch.Generator().manual_seed(0)
 
     def update(self, x: Tensor, slot: int) -> None:
-        """Look at one call's tensor of any shape."""
+        """Record the tensor of one call.
+
+        Args:
+            x (Tensor): Any shape.
+            slot (int): Index of the call in a forward pass.
+        """
         if x.numel() == 0:
             return
         rows, limit = x.detach().flatten()[None], SAMPLES_PER_CALL
@@ -57,38 +70,38 @@ class RangeObserver:
             limit = SAMPLES_PER_CHANNEL
         start = slot * self.channels
         low, high, kept = self._look(rows.float(), limit)
-        places = slice(start, start + self.channels)
-        self.low[places] = torch.minimum(self.low[places], low)
-        self.high[places] = torch.maximum(self.high[places], high)
+        own = slice(start, start + self.channels)
+        self.low[own] = torch.minimum(self.low[own], low)
+        self.high[own] = torch.maximum(self.high[own], high)
         for i, row in enumerate(kept):
             self.samples[start + i].append(row)
 
     def _look(self, rows: Tensor, limit: int) -> tuple[Tensor, ...]:
-        """Extremes and up to ``limit`` values of each row, on the CPU."""
+        """Minimum, maximum and up to ``limit`` values per row, on the CPU."""
         extremes = torch.stack(rows.aminmax(dim=1), 1)
         count, length = rows.shape
         if length > limit:
-            # A generator of its own: calibration leaves the global one alone.
+            # Calibration must not draw from the global random generator.
             index = torch.randint(
                 length, (count, limit), generator=self._generator
             )
             rows = rows.gather(1, index.to(rows.device, non_blocking=True))
-        # In one piece: each copy makes the host wait for an accelerator.
+        # One copy, because each makes the host wait for an accelerator.
         seen = torch.cat([extremes, rows], 1).cpu()
         return seen[:, 0], seen[:, 1], seen[:, 2:]
 
     @property
     def seen(self) -> bool:
-        """Whether every slot of the quantizer saw at least one tensor."""
+        """Whether there is a sample for every scale."""
         return all(self.samples)
 
     def reduce(self) -> None:
-        """Make the extremes those of all ranks."""
+        """Replace the extremes by those over all ranks."""
         dist.all_reduce(self.low, 'min')
         dist.all_reduce(self.high, 'max')
 
     def rows(self) -> list[Tensor]:
-        """One flat sample a slot."""
+        """One flat sample per scale."""
         return [torch.cat(calls) for calls in self.samples]
 
 
@@ -100,21 +113,24 @@ def best_scales(
     qmax: int,
     asymmetric: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Scales (and offsets) of least squared quantization error.
+    """Scales (and offsets) with the least squared quantization error.
 
-    Candidates clip the range at ``k / NUM_CANDIDATES`` of its extremes. The
-    errors are summed over all ranks, so that every rank chooses the same.
+    The candidates clip the range at ``k / NUM_CANDIDATES`` of its extremes,
+    ``k = 1 ... NUM_CANDIDATES``. Errors are summed over all ranks, so that all
+    ranks choose the same scales.
 
     Args:
-        rows (list[Tensor]): One flat sample a scale; this rank's.
+        rows (list[Tensor]): One flat sample per scale, from this rank.
         low (Tensor): Smallest values over all ranks, shape (len(rows), ).
         high (Tensor): Largest values, same shape.
         qmin (int): Smallest integer.
         qmax (int): Largest integer.
-        asymmetric (bool): Search an offset too (the range is not centred).
+        asymmetric (bool): Also search for an offset, for ranges that are not
+            centred.
 
     Returns:
-        tuple[Tensor, Tensor]: Scales and offsets, each (len(rows), ).
+        tuple[Tensor, Tensor]: Scales and offsets in units of the sample, each
+        of shape (len(rows), ).
     """
     shares = torch.arange(1, NUM_CANDIDATES + 1) / NUM_CANDIDATES
     bounds = torch.tensor(float(qmin)), torch.tensor(float(qmax))
@@ -141,8 +157,10 @@ def best_scales(
 def best_row_scales(rows: Tensor, qmin: int, qmax: int) -> Tensor:
     """:func:`best_scales` for all channels of a weight at once.
 
+    It runs on the device of the weight. Offsets are 0.
+
     Args:
-        rows (Tensor): One row a channel, shape (C, N).
+        rows (Tensor): One row per channel, shape (C, N).
         qmin (int): Smallest integer.
         qmax (int): Largest integer.
 
@@ -169,7 +187,7 @@ def best_row_scales(rows: Tensor, qmin: int, qmax: int) -> Tensor:
 def _errors(
     row: Tensor, scales: Tensor, offsets: Tensor, qmin: Tensor, qmax: Tensor
 ) -> Tensor:
-    """Summed squared error of each candidate, shape (NUM_CANDIDATES, )."""
+    """Sum of squared errors of each candidate, shape (NUM_CANDIDATES, )."""
     return torch.stack(
         [
             (functional.fake_quantize(row, scale, offset, qmin, qmax) - row)

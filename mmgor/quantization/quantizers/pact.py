@@ -1,4 +1,4 @@
-"""PACT: learned clipping of layer inputs."""
+"""The quantizer PACT, which learns where to clip inputs."""
 
 from typing import Any
 
@@ -13,8 +13,13 @@ from .base import BaseQuantizer
 
 @MODELS.register_module()
 class PACTQuantizer(BaseQuantizer):
-    """Learned clipping of inputs (Choi et al., "PACT", 2018): ``alpha`` is a
-    parameter of shape (num_scales, )."""
+    """PACT: the clipping level of inputs is learned.
+
+    Choi et al., "PACT: Parameterized Clipping Activation for Quantized Neural
+    Networks", 2018. The parameter ``alpha`` has shape (num_scales, ) and the
+    unit of the input. Weights are refused; the paper rounds them by
+    :class:`~mmgor.quantization.quantizers.dorefa.DoReFaQuantizer`.
+    """
 
     clips_symmetrically = True
     inputs_only = True

@@ -1,9 +1,10 @@
-"""What a call decided, for the second run that activation checkpointing makes.
+"""Lets quantizers work with activation checkpointing.
 
-``torch.utils.checkpoint`` throws away what a forward kept and runs it again
-in the backward pass: with the same input, but later, in another order, and
-perhaps not all of it. Whatever a forward moves must be moved by the first run
-alone, and the second must see what the first saw.
+``torch.utils.checkpoint`` drops the activations of a forward pass and runs it
+a second time in the backward pass: with the same inputs, but later, in another
+order, and sometimes only in part. A quantizer's state (slots, moving averages)
+must only change in the first run, and the second run must use the values of
+the first. :class:`OncePerCall` keeps these values.
 """
 
 from collections import deque
@@ -14,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Of one module, between two backward passes: forwards in training mode whose
-# backward pass never comes must not pile up.
+# Calls kept per module between two backward passes. Without a limit, forward
+# passes in training mode that have no backward pass would pile up.
 _MAX_CALLS = 256
 
 
 def is_recomputed() -> bool:
-    """Whether autograd itself runs this forward, in a backward pass."""
+    """Whether autograd runs this forward pass, inside a backward pass."""
     return (
         not torch.compiler.is_compiling()
         and torch._C._current_graph_task_id() != -1
@@ -28,14 +29,14 @@ def is_recomputed() -> bool:
 
 
 def may_be_recomputed(training: bool) -> bool:
-    """Whether this forward may be checkpointed.
+    """Whether this forward pass may be under activation checkpointing.
 
-    A reentrant checkpoint runs it without gradient, the other one with hooks
-    on the tensors that are saved.
+    A reentrant checkpoint runs it without gradients; the other kind runs it
+    with hooks on saved tensors.
 
     Args:
-        training (bool): Of the module that asks. Without gradient and not in
-            training is taken for inference.
+        training (bool): Training flag of the module. Without gradients, a
+            module in evaluation mode is taken to be in inference.
     """
     if torch.compiler.is_compiling():
         return False
@@ -44,7 +45,7 @@ def may_be_recomputed(training: bool) -> bool:
     hooks = getattr(
         torch._C._autograd, '_top_saved_tensors_default_hooks', None
     )
-    # torch < 2.8 cannot tell.
+    # torch before 2.8 can't tell.
     return hooks is None or hooks(True) is not None
 
 
@@ -57,12 +58,13 @@ class _Call:
 
 
 class OncePerCall:
-    """Gives each call of a module a value that its second run gets again.
+    """Makes a value per call of a module and returns it to the second run.
 
-    The two runs of a call are known by their input: its shape and, where
-    several calls had that shape, its sum and norm. To compare these is the
-    only time that an accelerator has to be waited for. Of calls with one and
-    the same input the last runs again first, as a backward pass goes.
+    The two runs of a call are matched by their input: by its shape and, if
+    several calls had the same shape, by its sum and norm. This comparison is
+    the only step that makes the host wait for an accelerator. If several calls
+    had the same input, the last of them is matched first, since a backward
+    pass goes backwards.
     """
 
     def __init__(self) -> None:
@@ -75,12 +77,12 @@ class OncePerCall:
         """The value of the call whose input is ``x``.
 
         Args:
-            x (Tensor): Input of the call, of any shape.
-            make (Callable): Gives the value; called in the first run only.
-            training (bool): Mode of the module.
+            x (Tensor): Input of the call, any shape.
+            make (Callable): Makes the value; only called in the first run.
+            training (bool): Training flag of the module.
 
         Raises:
-            RuntimeError: In a second run, if no first one is known.
+            RuntimeError: In a second run without a known first run.
         """
         if is_recomputed():
             self._done = True
@@ -89,7 +91,7 @@ class OncePerCall:
             return call.value
         value = make()
         if may_be_recomputed(training):
-            if self._done:  # the backward pass of what is kept is over
+            if self._done:  # the kept calls had their backward pass
                 self._calls.clear()
                 self._done = False
             self._calls.append(_Call(x.shape, _mark(x), value))
@@ -99,11 +101,11 @@ class OncePerCall:
         calls = [call for call in self._calls if call.shape == x.shape]
         if not calls:
             raise RuntimeError(
-                'a quantized layer is run a second time, by activation '
-                f'checkpointing, with an input of shape {tuple(x.shape)}; '
-                'expected an input that it had in a forward of this step in '
-                'training mode. Call model.train() before the forward, and '
-                'backward() once after all forwards of a step.'
+                'activation checkpointing runs a quantized layer a second '
+                f'time with an input of shape {tuple(x.shape)}; expected an '
+                'input that the layer had in a forward pass of this step in '
+                'training mode. Call model.train() before the forward pass, '
+                'and backward() once after all forward passes of a step.'
             )
         if len(calls) == 1:
             return calls[0]
@@ -115,6 +117,6 @@ class OncePerCall:
 
 @torch.no_grad()
 def _mark(x: Tensor) -> Tensor:
-    """Sum and norm, shape (2, )."""
+    """Sum and norm of a tensor, shape (2, )."""
     norm = torch.linalg.vector_norm(x, dtype=torch.float32)
     return torch.stack([x.sum(dtype=torch.float32), norm])

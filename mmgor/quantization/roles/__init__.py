@@ -1,1 +1,1 @@
-"""The roles of layers, seen in a run on zeros."""
+"""Finds first, prediction and shared layers by a forward pass on zeros."""

@@ -1,9 +1,9 @@
-"""A run of a module on zeros, and which layers its data went through.
+"""Runs a module on zeros and records which layers the data went through.
 
-The run is of a copy, on which nothing is random and no batch norm counts, so
-that the module and the random state stay as they are. What came from where is
-read from autograd's graph: the nodes that layers wrote are known, and a walk
-back from a tensor ends at the nearest of them.
+A copy of the module runs, with its children in evaluation mode, so the module
+and the random states do not change. Autograd's graph tells which layer a
+tensor comes from: the nodes that belong to layers' outputs are known, and a
+walk back from the tensor stops at the nearest of them.
 """
 
 import copy
@@ -21,9 +21,9 @@ from mmgor.quantization.convert import disable_efficient_bn, find_layers
 from mmgor.quantization.layers.weights import weighted_layers
 from mmgor.trial_run import random_states_kept
 
-# The path of what goes into the module.
+# Stands for the module's input where a layer's path is expected.
 _INPUT = '<input>'
-# Nodes that give the same numbers another shape.
+# Nodes that only change the shape of a tensor.
 _SHAPING = {
     f'{name}Backward0'
     for name in ('View', 'UnsafeView', 'Permute', 'Transpose', 'Unsqueeze')
@@ -32,17 +32,17 @@ _SHAPING = {
 
 @dataclass
 class Probe:
-    """What a run has shown.
+    """What one forward pass has shown.
 
     Attributes:
-        calls (Counter[str]): Path of a layer -> how often it was called.
+        calls (Counter[str]): Path of a layer -> number of its calls.
         first (list[str]): Layers that the input reaches through no other
-            layer; the last one may be where an error came from.
-        last (set[str]): Layers that an output comes from through no other
-            layer, but for those in ``passed_on``.
-        passed_on (set[str]): Those whose output is returned as it goes into
-            another layer, too: features, as a rule.
-        error (Exception, optional): What ended the run before its end.
+            layer. If there was an error, the last of them may have raised it.
+        last (set[str]): Layers from which an output comes through no other
+            layer, without those in ``passed_on``.
+        passed_on (set[str]): Layers whose output is returned and also read by
+            another layer. As a rule, these are features.
+        error (Exception, optional): The error that ended the forward pass.
     """
 
     calls: Counter[str] = field(default_factory=Counter)
@@ -55,17 +55,18 @@ class Probe:
 def probe(
     module: nn.Module, training: bool, *args: Any, **kwargs: Any
 ) -> Probe:
-    """Run a copy of a module, all that is in it in evaluation mode.
+    """Run a copy of a module with all its children in evaluation mode.
 
     Args:
-        module (nn.Module): Stays as it is; so does the random state.
-        training (bool): What the module itself takes its mode for.
-        *args: What its ``forward`` takes: tensors, alone or in tuples, lists
+        module (nn.Module): Module to run. It is not changed.
+        training (bool): Training flag of the copy itself, without its
+            children.
+        *args: Arguments of its ``forward``: tensors, also in tuples, lists
             and dicts, and anything else.
-        **kwargs: The same by name.
+        **kwargs: Keyword arguments of its ``forward``.
 
     Returns:
-        Probe: Of all that ran, also if the run ended in an error.
+        Probe: Everything that ran, even if the run ended in an error.
     """
     result = Probe()
     with (
@@ -79,22 +80,22 @@ def probe(
             graph = _Graph(copied, result)
             output = copied(*graph.enter(args), **graph.enter(kwargs))
             graph.leave(output)
-        except Exception as error:  # whatever the module may raise
+        except Exception as error:  # the module may raise anything
             result.error = error
     return result
 
 
 def _copy(module: nn.Module) -> nn.Module:
-    """The same weights under other names; buffers are copied."""
-    # What weight_norm and the like keep: computed anew in every forward.
+    """A copy of a module that shares its weights but not its buffers."""
+    # Tensors of weight_norm and the like, which each forward pass recomputes.
     computed = {
         id(value): value.detach()
-        for part in module.modules()
-        for value in vars(part).values()
+        for child in module.modules()
+        for value in vars(child).values()
         if isinstance(value, Tensor)
     }
     weights = {
-        # Made in inference mode, a tensor never gets a gradient's graph.
+        # A tensor from inference mode can't be part of autograd's graph.
         id(p): nn.Parameter(
             p.clone() if p.is_inference() else p.detach(), p.requires_grad
         )
@@ -102,20 +103,21 @@ def _copy(module: nn.Module) -> nn.Module:
     }
     copied = copy.deepcopy(module, {**computed, **weights})
     disable_efficient_bn(copied)
-    # Not by ``train``, with which mmdet's backbones freeze their weights.
-    for part in copied.modules():
-        part.training = False
-        # A checkpointed part hides its layers from autograd's graph.
-        if 'with_cp' in vars(part):
-            vars(part)['with_cp'] = False
+    # ``train(False)`` would have side effects: mmdet's backbones freeze
+    # weights in it.
+    for child in copied.modules():
+        child.training = False
+        # Checkpointing hides layers from autograd's graph.
+        if 'with_cp' in vars(child):
+            vars(child)['with_cp'] = False
     return copied
 
 
 def kernel_layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Path -> layer for all that multiply by a matrix or kernel of weights.
+    """Path -> layer, for all layers that multiply by a matrix or a kernel.
 
-    Those that can be quantized, and those of other kinds that are no norms
-    and have none of the former inside.
+    These are the layers that can be quantized, and those other layers with
+    weights that are not norms and have no quantizable layer inside.
     """
     quantizable = find_layers(module)
     return {
@@ -127,12 +129,12 @@ def kernel_layers(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def _around(name: str, paths: Iterable[str]) -> bool:
-    """Whether one of the paths lies inside the module of that name."""
+    """Whether one of the paths lies inside the module called ``name``."""
     return any(not name or path.startswith(f'{name}.') for path in paths)
 
 
 class _Graph:
-    """Autograd's graph of a run, and which layer wrote which node."""
+    """Autograd's graph of one run: which node belongs to which layer."""
 
     def __init__(self, module: nn.Module, result: Probe) -> None:
         self.result = result
@@ -145,16 +147,16 @@ class _Graph:
             layer.register_forward_hook(partial(self._after, name))
 
     def enter(self, inputs: Any) -> Any:
-        """The inputs, told from all else in the graph."""
+        """Mark the inputs, so that the graph tells them from other tensors."""
         return tree_map_only(Tensor, partial(self._mark, _INPUT), inputs)
 
     def _mark(self, name: str, tensor: Tensor) -> Tensor:
-        """A tensor that the name is known to have written."""
+        """Note that a tensor comes from the layer called ``name``."""
         if not tensor.is_floating_point():
             return tensor
         if name == _INPUT:
             tensor = tensor.detach().clone().requires_grad_()
-        # A change in place of a leaf is refused, one of a view loses its node.
+        # A leaf can't be changed in place, and a view would lose its node.
         tensor = tensor.clone()
         if tensor.grad_fn is not None:
             self.writers[tensor.grad_fn] = name
@@ -163,7 +165,7 @@ class _Graph:
     def _before(self, name: str, _: nn.Module, *inputs: Any) -> None:
         if _INPUT in self.sources(inputs) and name not in self.result.first:
             self.result.first.append(name)
-        # The data; what else comes in may be offsets or masks.
+        # The first input is the data; others may be offsets or masks.
         self.read.update(map(_origin, tensors(inputs)[:1]))
 
     def _after(self, name: str, _: nn.Module, __: Any, output: Any) -> Any:
@@ -171,14 +173,14 @@ class _Graph:
         return tree_map_only(Tensor, partial(self._mark, name), output)
 
     def leave(self, output: Any) -> None:
-        """Note where the outputs come from."""
+        """Record the layers that the outputs come from."""
         for tensor in tensors(output):
             passed_on = _origin(tensor) in self.read
             found = self.result.passed_on if passed_on else self.result.last
             found |= self.sources(tensor) - {_INPUT}
 
     def sources(self, values: Any) -> set[str]:
-        """What wrote the values, through no other layer."""
+        """The layers that values come from through no other layer."""
         found: set[str] = set()
         seen: set[Any] = set()
         todo = [tensor.grad_fn for tensor in tensors(values)]
@@ -193,7 +195,7 @@ class _Graph:
 
 
 def _origin(tensor: Tensor) -> Any:
-    """The node that wrote the numbers, whatever their shape is now."""
+    """The node that made a tensor, before changes of its shape."""
     node = tensor.grad_fn
     while node is not None and node.name() in _SHAPING:
         node = node.next_functions[0][0]

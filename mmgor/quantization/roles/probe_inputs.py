@@ -1,4 +1,4 @@
-"""Zeros that a head can be run on, by its arguments and attributes."""
+"""Makes inputs of zeros for a head, from its arguments and attributes."""
 
 from inspect import Parameter, signature
 from typing import Any
@@ -10,24 +10,24 @@ from torch import Tensor, nn
 
 from mmgor.quantization.convert import find_layers
 
-# Side of the coarsest map; deformable 3 x 3 kernels refuse smaller ones.
+# Side of the coarsest feature map in pixels. Deformable 3 x 3 kernels refuse
+# smaller ones.
 _COARSEST = 4
-# Maps of a head that does not say how many it reads.
+# Number of levels of a head that does not declare it.
 _MAPS = 5
-# Queries, words or points.
+# Number of queries, words or points.
 _FEW = 3
-# Channels of the language model.
+# Channels of the language model (BERT).
 _BERT = 768
 _LEVEL_COUNTS = ('num_levels', 'num_feat_levels')
 _LEVEL_STRIDES = ('strides', 'featmap_strides')
 
 
 def declared_levels(head: nn.Module) -> int | None:
-    """How many pyramid levels a head reads, if it says so.
+    """The number of pyramid levels that a head declares, or None.
 
-    By the anchor or point generators that it has, by a number of levels, or
-    by its strides, in this order. A head of several stages reads as many as
-    its first.
+    It is read from an anchor or point generator, from a number of levels, or
+    from strides, in this order.
     """
     own = vars(head)
     counts = [getattr(value, 'num_levels', None) for value in own.values()]
@@ -40,17 +40,18 @@ def declared_levels(head: nn.Module) -> int | None:
 def head_inputs(
     head: nn.Module, config: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Arguments of ``head.forward`` to try, the likely ones first.
+    """Arguments of ``head.forward`` to try, the likeliest first.
 
-    An argument with a name that mmdet has for one thing only is that. Any
-    other is taken for feature maps (a tuple of one a level, ``4 x 4`` each,
-    or the coarsest of a pyramid), then for the features of two regions
-    (2, C, H, W), then for vectors (2, C).
+    Some argument names have only one meaning in mmdet; these arguments get
+    what the name says. All others are tried in this order: as feature maps (a
+    tuple with one map per level, all of 4 x 4 pixels, or of a pyramid whose
+    coarsest map has 4 x 4 pixels), as the features of two regions, of shape
+    (2, C, H, W), and as vectors of shape (2, C).
 
     Args:
         head (nn.Module): A stock head.
-        config (dict[str, Any]): What it was built with, which tells what it
-            does not keep.
+        config (dict[str, Any]): The arguments that it was built with. Some of
+            them are not kept as attributes.
     """
     told = {**config, **vars(head)}
     channels = _channels(head, told)
@@ -72,7 +73,7 @@ def head_inputs(
 
 
 def _parameters(head: nn.Module) -> tuple[list[str], list[str]]:
-    """Names of those without a default, and of those with one."""
+    """Names of the arguments without a default, and of those with one."""
     by_name = [
         p
         for p in signature(head.forward).parameters.values()
@@ -83,9 +84,9 @@ def _parameters(head: nn.Module) -> tuple[list[str], list[str]]:
 
 
 def _channels(head: nn.Module, told: dict[str, Any]) -> list[int]:
-    """Of the map of each level."""
+    """Channels of each level's feature map."""
     named = [name for name in told if name.endswith('in_channels')]
-    # The plain name before a branch's.
+    # The plain name comes before the name of a branch.
     channels = next((told[name] for name in sorted(named, key=len)), None)
     if channels is None:
         layer: Any = next(iter(find_layers(head).values()))
@@ -96,23 +97,25 @@ def _channels(head: nn.Module, told: dict[str, Any]) -> list[int]:
 
 
 def _maps(channels: list[int], equal: bool) -> tuple[Tensor, ...]:
-    """Of one size, which is fast, or each of half the size before it."""
+    """Feature maps of one size, which run fast, or each half as large as the
+    one before it."""
     places = reversed(range(len(channels)))
     sides = [_COARSEST * 2 ** (0 if equal else place) for place in places]
     return tuple(torch.zeros(1, c, s, s) for c, s in zip(channels, sides))
 
 
 def _region(told: dict[str, Any], default: int) -> tuple[int, int]:
-    """Height and width of a region's features."""
+    """Height and width of a region's feature map."""
     size = told.get('roi_feat_size') or default
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def _named(told: dict[str, Any], maps: tuple[Tensor, ...]) -> dict[str, Any]:
-    """What mmdet's heads call their arguments, but for feature maps.
+    """Values for argument names that have only one meaning in mmdet's heads.
 
-    There are as many images as decoder layers, so that one shape of
-    ``references`` is right for heads that have one a layer or one in all.
+    The batch has as many images as there are decoder layers. One shape of
+    ``references`` then fits heads that have references per decoder layer and
+    heads that have a single set.
     """
     depth = told.get('num_pred_layer') or 2
     channels, classes = maps[0].shape[1], told.get('num_classes') or 1
@@ -121,7 +124,8 @@ def _named(told: dict[str, Any], maps: tuple[Tensor, ...]) -> dict[str, Any]:
     image = dict(batch_input_shape=(side, side), img_shape=(side, side))
     rois, roi = (2, channels), _region(told, 14)
     return dict(
-        # DETR's heads: layers, images, queries; of words what BERT gives.
+        # Heads of the DETR family: decoder layers, images, queries; then the
+        # words, as BERT returns them.
         hidden_states=torch.zeros(depth, depth, _FEW, dim),
         references=torch.zeros(depth, _FEW, 2),
         memory_text=torch.zeros(depth, _FEW, dim),
@@ -131,17 +135,17 @@ def _named(told: dict[str, Any], maps: tuple[Tensor, ...]) -> dict[str, Any]:
             embedded=torch.zeros(1, _FEW, _BERT),
             masks=torch.ones(1, _FEW),
         ),
-        # Heads of regions.
+        # Region heads.
         proposal_feat=torch.zeros(1, *rois),
         mask_feat=torch.zeros(*rois, *roi),
         mask_preds=torch.zeros(2, 2 * roi[0], 2 * roi[1]),
         fine_grained_feats=torch.zeros(*rois, _FEW),
         coarse_feats=torch.zeros(2, classes, _FEW),
-        # Anchors that a region proposal stage refines: 18 offsets each.
+        # Anchors that a stage of cascade RPN refines, with 18 offsets each.
         offset_list=[
             torch.zeros(1, level.shape[-1] ** 2, 18) for level in maps
         ],
-        # Mask heads: images, and what is known of the boxes in them.
+        # Mask heads: images and their positive samples.
         batch_data_samples=[DetDataSample(metainfo=image)],
         positive_infos=[
             InstanceData(

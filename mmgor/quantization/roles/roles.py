@@ -1,8 +1,8 @@
-"""First layers, prediction layers and shared layers, seen in a run.
+"""Finds first layers, prediction layers and layers shared across levels.
 
-Names tell little of what a layer is for. So a copy of the module is run on
-zeros (:mod:`.probe`), and roles follow from where its data goes. Where a
-module can not be run, names and order decide, and a line says so.
+The name of a layer says little about its role. Therefore a copy of the module
+is run on zeros (``probe.py``), and roles follow from the path of the data. If
+a module can't be run, names and order decide, and a log line says so.
 """
 
 import logging
@@ -19,23 +19,23 @@ from mmgor.quantization.policy import is_prediction_layer, prediction_layers
 from .probe import Probe, kernel_layers, probe
 from .probe_inputs import declared_levels, head_inputs
 
-# Of the images that a backbone is run on. Most take the small one; some have
-# embeddings of positions for one size.
+# Sides and channels of the images to try with a backbone. Most backbones
+# accept the small side; some have position embeddings for one size.
 _SIDES = (64, 224)
 _CHANNELS = (3, *range(1, 17))
 
 
 @dataclass
 class HeadRoles:
-    """What the layers of a head are for.
+    """The roles of a head's layers.
 
     Attributes:
-        predictions (set[str]): Layers that outputs come from. Some of them
-            may be of a kind that can not be quantized.
-        calls (dict[str, int]): Layer -> its calls a pass, for heads that say
-            how many levels they read.
-        passes (list[str]): Modules whose call is one pass over the levels:
-            the head itself, '', or its stages.
+        predictions (set[str]): Paths of layers that outputs come from. Some of
+            them may have no quantized class.
+        calls (dict[str, int]): Path of a layer -> number of its calls per
+            forward pass, for heads that declare how many levels they read.
+        passes (list[str]): Paths of the modules whose call is one pass over
+            the levels: the head itself (''), or its stages.
     """
 
     predictions: set[str] = field(default_factory=set)
@@ -44,10 +44,10 @@ class HeadRoles:
 
 
 def first_layers(backbone: nn.Module) -> set[str]:
-    """Layers that the image reaches first: one, or one a branch.
+    """Paths of the layers that the image reaches first.
 
-    Some of them may be of a kind that can not be quantized; then no other
-    layer takes their place.
+    There is one such layer, or one per branch that reads the image. Some of
+    them may have no quantized class; no other layer takes their place.
 
     Args:
         backbone (nn.Module): A stock backbone.
@@ -60,7 +60,7 @@ def first_layers(backbone: nn.Module) -> set[str]:
         image = parameter.new_zeros(1, channels, side, side)
         result = probe(backbone, False, image)
         best = max(result, best, key=lambda r: len(r.calls))
-        # An error further on has other reasons than the image's channels.
+        # An error further on has nothing to do with the number of channels.
         if result.first and all(result.calls[n] for n in result.first):
             break
     if best.first:
@@ -68,8 +68,8 @@ def first_layers(backbone: nn.Module) -> set[str]:
     name = next(iter(kernel_layers(backbone)))
     print_log(
         f'{type(backbone).__name__} could not be run on zeros to see which '
-        f'layer the image reaches first ({_text(best.error)}); {name!r} is '
-        'taken, the first of its module tree.',
+        f'layer the image reaches first ({_reason(best.error)}); the first '
+        f'layer of its module tree is taken, {name!r}.',
         logger='current',
         level=logging.WARNING,
     )
@@ -77,16 +77,17 @@ def first_layers(backbone: nn.Module) -> set[str]:
 
 
 def head_roles(head: nn.Module, config: dict[str, Any]) -> HeadRoles:
-    """What predicts in a head, and what its levels share.
+    """Find a head's prediction layers and the layers that its levels share.
 
-    A layer predicts if an output comes from it through no other layer. Not
-    so if the head returns what another of its layers reads as well, which is
-    a feature, unless mmdet's names say that it predicts. Layers that a
-    pass does not run (a DETR's encoder calls them) are found by name.
+    A layer predicts if an output comes from it through no other layer. There
+    is one exception: if another layer reads that output as well, the output is
+    a feature, unless the layer has the name of a prediction layer. Layers that
+    the head's forward pass does not run (DETR's encoder calls some) are judged
+    by name.
 
     Args:
         head (nn.Module): A stock head.
-        config (dict[str, Any]): Its arguments.
+        config (dict[str, Any]): The arguments that it was built with.
     """
     names = list(find_layers(head))
     if not names:
@@ -98,7 +99,7 @@ def head_roles(head: nn.Module, config: dict[str, Any]) -> HeadRoles:
     if result.error is not None or not result.last | result.passed_on:
         print_log(
             f'{type(head).__name__} could not be run on zeros to see what its '
-            f'layers are for ({_text(result.error)}): its prediction layers '
+            f'layers are for ({_reason(result.error)}): its prediction layers '
             'are found by name, and each layer has one input scale.',
             logger='current',
             level=logging.WARNING,
@@ -110,15 +111,17 @@ def head_roles(head: nn.Module, config: dict[str, Any]) -> HeadRoles:
     if not by_level:
         return HeadRoles(predictions)
     if declared_levels(head) is None:
-        _tell_shared(head, [n for n in names if result.calls[n] > 1])
+        _log_shared(head, [n for n in names if result.calls[n] > 1])
         return HeadRoles(predictions)
     return HeadRoles(predictions, dict(result.calls))
 
 
 def _probe_head(head: nn.Module, config: dict[str, Any]) -> tuple[Probe, bool]:
-    """The first run without an error, or the longest; if on feature maps."""
+    """The first run without an error, or else the longest one, and whether
+    its inputs were feature maps."""
     runs = []
-    # In training heads return all that has a loss, but some need more for it.
+    # In training mode, heads return every output that has a loss, but some
+    # need more arguments for it.
     for training, inputs in product((True, False), head_inputs(head, config)):
         by_level = any(isinstance(value, tuple) for value in inputs.values())
         runs.append((probe(head, training, **inputs), by_level))
@@ -128,7 +131,7 @@ def _probe_head(head: nn.Module, config: dict[str, Any]) -> tuple[Probe, bool]:
 
 
 def _stage_roles(stages: nn.ModuleList) -> HeadRoles:
-    """Of a head that has no pass of its own, but stages that are heads."""
+    """Roles in a head that has no forward pass but stages that are heads."""
     roles = HeadRoles(passes=[])
     for index, stage in enumerate(stages):
         found, path = head_roles(stage, {}), f'stages.{index}'
@@ -138,18 +141,18 @@ def _stage_roles(stages: nn.ModuleList) -> HeadRoles:
     return roles
 
 
-def _tell_shared(head: nn.Module, shared: list[str]) -> None:
+def _log_shared(head: nn.Module, shared: list[str]) -> None:
     if shared:
         print_log(
             f'{type(head).__name__} does not say how many levels it reads (by '
-            'a prior generator, num_levels or strides), so that layers which '
-            f'run several times a pass have one input scale: {shared}.',
+            'a prior generator, num_levels or strides). Layers that run '
+            f'several times per forward pass have one input scale: {shared}.',
             logger='current',
         )
 
 
-def _text(error: Exception | None) -> str:
-    """Why nothing was seen, in one line."""
+def _reason(error: Exception | None) -> str:
+    """Why a run gave no roles, in one line."""
     if error is None:
         return 'no output comes from a layer'
     return ' '.join([type(error).__name__, *str(error).splitlines()[:1]])
