@@ -15,7 +15,6 @@ python benchmarks/latency.py FLOAT_CONFIG FLOAT_CHECKPOINT \
 """
 
 import argparse
-import json
 import logging
 import tempfile
 import time
@@ -38,9 +37,12 @@ from onnxruntime import quantization
 from torch import Tensor
 
 from mmgor.deploy import open_runtime, runtime_model
+from mmgor.deploy.description.checksum import append_onnx_checksum
 from mmgor.deploy.description.metadata import KEY, make_metadata, size_divisor
-from mmgor.deploy.export import exporter as export
+from mmgor.deploy.export.exporter import Network, export_detector
 from mmgor.deploy.export.onnx_ops import OPSET
+from mmgor.deploy.export.saving import save_onnx, save_openvino, to_openvino
+from mmgor.deploy.head_outputs import flatten, name_outputs
 from mmgor.deploy.loading import class_names, load_detector
 from mmgor.image_channels import COLOUR, image_channels
 from mmgor.io.config_reader import datasets
@@ -154,16 +156,16 @@ def images(
 
 def export_float(cfg: Config, model: Any, path: Path, size: list[int]) -> None:
     """The float student, described as an export of mmgor."""
-    network = export.Network(model).eval()
+    network = Network(model).eval()
     channels = image_channels(model) or COLOUR
     zeros = torch.zeros(1, channels, *size)
     with torch.no_grad():
-        names = export.name_outputs(network.outputs(zeros))
+        names = name_outputs(network.outputs(zeros))
     program = torch.onnx.export(
         network,
         (zeros,),
         input_names=['images'],
-        output_names=export.flatten(names),
+        output_names=flatten(names),
         opset_version=OPSET,
         dynamo=True,
         verbose=False,
@@ -176,8 +178,7 @@ def export_float(cfg: Config, model: Any, path: Path, size: list[int]) -> None:
         size_divisor(cfg),
         names,
     )
-    program.model.metadata_props[KEY] = json.dumps(metadata)
-    program.save(path)
+    save_onnx(program.model, metadata, path)
 
 
 class Reader(quantization.CalibrationDataReader):
@@ -206,10 +207,11 @@ def quantize_onnx(
         **recipe,
     )
     prepared.unlink()
+    properties = {p.key: p.value for p in onnx.load(source).metadata_props}
     model = onnx.load(target)
-    if KEY not in {prop.key for prop in model.metadata_props}:
-        model.metadata_props.extend(onnx.load(source).metadata_props)
-        onnx.save(model, target)
+    onnx.helper.set_model_props(model, {KEY: properties[KEY]})
+    onnx.save(model, target)
+    append_onnx_checksum(target)
 
 
 def quantize_openvino(
@@ -224,7 +226,7 @@ def quantize_openvino(
         subset_size=len(data),
         **recipe,
     )
-    export.save_ir(quantized, text, target)
+    save_openvino(quantized, text, target)
 
 
 def has_vnni() -> bool:
@@ -266,7 +268,7 @@ def build_arms(args: argparse.Namespace, folder: Path) -> list[Arm]:
     data = list(images(cfg, model, args.size, args.calibration, 'train'))
     plain = folder / 'float.onnx'
     export_float(cfg, model, plain, args.size)
-    export.to_openvino(plain, plain.with_suffix('.xml'))
+    to_openvino(plain, plain.with_suffix('.xml'))
     arms = [
         Arm(FLOAT, plain, cfg),
         Arm(FLOAT, plain.with_suffix('.xml'), cfg),
@@ -277,10 +279,10 @@ def build_arms(args: argparse.Namespace, folder: Path) -> list[Arm]:
         student = load_detector(student_cfg, checkpoint)
         classes = class_names(student_cfg, student)
         exported = folder / f'{name}.onnx'
-        export.export_detector(
+        export_detector(
             student, student_cfg, exported, tuple(args.size), classes
         )
-        export.to_openvino(exported, exported.with_suffix('.xml'))
+        to_openvino(exported, exported.with_suffix('.xml'))
         for suffix in ('.onnx', '.xml'):
             path = exported.with_suffix(suffix)
             arms += [

@@ -14,7 +14,7 @@ from mmdet.structures import DetDataSample
 from mmdet.utils.misc import IMG_EXTENSIONS
 
 from mmgor.deploy.runtime.detector import Detector
-from mmgor.deploy.runtime.images import list_pictures, open_video
+from mmgor.deploy.runtime.images import list_images, open_video
 from mmgor.io.atomic_write import write_image, writing
 
 
@@ -40,12 +40,12 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def detect_pictures(detector: Detector, source: Path, out: Path) -> int:
+def detect_images(detector: Detector, source: Path, out: Path) -> int:
     """Write every picture of ``source`` with its boxes, under its name; give
     the number of those that can't be used.
     """
     skipped = 0
-    for path in list_pictures(source):
+    for path in list_images(source):
         try:
             (sample,) = detector(path)
         except ValueError as error:
@@ -116,7 +116,7 @@ def main() -> None:
     if single and args.input.suffix.lower() not in IMG_EXTENSIONS:
         detect_video(detector, args.input, args.out)
         return
-    skipped = detect_pictures(detector, args.input, args.out)
+    skipped = detect_images(detector, args.input, args.out)
     if skipped:
         sys.exit(f'skipped pictures: {skipped}, see above')
 

@@ -2,7 +2,7 @@
 
 from mmgor.registry import share_names
 
-from .description.metadata import read_metadata
+from .description.metadata_reader import read_metadata
 from .export.exporter import export_detector
 from .packing.pack import pack_model, read_packed
 from .runtime.detector import Detector

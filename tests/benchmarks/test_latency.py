@@ -5,7 +5,7 @@ import sys
 import pytest
 from mmengine.config import Config
 
-from mmgor.deploy.description.metadata import read_metadata
+from mmgor.deploy.description.metadata_reader import read_metadata
 from mmgor.deploy.loading import load_detector
 from tests.support.models import retinanet_cfg
 from tests.support.training import loader, tiny_scenes

@@ -54,7 +54,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     pytest.importorskip('onnxscript')
     pytest.importorskip('onnxruntime')
     pytest.importorskip('openvino')
-    from mmgor.deploy.export.exporter import export_detector, to_openvino
+    from mmgor.deploy.export.exporter import export_detector
+    from mmgor.deploy.export.saving import to_openvino
 
     init_default_scope('mmdet')
     folder = tmp_path_factory.mktemp('exported')

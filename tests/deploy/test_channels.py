@@ -13,7 +13,8 @@ from mmengine.config import Config
 
 from mmgor.deploy import Detector, export_detector, verify_export
 from mmgor.deploy.cost.measure import layer_costs
-from mmgor.deploy.description.metadata import make_metadata, read_metadata
+from mmgor.deploy.description.metadata import make_metadata
+from mmgor.deploy.description.metadata_reader import read_metadata
 from mmgor.deploy.runtime.images import as_bgr, as_input
 from mmgor.deploy.runtime.runtime import check_images
 from mmgor.deploy.runtime.runtime_config import runtime_model
@@ -117,13 +118,6 @@ def test_four_channels():
     assert metadata['input']['channels'] == 4
     check_images(torch.zeros(1, 4, 64, 64), metadata['input'])
     assert layer_costs(model, (64, 64))[0].macs
-
-
-def test_files_of_former_versions_take_three():
-    spec = dict(batch=1, height=64, width=64, divisor=32)
-    check_images(torch.zeros(1, 3, 64, 64), spec)
-    with pytest.raises(ValueError, match=r'shape \(N, 3, height, width\)'):
-        check_images(torch.zeros(1, 1, 64, 64), spec)
 
 
 def test_arrays_of_other_channels():

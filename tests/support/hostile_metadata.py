@@ -3,7 +3,7 @@
 import copy
 import json
 
-from mmgor.deploy.description.metadata import read_metadata
+from mmgor.deploy.description.metadata_reader import read_metadata
 from mmgor.deploy.runtime.runtime import OnnxRuntime
 
 #: Instead of a value: nothing, another type, a wrong or a huge number.
@@ -39,7 +39,8 @@ class Hostile:
         if not isinstance(metadata, str):
             text = json.dumps(metadata)
         self._patch.setattr(
-            'mmgor.deploy.description.metadata._onnx_text', lambda _: text
+            'mmgor.deploy.description.metadata_reader._onnx_text',
+            lambda _: text,
         )
 
     def changed(self, place, value):

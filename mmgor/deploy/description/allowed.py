@@ -93,7 +93,7 @@ def check_allowed(scope: Any, model: dict, pipeline: list) -> None:
     _check(pipeline, ['pipeline'])
 
 
-def check_parts(model: dict) -> None:
+def check_buildable(model: dict) -> None:
     """Make sure that what is allowed can be built, and is of a sane size.
 
     The head is built without memory for its weights.

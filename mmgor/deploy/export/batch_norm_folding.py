@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from mmgor.deploy.optional_imports import require
 
-from .int4_weights import constant
+from .initializers import add_initializer
 
 _FOLDED = ('Conv', 'ConvTranspose')
 # Between stored weights and a grouped deconvolution.
@@ -105,12 +105,12 @@ def _fold(graph: Any, conv: Any, stored: Any, norm: Any) -> None:
     )
     name = conv.outputs[0].name
     fresh = [
-        constant(graph, integers, f'{name}.weight_integers'),
-        constant(graph, scale, f'{name}.weight_scale'),
+        add_initializer(graph, integers, f'{name}.weight_integers'),
+        add_initializer(graph, scale, f'{name}.weight_scale'),
     ]
     conv.resize_inputs(3)
     conv.replace_input_with(1, _copy_path(graph, conv, stored, fresh))
-    conv.replace_input_with(2, constant(graph, shift, f'{name}.bias'))
+    conv.replace_input_with(2, add_initializer(graph, shift, f'{name}.bias'))
     ir = require('onnx_ir')
     ir.convenience.replace_all_uses_with(
         norm.outputs[0], conv.outputs[0], replace_graph_outputs=True

@@ -1,7 +1,6 @@
 """A trained quantized detector as an ONNX or OpenVINO file."""
 
 import json
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,30 +9,24 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmgor.deploy.description.checksum import seal_ir, seal_onnx
-from mmgor.deploy.description.metadata import (
-    KEY,
-    make_metadata,
-    read_metadata,
-    size_divisor,
-)
+from mmgor.deploy.description.metadata import make_metadata, size_divisor
 from mmgor.deploy.description.metadata_check import MAX_SIDE, check_metadata
+from mmgor.deploy.head_outputs import flatten, name_outputs
 from mmgor.deploy.loading import test_pipeline
 from mmgor.deploy.optional_imports import require
-from mmgor.deploy.runtime.detector import described_parts
+from mmgor.deploy.runtime.detector import detector_configs
 from mmgor.image_channels import COLOUR, image_channels
-from mmgor.io.atomic_write import writing
 from mmgor.io.config_values import boolean, integer, integers
 
 from .batch_norm_folding import fold_norms
 from .compiled_ops import check_calls, check_modules
 from .frozen import freeze
 from .graph_nms import NAMES, Detections
-from .head_outputs import flatten, name_outputs
-from .int4_weights import store_int4
+from .int4_weights import use_int4_weights
 from .onnx_ops import OPSET, translations
+from .saving import save_exported
 from .shape_check import check_shapes
-from .swin_windows import count_windows
+from .swin_windows import make_swin_traceable
 
 BACKENDS = {'onnxruntime': '.onnx', 'openvino': '.xml'}
 
@@ -63,12 +56,12 @@ class Network(nn.Module):
             )
         check_modules(detector)
         self.detector = detector
-        self.detections: nn.Module | None = None
+        self.graph_nms: nn.Module | None = None
 
     def forward(self, images: Tensor) -> list[Tensor]:
         outputs = self.outputs(images)
-        if self.detections is not None:
-            outputs = self.detections(outputs)
+        if self.graph_nms is not None:
+            outputs = self.graph_nms(outputs)
         return flatten(outputs)
 
     def outputs(self, images: Tensor) -> Any:
@@ -126,7 +119,7 @@ def export_detector(
         boolean(name, value)
     _check_config(cfg, model, classes)
     network = Network(freeze(model)).eval()
-    count_windows(network)
+    make_swin_traceable(network)
     channels = image_channels(model) or COLOUR
     images = torch.zeros(2 if dynamic else batch, channels, *size)
     with torch.no_grad():
@@ -140,16 +133,16 @@ def export_detector(
             )
         maps = [(o.shape[-2], o.shape[-1]) for o in outputs[0]]
         head: Any = network.detector.bbox_head
-        network.detections = Detections(head, size, maps)
+        network.graph_nms = Detections(head, size, maps)
         names = NAMES
     shape = (None, None, None) if dynamic else (batch, *size)
     metadata = make_metadata(cfg, model, classes, shape, divisor, names, nms)
     _check_description(metadata, path)
     program = _trace(network, images, names, divisor if dynamic else None)
-    folded = _tidy(program.model, int4)
+    folded = _optimize(program.model, int4)
     if dynamic:
         check_shapes(program.model, network, metadata, size, path)
-    written = _save(program.model, metadata, path)
+    written = save_exported(program.model, metadata, path)
     return dict(bytes=written, folded=folded, metadata=metadata)
 
 
@@ -190,7 +183,7 @@ def _check_description(metadata: dict[str, Any], path: Path) -> None:
     if not said['config']['test_dataloader']['dataset']['pipeline']:
         return  # told already
     try:
-        described_parts(said, path)
+        detector_configs(said, path)
     except ValueError as error:
         warnings.warn(
             f'Detector and tools/detect.py will refuse the file: {error}',
@@ -230,12 +223,12 @@ def _trace(
         ) from error
 
 
-def _tidy(model: Any, int4: bool) -> int:
+def _optimize(model: Any, int4: bool) -> int:
     """Fold batch norms, store integers tightly, drop what nothing uses."""
     passes = require('onnx_ir.passes.common')
     folded = fold_norms(model.graph)
     if int4:
-        store_int4(model.graph)
+        use_int4_weights(model.graph)
     for step in (
         passes.RemoveUnusedNodesPass(),
         passes.DeduplicateInitializersPass(),
@@ -245,53 +238,3 @@ def _tidy(model: Any, int4: bool) -> int:
     ):
         step(model)
     return folded
-
-
-def to_openvino(source: Path, target: Path) -> None:
-    """Write an exported ``.onnx`` file as OpenVINO IR, metadata included.
-
-    Args:
-        source (Path): From :func:`export_detector`.
-        target (Path): ``.xml``; its ``.bin`` is written beside it.
-    """
-    converted = require('openvino').convert_model(source)
-    save_ir(converted, json.dumps(read_metadata(source)), target)
-
-
-def save_ir(model: Any, text: str, target: Path) -> None:
-    """Write OpenVINO IR with metadata, and in the ``.xml`` the digest of the
-    ``.bin``, which alone tells it from that of another export.
-
-    Args:
-        model (openvino.Model): To be written.
-        text (str): Metadata as JSON.
-        target (Path): ``.xml``; its ``.bin`` is written beside it.
-    """
-    save = require('openvino').save_model
-    model.set_rt_info(text, [KEY])
-    save(model, target, compress_to_fp16=False)
-    seal_ir(model, target)
-    save(model, target, compress_to_fp16=False)
-
-
-def _save(model: Any, metadata: dict[str, Any], path: Path) -> int:
-    """Write the file(s); give their size. Nothing half-written stays."""
-    model.metadata_props[KEY] = json.dumps(metadata)
-    if path.suffix == '.xml':
-        return _save_ir(model, path)
-    with writing(path) as part:
-        require('onnx_ir').save(model, part)
-        seal_onnx(part)
-        return part.stat().st_size
-
-
-def _save_ir(model: Any, path: Path) -> int:
-    with (
-        writing(path) as xml,
-        writing(path.with_suffix('.bin')) as weights,
-        tempfile.TemporaryDirectory(dir=path.parent) as folder,
-    ):
-        source = Path(folder) / 'model.onnx'
-        require('onnx_ir').save(model, source)
-        to_openvino(source, xml)
-        return xml.stat().st_size + weights.stat().st_size

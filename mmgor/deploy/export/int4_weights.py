@@ -1,45 +1,28 @@
-"""Weights of up to four bits, two in a byte."""
+"""Weights of up to four bits as int4, which takes half a byte per weight."""
 
 from typing import Any
 
-import numpy as np
-
 from mmgor.deploy.optional_imports import require
+
+from .initializers import add_initializer
 
 _INT4 = (-8, 7)
 
 
-def constant(graph: Any, array: np.ndarray, name: str) -> Any:
-    """A new initializer.
+def use_int4_weights(graph: Any) -> int:
+    """Turn every int8 weight that fits into int4.
 
-    Args:
-        graph (onnx_ir.Graph): Gets it.
-        array (ndarray): Its value.
-        name (str): Unused so far.
-    """
-    ir = require('onnx_ir')
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(
-        name=name,
-        shape=tensor.shape,
-        type=ir.TensorType(tensor.dtype),
-        const_value=tensor,
-    )
-    graph.register_initializer(value)
-    return value
-
-
-def store_int4(graph: Any) -> int:
-    """Store as int4 what fits: integers that go to a DequantizeLinear.
+    A weight is a constant that goes to a DequantizeLinear. It fits if all its
+    integers are from -8 to 7.
 
     Args:
         graph (onnx_ir.Graph): Changed in place.
 
     Returns:
-        int: Tensors stored so.
+        int: Number of weights that are int4 now.
     """
     dtype = require('ml_dtypes').int4
-    stored: dict[str, Any] = {}
+    converted: dict[str, Any] = {}
     for node in graph:
         source = node.inputs[0] if node.op_type == 'DequantizeLinear' else None
         if source is None or source.const_value is None:
@@ -47,9 +30,9 @@ def store_int4(graph: Any) -> int:
         array = source.const_value.numpy()
         if array.min() < _INT4[0] or array.max() > _INT4[1]:
             continue
-        if source.name not in stored:
-            stored[source.name] = constant(
+        if source.name not in converted:
+            converted[source.name] = add_initializer(
                 graph, array.astype(dtype), f'{source.name}.int4'
             )
-        node.replace_input_with(0, stored[source.name])
-    return len(stored)
+        node.replace_input_with(0, converted[source.name])
+    return len(converted)

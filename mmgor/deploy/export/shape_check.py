@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from mmgor.deploy.description.metadata_check import MAX_SIDE
+from mmgor.deploy.head_outputs import flatten
 from mmgor.deploy.optional_imports import require
 from mmgor.deploy.runtime.runtime import OnnxRuntime, OpenVINORuntime, Runtime
 
 from .frozen import FrozenInput
-from .head_outputs import flatten
 
 #: Largest difference of an output, in units of its standard deviation.
 TOLERANCE = 0.02

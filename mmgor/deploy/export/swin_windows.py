@@ -28,7 +28,7 @@ def join_windows(
     return grid.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
-def count_windows(network: nn.Module) -> None:
+def make_swin_traceable(network: nn.Module) -> None:
     """Let the Swin blocks of a network use :func:`join_windows`."""
     for module in network.modules():
         if isinstance(module, ShiftWindowMSA):

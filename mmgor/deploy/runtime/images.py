@@ -1,4 +1,4 @@
-"""Pictures and videos as a user gives them."""
+"""Images and videos as a user gives them: paths, arrays, lists, folders."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,21 +11,26 @@ from numpy.typing import NDArray
 
 from mmgor.image_channels import COLOUR
 
-Picture = str | Path | NDArray
+#: The path of an image, or an image of shape (H, W, C) in BGR.
+ImageInput = str | Path | NDArray
 _EXPECTED = (
-    "expected a picture's path, a BGR picture as an array of shape (H, W, 3) "
-    'and uint8 (or with the channels of the file), a list of those, or a '
-    'folder, got {}.'
+    "expected an image's path, a BGR image as a uint8 array of shape "
+    '(H, W, 3) (or with the number of channels that the file takes), a list '
+    'of those, or a folder, got {}.'
 )
 
 
-def list_pictures(inputs: Picture | Sequence[Picture]) -> list[Picture]:
-    """What a user gave, one by one; a folder's pictures by name.
+def list_images(inputs: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
+    """List the images that a user gave; those of a folder sorted by name.
+
+    Args:
+        inputs (str | Path | ndarray | list): One image, several, or the path
+            of a folder.
 
     Raises:
         FileNotFoundError: If a path does not exist.
-        TypeError: If it is nothing of what is expected.
-        ValueError: If a folder has no picture.
+        TypeError: If ``inputs`` has another type.
+        ValueError: If a folder has no image.
     """
     if isinstance(inputs, np.ndarray):
         return [inputs]
@@ -36,36 +41,36 @@ def list_pictures(inputs: Picture | Sequence[Picture]) -> list[Picture]:
     path = Path(inputs)
     if not path.exists():
         raise FileNotFoundError(
-            f'picture not found: {path}; expected a picture or a folder of '
-            f'pictures, relative to {Path.cwd()}.'
+            f'image not found: {path}; expected an image or a folder of '
+            f'images, relative to {Path.cwd()}.'
         )
     if path.is_file():
         return [path]
-    pictures = [
+    images = [
         p
         for p in sorted(path.iterdir())
         if p.is_file() and p.suffix.lower() in IMG_EXTENSIONS
     ]
-    if not pictures:
+    if not images:
         raise ValueError(
-            f'no picture in {path}; expected files ending in '
+            f'no image in {path}; expected files ending in '
             f'{", ".join(IMG_EXTENSIONS)}.'
         )
-    return list(pictures)
+    return list(images)
 
 
 def open_video(path: str | Path) -> mmcv.VideoReader:
-    """A video's frames, and its ``fps``.
+    """Open a video; gives its frames in order, and its ``fps``.
 
     Raises:
-        FileNotFoundError: If the file is not there.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it has no frame that can be decoded.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
             f'video not found: {path}, relative to {Path.cwd()}.'
         )
-    # A count of frames is not in every video.
+    # The number of frames is not in every video: read one.
     if mmcv.VideoReader(str(path)).read() is None:
         raise ValueError(
             f'{path} has no frame that OpenCV can decode; expected a video '
@@ -74,64 +79,66 @@ def open_video(path: str | Path) -> mmcv.VideoReader:
     return mmcv.VideoReader(str(path))
 
 
-def as_input(picture: Picture, channels: int = COLOUR) -> dict[str, Any]:
-    """What a test pipeline starts from.
+def as_input(image: ImageInput, channels: int = COLOUR) -> dict[str, Any]:
+    """The dict that a test pipeline starts from.
 
     Args:
-        picture (str | Path | ndarray): A path, or shape (H, W, C): in BGR
-            and uint8 if C is 3. Of one channel (H, W) will do, and BGR is
-            turned into grey.
-        channels (int): C that the file takes.
+        image (str | Path | ndarray): A path, or an array of shape (H, W, C);
+            with three channels it is in BGR and uint8. For a file that takes
+            one channel, (H, W) is accepted too, and BGR is converted to
+            grey.
+        channels (int): Number of channels that the exported file takes.
 
     Raises:
-        FileNotFoundError: If the picture is not there.
-        TypeError: If it is neither a path nor an array.
-        ValueError: If it can't be read or has another shape or dtype.
+        FileNotFoundError: If the image does not exist.
+        TypeError: If ``image`` is neither a path nor an array.
+        ValueError: If the array has another shape or dtype.
     """
-    if isinstance(picture, np.ndarray):
-        return dict(img=_checked(picture, channels), img_id=0)
-    if not isinstance(picture, (str, Path)):
-        raise TypeError(_EXPECTED.format(type(picture).__name__))
-    if not Path(picture).is_file():
+    if isinstance(image, np.ndarray):
+        return dict(img=_checked(image, channels), img_id=0)
+    if not isinstance(image, (str, Path)):
+        raise TypeError(_EXPECTED.format(type(image).__name__))
+    if not Path(image).is_file():
         raise FileNotFoundError(
-            f'picture not found: {picture}, relative to {Path.cwd()}.'
+            f'image not found: {image}, relative to {Path.cwd()}.'
         )
-    return dict(img_path=str(picture), img_id=0)
+    return dict(img_path=str(image), img_id=0)
 
 
-def _checked(picture: NDArray, channels: int) -> NDArray:
-    if channels == 1 and picture.ndim == 2:
-        picture = picture[..., None]
-    shape = picture.shape
+def _checked(image: NDArray, channels: int) -> NDArray:
+    """An array that fits, with (H, W) for one channel."""
+    if channels == 1 and image.ndim == 2:
+        image = image[..., None]
+    shape = image.shape
     convertible = channels == 1 and shape[2:] == (COLOUR,)
     if (
         len(shape) != 3
-        or not picture.size
+        or not image.size
         or (shape[2] != channels and not convertible)
     ):
-        kind = 'BGR picture' if channels == COLOUR else 'picture'
+        kind = 'a BGR image' if channels == COLOUR else 'an image'
         raise ValueError(
-            f'expected a {kind} of shape (H, W, {channels}), got an array of '
+            f'expected {kind} of shape (H, W, {channels}), got an array of '
             f'shape {shape}.'
         )
-    # Depth and heat may have other ranges.
-    if picture.dtype != np.uint8 and shape[2] == COLOUR:
+    # Images of depth or heat may have other ranges.
+    if image.dtype != np.uint8 and shape[2] == COLOUR:
         raise ValueError(
-            f'expected a picture of uint8 from 0 to 255, got {picture.dtype}.'
+            f'expected an image of uint8 from 0 to 255, got {image.dtype}.'
         )
     if convertible:
-        return mmcv.bgr2gray(picture)
-    # As mmcv loads a grey file.
-    return picture[..., 0] if channels == 1 else picture
+        return mmcv.bgr2gray(image)
+    # mmcv loads a grey file as (H, W).
+    return image[..., 0] if channels == 1 else image
 
 
-def as_bgr(picture: NDArray) -> NDArray:
-    """A picture for the eye, shape (H, W, 3).
+def as_bgr(image: NDArray) -> NDArray:
+    """An image to draw on, shape (H, W, 3).
 
     Args:
-        picture (ndarray): Shape (H, W) or (H, W, C); of more than three
+        image (ndarray): Shape (H, W) or (H, W, C). Of more than three
             channels the first three are taken.
     """
-    if picture.ndim == 2 or picture.shape[2] == 1:
-        return mmcv.gray2bgr(picture)
-    return picture[..., :COLOUR]
+    if image.ndim == 2 or image.shape[2] == 1:
+        return mmcv.gray2bgr(image)
+    return image[..., :COLOUR]

@@ -1,15 +1,19 @@
-"""Runs an exported file: images in, the head's raw outputs out.
+"""Runs an exported file in ONNX Runtime or OpenVINO, on the CPU.
 
-Rounding happens where the file says, and nowhere else: the backends' own
-rewriting of QuantizeLinear, Conv, DequantizeLinear into integer kernels is
-off. It rounds biases to the product of input and weight scale, which is
-coarse at 4 bits, and on x86 without VNNI two products of uint8 and int8 are
-added in 16 bits, which saturate. A RetinaNet of W4A4 with 47.1 mAP in PyTorch
-had 45.4 in OpenVINO's integer kernels, and 47.1 without them.
+Images go in, the head's raw outputs come out. Values are rounded where the
+file says, and nowhere else. So the backends may not turn QuantizeLinear, Conv
+and DequantizeLinear into integer kernels, which round differently:
+
+- They round biases to the product of the input's and the weight's scale,
+  which is coarse at 4 bits.
+- On x86 without VNNI they add two products of uint8 and int8 in 16 bits,
+  which saturate.
+
+A W4A4 RetinaNet with 47.1 mAP in PyTorch had 45.4 mAP with OpenVINO's integer
+kernels, and 47.1 without them.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +21,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmgor.deploy.description.metadata import read_metadata
+from mmgor.deploy.description.metadata_reader import read_metadata
+from mmgor.deploy.head_outputs import map_nested
 from mmgor.deploy.optional_imports import require
-from mmgor.image_channels import COLOUR
 from mmgor.io.config_values import boolean, integer
 
 _MAX_THREADS = 1024
 
 
 class Runtime(ABC):
-    """An exported file, opened on the CPU.
+    """An exported file that a backend has loaded.
 
     Args:
         path (Path): The file.
-        metadata (dict): What :func:`read_metadata` gives for it.
-        threads (int, optional): Threads of one call; default: the backend's
-            choice.
+        metadata (dict): Its metadata, from :func:`read_metadata`.
+        threads (int, optional): Number of threads per call. By default the
+            backend chooses.
         integer_kernels (bool): See :func:`open_runtime`.
 
     Raises:
@@ -49,11 +53,11 @@ class Runtime(ABC):
         self.path = path
         self.metadata = metadata
         self._open(threads, integer_kernels)
-        self._check_ends()
+        self._check_signature()
 
     def __deepcopy__(self, memo: dict) -> 'Runtime':
-        """The same object: it keeps nothing of a call. (EMAHook copies the
-        model that owns it.)"""
+        """The same object, for EMAHook, which copies the model that owns it.
+        A runtime has no state that a call changes."""
         return self
 
     def __call__(self, images: Tensor) -> Any:
@@ -61,11 +65,11 @@ class Runtime(ABC):
 
         Args:
             images (Tensor): Shape (N, C, H, W), float32, preprocessed as in
-                training; N, C, H and W as the file takes them.
+                training, and of a shape that the file takes.
 
         Returns:
-            list: float32 tensors on the CPU, nested as the head's
-            ``forward`` gives them.
+            list: float32 tensors on the CPU, nested like the outputs of the
+            head's ``forward``.
 
         Raises:
             ValueError: If the file does not take images of this shape.
@@ -79,22 +83,24 @@ class Runtime(ABC):
 
     @abstractmethod
     def _open(self, threads: int | None, integer_kernels: bool) -> None:
-        """Load the file."""
+        """Load the file into the backend."""
 
     @abstractmethod
     def _run(self, images: NDArray) -> dict[str, NDArray]:
-        """Output name -> values."""
+        """Run the graph; gives the value of each output by its name."""
 
     @abstractmethod
-    def _ends(self) -> tuple[dict[str, list[Any]], set[str]]:
-        """Shapes of the graph's inputs by name, no int where a side is
-        dynamic, and names of its outputs."""
+    def _signature(self) -> tuple[dict[str, list[Any]], set[str]]:
+        """Shapes of the graph's inputs by name, and names of its outputs.
 
-    def _check_ends(self) -> None:
-        """What the metadata says of inputs and outputs is the graph's."""
-        spec, (inputs, outputs) = self.metadata['input'], self._ends()
-        channels = spec.get('channels', COLOUR)
-        sides = [spec['batch'], channels, spec['height'], spec['width']]
+        A side that is not an int is dynamic.
+        """
+
+    def _check_signature(self) -> None:
+        """Make sure that the graph has the inputs and outputs of the
+        metadata."""
+        spec, (inputs, outputs) = self.metadata['input'], self._signature()
+        sides = [spec[k] for k in ('batch', 'channels', 'height', 'width')]
         shape = inputs.get(spec['name'], [])
         fits = len(shape) == len(sides) and not any(
             isinstance(side, int) and want != side
@@ -105,9 +111,9 @@ class Runtime(ABC):
         map_nested(named.append, self.metadata['outputs'])
         if not fits or not outputs.issuperset(named):
             raise ValueError(
-                f'{self.path} says that it takes {spec} and gives '
-                f'{named[:5]}, but its graph takes {inputs} and gives '
-                f'{sorted(outputs)[:5]}. Export it again.'
+                f'{self.path} can not be used: its metadata says that it '
+                f'takes {spec} and gives {named[:5]}, but its graph takes '
+                f'{inputs} and gives {sorted(outputs)[:5]}. Export it again.'
             )
 
     def _refuse(self, backend: str, error: Exception) -> ValueError:
@@ -133,12 +139,12 @@ class OnnxRuntime(Runtime):
             self._session = onnxruntime.InferenceSession(
                 self.path, options, providers=['CPUExecutionProvider']
             )
-        except Exception as error:  # its classes have no common base
+        except Exception as error:  # its exceptions have no common base
             version = onnxruntime.__version__
             raise self._refuse(f'ONNX Runtime {version}', error) from error
         self._names = [output.name for output in self._session.get_outputs()]
 
-    def _ends(self) -> tuple[dict[str, list[Any]], set[str]]:
+    def _signature(self) -> tuple[dict[str, list[Any]], set[str]]:
         inputs = self._session.get_inputs()
         return {end.name: end.shape for end in inputs}, set(self._names)
 
@@ -152,7 +158,7 @@ class OpenVINORuntime(Runtime):
 
     def _open(self, threads: int | None, integer_kernels: bool) -> None:
         openvino = require('openvino')
-        # The default may be a half type where the CPU has one.
+        # The default is a half-precision type on some CPUs.
         options: dict[str, Any] = {
             'INFERENCE_PRECISION_HINT': 'f32',
             'LP_TRANSFORMS_MODE': integer_kernels,
@@ -167,7 +173,7 @@ class OpenVINORuntime(Runtime):
             version = openvino.__version__
             raise self._refuse(f'OpenVINO {version}', error) from error
 
-    def _ends(self) -> tuple[dict[str, list[Any]], set[str]]:
+    def _signature(self) -> tuple[dict[str, list[Any]], set[str]]:
         inputs = {
             end.any_name: [
                 None if side.is_dynamic else side.get_length()
@@ -189,28 +195,29 @@ def open_runtime(
 ) -> Runtime:
     """Open a file that ``tools/export.py`` wrote.
 
-    In float32, integers and all rounding are those of training, and so are
-    the detections. The backends' integer kernels may be faster and are not
-    exact: ONNX Runtime rounds biases to the product of two scales, which is
-    coarse below 8 bits; and on x86 without VNNI sums of 8 by 8 bits saturate
-    in both backends (7-bit weights in the layers that have 8 avoid that).
+    By default the backend computes in float32. Then integers and rounding are
+    those of training, and so are the detections. The backends' integer
+    kernels may be faster, but they are not exact: ONNX Runtime rounds biases
+    to the product of two scales, which is coarse below 8 bits, and on x86
+    without VNNI the sums of products of 8-bit integers saturate in both
+    backends. (7-bit weights instead of 8-bit weights avoid that.)
 
     Args:
-        path (str | Path): ``.onnx``, or ``.xml`` with its ``.bin``.
-        threads (int, optional): Threads of one call; default: the backend's
-            choice.
+        path (str | Path): ``.onnx`` file, or ``.xml`` with its ``.bin``.
+        threads (int, optional): Number of threads per call. By default the
+            backend chooses.
         integer_kernels (bool): Let the backend compute in integers.
 
     Returns:
         Runtime: Takes images, gives the head's raw outputs.
 
     Raises:
-        FileNotFoundError: If the file is not there.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it can't be read, mmgor did not write it, or a newer
-            version did; if ``threads`` is no number of threads.
+            version did; or if ``threads`` is not from 1 to 1024.
         ImportError: If the backend is not installed.
     """
-    # A backend starts as many as it is told to, or hangs on the way.
+    # A backend starts as many threads as it is told to, or hangs.
     if threads is not None:
         threads = integer('threads', threads, 1, _MAX_THREADS)
     integer_kernels = boolean('integer_kernels', integer_kernels)
@@ -224,16 +231,15 @@ def check_images(images: Tensor, spec: dict[str, Any]) -> None:
     """Make sure that a file takes these images.
 
     Args:
-        images (Tensor): To be run.
-        spec (dict): ``input`` of the file's metadata: ``batch``, ``height``
-            and ``width`` are None where the file takes any, and then sides
-            are multiples of ``divisor``; files of former versions have no
-            ``channels``, which are 3.
+        images (Tensor): The images, preprocessed.
+        spec (dict): ``input`` of the file's metadata. ``batch``, ``height``
+            and ``width`` are None where the file takes any size; dynamic
+            sides have to be multiples of ``divisor``.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If the file does not take them.
     """
-    channels = spec.get('channels', COLOUR)
+    channels = spec['channels']
     if images.dim() != 4 or images.shape[1] != channels:
         raise ValueError(
             f'expected images of shape (N, {channels}, height, width), got '
@@ -248,7 +254,7 @@ def check_images(images: Tensor, spec: dict[str, Any]) -> None:
     if spec['batch'] not in (None, batch):
         raise ValueError(
             f'the file takes batches of {spec["batch"]}, got {batch} images; '
-            'split or fill them, or export with another batch size.'
+            'split or fill the batch, or export with another batch size.'
         )
     wanted = [spec['height'], spec['width']]
     if any(want not in (None, side) for want, side in zip(wanted, sides)):
@@ -263,20 +269,5 @@ def check_images(images: Tensor, spec: dict[str, Any]) -> None:
         raise ValueError(
             'the file takes images with sides that are multiples of '
             f'{divisor}, got {sides[0]} x {sides[1]} (height x width). Pad '
-            'them at the right and the bottom.'
+            'the images at the right and the bottom.'
         )
-
-
-def map_nested(function: Callable, *parts: Any) -> Any:
-    """Call a function on the leaves of lists (or tuples) of one structure.
-
-    Args:
-        function (Callable): Takes one leaf of each.
-        *parts: Nested lists.
-
-    Returns:
-        list: The results in the same structure.
-    """
-    if isinstance(parts[0], Sequence) and not isinstance(parts[0], str):
-        return [map_nested(function, *items) for items in zip(*parts)]
-    return function(*parts)

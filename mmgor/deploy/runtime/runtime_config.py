@@ -5,12 +5,12 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmgor.deploy.description.metadata import (
+from mmgor.deploy.description.config_json import without
+from mmgor.deploy.description.metadata_check import errors_naming
+from mmgor.deploy.description.metadata_reader import (
     exported_config,
     read_metadata,
-    without,
 )
-from mmgor.deploy.description.metadata_check import blaming
 from mmgor.deploy.loading import dataset_classes
 from mmgor.io.config_reader import model_config, named
 
@@ -39,7 +39,7 @@ def runtime_model(cfg: Config, path: str | Path) -> ConfigDict:
     """
     metadata = read_metadata(path)
     model = runtime_detector_cfg(cfg, path)
-    with blaming(path):
+    with errors_naming(path):
         wanted = runtime_detector_cfg(exported_config(metadata), path)
     parts = ['bbox_head', 'data_preprocessor']
     if metadata['nms']:

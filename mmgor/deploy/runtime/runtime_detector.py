@@ -10,9 +10,10 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmgor.deploy.head_outputs import map_nested
 from mmgor.registry import MODELS
 
-from .runtime import map_nested, open_runtime
+from .runtime import open_runtime
 
 
 @MODELS.register_module()

@@ -94,7 +94,7 @@ class Verification:
         metrics (list[dict]): The evaluator's, of PyTorch and of the file;
             an empty list if not asked for.
         same_weights (bool): Whether the file says that it was exported from
-            this checkpoint's weights; True for one that does not say.
+            this checkpoint's weights.
     """
 
     outputs: list[OutputDifference] = field(default_factory=list)

@@ -18,8 +18,8 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from torch import Tensor
 
-from mmgor.deploy.export.exporter import flatten
 from mmgor.deploy.export.frozen import check_calibrated
+from mmgor.deploy.head_outputs import flatten
 from mmgor.deploy.loading import load_detector
 from mmgor.deploy.runtime.runtime_config import runtime_model
 from mmgor.io.checkpoint import weights_digest
@@ -80,9 +80,7 @@ def verify_export(
     for evaluator in evaluators:
         evaluator.dataset_meta = loader.dataset.metainfo
     digest = weights_digest(model.state_dict())
-    # Files of former versions do not say.
-    same = metadata.get('weights_sha256', digest) == digest
-    found = Verification(same_weights=same)
+    found = Verification(same_weights=metadata['weights_sha256'] == digest)
     seen = 0
     for batch in loader:
         data = model.data_preprocessor(batch, False)

@@ -10,17 +10,16 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmgor.deploy.description.allowed import check_parts
-from mmgor.deploy.description.checksum import seal_onnx
-from mmgor.deploy.description.metadata import (
-    KEY,
+from mmgor.deploy.description.allowed import check_buildable
+from mmgor.deploy.description.checksum import append_onnx_checksum
+from mmgor.deploy.description.metadata import KEY, make_metadata
+from mmgor.deploy.description.metadata_check import check_metadata
+from mmgor.deploy.description.metadata_reader import (
     exported_config,
-    make_metadata,
     read_metadata,
 )
-from mmgor.deploy.description.metadata_check import check_metadata
-from mmgor.deploy.export.exporter import save_ir
-from mmgor.deploy.runtime.detector import Detector, described_parts
+from mmgor.deploy.export.saving import save_openvino
+from mmgor.deploy.runtime.detector import Detector, detector_configs
 from mmgor.deploy.runtime.runtime_config import runtime_model
 from tests.support.hostile_metadata import DELETED, VALUES, Hostile, places
 
@@ -94,9 +93,9 @@ def test_what_a_file_may_not_say(hostile):
         (('classes',), ['\ud800', *'abcd'], 'control signs'),
         (('input', 'divisor'), 0, 'divisor is 0; expected 1 to 4096'),
         (('input', 'height'), 10**6, 'height is 1000000'),
-        (('input', 'name'), 'x', 'says that it takes'),
-        (('input', 'height'), 32, 'says that it takes'),
-        (('outputs', 0), ['nope'], 'says that it takes'),
+        (('input', 'name'), 'x', 'metadata says'),
+        (('input', 'height'), 32, 'metadata says'),
+        (('outputs', 0), ['nope'], 'metadata says'),
         (('outputs',), [], 'outputs is'),
         (('outputs',), json.loads('[' * 500 + ']' * 500), '64 lists'),
     ):
@@ -128,6 +127,17 @@ def test_any_entry_may_be_wrong(hostile, exported):
     assert used > 20
 
 
+def test_every_entry_has_to_be_there(hostile):
+    """There is one format: a reader never has to guess."""
+    entries = [(key,) for key in hostile.metadata]
+    entries += [('input', key) for key in hostile.metadata['input']]
+    assert len(entries) == 11 + 6
+    for place in entries:
+        hostile.say(hostile.changed(place, DELETED))
+        with pytest.raises(ValueError, match=rf'{place[-1]}.*export it again'):
+            read_metadata(hostile.path)
+
+
 def test_a_pipeline_that_fails_on_pictures(hostile, exported):
     place = ('config', 'test_dataloader', 'dataset', 'pipeline', 2, 'scale')
     hostile.say(hostile.changed(place, 'large'))
@@ -141,7 +151,7 @@ def test_a_pipeline_that_fails_on_pictures(hostile, exported):
 )
 def test_texts_that_are_no_metadata(text, hostile):
     hostile.say(text)
-    with pytest.raises(ValueError, match=r'student\.onnx has damaged mmgor'):
+    with pytest.raises(ValueError, match='has damaged or outdated'):
         read_metadata(hostile.path)
 
 
@@ -151,7 +161,7 @@ def test_a_config_is_compared_with_data_alone(hostile, exported):
     with pytest.raises(ValueError, match=r"loss_cls\.type is 'FocalLoss' in"):
         runtime_model(exported.cfg(), hostile.path)
     hostile.say(hostile.changed(HEAD, [3]))
-    with pytest.raises(ValueError, match=r'student\.onnx can not be used'):
+    with pytest.raises(ValueError, match=r'student\.onnx .*bbox_head is \[3'):
         runtime_model(exported.cfg(), hostile.path)
 
 
@@ -167,11 +177,11 @@ def test_a_file_that_was_sealed_again(suffix, exported, tmp_path):
         model = onnx.load(exported.onnx)
         onnx.helper.set_model_props(model, {KEY: json.dumps(metadata)})
         onnx.save(model, path)
-        seal_onnx(path)
+        append_onnx_checksum(path)
     else:
         openvino = pytest.importorskip('openvino')
         model = openvino.Core().read_model(exported.xml)
-        save_ir(model, json.dumps(metadata), path)
+        save_openvino(model, json.dumps(metadata), path)
     assert exported_config(read_metadata(path)).model.bbox_head.bbox_coder
     with pytest.raises(ValueError, match=r'bbox_coder\.type is .subproc'):
         Detector(path)
@@ -245,5 +255,5 @@ def test_shipped_configs_are_allowed(config, monkeypatch):
     metadata = make_metadata(cfg, nn.Module(), names, shape, 32, ['output'])
     said = json.loads(json.dumps(metadata))
     check_metadata(said)
-    model, _ = described_parts(said, 'student.onnx')
-    check_parts(model)
+    model, _ = detector_configs(said, 'student.onnx')
+    check_buildable(model)

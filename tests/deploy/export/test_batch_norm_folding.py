@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from mmgor.deploy.export.batch_norm_folding import fold_batch_norm, fold_norms
-from mmgor.deploy.export.int4_weights import store_int4
+from mmgor.deploy.export.int4_weights import use_int4_weights
 
 onnx = pytest.importorskip('onnx')
 ort = pytest.importorskip('onnxruntime')
@@ -143,7 +143,7 @@ def test_fold_by_hand():
 def test_int4_holds_what_fits(arrays):
     arrays['q'][0, 0, 0, 0] = 8  # one too many
     model = ir.from_proto(build(arrays))
-    assert store_int4(model.graph) == 1
+    assert use_int4_weights(model.graph) == 1
     dtypes = {
         node.inputs[0].name: node.inputs[0].dtype
         for node in model.graph

@@ -1,6 +1,7 @@
 import json
 from collections import Counter
 from hashlib import sha256
+from shutil import copy
 
 import pytest
 import torch
@@ -9,14 +10,18 @@ from mmengine.config import Config
 from torch import nn
 
 from mmgor.datasets.shapes import CLASSES
-from mmgor.deploy.description.checksum import ONNX_KEY
-from mmgor.deploy.description.metadata import (
-    KEY,
+from mmgor.deploy.description.checksum import (
+    BIN_KEY,
+    ONNX_KEY,
+    append_onnx_checksum,
+)
+from mmgor.deploy.description.metadata import KEY, make_metadata
+from mmgor.deploy.description.metadata_reader import (
     exported_config,
-    make_metadata,
     read_metadata,
 )
-from mmgor.deploy.export.exporter import Network, export_detector, name_outputs
+from mmgor.deploy.export.exporter import Network, export_detector
+from mmgor.deploy.head_outputs import name_outputs
 from mmgor.quantization import calibrate, input_groups, quantized_layers
 from mmgor.registry import MODELS
 from tests.support.models import quantized_cfg, retinanet_cfg
@@ -251,7 +256,7 @@ def test_nothing_half_written_stays(shallow, tmp_path, monkeypatch):
         raise OSError('disk full')
 
     cfg = Config(dict(model=shallow_cfg()))
-    monkeypatch.setattr('mmgor.deploy.export.exporter.to_openvino', full_disk)
+    monkeypatch.setattr('mmgor.deploy.export.saving.to_openvino', full_disk)
     with pytest.raises(OSError, match='disk full'):
         export_detector(shallow, cfg, tmp_path / 'n.xml', (64, 64), NAMES)
     assert not list(tmp_path.iterdir())
@@ -314,6 +319,12 @@ def test_paths_stay_at_home():
     ]
 
 
+def save(model, path):
+    """With the checksum of what it is now."""
+    onnx.save(model, path)
+    append_onnx_checksum(path)
+
+
 def test_foreign_and_missing_files(exported, tmp_path):
     with pytest.raises(FileNotFoundError, match=r'tools/export\.py CONFIG'):
         read_metadata(tmp_path / 'none.onnx')
@@ -325,13 +336,13 @@ def test_foreign_and_missing_files(exported, tmp_path):
     newer.update(format=99)
     model.metadata_props[0].value = json.dumps(newer)
     assert model.metadata_props[0].key == KEY
-    onnx.save(model, tmp_path / 'newer.onnx')
+    save(model, tmp_path / 'newer.onnx')
     with pytest.raises(ValueError, match='metadata of format 99'):
         read_metadata(tmp_path / 'newer.onnx')
     for text in ('{x', '[]', '{}'):
         model.metadata_props[0].value = text
-        onnx.save(model, tmp_path / 'damaged.onnx')
-        with pytest.raises(ValueError, match=r'damaged\.onnx has damaged mm'):
+        save(model, tmp_path / 'damaged.onnx')
+        with pytest.raises(ValueError, match=r'damaged\.onnx has damaged or'):
             read_metadata(tmp_path / 'damaged.onnx')
     del model.metadata_props[:]
     onnx.save(model, tmp_path / 'foreign.onnx')
@@ -364,6 +375,20 @@ def test_one_damaged_bit(exported, tmp_path):
     onnx.checker.check_model(onnx.load(path))
     with pytest.raises(ValueError, match=r'damaged\.onnx has changed since'):
         read_metadata(path)
+
+
+def test_a_missing_checksum(exported, tmp_path):
+    model = onnx.load(exported.onnx)
+    assert model.metadata_props.pop().key == ONNX_KEY
+    onnx.save(model, tmp_path / 'bare.onnx')
+    with pytest.raises(ValueError, match=r'bare\.onnx has changed .*missing'):
+        read_metadata(tmp_path / 'bare.onnx')
+    text = exported.xml.read_text()
+    assert text.count(f'<{BIN_KEY} ') == 1
+    (tmp_path / 'bare.xml').write_text(text.replace(BIN_KEY, 'other'))
+    copy(exported.xml.with_suffix('.bin'), tmp_path / 'bare.bin')
+    with pytest.raises(ValueError, match=r'bare\.bin is not .*missing'):
+        read_metadata(tmp_path / 'bare.xml')
 
 
 def test_onnx_written_anew(exported, tmp_path):

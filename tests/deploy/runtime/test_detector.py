@@ -16,7 +16,7 @@ import torch
 from mmdet.apis import inference_detector
 
 from mmgor.datasets.shapes import CLASSES
-from mmgor.deploy.description.metadata import exported_config
+from mmgor.deploy.description.metadata_reader import exported_config
 from mmgor.deploy.runtime.detector import Detector
 from mmgor.deploy.runtime.runtime_config import runtime_model
 from mmgor.registry import MODELS
@@ -87,11 +87,11 @@ def test_lists_folders_and_batches(detector, pictures, tmp_path):
 
 
 def test_inputs_that_are_no_pictures(detector, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'picture not found: .*none'):
+    with pytest.raises(FileNotFoundError, match=r'image not found: .*none'):
         detector(tmp_path / 'none.png')
-    with pytest.raises(FileNotFoundError, match=r'picture not found: .*none'):
+    with pytest.raises(FileNotFoundError, match=r'image not found: .*none'):
         detector([tmp_path / 'none.png'])
-    with pytest.raises(ValueError, match=r'no picture in .*\.jpg, '):
+    with pytest.raises(ValueError, match=r'no image in .*\.jpg, '):
         detector(tmp_path)
     (tmp_path / 'broken.png').write_bytes(b'no picture')
     with pytest.raises(ValueError, match=r'broken\.png could not be decoded'):
@@ -109,11 +109,11 @@ def test_inputs_that_are_no_pictures(detector, tmp_path):
         detector(np.zeros((8, 8, 3)))
     with pytest.raises(ValueError, match=r'batch_size must be at least 1'):
         detector([], batch_size=0)
-    with pytest.raises(TypeError, match=r"picture's path, .* got NoneType"):
+    with pytest.raises(TypeError, match=r"image's path, .* got NoneType"):
         detector(None)
-    with pytest.raises(TypeError, match=r"picture's path, .* got Tensor"):
+    with pytest.raises(TypeError, match=r"image's path, .* got Tensor"):
         detector(torch.zeros(8, 8, 3))
-    with pytest.raises(TypeError, match=r"picture's path, .* got int"):
+    with pytest.raises(TypeError, match=r"image's path, .* got int"):
         detector([3])
 
 

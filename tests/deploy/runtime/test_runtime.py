@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmgor.deploy.description.checksum import append_onnx_checksum
 from mmgor.deploy.description.metadata import KEY
-from mmgor.deploy.runtime.runtime import map_nested, open_runtime
+from mmgor.deploy.export.saving import save_openvino
+from mmgor.deploy.head_outputs import map_nested
+from mmgor.deploy.runtime.runtime import open_runtime
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
@@ -45,17 +48,27 @@ def write(folder, suffix, spec=DYNAMIC, operator='Mul', **changes):
     metadata = dict(
         format=1,
         version='0.0',
-        input=dict(name='images', divisor=32, **spec),
+        model='RetinaNet',
+        classes=[],
+        input=dict(name='images', channels=3, divisor=32, **spec),
+        preprocessing={},
         outputs=[['output_0_0'], ['output_1_0']],
+        nms=False,
+        weights_sha256='0' * 64,
+        quantization=[],
+        config=dict(
+            model=dict(bbox_head={}),
+            test_dataloader=dict(dataset=dict(pipeline=[])),
+        ),
     )
     text = json.dumps({**metadata, **changes})
     path = folder / f'file{suffix}'
     helper.set_model_props(model, {KEY: text})
     onnx.save(model, path.with_suffix('.onnx'))
+    append_onnx_checksum(path.with_suffix('.onnx'))
     if suffix == '.xml':
         converted = openvino.convert_model(path.with_suffix('.onnx'))
-        converted.set_rt_info(text, [KEY])
-        openvino.save_model(converted, path, compress_to_fp16=False)
+        save_openvino(converted, text, path)
     return path
 
 

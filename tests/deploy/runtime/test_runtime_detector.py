@@ -17,8 +17,8 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from mmgor.deploy.description.metadata import read_metadata
-from mmgor.deploy.runtime.runtime import map_nested
+from mmgor.deploy.description.metadata_reader import read_metadata
+from mmgor.deploy.head_outputs import map_nested
 from mmgor.deploy.runtime.runtime_config import runtime_model
 from mmgor.registry import MODELS
 from tests.support.models import make_batch, retinanet_cfg

@@ -1,0 +1,85 @@
+"""Writes an ONNX graph with its metadata and checksum, or as OpenVINO IR."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mmgor.deploy.description.checksum import (
+    append_onnx_checksum,
+    set_bin_checksum,
+)
+from mmgor.deploy.description.metadata import KEY
+from mmgor.deploy.description.metadata_reader import read_metadata
+from mmgor.deploy.optional_imports import require
+from mmgor.io.atomic_write import writing
+
+
+def save_exported(model: Any, metadata: dict[str, Any], path: Path) -> int:
+    """Write a graph as ``.onnx``, or as ``.xml`` and ``.bin`` of OpenVINO.
+
+    An error leaves no half-written file behind.
+
+    Args:
+        model (onnx_ir.Model): The graph; gets the metadata.
+        metadata (dict): From :func:`make_metadata`.
+        path (Path): ``.onnx`` or ``.xml`` file to write.
+
+    Returns:
+        int: Size of what was written, in bytes.
+    """
+    if path.suffix == '.onnx':
+        with writing(path) as part:
+            save_onnx(model, metadata, part)
+            return part.stat().st_size
+    with (
+        writing(path) as xml,
+        writing(path.with_suffix('.bin')) as weights,
+        tempfile.TemporaryDirectory(dir=path.parent) as folder,
+    ):
+        source = Path(folder) / 'model.onnx'
+        save_onnx(model, metadata, source)
+        to_openvino(source, xml)
+        return xml.stat().st_size + weights.stat().st_size
+
+
+def save_onnx(model: Any, metadata: dict[str, Any], path: Path) -> None:
+    """Write an ``.onnx`` file with its metadata and checksum.
+
+    Args:
+        model (onnx_ir.Model): The graph; gets the metadata.
+        metadata (dict): From :func:`make_metadata`.
+        path (Path): File to write.
+    """
+    model.metadata_props[KEY] = json.dumps(metadata)
+    require('onnx_ir').save(model, path)
+    append_onnx_checksum(path)
+
+
+def to_openvino(source: Path, target: Path) -> None:
+    """Convert an exported ``.onnx`` file to OpenVINO IR with its metadata.
+
+    Args:
+        source (Path): File of :func:`export_detector`.
+        target (Path): ``.xml`` to write; its ``.bin`` is written beside it.
+    """
+    converted = require('openvino').convert_model(source)
+    save_openvino(converted, json.dumps(read_metadata(source)), target)
+
+
+def save_openvino(model: Any, text: str, target: Path) -> None:
+    """Write OpenVINO IR with its metadata and the checksum of the ``.bin``.
+
+    The checksum is in the ``.xml``: nothing else tells a ``.bin`` from that
+    of another export.
+
+    Args:
+        model (openvino.Model): The graph; gets the metadata.
+        text (str): Metadata as JSON.
+        target (Path): ``.xml`` to write; its ``.bin`` is written beside it.
+    """
+    save = require('openvino').save_model
+    model.set_rt_info(text, [KEY])
+    save(model, target, compress_to_fp16=False)
+    set_bin_checksum(model, target)
+    save(model, target, compress_to_fp16=False)
