@@ -1,6 +1,7 @@
 # make demo   a 4-bit student learns from a larger detector (see README)
 # make test   the tests
 # make lint   ruff and mypy
+# make docs   the documentation site, in docs/_build
 # make env    the virtual environment all of these use
 # STACK=onedl chooses the maintained fork's packages, in a venv of its own.
 
@@ -22,11 +23,11 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 STAMP := $(VENV)/.mmgor-env
 REQUIREMENTS := requirements/common.txt requirements/deploy.txt \
-    requirements/$(STACK).txt
+    requirements/docs.txt requirements/$(STACK).txt
 WORK_DIR ?= work_dirs/demo
 SEEDS ?= 0
 
-.PHONY: env demo test lint smoke clean help
+.PHONY: env demo test lint docs smoke clean help
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -35,7 +36,7 @@ env: $(STAMP)
 
 # torch first and alone: what depends on it would pull the newest build.
 # setuptools: mmcv needs pkg_resources (below 81), others SPDX licences (77).
-$(STAMP): $(REQUIREMENTS) setup.py Makefile scripts/build_mmcv.sh \
+$(STAMP): $(REQUIREMENTS) pyproject.toml Makefile scripts/build_mmcv.sh \
     scripts/fix_opencv.sh
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	  assert (3, 10) <= v <= (3, 12), \
@@ -43,7 +44,7 @@ $(STAMP): $(REQUIREMENTS) setup.py Makefile scripts/build_mmcv.sh \
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -q "setuptools>=77,<81" wheel ninja psutil packaging $(TORCH)
 	$(PIP) install -q $(TORCH) -r requirements/common.txt \
-	  -r requirements/deploy.txt
+	  -r requirements/deploy.txt -r requirements/docs.txt
 	$(PIP) install -q --no-build-isolation $(TORCH) -r requirements/$(STACK).txt
 	scripts/fix_opencv.sh $(VENV)
 	scripts/build_mmcv.sh $(VENV) $(MMCV)
@@ -73,5 +74,10 @@ lint: env
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
+# Strict: a warning, a dead link or a missing reference fails.
+docs: env
+	rm -rf docs/api
+	$(PY) -W ignore -m sphinx -q -b html -W -n --keep-going docs docs/_build
+
 clean:
-	rm -rf build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf build docs/_build docs/api *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -8,11 +8,11 @@ from torch import Tensor
 
 #: Powers of two that a detector's pyramid may have.
 STRIDES = tuple(2**k for k in range(11))
-#: Rows by which two maps of one stride may differ beyond padding: one network
-#: rounds up where the other rounds down, or convolves without padding.
+#: Rows by which two maps of one stride may differ beyond padding, since one
+#: network rounds up where the other rounds down or convolves without padding.
 SLACK_ROWS = 2
-#: Or input pixels, below this: a network that rounds up at its coarsest stride
-#: and upsamples from there (CenterNet).
+#: Input pixels that two maps may differ by in place of rows, exclusive, since
+#: a network may round up at its coarsest stride and upsample (CenterNet).
 SLACK_PIXELS = 32
 
 

@@ -71,7 +71,7 @@ class QuantPolicy:
             layer in float. Later patterns win, and they win over
             ``first_last_bits``. Layers that tell a deformable layer where to
             sample stay in float, unless a pattern matches no other layers:
-            '*.conv_offset'.
+            ``'*.conv_offset'``.
 
     Raises:
         ValueError: If a key or quantizer is unknown, or bits are outside of 2

@@ -191,7 +191,7 @@ def gradnorm_gradient(
     first: Tensor,
     alpha: float,
 ) -> Tensor:
-    """d/dtheta of sum_i |G_i - m r_i^alpha| over m; w = 2 softmax(-theta).
+    """d/dtheta of ``sum_i |G_i - m r_i^alpha|`` over m; w = 2 softmax(-theta).
 
     G_i = w_i n_i with the mean m, held fixed in the target, and r_i is the
     relative inverse training rate, L_i / first_i over its mean. With
@@ -241,11 +241,12 @@ def mgda_weights(norms: Tensor, cosine: Tensor) -> Tensor:
 def cagrad_weights(norms: Tensor, cosine: Tensor, radius: float) -> Tensor:
     """The direction within a ball around the mean that serves both best.
 
-    2 d, with d = g_0 + s g_w / |g_w|, g_0 the mean gradient, s = radius |g_0|
-    and g_w = x g_T + (1 - x) g_K, where x in [0, 1] minimises the dual
-    f(x) = g_w . g_0 + s |g_w|. Its first part is linear with the slope
-    p = (n_T^2 - n_K^2) / 2; in the second |g_w|^2 = A (x - x_0)^2 + D. So f is
-    flat at x = x_0 - p sqrt(D / (A (s^2 A - p^2))); if s^2 A <= p^2 it is
+    The direction is 2 d with ``d = g_0 + s g_w / |g_w|``. Here g_0 is the mean
+    gradient, ``s = radius |g_0|`` and g_w = x g_T + (1 - x) g_K, where x in
+    [0, 1] minimises the dual ``f(x) = g_w . g_0 + s |g_w|``. Its first part is
+    linear with the slope p = (n_T^2 - n_K^2) / 2. In the second,
+    ``|g_w|^2 = A (x - x_0)^2 + D``. So f is flat at
+    x = x_0 - p sqrt(D / (A (s^2 A - p^2))). If s^2 A <= p^2 it is flat
     nowhere, and x is 0 or 1.
 
     Args:

@@ -27,7 +27,7 @@ class StatelessWeighting(BaseWeighting):
     def formula(
         self, losses: Tensor, gradients: GradientStats | None
     ) -> Tensor:
-        """The weights, shape (2, ); arguments as for :meth:`weigh`."""
+        """The weights, shape (2, ); see :meth:`.BaseWeighting.weigh`."""
         raise NotImplementedError
 
     def weigh(

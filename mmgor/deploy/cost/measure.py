@@ -59,7 +59,7 @@ def layer_costs(model: nn.Module, size: tuple[int, int]) -> list[LayerCost]:
 
     Returns:
         list[LayerCost]: One row a layer in the model's order, and a last
-        one, :data:`EVERYTHING_ELSE`, that completes parameters, bytes and
+        one, :data:`.EVERYTHING_ELSE`, that completes parameters, bytes and
         time.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmgor.quantization.report import FLOAT_BITS
 
-#: Name of the last row: norms, activations, resizing, whatever is no layer.
+#: Name of the last row, for norms, activations, resizing and the like.
 EVERYTHING_ELSE = '(everything else)'
 #: MACs and output shape (without batch axis) of a layer, call by call.
 LayerCalls = list[tuple[int, tuple[int, ...]]]

@@ -64,7 +64,7 @@ def write_select_detections(op: Any) -> Any:
     """The ONNX translation of :func:`select_detections`.
 
     Args:
-        op (onnxscript opset): Writes the nodes.
+        op (Any): Writes the nodes.
     """
 
     def write(

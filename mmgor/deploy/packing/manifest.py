@@ -17,7 +17,7 @@ def check_manifest(manifest: dict[str, Any]) -> int:
     it takes.
 
     Args:
-        manifest (dict): What :func:`parse_json` gave.
+        manifest (dict): What :func:`.parse_json` gave.
 
     Returns:
         int: Bytes of all tensors.

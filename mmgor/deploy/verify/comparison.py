@@ -81,7 +81,7 @@ class OutputDifference:
 
 @dataclass
 class Verification:
-    """What :func:`verify_export` found.
+    """What :func:`.verify_export` found.
 
     Attributes:
         outputs (list[OutputDifference]): One an output of the head.

@@ -52,7 +52,7 @@ def verify_export(
             up to whole batches; the first ones of the test data.
         evaluate (bool): Also evaluate both on all pictures, with the
             config's ``test_evaluator``.
-        integer_kernels (bool): See :func:`open_runtime`.
+        integer_kernels (bool): See :func:`.open_runtime`.
 
     Raises:
         FileNotFoundError: If a file is missing.

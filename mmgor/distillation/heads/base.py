@@ -83,7 +83,7 @@ class BaseKDHead(nn.Module):
         Args:
             student (nn.Module): The student detector.
             teachers (Sequence[Teacher]): Built, in the order of
-                :attr:`teachers`.
+                ``teachers``.
 
         Raises:
             ValueError: If a tap does not exist or the two do not fit.
@@ -115,7 +115,7 @@ class BaseKDHead(nn.Module):
 
         Args:
             indices (list[list[int]]): One a teacher, see
-                :func:`~.class_lists.class_index`.
+                :func:`.class_index`.
 
         Raises:
             ValueError: If the head cannot do with these.

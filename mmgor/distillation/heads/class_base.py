@@ -32,10 +32,10 @@ class ClassKDHead(BaseKDHead):
     Args:
         temperature (float): > 0, for any loss.
         foreground_gamma (float): 0 weighs all locations the same.
-        loss (dict): Registered class loss, see :mod:`~.class_losses`;
-            default ForwardKL.
+        loss (dict): Registered class loss, see
+            :mod:`~mmgor.distillation.losses.class_kl`; default ForwardKL.
         fusion (str): How several teachers' scores become one, see
-            :class:`~.fusion.TeacherFusion`.
+            :class:`~mmgor.distillation.fusion.probabilities.TeacherFusion`.
         **kwargs: Of :class:`BaseKDHead`.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-#: In a class index: the teacher does not know this class.
+#: Entry of a class index where the teacher does not know the class.
 UNKNOWN = -1
 
 

@@ -11,9 +11,11 @@ from mmgor.weighting.gradients import GradientStats
 
 @MODELS.register_module()
 class CAGradWeighting(GradientWeighting):
-    """max over d of min_i d . g_i, with |d - g_0| <= c |g_0|; weights of 2 d.
+    """Weights of 2 d, where d maximises min_i d . g_i in a ball.
 
-    g_0 is the mean gradient. Twice the paper's direction, so that c = 0 gives
+    The ball is ``|d - g_0| <= c |g_0|`` around the mean gradient g_0.
+
+    Twice the paper's direction, so that c = 0 gives
     (1, 1); its optional rescaling by 1 + c^2 is left out. The dual in one
     variable has a closed form (``functional.cagrad_weights``).
 

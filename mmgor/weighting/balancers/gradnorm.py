@@ -15,7 +15,7 @@ class GradNormWeighting(ThetaWeighting):
     """Weighted gradient norms G_i pulled to mean(G) r_i^alpha.
 
     G_i = w_i n_i; r_i = (L_i / L_i(0)) over its mean. The weights descend
-    sum_i |G_i - mean(G) r_i^alpha|, the target held fixed, and sum to 2.
+    ``sum_i |G_i - mean(G) r_i^alpha|``, the target held fixed, and sum to 2.
     w = 2 softmax(-theta): weights stay positive, and the gradient (in units
     of mean(G)) does not know the losses' units.
 
