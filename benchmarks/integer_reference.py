@@ -1,11 +1,11 @@
-"""The integer reference against the fake-quantized network, layer by layer.
+"""Compare the integer reference with the fake-quantized network.
 
-Every quantized layer of a trained detector gets its own float input from a
-pass over test pictures; its output, requantized to 8 bits, is compared with
-the fake-quantized layer's on the same grid. (Batch norm is left out here; the
-tests fold it.)
+Every quantized layer of a trained detector gets the float input that it has in
+a pass over test images. Its output, requantized to 8 bits, is compared with
+that of the fake-quantized layer on the same grid. (Batch norm is left out
+here; the tests fold it.)
 
-python benchmarks/integer_reference.py CONFIG CHECKPOINT [--pictures 4]
+python benchmarks/integer_reference.py CONFIG CHECKPOINT [--images 4]
 """
 
 import argparse
@@ -29,8 +29,10 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='of the quantized student')
-    parser.add_argument('--pictures', type=int, default=4)
+    parser.add_argument(
+        'checkpoint', help='checkpoint of the quantized student'
+    )
+    parser.add_argument('--images', type=int, default=4)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     return parser.parse_args()
 
@@ -42,7 +44,7 @@ def eight_bits(values: Tensor) -> Grid:
 
 
 class Comparison:
-    """Differences in output steps, over all calls of all layers."""
+    """Counts the differences, in output steps, of all calls of all layers."""
 
     def __init__(self, model: Any) -> None:
         self.calls = dict.fromkeys(quantized_layers(model), 0)
@@ -74,7 +76,7 @@ def main() -> None:
     found = Comparison(model)
     loader = cfg.test_dataloader
     loader.update(batch_size=1, num_workers=0, persistent_workers=False)
-    for batch in islice(Runner.build_dataloader(loader), args.pictures):
+    for batch in islice(Runner.build_dataloader(loader), args.images):
         images = model.data_preprocessor(batch, False)['inputs']
         model.bbox_head(model.extract_feat(images))
     print(

@@ -45,7 +45,7 @@ from mmgor.deploy.export.saving import save_onnx, save_openvino, to_openvino
 from mmgor.deploy.head_outputs import flatten, name_outputs
 from mmgor.deploy.loading import class_names, load_detector
 from mmgor.image_channels import COLOUR, image_channels
-from mmgor.io.config_reader import datasets
+from mmgor.io.config_reader import unwrapped_datasets
 
 FLOAT = 'float32'
 # Files of the other arms.
@@ -136,8 +136,8 @@ def images(
     """Preprocessed pictures of a split, (1, C, H, W) each, padded."""
     loader = deepcopy(cfg.test_dataloader)
     if split == 'train':
-        source = next(datasets(cfg.train_dataloader.dataset))
-        target = next(datasets(loader.dataset))
+        source = next(unwrapped_datasets(cfg.train_dataloader.dataset))
+        target = next(unwrapped_datasets(loader.dataset))
         for key in ('ann_file', 'data_prefix', 'data_root'):
             if key in source:
                 target[key] = source[key]

@@ -1,10 +1,10 @@
-"""What low bits cost without training, and which layers pay.
+"""Measure the loss of accuracy by few bits without training, and its layers.
 
-Calibrates a float checkpoint on training batches and evaluates it with all
+A float checkpoint is calibrated on training batches and evaluated with all
 quantizers, with those of the weights only and with those of the inputs only.
-With ``--layers`` each layer is quantized alone instead: printed is the squared
-error of the neck's output as a share of its variance, mean over levels, for
-the worst layers.
+With ``--layers`` each layer is quantized alone instead. For the worst layers
+the squared error of the neck's output is printed, relative to its variance,
+mean over levels.
 
 python benchmarks/sensitivity.py configs/baselines/yolox_nano_w8.py \
     weights/yolox_nano.pth [--layers] [--cfg-options key=value ...]
@@ -50,8 +50,8 @@ def switch(
 
 
 def calibrated(runner: Runner, num_batches: int) -> list[Any]:
-    """Calibrate the runner's model in evaluation mode, as a float network
-    that stays as it is; returns the batches."""
+    """Calibrate the runner's model in evaluation mode, which leaves the float
+    network unchanged, and return the batches."""
     loader = Runner.build_dataloader(runner.cfg.train_dataloader, seed=0)
     batches = list(islice(loader, num_batches))
     model: Any = runner.model
@@ -99,7 +99,7 @@ def main() -> None:
     args = parser.parse_args()
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
-    # No averaging hook: it would swap its own copy in for testing.
+    # No EMAHook: it would test its own copy of the model.
     cfg.update(load_from=args.checkpoint, custom_hooks=[])
     cfg.work_dir = args.work_dir
     protect_loading()

@@ -22,6 +22,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmgor.io import config_reader
 from mmgor.io.checkpoint_reader import protect_loading
 
 
@@ -58,14 +59,9 @@ def load_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: If it does not exist.
+        RuntimeError: If it cannot be read.
     """
-    if not Path(args.config).is_file():
-        raise FileNotFoundError(
-            f'config not found: {args.config}; expected a .py file such as '
-            'configs/gor/retinanet_r18_w4_from_r101.py, relative to '
-            f'{Path.cwd()}.'
-        )
-    cfg = Config.fromfile(args.config)
+    cfg = config_reader.read_config(args.config)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     return cfg

@@ -16,13 +16,12 @@ from mmengine.config import Config
 
 from mmgor.deploy.description.metadata import size_divisor
 from mmgor.deploy.export.exporter import BACKENDS, export_detector
-from mmgor.deploy.loading import (
-    class_names,
-    load_detector,
+from mmgor.deploy.input_size import (
+    configured_resizes,
+    configured_size,
     padded_size,
-    test_resizes,
-    test_size,
 )
+from mmgor.deploy.loading import class_names, load_detector
 
 
 def parse_args() -> argparse.Namespace:
@@ -73,9 +72,11 @@ def parse_args() -> argparse.Namespace:
 
 def default_size(cfg: Config, dynamic: bool) -> tuple[int, int]:
     """Height and width of the test pictures, padded as their batch is."""
-    size = padded_size(test_size(cfg), size_divisor(cfg, dynamic))
+    size = padded_size(configured_size(cfg), size_divisor(cfg, dynamic))
     unequal = size[0] != size[1]
-    keeps_ratio = any(step.get('keep_ratio') for step in test_resizes(cfg))
+    keeps_ratio = any(
+        step.get('keep_ratio') for step in configured_resizes(cfg)
+    )
     if unequal and not dynamic and keeps_ratio:
         side = max(size)
         warnings.warn(

@@ -1,8 +1,8 @@
-"""Pack a quantized checkpoint: n-bit weights in one file for a device.
+"""Pack a quantized checkpoint into one file, with weights of n bits each.
 
-The file holds what inference needs, and is read back and compared before it
-gets its name. mmgor.deploy.read_packed() gives a state dict for the
-config's model.
+The file has all that inference needs. It is read back and compared before it
+gets its name. mmgor.deploy.read_packed() returns a state dict for the model
+of the config.
 
 python tools/pack.py CONFIG CHECKPOINT --out student.mmgor
 """

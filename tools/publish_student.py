@@ -19,6 +19,7 @@ from mmgor import __version__
 from mmgor.io.checkpoint import check_sound, strip_training_keys
 from mmgor.io.checkpoint_reader import named_weights, read_checkpoint
 from mmgor.io.checksums import write_checkpoint
+from mmgor.io.class_names import checkpoint_classes
 
 
 def publish(source: Path, target: Path) -> dict[str, int]:
@@ -50,10 +51,10 @@ def publish(source: Path, target: Path) -> dict[str, int]:
     _check_tensors(source, state_dict)
     check_sound({}, state_dict, f'checkpoint {source}')
     kept = {key: value.clone() for key, value in state_dict.items()}
-    classes = _classes(source, checkpoint.get('meta') or {})
-    meta = dict(mmgor_version=__version__)
+    meta: dict[str, Any] = dict(mmgor_version=__version__)
+    classes = checkpoint_classes(checkpoint.get('meta') or {}, str(source))
     if classes:
-        meta['dataset_meta'] = dict(classes=classes)
+        meta['dataset_meta'] = dict(classes=list(classes))
     buffer = BytesIO()  # torch's own writer can't tell that a disk is full
     torch.save(dict(state_dict=kept, meta=meta), buffer)
     write_checkpoint(target, buffer.getvalue())
@@ -73,22 +74,9 @@ def _check_tensors(source: Path, state_dict: dict[str, Any]) -> None:
     }
     if others:
         raise ValueError(
-            f'{source} has entries that are no tensors: {others}; expected a '
+            f'{source} has entries that are not tensors: {others}; expected a '
             'checkpoint that tools/train.py wrote.'
         )
-
-
-def _classes(source: Path, meta: Any) -> list[str]:
-    dataset = meta.get('dataset_meta') if isinstance(meta, dict) else meta
-    dataset = {} if dataset is None else dataset
-    classes = dataset.get('classes', ()) if isinstance(dataset, dict) else None
-    if not isinstance(classes, (list, tuple)):
-        raise ValueError(
-            f'{source} has the meta {str(meta)[:100]}; expected dict('
-            'dataset_meta=dict(classes=[...])), as tools/train.py writes it, '
-            'or none.'
-        )
-    return [str(name) for name in classes]
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""What a quantized detector costs, layer by layer.
+"""Report the cost of a quantized detector, layer by layer.
 
-Bits, parameters, packed bytes, MACs, BitOPs and where the time of the float32
-computation goes, as text and, on demand, as one HTML page.
+The report has bits, parameters, packed bytes, MACs, BitOPs and the time of the
+float32 computation. It is printed; --html also writes it as one HTML page.
 
 python tools/report.py configs/gor/yolox_nano_w4_from_nano.py --html r.html
 """
@@ -23,7 +23,8 @@ from mmgor.deploy.cost.measure import (
     layer_costs,
 )
 from mmgor.deploy.cost.rows import EVERYTHING_ELSE, LayerCost, total_costs
-from mmgor.deploy.loading import load_detector, padded_size, test_size
+from mmgor.deploy.input_size import configured_size, padded_size
+from mmgor.deploy.loading import load_detector
 from mmgor.io.atomic_write import write_text
 from mmgor.io.checkpoint import is_deployed
 from mmgor.quantization.layers.weights import weighted_layers, weights_of
@@ -37,16 +38,16 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('config', help='config file')
     parser.add_argument(
-        'checkpoint', nargs='?', help='checkpoint file or URL; else untrained'
+        'checkpoint', nargs='?', help='checkpoint file or URL (optional)'
     )
     parser.add_argument(
         '--size',
         nargs=2,
         type=int,
         metavar=('H', 'W'),
-        help='input in pixels; by default that of the test pictures',
+        help='input in pixels (default: size of the test images)',
     )
-    parser.add_argument('--html', type=Path, help='also write this page')
+    parser.add_argument('--html', type=Path, help='also write this HTML page')
     add_cfg_options(parser)
     return parser.parse_args()
 
@@ -54,24 +55,25 @@ def parse_args() -> argparse.Namespace:
 def input_size(
     cfg: Config, asked: list[int] | None, divisor: int
 ) -> tuple[int, int]:
-    """Height and width that reach the network.
+    """Height and width of the network's input in pixels.
 
     Args:
-        cfg (Config): Its test pictures are the default.
-        asked (list[int], optional): Height and width.
-        divisor (int): Pictures are padded to multiples of it.
+        cfg (Config): Its test images have the default size.
+        asked (list[int], optional): Height and width from the command line.
+        divisor (int): Images are padded to multiples of it.
 
     Raises:
-        ValueError: If a side is less than 32, or none is known.
+        ValueError: If a side is less than 32 pixels, or the config has no
+            size.
     """
-    height, width = asked or test_size(cfg)
+    height, width = asked or configured_size(cfg)
     check_size((height, width))
     return padded_size((height, width), divisor)
 
 
 def uncounted_weights(model: nn.Module) -> list[str]:
-    """Weights outside layers, whose MACs no row has: embeddings and others
-    of no layer's name."""
+    """Names of weights outside of layers, such as embeddings: their MACs are
+    in no row."""
     rows = weighted_layers(model)
     listed = {id(p) for layer in rows.values() for p in weights_of(layer)}
     return [
@@ -85,7 +87,7 @@ def uncounted_weights(model: nn.Module) -> list[str]:
 
 
 def report_notes(rows: list[LayerCost], uncounted: list[str]) -> list[str]:
-    """What the numbers mean, in words.
+    """Sentences that explain the numbers of the report.
 
     Args:
         rows (list[LayerCost]): From ``layer_costs``.
@@ -93,18 +95,18 @@ def report_notes(rows: list[LayerCost], uncounted: list[str]) -> list[str]:
     """
     notes = [
         'Times are those of the float32 computation in PyTorch on this '
-        'machine, all quantizers switched off: of each call the median of '
-        f'{TIMED_PASSES} passes after {WARMUP_PASSES} to warm up. They show '
-        'where the work is, not how fast a quantized model runs, which only '
-        'the runtime on the target device can tell.',
-        'MACs are those of layers with weights on one picture, '
-        'without post-processing. A layer that is shared, by pyramid levels '
-        'for instance, counts once a call; its output is that of the first. '
-        'BitOPs are MACs x weight bits (W) x input bits (A); a float layer '
-        'has 32 x 32.',
-        'Bytes are those of the packed file: weights at their bits, one '
-        'float32 scale a channel and an input, biases and everything else '
-        '(batch norm, not folded) in float32. 1 kB is 1000 bytes.',
+        'machine, with all quantizers off: for each call the median of '
+        f'{TIMED_PASSES} passes, after {WARMUP_PASSES} to warm up. They show '
+        'where the work is, not how fast a quantized model runs: only the '
+        'runtime on the target device can tell that.',
+        'MACs are those of layers with weights, for one image, without '
+        'post-processing. A shared layer, for example one that runs on all '
+        'pyramid levels, counts once per call; the output shown is that of '
+        'its first call. BitOPs are MACs x weight bits (W) x input bits (A); '
+        'a float layer has 32 x 32.',
+        'Bytes are those of the packed file: weights with their bits, one '
+        'float32 scale per channel and per input, and biases and everything '
+        'else (batch norm, not folded) in float32. 1 kB is 1000 bytes.',
     ]
     layers = [row for row in rows if row.name != EVERYTHING_ELSE]
     silent = [row.name for row in layers if not row.calls]
@@ -114,25 +116,26 @@ def report_notes(rows: list[LayerCost], uncounted: list[str]) -> list[str]:
     if roi:
         notes.append(
             f'The {len(roi)} layers of roi_head have 0 calls: they run once '
-            'a proposal, so that their work depends on the picture. MACs, '
-            'BitOPs and times are without them; bytes are with them.'
+            'per proposal, so that their work depends on the image. They '
+            'count in bytes, but not in MACs, BitOPs and times.'
         )
     if others:
         notes.append(
-            f'0 calls: {_some(others)} did not run as a layer (used in '
-            'training only, or read by their weight alone). MACs, BitOPs '
-            'and times are without them (nn.MultiheadAttention has those of '
-            'its out_proj in its own row); bytes are with them.'
+            f'0 calls: {_some(others)} did not run as layers (they are used '
+            'in training only, or another module reads their weight). They '
+            'count in bytes, but not in MACs, BitOPs and times. '
+            '(nn.MultiheadAttention has those of its out_proj in its own '
+            'row.)'
         )
     if uncalibrated:
         notes.append(
             f'{uncalibrated} quantized layers are not calibrated, so that '
-            'the kind of their input (signed, unsigned or affine) is open. '
-            'Give the checkpoint of the quantized model to see it.'
+            'the kind of their input (signed, unsigned or affine) is '
+            'unknown. Give the checkpoint of the quantized model to see it.'
         )
     if uncounted:
         notes.append(
-            'Not counted in MACs and BitOPs are weights outside layers, '
+            'MACs and BitOPs do not include weights outside of layers, '
             f'such as embeddings: {_some(uncounted)}.'
         )
     return notes

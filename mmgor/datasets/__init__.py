@@ -1,4 +1,4 @@
-"""Generated scenes, and a clear word on annotation files."""
+"""Checks of COCO annotation files, and a generated data set."""
 
 from .annotations import read_annotations
 from .checks import check_evaluation_data, check_training_data

@@ -1,4 +1,4 @@
-"""Read COCO annotation files, or say clearly why they are of no use."""
+"""Read COCO annotation files, with clear errors if they can't be used."""
 
 import json
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-#: What mmdet reads of every entry.
+#: The keys that mmdet reads from every entry.
 KEYS = dict(
     images=('id', 'file_name', 'width', 'height'),
     categories=('id', 'name'),
@@ -18,8 +18,8 @@ def read_json(path: Path) -> Any:
     """Content of a JSON file.
 
     Raises:
-        FileNotFoundError: If it is not there.
-        ValueError: If it is no JSON file.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not a JSON file.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -29,23 +29,24 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding='utf-8'))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path} is no JSON file: {error}.') from error
+        raise ValueError(f'{path} is not a JSON file: {error}.') from error
 
 
 def read_annotations(path: Path, labelled: bool = True) -> dict[str, Any]:
-    """Read a COCO annotation file that has something in it.
+    """Read a COCO annotation file that is not empty.
 
     Args:
         path (Path): The JSON file.
         labelled (bool): Whether it must have annotations.
 
     Returns:
-        dict[str, Any]: ``images``, ``annotations``, ``categories``, none of
-        them empty (but annotations, if not ``labelled``).
+        dict[str, Any]: Lists of ``images``, ``annotations`` and
+        ``categories``. None is empty, except that annotations may be empty
+        or missing if not ``labelled``.
 
     Raises:
-        FileNotFoundError: If it is not there.
-        ValueError: If it is no JSON file or a part is missing or empty.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not a JSON file, or a list is missing or empty.
     """
     content = read_json(path)
     keys = ['images', 'categories', *(['annotations'] if labelled else [])]
@@ -54,22 +55,23 @@ def read_annotations(path: Path, labelled: bool = True) -> dict[str, Any]:
         if not part or not isinstance(part, list):
             raise ValueError(
                 f'{path} has no {key}; expected COCO format with at least '
-                f'one entry each in {", ".join(keys)}. To train on '
-                'pictures without boxes alone: filter_cfg='
+                f'one entry each in {", ".join(keys)}. To train only on '
+                'images without boxes: filter_cfg='
                 'dict(filter_empty_gt=False).'
             )
     return content
 
 
 def check_entries(path: Path, content: dict[str, Any]) -> None:
-    """Make sure that entries have what mmdet reads of them.
+    """Make sure that all entries have the values that mmdet reads.
 
     Args:
-        path (Path): Of the file, for messages.
+        path (Path): The file, for error messages.
         content (dict): From :func:`read_annotations`.
 
     Raises:
-        ValueError: If one has not, or two images have one id.
+        ValueError: If a value is missing or of another type, or two images
+            have the same id.
     """
     for part, keys in KEYS.items():
         for i, entry in enumerate(content.get(part) or []):
@@ -86,21 +88,21 @@ def check_entries(path: Path, content: dict[str, Any]) -> None:
         if other != name:
             raise ValueError(
                 f'{path}: the images {other} and {name} both have the id '
-                f'{image["id"]!r}; expected one each, since mmdet keeps one '
-                'image an id and gives it the boxes of both.'
+                f'{image["id"]!r}; expected different ids, since mmdet '
+                'keeps one image per id and gives it the boxes of both.'
             )
 
 
 def _check_keys(where: str, entry: Any, keys: Sequence[str]) -> None:
     given = entry if isinstance(entry, dict) else {}
-    # What is no plain value can be no id and no name.
+    # Lists and dicts are neither ids nor names.
     lacking = [
         key for key in keys if isinstance(given.get(key, []), (list, dict))
     ]
     if lacking:
         raise ValueError(
             f'{where} is {str(entry)[:200]}; expected a dict with the keys '
-            f'{list(keys)}, {lacking} missing or no plain value.'
+            f'{list(keys)}; {lacking} are missing or not plain values.'
         )
 
 

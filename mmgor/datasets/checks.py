@@ -1,10 +1,9 @@
-"""Look at a config's COCO files before a run starts.
+"""Check the COCO files of a config before a run starts.
 
-mmdet fails on an empty one with "need at least one array to concatenate", and
-trains on what it keeps of others without a word. Here is said which file it
-is and what is wrong in it. Looked at are files that CocoDataset's own code
-reads; other data sets, and files behind a storage backend (``s3://``), are
-left to mmdet.
+mmdet fails on an empty file with "need at least one array to concatenate",
+and silently drops what it can't use in others. These checks name the file and
+the fault. They cover files that the code of CocoDataset itself reads. Other
+data sets, and files behind a storage backend (``s3://``), are left to mmdet.
 """
 
 import logging
@@ -19,29 +18,31 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 from mmengine.logging import print_log
 
-from mmgor.io.config_reader import datasets
+from mmgor.io.class_names import dataset_classes
+from mmgor.io.config_reader import unwrapped_datasets
 from mmgor.registry import DATASETS, find
 
 from .annotations import check_entries, read_annotations, read_json
 from .coco_boxes import NO_AREA, USED, USUAL, box_fates, kept_images
 
+# The methods of CocoDataset whose rules are checked here.
 _RULES = ('load_data_list', 'parse_data_info', 'filter_data')
 
 
 def check_training_data(dataloader: Any) -> None:
-    """Check the annotation files of a train dataloader's CocoDatasets.
+    """Check the annotation files of a training dataloader's CocoDatasets.
 
-    One without annotations is of use where pictures without boxes are kept
-    (``filter_cfg.filter_empty_gt`` false), for a student that learns from its
-    teacher alone, and beside others. Boxes that are left out for an unusual
-    reason are told.
+    A file without annotations is accepted beside other files, and where
+    images without boxes are kept (``filter_cfg.filter_empty_gt`` is False),
+    for a student that learns from its teacher only. The log counts boxes that
+    mmdet leaves out for an unusual reason.
 
     Args:
         dataloader (dict, optional): ``cfg.train_dataloader``.
 
     Raises:
-        FileNotFoundError: If a file is not there.
-        ValueError: If a file is of no use, or an image file is empty.
+        FileNotFoundError: If an annotation file does not exist.
+        ValueError: If a file can't be trained on, or an image file is empty.
     """
     alone = len(_parts(dataloader)) == 1
     for dataset, path in _coco_files(dataloader):
@@ -55,8 +56,8 @@ def check_training_data(dataloader: Any) -> None:
             raise ValueError(
                 f'{path}: filter_cfg={dict(filter_cfg)} leaves none of its '
                 f'{len(content["images"])} images; expected at least one. '
-                'min_size is in pixels, filter_empty_gt drops those without '
-                'boxes of the classes.'
+                'min_size is in pixels, and filter_empty_gt drops images '
+                'without boxes of the classes.'
             )
         _check_image_files(dataset, path, content)
 
@@ -65,12 +66,14 @@ def check_evaluation_data(dataloader: Any, evaluator: Any) -> None:
     """Check the annotation files that an evaluation reads.
 
     Args:
-        dataloader (dict, optional): ``cfg.val_dataloader``, or test.
-        evaluator (dict | list, optional): ``cfg.val_evaluator``, or test.
+        dataloader (dict, optional): ``cfg.val_dataloader`` or
+            ``cfg.test_dataloader``.
+        evaluator (dict | list, optional): ``cfg.val_evaluator`` or
+            ``cfg.test_evaluator``.
 
     Raises:
-        FileNotFoundError: If a file is not there.
-        ValueError: If a file is of no use, or an image file is empty.
+        FileNotFoundError: If an annotation file does not exist.
+        ValueError: If a file can't be used, or an image file is empty.
     """
     for dataset, path in _coco_files(dataloader):
         content = read_annotations(path, labelled=False)
@@ -88,13 +91,13 @@ def check_evaluation_data(dataloader: Any, evaluator: Any) -> None:
 
 def _parts(dataloader: Any) -> list[Any]:
     loader = dataloader if isinstance(dataloader, dict) else {}
-    return list(datasets(loader.get('dataset')))
+    return list(unwrapped_datasets(loader.get('dataset')))
 
 
 def _coco_files(dataloader: Any) -> Iterator[tuple[dict, Path]]:
-    """Configs of the loader's CocoDatasets with their files."""
+    """Config and annotation file of each of the loader's CocoDatasets."""
     for dataset in _parts(dataloader):
-        if not isinstance(dataset, dict):  # built, and so read
+        if not isinstance(dataset, dict):  # built: mmdet has read the file
             continue
         name = dataset.get('ann_file')
         if not name or not _is_coco(dataset) or dataset.get('backend_args'):
@@ -114,17 +117,18 @@ def _is_coco(dataset: dict) -> bool:
 
 
 def _check_classes(dataset: dict, path: Path, content: dict) -> list[str]:
-    """The data set's class names, which must fit the file's categories."""
-    kind = find(dataset['type'], registry=DATASETS)
+    """Class names of the data set, which must fit the file's categories."""
     names = [category['name'] for category in content['categories']]
-    given = kind._load_metainfo(dataset.get('metainfo')).get('classes', names)
-    classes = [given] if isinstance(given, str) else list(given)
+    classes = list(
+        dataset_classes(dataset, f'the data set of {path}') or names
+    )
     trained = [name for name in names if name in classes]
     if not trained:
         raise ValueError(
             f'{path} has the categories {names[:10]}, the data set the '
-            f'classes {classes[:10]}: expected some in both. Set metainfo='
-            f'dict(classes={tuple(names[:3])}) there, with all names.'
+            f'classes {classes[:10]}: expected names that are in both. Set '
+            f'metainfo=dict(classes={tuple(names[:3])}) in the data set, with '
+            'all names.'
         )
     if trained != classes[: len(trained)]:
         print_log(
@@ -139,26 +143,28 @@ def _check_classes(dataset: dict, path: Path, content: dict) -> list[str]:
 
 def _check_boxes(path: Path, fates: Counter[str], labelled: bool) -> None:
     total = fates.total()
-    told = ', '.join(f'{count} {fate}' for fate, count in fates.most_common())
+    counts = ', '.join(
+        f'{count} {fate}' for fate, count in fates.most_common()
+    )
     if NO_AREA in fates or (labelled and not fates[USED]):
         raise ValueError(
             f'{path} has {total} boxes that mmdet cannot train on as they '
-            f'are: {told}. Expected boxes [x, y, width, height] in pixels, '
+            f'are: {counts}. Expected boxes [x, y, width, height] in pixels, '
             'inside their images, with area, iscrowd=0 and a category of the '
-            'file. To train on pictures without boxes alone: filter_cfg='
+            'file. To train only on images without boxes: filter_cfg='
             'dict(filter_empty_gt=False).'
         )
     lost = sum(fates[fate] for fate in set(fates) - USUAL)
     if lost:
         print_log(
-            f'{path}: mmdet leaves out some of {total} boxes: {told}.',
+            f'{path}: mmdet leaves out some of {total} boxes: {counts}.',
             logger='current',
             level=logging.WARNING if lost > total / 100 else logging.INFO,
         )
 
 
 def _check_image_files(dataset: dict, path: Path, content: dict) -> None:
-    """No image file is empty: the decoder's error would not name it."""
+    """Refuse empty image files: the decoder's error would not name them."""
     steps = [s for s in dataset.get('pipeline') or [] if isinstance(s, dict)]
     if any(step.get('ignore_empty') for step in steps):
         return
@@ -169,13 +175,13 @@ def _check_image_files(dataset: dict, path: Path, content: dict) -> None:
     if empty:
         raise ValueError(
             f'{len(empty)} of {len(files)} images of {path} are empty files, '
-            f'e.g. {empty[:3]}; expected images. Copy them anew, or take '
-            'them out of the file.'
+            f'e.g. {empty[:3]}; expected images. Copy them again, or remove '
+            'them from the file.'
         )
 
 
 def _size(file: str) -> int | None:
-    """In bytes; None where mmdet must look for it."""
+    """Size in bytes; None if mmdet has to search for the file."""
     try:
         return os.stat(file).st_size
     except OSError:

@@ -1,7 +1,7 @@
-"""What mmdet's CocoDataset makes of a COCO file's boxes and images.
+"""Which boxes and images of a COCO file mmdet's CocoDataset trains on.
 
-It leaves out without a word what it does not train on; the rules are those
-of its ``parse_data_info`` and ``filter_data`` (mmdet 3.3).
+It leaves out the others silently. The rules are those of its
+``parse_data_info`` and ``filter_data`` (mmdet 3.3).
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ CROWD = 'a crowd (iscrowd=1)'
 OTHER_CLASS = 'of a category that is not among the classes'
 IGNORED = 'marked to be ignored'
 NO_AREA = "without the key 'area'"
-#: Usual in sound files; every other reason is worth a warning.
+#: Reasons that occur in good files; any other is worth a warning.
 USUAL = {USED, CROWD, OTHER_CLASS, IGNORED}
 
 
@@ -24,14 +24,14 @@ def trained_categories(content: dict, classes: Collection[str]) -> set:
 
 
 def box_fates(content: dict, classes: Collection[str]) -> Counter[str]:
-    """How many boxes are used, or left out for which reason.
+    """Count the boxes that are used, and those left out for each reason.
 
     Args:
-        content (dict): A COCO file, its entries sound.
+        content (dict): A COCO file whose entries were checked.
         classes (Collection[str]): Names of the classes to train.
 
     Returns:
-        Counter[str]: ``USED`` or a reason -> boxes.
+        Counter[str]: Number of boxes by ``USED`` or a reason.
     """
     images = {image['id']: image for image in content['images']}
     known = {category['id'] for category in content['categories']}
@@ -50,7 +50,7 @@ def _fate(box: dict, image: dict | None, known: set, trained: set) -> str:
     left, top, width, height = box['bbox']
     across = _overlap(left, width, image['width'])
     if not (across and _overlap(top, height, image['height'])):
-        return 'outside its image, or of no size'
+        return 'outside its image, or without an area'
     if 'area' not in box:
         return NO_AREA
     if not (box['area'] > 0 and width >= 1 and height >= 1):
@@ -63,20 +63,23 @@ def _fate(box: dict, image: dict | None, known: set, trained: set) -> str:
 
 
 def _overlap(start: float, length: float, limit: float) -> bool:
-    """Whether a box covers some of an axis; False for NaN, too."""
+    """Whether a box covers a part of an axis; False for NaN, too."""
     return min(start + length, limit) > max(start, 0)
 
 
 def kept_images(
     content: dict, classes: Collection[str], filter_cfg: Any
 ) -> list[dict]:
-    """Images that a data set's ``filter_cfg`` leaves.
+    """Images that remain after a data set's ``filter_cfg``.
 
     Args:
-        content (dict): As for :func:`box_fates`.
-        classes (Collection[str]): As there.
-        filter_cfg (dict, optional): Its ``min_size`` (pixels) and
+        content (dict): See :func:`box_fates`.
+        classes (Collection[str]): See :func:`box_fates`.
+        filter_cfg (dict, optional): With ``min_size`` (pixels) and
             ``filter_empty_gt``.
+
+    Returns:
+        list[dict]: Entries of ``images``.
     """
     smallest = (filter_cfg or {}).get('min_size', 0)
     filtered = (filter_cfg or {}).get('filter_empty_gt', False)

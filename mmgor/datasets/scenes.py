@@ -1,9 +1,9 @@
-"""Generated scenes: a detection data set that needs no download.
+"""Generate scenes: a detection data set that needs no download.
 
-Five classes of shapes on textured, unevenly lit backgrounds, rotated, striped,
-partly hidden, of many sizes. Each class has its usual colour, from which a
-single object strays far enough to be taken for another class's: the shape
-decides. Everything follows from the seed.
+The objects are shapes of five classes on textured, unevenly lit backgrounds.
+They are rotated, striped, partly hidden and of many sizes. Each class has a
+usual colour, but the colour of an object varies so much that only its shape
+tells the class. The seed decides everything.
 """
 
 import hashlib
@@ -19,23 +19,26 @@ from mmgor.io.atomic_write import write_image, write_text
 
 from .shapes import CLASSES, shape_mask
 
-# An object needs this share of its own area visible, and this many pixels.
+# An object is labelled if this share of its area and this many of its pixels
+# are visible.
 MIN_VISIBLE = 0.35
 MIN_PIXELS = 20
-# Of the hue circle. Two classes' usual hues are 1 / 5 apart.
+# Standard deviation of an object's hue, as a share of the hue circle. The
+# usual hues of two classes are at least 1 / 5 apart.
 HUE_SPREAD = 0.06
 
 
 @dataclass(frozen=True)
 class SceneSpec:
-    """What a data set of scenes consists of.
+    """Settings of a data set of scenes.
 
     Args:
-        num_train (int): Training pictures.
-        num_eval (int): Evaluation pictures.
-        size (int): Side of the square pictures in pixels.
-        max_objects (int): Most objects in a picture; at least 2 are drawn.
-        seed (int): Decides everything.
+        num_train (int): Number of training images.
+        num_eval (int): Number of evaluation images.
+        size (int): Side of the square images in pixels.
+        max_objects (int): Largest number of objects drawn in an image; at
+            least 2 are drawn.
+        seed (int): Seed of all random choices.
 
     Raises:
         ValueError: If ``max_objects`` is less than 2.
@@ -60,8 +63,8 @@ def generate_scenes(out_dir: Path, spec: SceneSpec) -> Path:
     A folder that already holds these scenes is left as it is.
 
     Args:
-        out_dir (Path): Where to write.
-        spec (SceneSpec): What to draw.
+        out_dir (Path): Folder to write to.
+        spec (SceneSpec): Settings of the scenes.
 
     Returns:
         Path: ``out_dir``.
@@ -71,7 +74,7 @@ def generate_scenes(out_dir: Path, spec: SceneSpec) -> Path:
     files = [manifest, out_dir / 'train.json', out_dir / 'eval.json']
     if all(f.is_file() for f in files) and manifest.read_text() == wanted:
         return out_dir
-    # Gone first, written last: an interrupted drawing is never taken for done.
+    # Removed first and written last, so that an interrupted run is repeated.
     manifest.unlink(missing_ok=True)
     (out_dir / 'images').mkdir(parents=True, exist_ok=True)
     for index, split in enumerate(('train', 'eval')):
@@ -85,36 +88,37 @@ def generate_scenes(out_dir: Path, spec: SceneSpec) -> Path:
 def draw_scene(
     rng: np.random.Generator, spec: SceneSpec
 ) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
-    """Draw one picture.
+    """Draw one image.
 
     Args:
-        rng (np.random.Generator): Source of all choices.
-        spec (SceneSpec): Size and number of objects.
+        rng (np.random.Generator): Source of all random choices.
+        spec (SceneSpec): Size of the image and number of objects.
 
     Returns:
-        tuple: The picture, uint8 of shape (size, size, 3), BGR; and for each
-        object its class index and visible mask, bool of shape (size, size).
+        tuple: The image (BGR, uint8, shape (size, size, 3)), and a list with
+        the class index and the visible mask (bool, shape (size, size)) of
+        each labelled object.
     """
-    picture = _background(rng, spec.size)
+    image = _background(rng, spec.size)
     objects: list[tuple[int, np.ndarray, int]] = []
     for _ in range(int(rng.integers(2, spec.max_objects + 1))):
         label = int(rng.integers(len(CLASSES)))
         mask = shape_mask(rng, CLASSES[label], spec.size)
-        _paint(rng, picture, mask, _colour(rng, label))
-        # What is drawn later hides what was there.
+        _paint(rng, image, mask, _colour(rng, label))
+        # A new object hides parts of the earlier ones.
         objects = [(k, visible & ~mask, area) for k, visible, area in objects]
         objects.append((label, mask, int(mask.sum())))
-    picture = _light_and_noise(rng, picture)
+    image = _light_and_noise(rng, image)
     kept = [
         (label, visible)
         for label, visible, area in objects
         if visible.sum() >= max(MIN_PIXELS, MIN_VISIBLE * area)
     ]
-    return picture, kept
+    return image, kept
 
 
 def _drawing() -> str:
-    """A hash of the code that draws: other code, other pictures."""
+    """A hash of the code that draws: other code may draw other images."""
     digest = hashlib.sha256()
     for name in ('scenes.py', 'shapes.py'):
         digest.update((Path(__file__).parent / name).read_bytes())
@@ -131,9 +135,9 @@ def _write_split(
     images: list[dict] = []
     annotations: list[dict] = []
     for number in range(count):
-        picture, objects = draw_scene(rng, spec)
+        image, objects = draw_scene(rng, spec)
         name = f'{split}_{number:05d}.png'
-        write_image(out_dir / 'images' / name, picture)
+        write_image(out_dir / 'images' / name, image)
         images.append(
             dict(
                 id=number + 1,
@@ -154,7 +158,7 @@ def _write_split(
 
 
 def _annotation(
-    number: int, image: int, label: int, visible: np.ndarray
+    number: int, image_id: int, label: int, visible: np.ndarray
 ) -> dict:
     rows, columns = (
         np.flatnonzero(visible.any(1)),
@@ -164,7 +168,7 @@ def _annotation(
     width, height = int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
     return dict(
         id=number,
-        image_id=image,
+        image_id=image_id,
         category_id=label + 1,
         bbox=[left, top, width, height],
         area=int(visible.sum()),
@@ -173,7 +177,7 @@ def _annotation(
 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Smooth, pale blobs with fine grain."""
+    """Smooth, pale blobs with grain, float32, shape (size, size, 3)."""
     grey = rng.uniform(40, 215, (5, 5, 1))
     tint = rng.uniform(-30, 30, (5, 5, 3))
     smooth = cv2.resize(
@@ -187,7 +191,7 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _colour(rng: np.random.Generator, label: int) -> np.ndarray:
-    """BGR of 0 to 255, around the class's usual hue."""
+    """BGR from 0 to 255, around the usual hue of the class."""
     hue = (label / len(CLASSES) + rng.normal(0, HUE_SPREAD)) % 1
     saturation, value = rng.uniform(0.4, 1), rng.uniform(0.5, 1)
     return 255 * np.array(hsv_to_rgb(hue, saturation, value)[::-1])
@@ -195,7 +199,7 @@ def _colour(rng: np.random.Generator, label: int) -> np.ndarray:
 
 def _paint(
     rng: np.random.Generator,
-    picture: np.ndarray,
+    image: np.ndarray,
     mask: np.ndarray,
     colour: np.ndarray,
 ) -> None:
@@ -205,15 +209,15 @@ def _paint(
     phase = rows * np.sin(angle) + columns * np.cos(angle)
     stripes = np.sin(2 * np.pi * phase / period)
     strength = rng.uniform(0, 30)
-    picture[rows, columns] = colour + strength * stripes[:, None]
+    image[rows, columns] = colour + strength * stripes[:, None]
 
 
 def _light_and_noise(
-    rng: np.random.Generator, picture: np.ndarray
+    rng: np.random.Generator, image: np.ndarray
 ) -> np.ndarray:
-    size = picture.shape[0]
+    size = image.shape[0]
     ramp = np.linspace(-1, 1, size)
     down, across = rng.uniform(-0.25, 0.25, 2)
     light = 1 + down * ramp[:, None] + across * ramp[None]
-    noisy = picture * light[..., None] + rng.normal(0, 9, picture.shape)
+    noisy = image * light[..., None] + rng.normal(0, 9, image.shape)
     return np.clip(noisy, 0, 255).astype(np.uint8)

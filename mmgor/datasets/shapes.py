@@ -1,4 +1,4 @@
-"""The shapes of the generated scenes, as masks."""
+"""Draw the shapes of the generated scenes as masks."""
 
 import cv2
 import numpy as np
@@ -7,12 +7,12 @@ CLASSES = ('disc', 'ring', 'box', 'triangle', 'cross')
 
 
 def shape_mask(rng: np.random.Generator, name: str, size: int) -> np.ndarray:
-    """One rotated shape somewhere in the picture.
+    """One rotated shape somewhere in the image.
 
     Args:
         rng (np.random.Generator): Chooses place, size, stretch and angle.
         name (str): One of ``CLASSES``.
-        size (int): Side of the picture.
+        size (int): Side of the image in pixels.
 
     Returns:
         np.ndarray: bool of shape (size, size).
@@ -32,7 +32,7 @@ def shape_mask(rng: np.random.Generator, name: str, size: int) -> np.ndarray:
 
 
 def _outline(name: str) -> np.ndarray:
-    """Corners in the unit circle, shape (n, 2)."""
+    """Corners of a shape in the unit circle, shape (n, 2)."""
     if name in ('disc', 'ring'):
         turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
         return np.stack([np.cos(turn), np.sin(turn)], 1)
@@ -56,7 +56,7 @@ def _placed(
     stretch: float,
     angle: float,
 ) -> np.ndarray:
-    """Stretch, rotate, scale and move; integer corners for OpenCV."""
+    """Stretch, rotate, scale and move corners; integers, as OpenCV needs."""
     turn = np.array(
         [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
     )

@@ -9,8 +9,7 @@ import math
 import torch
 from torch import nn
 
-#: No input or weight of a network that trains is as large.
-MAX_STEP = 1e8
+from mmgor.io.checkpoint import LARGEST_STEP
 
 
 @torch.no_grad()
@@ -40,7 +39,7 @@ def broken_tensors(model: nn.Module) -> list[str]:
             lines.append(f'{name} is not finite')
         elif '_quantizer.' in name:
             step = _largest_step(name, tensor, size)
-            if step > MAX_STEP:
+            if step > LARGEST_STEP:
                 lines.append(f'{name} has a step or range of {step:.3g}')
     return lines
 
@@ -49,7 +48,7 @@ def _largest_step(name: str, tensor: torch.Tensor, size: float) -> float:
     """Of a quantizer's parameter or buffer with this largest magnitude."""
     if not name.endswith('log_scale'):
         return size
-    if size <= math.log(MAX_STEP):
+    if size <= math.log(LARGEST_STEP):
         return math.exp(size)
     return float(tensor.max().exp())  # the large one may be a small step
 
@@ -63,8 +62,9 @@ def check_state(model: nn.Module) -> None:
     lines = broken_tensors(model)
     if lines:
         raise RuntimeError(
-            f'expected a finite state with step sizes below {MAX_STEP:g}, got '
-            f'{len(lines)} broken tensors: {"; ".join(lines[:3])}. Training '
-            'stops: a model with it detects nothing. Check load_from, or '
-            'resume from an earlier checkpoint.'
+            'expected a finite state with step sizes below '
+            f'{LARGEST_STEP:g}, got {len(lines)} broken tensors: '
+            f'{"; ".join(lines[:3])}. Training stops: a model with it '
+            'detects nothing. Check load_from, or resume from an earlier '
+            'checkpoint.'
         )

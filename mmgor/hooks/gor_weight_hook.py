@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from mmgor.io.checkpoint import RESUME_HINT
-from mmgor.io.class_names import of_dataset
+from mmgor.io.class_names import dataset_classes
 from mmgor.io.config_values import integer, number
 from mmgor.registry import HOOKS
 from mmgor.weighting.theta_steps import default_theta_lr, move_thetas
@@ -252,7 +252,7 @@ def map_classes(runner: Runner, model: Any) -> None:
             numbers differ.
     """
     data = runner.train_dataloader.dataset
-    student = of_dataset(data, 'train_dataloader.dataset')
+    student = dataset_classes(data, 'train_dataloader.dataset')
     model.map_classes(student)
     for teacher in model.class_teachers():
         if student is None or teacher.classes is None:

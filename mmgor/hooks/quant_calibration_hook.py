@@ -14,8 +14,9 @@ from mmgor.io.checkpoint import (
     check_any_match,
     check_resume,
     check_sound,
-    flat,
+    flatten,
 )
+from mmgor.io.checkpoint_reader import named_weights
 from mmgor.io.config_values import integer
 from mmgor.quantization import (
     calibrate,
@@ -68,17 +69,13 @@ class QuantCalibrationHook(Hook):
                 absurd.
         """
         model = unwrapped_model(runner)
-        # The Runner strips DDP's prefix, but after this.
-        state_dict = {
-            key.removeprefix('module.'): value
-            for key, value in checkpoint.get('state_dict', checkpoint).items()
-        }
+        state_dict = named_weights('the checkpoint', checkpoint)
         check_sound(model.state_dict(), state_dict, 'checkpoint')
         if runner._resume:
             check_resume(model, state_dict)
             check_resume_ranges(model, state_dict)
             for part in ('ema_state_dict', 'optimizer'):
-                check_sound({}, flat(checkpoint.get(part, {})), part)
+                check_sound({}, flatten(checkpoint.get(part, {})), part)
         else:
             check_any_match(model, state_dict, '', 'model')
 

@@ -17,7 +17,7 @@ from mmengine.runner import Runner, save_checkpoint
 from mmengine.runner.checkpoint import _load_checkpoint
 
 from mmgor.io.atomic_write import write_text
-from mmgor.io.checksums import digest_path, write_checkpoint
+from mmgor.io.checksums import checksum_path, write_checkpoint
 from mmgor.io.resume import find_checkpoint
 from mmgor.registry import HOOKS
 
@@ -38,7 +38,7 @@ class WholeFileBackend(LocalBackend):
         if self._waiting is not None:
             self._waiting.append(filepath)
             return
-        digest_path(filepath).unlink(missing_ok=True)
+        checksum_path(filepath).unlink(missing_ok=True)
         super().remove(filepath)
 
     @contextmanager

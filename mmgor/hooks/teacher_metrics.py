@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.dist import all_gather_object, get_world_size
 from mmengine.runner import Runner
 
-from mmgor.io.class_names import of_dataset
+from mmgor.io.class_names import dataset_classes
 
 # A teacher below this teaches noise; most often its config is not the one
 # that it was trained with.
@@ -86,7 +86,7 @@ def teacher_metrics(
             f'pictures, got verify_teacher={num_images}. Set '
             f'verify_teacher={whole}, or 0 for none.'
         )
-    classes = of_dataset(loader.dataset, 'val_dataloader.dataset')
+    classes = dataset_classes(loader.dataset, 'val_dataloader.dataset')
     ids: list = []
     for batch in loader:
         data = model.data_preprocessor(batch, False)

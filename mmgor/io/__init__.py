@@ -1,1 +1,1 @@
-"""Configs, checkpoints and class names: how they are read and written."""
+"""Read and write configs, checkpoints and class names."""

@@ -1,4 +1,7 @@
-"""Files that are written as a whole or not at all."""
+"""Write files completely or not at all.
+
+A full disk or a killed process never leaves half a file under its final name.
+"""
 
 import os
 from collections.abc import Iterator
@@ -11,23 +14,25 @@ import numpy as np
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """A name to write to; what is there at the end becomes ``path``.
+    """A temporary file to write to, which replaces ``path`` at the end.
 
-    The new file is in the same folder and on the disk before it replaces the
-    old one, so that a full disk or a kill at any point leaves the old file,
-    or none. An error leaves nothing else behind; a kill leaves a hidden file.
+    The temporary file is in the same folder, and its content is on the disk
+    before it replaces the old file. So a full disk or a kill at any point
+    leaves the old file, or none if there was none. An error removes the
+    temporary file; a kill leaves it behind, hidden.
 
     Args:
-        path (str | Path): Its folder is made. Devices and pipes, which can't
-            be replaced, are written in place.
+        path (str | Path): The file to write. Its folder is created. Devices
+            and pipes can't be replaced and are written in place.
 
     Yields:
-        Path: Has the suffix of ``path``, which many writers go by.
+        Path: The temporary file. It has the suffix of ``path``, since many
+        writers choose the format by it.
 
     Raises:
         OSError: If the disk is full.
     """
-    target = Path(path).resolve()  # a link goes on to point at the file
+    target = Path(path).resolve()  # a link keeps pointing at the file
     if target.exists() and not target.is_file():
         yield target
         return
@@ -43,7 +48,12 @@ def writing(path: str | Path) -> Iterator[Path]:
 
 
 def temporary_name(name: str, writer: str) -> str:
-    """Of a file that is not complete; ``writer`` may be a glob pattern.
+    """Name of the temporary file that becomes ``name``.
+
+    Args:
+        name (str): Name of the final file.
+        writer (str): Tells processes apart; a glob pattern finds the files of
+            all of them.
 
     Example:
         >>> temporary_name('epoch_1.pth', '4711')
@@ -54,19 +64,22 @@ def temporary_name(name: str, writer: str) -> str:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write text as UTF-8; see :func:`writing`."""
+    """Write text as UTF-8, completely or not at all."""
     with writing(path) as part:
         part.write_text(text, encoding='utf-8')
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write an image in the format of the name's suffix; see :func:`writing`.
+    """Write an image completely or not at all.
 
-    ``cv2.imwrite`` says nothing of a disk that is full.
+    Unlike ``cv2.imwrite``, this raises an error if the disk is full.
 
     Args:
-        path (str | Path): Such as ``street.jpg``.
-        image (ndarray): Shape (H, W, 3), BGR, uint8.
+        path (str | Path): Its suffix decides the format, e.g. ``street.jpg``.
+        image (ndarray): BGR, uint8, shape (H, W, 3).
+
+    Raises:
+        OSError: If the disk is full.
     """
     _, content = cv2.imencode(Path(path).suffix, image)
     with writing(path) as part:

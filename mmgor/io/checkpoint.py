@@ -1,4 +1,8 @@
-"""Checks on checkpoints: nothing may load silently in part."""
+"""Checks on the state dicts of checkpoints.
+
+A state dict that fits only in part, has NaN in it or is damaged is refused
+with an error, where mmengine would load what fits and only warn.
+"""
 
 import math
 import re
@@ -8,42 +12,47 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-#: State-dict prefixes that only training needs.
+#: Prefixes of state-dict keys that only training needs.
 TRAINING_ONLY_PREFIXES = ('kd_heads.', 'gor_weighting.')
-#: What to do about a resume that does not fit.
+#: What to do if a checkpoint to resume does not fit.
 RESUME_HINT = (
     'Resume with the config that wrote the file, or start from its weights '
     'with load_from=<file>.'
 )
 _SHOWN = 5
-#: Names in a state dict that a file need not have: DDP around a part of the
-#: model, and the two detectors of mmdet's semi-supervised ones.
+# A model may have these prefixes where the file has none: DDP around a part
+# of the model, and mmdet's semi-supervised detectors, which hold two of them.
 _WRAPPERS = re.compile(r'\bmodule\.|^(student|teacher)\.')
-#: A step size of e^40 or e^-40 is of no weight and of no input.
-_LARGEST_LOG = 40
+#: No weight or input of a network that trains needs a larger step size or
+#: range.
+LARGEST_STEP = 1e8
+# Far below 1 / LARGEST_STEP: channels whose weights are almost 0 have tiny
+# step sizes.
+_SMALLEST_STEP = math.exp(-40)
 _DENSE = torch.contiguous_format
-# Layers share weights: a head's by its levels, a decoder's by its layers.
+# Of the weights over the stored bytes. Weights are shared: those of a head by
+# its levels, those of a decoder by its layers.
 _MOST_SHARED = 16
-_SMALL = 2**20
+_SMALL = 2**20  # bytes
 
 
 def check_any_match(
-    module: nn.Module, state_dict: dict, prefix: str, what: str
+    module: nn.Module, state_dict: dict, prefix: str, name: str
 ) -> None:
     """Make sure that a file has at least one weight that fits ``module``.
 
     mmengine loads with ``strict=False`` and only warns, so a wrong file would
-    leave random weights. A file of another width has every name and not one
-    matching shape.
+    leave random weights. Shapes are compared, too: a checkpoint of a wider
+    model has all the names, but not one matching shape.
 
     Args:
-        module (nn.Module): What is being loaded.
+        module (nn.Module): The module to be loaded.
         state_dict (dict): Keys to tensors.
-        prefix (str): Where ``module`` sits in ``state_dict``.
-        what (str): Its name for the message.
+        prefix (str): Prefix of the module's keys in ``state_dict``.
+        name (str): Name of the module for the error message.
 
     Raises:
-        RuntimeError: If no key and shape match.
+        RuntimeError: If no weight matches in key and shape.
     """
     own = {
         prefix + key: tuple(value.shape)
@@ -58,7 +67,7 @@ def check_any_match(
         return
     named = [key for key in own if key in got] or list(got)
     raise RuntimeError(
-        f'the checkpoint matches nothing of the {what}: expected weights such '
+        f'the checkpoint matches nothing of the {name}: expected weights such '
         f'as {dict(list(own.items())[:_SHOWN])}, got '
         f'{ {key: got[key] for key in named[:_SHOWN]} }. Give the checkpoint '
         'of this architecture; keys of a wrapper (module., student.) must be '
@@ -67,14 +76,14 @@ def check_any_match(
 
 
 def check_resume(module: nn.Module, state_dict: dict) -> None:
-    """Make sure that a file is this very model's.
+    """Make sure that a checkpoint has exactly the weights of a model.
 
     Args:
         module (nn.Module): The model to be resumed.
-        state_dict (dict): From the checkpoint.
+        state_dict (dict): State dict of the checkpoint.
 
     Raises:
-        RuntimeError: If a key is missing, unexpected or of another shape.
+        RuntimeError: If a key is missing or unexpected, or a shape differs.
     """
     own = {
         key: tuple(value.shape) for key, value in module.state_dict().items()
@@ -104,8 +113,8 @@ def check_resume(module: nn.Module, state_dict: dict) -> None:
 
 
 def is_deployed(name: str) -> bool:
-    """Whether a state-dict key, or the path of a module, is of the student
-    itself and not of what only training needs.
+    """Whether a state-dict key or a module's path belongs to the student
+    itself, rather than to what only training needs.
 
     Example:
         >>> is_deployed('kd_heads.neck.losses.0.weight')
@@ -115,41 +124,49 @@ def is_deployed(name: str) -> bool:
 
 
 def strip_training_keys(state_dict: dict) -> dict:
-    """The state dict without KD heads and weighting."""
+    """The state dict without KD heads and loss weighting."""
     return {
         key: value for key, value in state_dict.items() if is_deployed(key)
     }
 
 
 def non_finite_keys(state_dict: dict) -> list[str]:
-    """Keys of the tensors that have NaN or infinity, in order."""
+    """Keys of the tensors with NaN or infinity, in their order."""
     return [
         key
         for key, value in state_dict.items()
         if isinstance(value, Tensor)
         and value.is_floating_point()
-        and not value.isfinite().all()
+        and not _is_finite(value)
     ]
 
 
-def check_dense(state_dict: dict, what: str) -> None:
-    """Make sure that tensors can be copied: a stride of 0 makes an array of
-    any size of a single number.
+def _is_finite(value: Tensor) -> bool:
+    # NaN and infinity spread to the sum, which takes a tenth of the time. The
+    # sum of finite numbers may overflow, too.
+    return bool(value.sum().isfinite() or value.isfinite().all())
+
+
+def check_dense(state_dict: dict, owner: str) -> None:
+    """Make sure that tensors are not far larger than their file.
+
+    With a stride of 0, a single stored number makes a tensor of any size, and
+    copying it would fill the memory.
 
     Args:
-        state_dict (dict): Keys to tensors; what is none is passed over.
-        what (str): Whose they are, for the message.
+        state_dict (dict): Keys to tensors; other values are ignored.
+        owner (str): Name of the state dict for the error message.
 
     Raises:
-        ValueError: If one is sparse or has no memory, or all together are
-            far larger than their memory.
+        ValueError: If a tensor is sparse or on the meta device, or if all
+            tensors together are far larger than their memory.
     """
     tensors = {k: v for k, v in state_dict.items() if isinstance(v, Tensor)}
     stored = {}
     for key, value in tensors.items():
         if value.layout != torch.strided or value.is_meta:
             raise ValueError(
-                f'{what}: {key} is a tensor of {value.layout} on '
+                f'{owner}: {key} is a tensor of {value.layout} on '
                 f'{value.device}; expected a dense one with its values.'
             )
         storage = value.untyped_storage()
@@ -159,26 +176,27 @@ def check_dense(state_dict: dict, what: str) -> None:
     if wanted > _MOST_SHARED * held + _SMALL:
         key = max(sizes, key=lambda name: sizes[name])
         raise ValueError(
-            f'{what}: {held} bytes are stored for weights of {wanted} bytes, '
+            f'{owner}: {held} bytes are stored for weights of {wanted} bytes, '
             f'such as {key} of shape {tuple(tensors[key].shape)} and stride '
             f'{tensors[key].stride()}; expected tensors with all their '
             'values, as tools/train.py writes them.'
         )
 
 
-def check_sound(own: dict, state_dict: dict, what: str) -> None:
-    """Make sure that nothing in a file would break a training at once.
+def check_sound(own: dict, state_dict: dict, owner: str) -> None:
+    """Make sure that no number in a state dict would break a training.
 
     Args:
-        own (dict): State dict of what it is loaded into. A constant mask may
-            hold infinity there and then in the file.
-        state_dict (dict): Keys to tensors of the file.
-        what (str): Its name for the message.
+        own (dict): State dict of the model that it is loaded into. A tensor
+            that is not finite there, such as a constant mask, need not be
+            finite in the file.
+        state_dict (dict): Keys to tensors; other values are ignored.
+        owner (str): Name of the file for the error message.
 
     Raises:
-        ValueError: If a weight, a running mean or any other tensor has NaN or
-            infinity, a running variance is negative, or a quantizer's step
-            size or range is absurd.
+        ValueError: If a tensor has NaN or infinity, a running variance is
+            negative, or a quantizer's step size or range is above
+            :data:`LARGEST_STEP` or far too small.
     """
     bad = [
         key
@@ -195,55 +213,64 @@ def check_sound(own: dict, state_dict: dict, what: str) -> None:
     for keys, fault in (
         (bad, 'NaN or infinity'),
         (negative, 'negative variances'),
-        (absurd, f'step sizes or ranges beyond e^{_LARGEST_LOG}'),
+        (absurd, 'step sizes or ranges out of bounds'),
     ):
         if keys:
             raise ValueError(
-                f'the {what} has {fault} in {len(keys)} tensors: '
+                f'the {owner} has {fault} in {len(keys)} tensors: '
                 f'{keys[:_SHOWN]}; expected finite weights and '
-                'statistics, and step sizes of the size of weights and '
-                'inputs. Give a checkpoint from before training diverged.'
+                'statistics, and step sizes that suit weights and inputs. '
+                'Give a checkpoint from before training diverged.'
             )
 
 
 def _is_absurd(key: str, value: Tensor) -> bool:
-    """Whether a quantizer's step size or range has an impossible size."""
+    """Whether a step size or range of a quantizer has an impossible size."""
     if '_quantizer.' not in key or not value.is_floating_point():
         return False
-    is_log = key.endswith('log_scale')
-    most = _LARGEST_LOG if is_log else math.exp(_LARGEST_LOG)
-    return bool((value.abs() > most).any())
+    if key.endswith('log_scale'):
+        low, high = math.log(_SMALLEST_STEP), math.log(LARGEST_STEP)
+        return bool(((value < low) | (value > high)).any())
+    return bool((value.abs() > LARGEST_STEP).any())
 
 
-def flat(nested: Any, prefix: str = '') -> dict[str, Any]:
-    """What nested dicts and lists hold, by keys such as 'state.0.exp_avg'."""
+def flatten(nested: Any, prefix: str = '') -> dict[str, Any]:
+    """Values of nested dicts and lists by their path.
+
+    Example:
+        >>> flatten(dict(state={0: dict(step=7)}))
+        {'state.0.step': 7}
+    """
     if isinstance(nested, (list, tuple)):
         nested = dict(enumerate(nested))
     if not isinstance(nested, dict):
         return {prefix: nested}
     leaves = {}
     for key, value in nested.items():
-        leaves.update(flat(value, f'{prefix}.{key}' if prefix else f'{key}'))
+        leaves.update(
+            flatten(value, f'{prefix}.{key}' if prefix else f'{key}')
+        )
     return leaves
 
 
-def weights_digest(state_dict: dict) -> str:
-    """SHA-256 over names, types, shapes and bytes of what is deployed.
+def weights_checksum(state_dict: dict) -> str:
+    """SHA-256 over the names, types, shapes and bytes of deployed weights.
 
     Args:
-        state_dict (dict): Keys to tensors, of a student.
+        state_dict (dict): Keys to tensors of a student. KD heads and loss
+            weighting do not count, nor does the order of the keys.
 
     Returns:
-        str: 64 hexadecimal digits, whatever the order of the keys.
+        str: 64 hexadecimal digits.
 
     Raises:
         ValueError: See :func:`check_dense`.
     """
     check_dense(state_dict, 'weights')
-    digest = sha256()
+    checksum = sha256()
     for key, value in sorted(strip_training_keys(state_dict).items()):
-        digest.update(f'{key} {value.dtype} {tuple(value.shape)} '.encode())
-        # A copy: bytes can not be seen through a stride.
+        checksum.update(f'{key} {value.dtype} {tuple(value.shape)} '.encode())
+        # A strided tensor has no view as bytes.
         dense = value.detach().cpu().clone(memory_format=_DENSE)
-        digest.update(dense.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+        checksum.update(dense.reshape(-1).view(torch.uint8).numpy())
+    return checksum.hexdigest()

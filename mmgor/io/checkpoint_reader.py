@@ -1,4 +1,8 @@
-"""Reads checkpoints, and never runs what one of them asks for."""
+"""Read checkpoints without running code from them.
+
+A checkpoint is a pickle, which can ask for any function to be called. Here
+only tensors, numbers, names and mmengine's log are read.
+"""
 
 import os
 from collections.abc import Iterator
@@ -20,19 +24,19 @@ _TRUST = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 
 
 def read_checkpoint(path: str | Path) -> Any:
-    """What a checkpoint holds, on the CPU.
+    """Content of a checkpoint, on the CPU.
 
-    Only tensors, numbers, names and mmengine's log are read, whatever the
-    stack's own loader would do: onedl-mmengine unpickles a file that it could
-    not read so, and torch.hub, which reads URLs, does from the first.
+    The stack's own loaders are less strict: onedl-mmengine unpickles a file
+    that it could not read safely, and torch.hub, which reads URLs, unpickles
+    at once.
 
     Args:
         path (str | Path): File, URL, or another address that mmengine knows,
             such as 'open-mmlab://...'.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it can't be read, asks for anything else, or has
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it can't be read, asks for code to be run, or has
             weights far larger than the file.
     """
     path = str(path)
@@ -48,15 +52,14 @@ def read_checkpoint(path: str | Path) -> Any:
 
 
 def read_state_dict(path: str | Path) -> tuple[dict[str, Any], Any]:
-    """Weights and meta of a checkpoint, {} where it has none.
+    """Weights and meta of a checkpoint; meta is {} if it has none.
 
     Args:
         path (str | Path): See :func:`read_checkpoint`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: As :func:`read_checkpoint`, and if it has no weights by
-            name.
+        FileNotFoundError: If the file does not exist.
+        ValueError: See :func:`read_checkpoint` and :func:`named_weights`.
     """
     loaded = read_checkpoint(path)
     weights = named_weights(path, loaded)
@@ -64,14 +67,18 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Any], Any]:
 
 
 def named_weights(path: str | Path, loaded: Any) -> dict[str, Any]:
-    """The weights in what :func:`read_checkpoint` gave.
+    """The weights in the content of a checkpoint, by name.
+
+    The prefix ``module.`` of a model that was saved in its DDP wrapper is
+    left out.
 
     Args:
-        path (str | Path): For the message.
-        loaded (dict): Weights, or a dict that has them as ``state_dict``.
+        path (str | Path): The file, for error messages.
+        loaded (Any): Result of :func:`read_checkpoint`: the weights, or a
+            dict with them as its ``state_dict``.
 
     Raises:
-        ValueError: If there are none, or not by name.
+        ValueError: If there are no weights, or keys are not names.
     """
     weights = _weights(loaded)
     if not isinstance(weights, dict):
@@ -85,16 +92,16 @@ def named_weights(path: str | Path, loaded: Any) -> dict[str, Any]:
             f'{path} has the keys {unnamed[:5]}, expected names of weights '
             "such as 'backbone.conv1.weight'."
         )
-    return weights
+    return {k.removeprefix('module.'): v for k, v in weights.items()}
 
 
 def guard_local_files() -> None:
-    """Let mmengine read local files by :func:`load_from_local`, whoever asks:
-    a Runner, an ``init_cfg``, ``init_detector``.
+    """Let mmengine read all local files with :func:`load_from_local`: those
+    of a Runner, of an ``init_cfg`` and of ``init_detector``.
 
-    Whoever trusts all files of a run sets torch's own switch,
-    ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1``, and has the stack's loader, which
-    still looks for damage first.
+    If you trust all files of a run, set torch's own switch,
+    ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1``. The stack's loader reads them
+    then, after a check for damage.
     """
     stock = CheckpointLoader._get_checkpoint_loader('')
 
@@ -109,10 +116,10 @@ def guard_local_files() -> None:
 
 
 def protect_loading() -> None:
-    """Set torch's own switch, which protects what is read from URLs, too.
+    """Set torch's own switch, so that URLs are read without running code,
+    too.
 
-    It holds for all of this process, so it is for a program to set and not
-    for a library.
+    It holds for the whole process. So programs call this, libraries do not.
     """
     if not _trusted():
         os.environ[_FORCE] = '1'
@@ -123,15 +130,15 @@ def _trusted() -> bool:
 
 
 def load_from_local(path: str, map_location: Any = None) -> Any:
-    """mmengine's loader of files, with the protection on.
+    """Content of a checkpoint in a local file.
 
     Args:
-        path (str): File.
-        map_location (str, optional): As of ``torch.load``.
+        path (str): The file.
+        map_location (str, optional): See ``torch.load``.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, or asks for more than weights.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is damaged or asks for code to be run.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -143,8 +150,8 @@ def load_from_local(path: str, map_location: Any = None) -> Any:
 
 
 def _read_file(path: str, map_location: Any) -> Any:
-    # Again: onedl-mmengine takes classes off torch's list when it has read
-    # one of its own files.
+    # Repeated for every file: onedl-mmengine removes classes from torch's
+    # list after it has read one of its own.
     allow_mmengine_checkpoints()
     return torch.load(path, map_location=map_location, weights_only=True)
 
@@ -156,7 +163,7 @@ def _load(path: str, loader: Any, map_location: Any) -> Any:
         raise ValueError(
             f'{path} could not be read ({type(error).__name__}: {error}); '
             'expected a checkpoint that tools/train.py wrote, with weights, '
-            'numbers and names alone. If you trust its source, write it anew: '
+            'numbers and names only. If you trust its source, write it again: '
             'old = torch.load(FILE, weights_only=False); '
             "torch.save(dict(state_dict=old['state_dict']), NEW)."
         ) from error
@@ -164,7 +171,7 @@ def _load(path: str, loader: Any, map_location: Any) -> Any:
 
 @contextmanager
 def _protected() -> Iterator[None]:
-    """torch.load as with weights_only=True, whoever calls it."""
+    """Make every ``torch.load`` behave as with ``weights_only=True``."""
     before = {key: os.environ.pop(key, None) for key in (_FORCE, _TRUST)}
     os.environ[_FORCE] = '1'
     try:

@@ -1,4 +1,7 @@
-"""Digests beside checkpoints, and damage that they and others show."""
+"""Write checkpoints with their checksums, and refuse damaged ones.
+
+The SHA-256 of ``epoch_1.pth`` is in ``epoch_1.pth.sha256``.
+"""
 
 import zipfile
 from hashlib import sha256
@@ -10,47 +13,47 @@ _CHUNK = 1 << 20
 _ZIP_START = b'PK\x03\x04'
 
 
-def digest_path(path: str | Path) -> Path:
-    """Where the SHA-256 of a file is: ``sha256sum -c`` reads it."""
+def checksum_path(path: str | Path) -> Path:
+    """The file with the SHA-256 of a file; ``sha256sum -c`` can read it."""
     return Path(f'{path}.sha256')
 
 
 def write_checkpoint(path: str | Path, content: bytes) -> None:
-    """Write a file as a whole, and its SHA-256 beside it.
+    """Write a file completely or not at all, and its SHA-256 beside it.
 
     Args:
-        path (str | Path): Replaces an old one.
-        content (bytes): Of ``torch.save``.
+        path (str | Path): The file to write; an old one is replaced.
+        content (bytes): What ``torch.save`` made.
     """
     path = Path(path)
     with writing(path) as part:
         part.write_bytes(content)
-        # With the new file, the old digest would say that it is damaged.
-        digest_path(path).unlink(missing_ok=True)
-    digest = sha256(content).hexdigest()
-    write_text(digest_path(path), f'{digest}  {path.name}\n')
+        # Beside the new file, the old checksum would call it damaged.
+        checksum_path(path).unlink(missing_ok=True)
+    checksum = sha256(content).hexdigest()
+    write_text(checksum_path(path), f'{checksum}  {path.name}\n')
 
 
 def check_intact(path: str | Path) -> None:
-    """Make sure that a file is as it was written.
+    """Make sure that a checkpoint has not changed since it was written.
 
-    By the digest beside it, if there is one, else by the CRC-32 that torch
-    writes with every tensor and does not look at when it reads. Files of
-    torch before 1.6 without a digest have neither.
+    The SHA-256 beside the file is compared if there is one. Otherwise the
+    CRC-32 of each tensor is, which torch writes but does not check when it
+    reads. Files that torch wrote before version 1.6 have no CRC-32.
 
     Args:
-        path (str | Path): A checkpoint; one that is not there is not looked
-            at.
+        path (str | Path): A checkpoint. If it does not exist, nothing is
+            checked.
 
     Raises:
-        ValueError: If it is cut off or has changed.
+        ValueError: If the file is cut off or has changed.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         return
-    stored = digest_path(path)
+    stored = checksum_path(path)
     fault = (
-        _digest_fault(path, stored) if stored.is_file() else _zip_fault(path)
+        _checksum_fault(path, stored) if stored.is_file() else _zip_fault(path)
     )
     if fault:
         raise ValueError(
@@ -59,16 +62,16 @@ def check_intact(path: str | Path) -> None:
         )
 
 
-def _digest_fault(path: Path, stored: Path) -> str:
-    wanted, digest = stored.read_text().partition(' ')[0], sha256()
+def _checksum_fault(path: Path, stored: Path) -> str:
+    wanted, found = stored.read_text().partition(' ')[0], sha256()
     with path.open('rb') as file:
         while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    if digest.hexdigest() == wanted:
+            found.update(chunk)
+    if found.hexdigest() == wanted:
         return ''
     return (
-        f'its SHA-256 is {digest.hexdigest()}, expected {wanted} of '
-        f'{stored.name} (remove that, if another program wrote the '
+        f'its SHA-256 is {found.hexdigest()}, expected {wanted} from '
+        f'{stored.name} (remove that file if another program has written the '
         'checkpoint since)'
     )
 
@@ -82,4 +85,4 @@ def _zip_fault(path: Path) -> str:
             record = archive.testzip()
     except Exception as error:  # zipfile raises whatever it meets
         return f'it is cut off or overwritten ({error})'
-    return f'the CRC-32 of its part {record} is another' if record else ''
+    return f'the CRC-32 of its entry {record} differs' if record else ''

@@ -1,4 +1,4 @@
-"""Class names, from wherever they are told."""
+"""Find class names in checkpoints, configs and built data sets."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -8,42 +8,43 @@ from mmengine.fileio import list_from_file
 
 from mmgor.registry import DATASETS, find
 
-from .config_reader import datasets
+from .config_reader import loader_datasets, unwrapped_datasets
+
+# The dataloaders of a config, in the order in which they are searched.
+_LOADERS = ('val_dataloader', 'test_dataloader', 'train_dataloader')
 
 
-def of_dataset(
-    dataset: Any, owner: str = 'the data set'
-) -> tuple[str, ...] | None:
-    """Class names of a data set, or of one that joins several.
+def find_classes(meta: Any, config: Any, owner: str) -> tuple[str, ...] | None:
+    """Class names of a model: those in its checkpoint, else in its config.
 
     Args:
-        dataset (dict | list | Dataset, optional): One or several, as configs
-            or built. (The ``metainfo`` of mmdet's ConcatDataset of unequal
-            parts is a list.)
-        owner (str): What it is, for messages.
+        meta (dict): See :func:`checkpoint_classes`.
+        config (Config | dict): See :func:`config_classes`.
+        owner (str): The model's name for error messages.
 
     Returns:
-        tuple[str, ...] | None: None: no names are known.
+        tuple[str, ...] | None: None if neither has class names.
 
     Raises:
-        FileNotFoundError: If ``metainfo`` names a file that can't be read.
-        ValueError: If the names are no names, or parts differ in their
-            classes or in the order of them.
+        FileNotFoundError: See :func:`config_classes`.
+        ValueError: See :func:`checkpoint_classes` and
+            :func:`config_classes`.
     """
-    return _shared(_metainfos(dataset, owner), owner)
+    found = checkpoint_classes(meta, f'the checkpoint of {owner}')
+    return found or config_classes(config, f'the config of {owner}')
 
 
-def of_checkpoint(meta: Any, owner: str) -> tuple[str, ...] | None:
-    """Class names of a checkpoint, None where it has none.
+def checkpoint_classes(meta: Any, owner: str) -> tuple[str, ...] | None:
+    """Class names in the meta of a checkpoint, None if it has none.
 
     Args:
-        meta (dict): Of the checkpoint: mmdet 3 writes a ``dataset_meta``,
-            a list of them for joined data sets; mmdet 2 wrote CLASSES.
-        owner (str): What it is, for messages.
+        meta (dict, optional): mmdet 3 writes the names to ``dataset_meta``,
+            which is a list for joined data sets; mmdet 2 wrote CLASSES.
+        owner (str): The checkpoint's name for error messages.
 
     Raises:
-        ValueError: If ``meta`` is no such dict, or the names are no names, or
-            parts differ.
+        ValueError: If ``meta`` is not such a dict, the classes are not a
+            list of names, or joined data sets have different classes.
     """
     found = meta.get('dataset_meta') if isinstance(meta, dict) else meta
     parts = found if isinstance(found, list) else [found or {}]
@@ -53,6 +54,65 @@ def of_checkpoint(meta: Any, owner: str) -> tuple[str, ...] | None:
             'dataset_meta=dict(classes=[...])), or none.'
         )
     return _shared(parts, owner) or _names(meta or {}, owner)
+
+
+def config_classes(config: Any, owner: str) -> tuple[str, ...] | None:
+    """Class names of the first dataloader that has some: validation, test,
+    training.
+
+    Args:
+        config (Config | dict): May have no dataloader.
+        owner (str): The config's name for error messages.
+
+    Raises:
+        FileNotFoundError: See :func:`dataset_classes`.
+        ValueError: See :func:`dataset_classes`.
+    """
+    for loader in _LOADERS:
+        found = loader_classes(config, loader, owner)
+        if found:
+            return found
+    return None
+
+
+def loader_classes(
+    config: Any, loader: str, owner: str = 'the config'
+) -> tuple[str, ...] | None:
+    """Class names of one of a config's dataloaders, None if it has none.
+
+    Args:
+        config (Config | dict): May lack the dataloader.
+        loader (str): E.g. 'test_dataloader'.
+        owner (str): The config's name for error messages.
+
+    Raises:
+        FileNotFoundError: See :func:`dataset_classes`.
+        ValueError: See :func:`dataset_classes`.
+    """
+    data = loader_datasets(config, loader)
+    return dataset_classes(data, f'{loader}.dataset of {owner}')
+
+
+def dataset_classes(
+    dataset: Any, owner: str = 'the data set'
+) -> tuple[str, ...] | None:
+    """Class names of a data set, or of several that are joined.
+
+    Args:
+        dataset (dict | list | Dataset, optional): One or several, as configs
+            or built. The ``metainfo`` of mmdet's ConcatDataset of unequal
+            parts is a list.
+        owner (str): The data set's name for error messages.
+
+    Returns:
+        tuple[str, ...] | None: None if the data set has no class names.
+
+    Raises:
+        FileNotFoundError: If ``metainfo`` names a file that can't be read.
+        ValueError: If the classes are not a list of names, or the data sets
+            have different classes or another order.
+    """
+    return _shared(_metainfos(dataset, owner), owner)
 
 
 def _shared(metas: Iterable[Mapping], owner: str) -> tuple[str, ...] | None:
@@ -68,7 +128,7 @@ def _shared(metas: Iterable[Mapping], owner: str) -> tuple[str, ...] | None:
 
 
 def _metainfos(dataset: Any, owner: str) -> Iterator[Mapping]:
-    for part in datasets(dataset):
+    for part in unwrapped_datasets(dataset):
         if isinstance(part, dict):
             yield _configured(part, owner)
         else:
@@ -77,7 +137,7 @@ def _metainfos(dataset: Any, owner: str) -> Iterator[Mapping]:
 
 
 def _configured(dataset: dict[str, Any], owner: str) -> Mapping:
-    """The ``metainfo`` that a data set of this config will have."""
+    """The ``metainfo`` of the data set that this config describes."""
     kind = find(dataset.get('type'), registry=DATASETS)
     meta = {
         **getattr(kind, 'METAINFO', {}),
@@ -89,22 +149,23 @@ def _configured(dataset: dict[str, Any], owner: str) -> Mapping:
 
 
 def _read(path: str, owner: str) -> Any:
-    """The file's lines, as mmengine's data sets read it."""
+    """The lines of a file, which mmengine's data sets take as names."""
     try:
         return list_from_file(path)
     except (OSError, TypeError) as error:
-        # Without a dot or a slash it is one class whose comma is missing.
+        # Without a dot or a slash it is a class name, not a path: the caller
+        # refuses it, since a list of classes is missing its comma.
         if not {'.', '/'} & set(path):
             return path
         raise FileNotFoundError(
             f'class names not found: {path} ({error}); expected '
             f'metainfo.classes of {owner} to be a list of names or a file '
-            f'with a name a line, relative to {Path.cwd()}.'
+            f'with one name per line, relative to {Path.cwd()}.'
         ) from error
 
 
 def _names(meta: Mapping, owner: str) -> tuple[str, ...] | None:
-    """``classes`` of a ``metainfo``; CLASSES is mmdet 2's spelling."""
+    """``classes`` of a ``metainfo``; mmdet 2 wrote CLASSES."""
     found = meta.get('classes') or meta.get('CLASSES')
     if not found:
         return None

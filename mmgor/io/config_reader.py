@@ -1,21 +1,66 @@
-"""What is read out of configs, whatever style they are written in.
+"""Read configs and find parts of them, in whatever style they are written.
 
 A ``type`` is a name, a name with a scope, or, in new-style configs, the class
-itself. A data set may stand in wrappers, and there may be several.
+itself. A data set may be inside wrappers, and there may be several.
 """
 
+import os
 from collections.abc import Iterator
 from copy import deepcopy
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
+from mmengine.hub import get_config
 
 from mmgor.registry import DATASETS, MODELS, TASK_UTILS, TRANSFORMS
 
 
+def read_config(config: Any, owner: str = 'config') -> Any:
+    """Read a config from wherever it is.
+
+    Args:
+        config (str | Path | dict): Path of a config file, a name such as
+            'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py', or a config dict.
+        owner (str): How error messages call it.
+
+    Returns:
+        Config | dict: A dict is returned as it is.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If ``config`` is neither a path, a name nor a dict.
+        RuntimeError: If the file cannot be read.
+    """
+    if isinstance(config, (str, os.PathLike)):
+        return _read_file(str(config), owner)
+    if not isinstance(config, (dict, Config)):
+        raise ValueError(
+            f'{owner} is {config!r}; expected a path, an '
+            "'mmdet::...' name or a dict."
+        )
+    return config
+
+
+def _read_file(path: str, owner: str) -> Config:
+    if '::' not in path and not Path(path).is_file():
+        raise FileNotFoundError(
+            f'{owner} not found: {path}; expected a .py file, relative to '
+            f"{Path.cwd()}, or a name such as 'mmdet::retinanet/"
+            "retinanet_r101_fpn_1x_coco.py'."
+        )
+    try:
+        return get_config(path) if '::' in path else Config.fromfile(path)
+    except Exception as error:  # a config is a program and raises anything
+        raise RuntimeError(
+            f'{owner} could not be read: {path} '
+            f'({type(error).__name__}: {error}).'
+        ) from error
+
+
 def type_name(part: dict[str, Any]) -> str:
-    """Name of a config's ``type`` without its scope, '' where it has none.
+    """Name of a config's ``type`` without its scope; '' if it has no type.
 
     Args:
         part (dict): Config of a module, data set or transform.
@@ -25,20 +70,22 @@ def type_name(part: dict[str, Any]) -> str:
     return name.rpartition('.')[2]
 
 
-def named(value: Any) -> Any:
-    """A config with registered names in place of classes and functions, at
-    any depth.
+def with_registered_names(value: Any) -> Any:
+    """A config in which classes and functions are replaced by their
+    registered names, at any depth.
 
     Args:
-        value (Any): Dicts, lists, tuples and what they hold.
+        value (Any): Dicts, lists and tuples, nested, with any values.
 
     Raises:
-        ValueError: If one is in none of mmdet's registries.
+        ValueError: If a class or function is in none of mmdet's registries.
     """
     if isinstance(value, dict):
-        return type(value)({k: named(v) for k, v in value.items()})
+        return type(value)(
+            {k: with_registered_names(v) for k, v in value.items()}
+        )
     if isinstance(value, (list, tuple)):
-        return type(value)(named(item) for item in value)
+        return type(value)(with_registered_names(item) for item in value)
     if isinstance(value, (type, FunctionType)):
         return _registered_name(value)
     return value
@@ -61,57 +108,73 @@ def _registered_name(kind: type | FunctionType) -> str:
     )
 
 
-def model_config(cfg: Any) -> ConfigDict:
-    """A copy of the config's model with its ``data_preprocessor``.
+def model_config(cfg: Any, owner: str = 'the config') -> ConfigDict:
+    """A copy of the config's model, ready to be built and to get its weights
+    from a checkpoint.
 
-    One at the config's top level is that of a model without its own, as in
-    mmengine's Runner.
+    A ``data_preprocessor`` at the top level of the config belongs to a model
+    that has none of its own, as in mmengine's Runner. ``init_cfg`` of the
+    model and of its backbone are left out: they name files to download.
 
     Args:
-        cfg (Config): With ``model``.
+        cfg (Config | dict): Has a ``model``, or is the model itself.
+        owner (str): How error messages call it.
+
+    Raises:
+        ValueError: If there is no model with a ``type``.
     """
-    model = ConfigDict(deepcopy(cfg['model']))
-    if cfg.get('data_preprocessor') is not None:
-        model.setdefault('data_preprocessor', cfg['data_preprocessor'])
+    found = cfg.get('model', cfg)
+    if not isinstance(found, dict) or 'type' not in found:
+        raise ValueError(
+            f'{owner} has no model, only the keys {list(cfg)}; expected '
+            'model=dict(type=...).'
+        )
+    model = ConfigDict(deepcopy(found))
+    outer = cfg.get('data_preprocessor') if 'model' in cfg else None
+    if outer is not None:
+        model.setdefault('data_preprocessor', outer)
+    for part in (model, model.get('backbone')):
+        if isinstance(part, dict):
+            part.pop('init_cfg', None)
     return model
 
 
-def datasets(dataset: Any) -> Iterator[Any]:
-    """The data sets in a config, out of their wrappers.
+def unwrapped_datasets(dataset: Any) -> Iterator[Any]:
+    """The data sets inside the wrappers of a data set.
 
     Args:
-        dataset (Any): Config of a dataloader's data set, or several, or
-            None. Wrappers hold others in ``dataset`` (RepeatDataset,
-            ClassBalancedDataset, MultiImageMixDataset) or ``datasets``
-            (ConcatDataset).
+        dataset (Any): Config of a dataloader's data set, a list of them, a
+            built data set, or None. Wrappers hold others in ``dataset``
+            (RepeatDataset, ClassBalancedDataset, MultiImageMixDataset) or
+            ``datasets`` (ConcatDataset).
 
-    Returns:
-        Iterator: Configs, in their order; a data set that is built already
-        is given as it is.
+    Yields:
+        Any: Each data set in its order: its config, or the data set itself
+        if it was given built.
     """
     if isinstance(dataset, (list, tuple)):
         for one in dataset:
-            yield from datasets(one)
+            yield from unwrapped_datasets(one)
         return
     inner = None
     if isinstance(dataset, dict):
         inner = dataset.get('datasets') or dataset.get('dataset')
     if inner is not None and not isinstance(inner, str):
-        yield from datasets(inner)
+        yield from unwrapped_datasets(inner)
     elif dataset is not None and not _is_empty(dataset):
         yield dataset
 
 
 def _is_empty(dataset: Any) -> bool:
-    # A built data set of no images is not asked for its length.
+    # Only dicts: a built data set without images is not empty here.
     return isinstance(dataset, dict) and not dataset
 
 
 def loader_datasets(cfg: Any, loader: str) -> list[Any]:
-    """:func:`datasets` of one of a config's dataloaders.
+    """The data sets of one of a config's dataloaders, without wrappers.
 
     Args:
-        cfg (Config): May lack the dataloader.
+        cfg (Config | dict): May lack the dataloader.
         loader (str): E.g. 'test_dataloader'.
     """
-    return list(datasets((cfg.get(loader) or {}).get('dataset')))
+    return list(unwrapped_datasets((cfg.get(loader) or {}).get('dataset')))

@@ -1,9 +1,9 @@
-"""Values of a config: read them, or say what came and what to write.
+"""Check the values of a config, with errors that say what to write.
 
-Every constructor takes its settings through these. Each function returns the
-value as a plain Python one, so that NumPy's and torch's scalars are as good,
-and raises ValueError where it is none of the kind: True is no number, '4' is
-no integer, NaN and infinity are in no interval.
+Constructors pass their arguments through these functions. Each returns the
+value as a plain Python value, also from a scalar of NumPy or torch, and raises
+ValueError for a value of another kind: True is not a number, '4' is not an
+integer, and NaN and infinity are in no interval.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
-#: How intervals are called; others as they are written.
+# How error messages call an interval; others are written out.
 _PHRASES = {
     '(-inf, inf)': 'finite',
     '(0, inf)': 'positive',
@@ -25,14 +25,14 @@ def number(
     """A finite number in an interval.
 
     Args:
-        name (str): Of the setting, as a config has it.
-        value (Any): What the config says.
-        interval (str): With a bracket where a bound belongs to it, such as
-            '[0, 1)'.
-        hint (str): What else helps to choose a value.
+        name (str): Name of the setting in a config.
+        value (Any): Its value.
+        interval (str): A square bracket includes the bound, a round one
+            excludes it, e.g. '[0, 1)'.
+        hint (str): Advice to add to the error message.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If the value is not a number in the interval.
 
     Example:
         >>> number('momentum', 1, '(0, 1]')
@@ -53,17 +53,24 @@ def integer(
     high: int | None = None,
     hint: str = '',
 ) -> int:
-    """An integer from ``low`` to ``high``, both included; None: no bound.
+    """An integer from ``low`` to ``high``, both included.
+
+    Args:
+        name (str): Name of the setting in a config.
+        value (Any): Its value.
+        low (int, optional): Least value; None: no bound.
+        high (int, optional): Largest value; None: no bound.
+        hint (str): Advice to add to the error message.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If the value is not such an integer.
     """
     found = _plain(value)
     sound = isinstance(found, Integral) and not isinstance(found, bool)
     if not sound or not (
         (low is None or low <= found) and (high is None or found <= high)
     ):
-        what = 'an int' if low is None else f'an int of at least {low}'
+        what = 'an integer' + ('' if low is None else f' of at least {low}')
         what = what if high is None else f'an integer from {low} to {high}'
         raise _refusal(name, what, value, hint)
     return int(found)
@@ -72,17 +79,17 @@ def integer(
 def integers(
     name: str, value: Any, low: int, example: str, count: int | None = None
 ) -> list[int]:
-    """Integers of at least ``low`` in a list or tuple that is not empty.
+    """A list or tuple of integers that is not empty.
 
     Args:
-        name (str): Of the setting.
-        value (Any): What the config says.
-        low (int): Least of each.
-        example (str): One that is right, for the message.
-        count (int, optional): How many; None: any number.
+        name (str): Name of the setting in a config.
+        value (Any): Its value.
+        low (int): Least value of each integer.
+        example (str): A valid list for the error message.
+        count (int, optional): Length of the list; None: any.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If the value is not such a list.
     """
     entries = value if isinstance(value, (list, tuple)) else []
     if not entries or count not in (None, len(entries)):
@@ -96,7 +103,7 @@ def boolean(name: str, value: Any) -> bool:
     """True or False.
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If the value is neither.
     """
     found = _plain(value)
     if not isinstance(found, bool):
@@ -105,13 +112,13 @@ def boolean(name: str, value: Any) -> bool:
 
 
 def text(name: str, value: Any, example: str) -> str:
-    """A str that is not empty.
+    """A string that is not empty.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If the value is not such a string.
     """
     if not isinstance(value, str) or not value:
-        raise _refusal(name, f'a str such as {example!r}', value)
+        raise _refusal(name, f'a string such as {example!r}', value)
     return value
 
 
@@ -121,7 +128,7 @@ def choice(
     """One of several words.
 
     Raises:
-        ValueError: If it is none of them.
+        ValueError: If the value is not one of them.
     """
     known = list(options)
     if not isinstance(value, str) or value not in known:
@@ -136,7 +143,7 @@ def mapping(name: str, value: Any, example: str) -> dict:
     """A dict.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If the value is not a dict.
     """
     if not isinstance(value, Mapping):
         raise _refusal(name, 'a dict', value, f'expected e.g. {example}')
@@ -144,10 +151,11 @@ def mapping(name: str, value: Any, example: str) -> dict:
 
 
 def known_keys(name: str, given: Mapping, known: Iterable[str]) -> None:
-    """Make sure that a dict has no other keys.
+    """Make sure that a dict has only known keys.
 
     Raises:
-        ValueError: If it has, with the known ones that are spelt alike.
+        ValueError: If it has others. The message suggests known keys with a
+            similar spelling.
     """
     options = sorted(known)
     unknown = [key for key in given if key not in options]
@@ -159,7 +167,7 @@ def known_keys(name: str, given: Mapping, known: Iterable[str]) -> None:
 
 
 def nearest(given: Iterable[Any], known: Sequence[str]) -> str:
-    """'; did you mean ...?' or nothing."""
+    """'; did you mean ...?' with the words spelt most alike, or ''."""
     words = [word for word in given if isinstance(word, str)]
     close = [get_close_matches(word, known, n=1) for word in words]
     found = [name for names in close for name in names]
@@ -167,7 +175,7 @@ def nearest(given: Iterable[Any], known: Sequence[str]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A 0-dimensional array's or tensor's only value."""
+    """The value of a 0-dimensional array or tensor; others unchanged."""
     is_scalar = getattr(value, 'ndim', None) == 0 and hasattr(value, 'item')
     return value.item() if is_scalar else value
 
@@ -190,5 +198,5 @@ def _inside(value: float, interval: str) -> bool:
 
 
 def _refusal(name: str, what: str, value: Any, hint: str = '') -> ValueError:
-    told = hint and f'; {hint}'
-    return ValueError(f'{name} must be {what}, got {value!r}{told}.')
+    advice = hint and f'; {hint}'
+    return ValueError(f'{name} must be {what}, got {value!r}{advice}.')

@@ -1,4 +1,4 @@
-"""Which checkpoint of a work directory a run goes on from."""
+"""Find the checkpoint in a work directory from which a run continues."""
 
 import logging
 import re
@@ -12,29 +12,30 @@ _NUMBERED = re.compile(r'(?!best_|\.).*\d\.pth')
 
 
 def find_checkpoint(work_dir: str | Path) -> str | None:
-    """The newest good checkpoint of a run; the log says which it is.
+    """The newest good checkpoint of a run.
 
-    The one that ``last_checkpoint`` names, else the newest of the others in
-    its folder. Each is read; those that are damaged are named in a warning.
+    This is the file that ``last_checkpoint`` names, if it is good, else the
+    newest good one in the same folder. Files are read to find out. The log
+    names the checkpoint, and damaged ones in a warning.
 
     Args:
-        work_dir (str | Path): Of the run.
+        work_dir (str | Path): Work directory of the run.
 
     Returns:
-        str | None: None if there is none. What ``last_checkpoint`` names as
-        a URL or a folder is not checked.
+        str | None: Path of the checkpoint, None if there is none. If
+        ``last_checkpoint`` has a URL or a folder, it is returned unchecked.
     """
     for candidate in _candidates(Path(work_dir)):
         fault = _fault(candidate)
         if not fault:
             print_log(
-                f'Resumes from {candidate}, the newest good checkpoint of '
+                f'Resuming from {candidate}, the newest good checkpoint of '
                 f'{work_dir}.',
                 logger='current',
             )
             return candidate
         print_log(
-            f'{candidate} is passed over: {fault}',
+            f'Checkpoint {candidate} is skipped: {fault}',
             logger='current',
             level=logging.WARNING,
         )
@@ -42,7 +43,7 @@ def find_checkpoint(work_dir: str | Path) -> str | None:
 
 
 def _candidates(work_dir: Path) -> list[str]:
-    """The best first."""
+    """Paths of checkpoints, the one to prefer first."""
     note = work_dir / 'last_checkpoint'
     last = note.read_text().strip() if note.is_file() else ''
     folder = work_dir
@@ -60,7 +61,7 @@ def _candidates(work_dir: Path) -> list[str]:
 
 
 def _fault(candidate: str) -> str:
-    """Why a run can't go on from it; '' if nothing is known against it."""
+    """Why a run can't continue from a checkpoint; '' if it can."""
     if '://' in candidate or Path(candidate).is_dir():
         return ''
     try:
@@ -68,5 +69,5 @@ def _fault(candidate: str) -> str:
     except Exception as error:  # the unpickler raises whatever it meets
         return f'{type(error).__name__}: {error}'
     if not isinstance(content, dict) or 'message_hub' not in content:
-        return 'expected a checkpoint of a training, with its message_hub.'
+        return 'expected a checkpoint of a training, with a message_hub.'
     return ''

@@ -1,4 +1,4 @@
-"""Annotation files that are of no use, told by name."""
+"""Annotation files that cannot be used are refused by name."""
 
 import json
 
@@ -36,7 +36,7 @@ def test_missing_file(tmp_path):
 def test_a_broken_file_is_named(tmp_path, text):
     path = tmp_path / 'broken.json'
     path.write_text(text)
-    with pytest.raises(ValueError, match=r'broken\.json is no JSON file'):
+    with pytest.raises(ValueError, match=r'broken\.json is not a JSON file'):
         read_annotations(path)
 
 
@@ -54,10 +54,14 @@ def test_content_of_another_kind(tmp_path, content):
         ('images', 1, r'images\[0\] is 1; expected a dict with the keys'),
         ('images', dict(IMAGE, width=None), 'width=None; expected a number'),
         ('images', dict(IMAGE, height='48'), "height='48'; expected a numb"),
-        ('images', dict(IMAGE, id=[1]), r"\['id'\] missing or no plain"),
-        ('images', dict(id=1, width=1, height=1), r"\['file_name'\] missing"),
-        ('categories', dict(id=1), r"categories\[0\] .*\['name'\] missing"),
-        ('annotations', dict(id=1), r"\['image_id', 'category_id'\] missing"),
+        ('images', dict(IMAGE, id=[1]), r"\['id'\] are missing or not"),
+        (
+            'images',
+            dict(id=1, width=1, height=1),
+            r"'file_name'\] are mis",
+        ),
+        ('categories', dict(id=1), r"categories\[0\] .*'name'\] are"),
+        ('annotations', dict(id=1), r"'image_id', 'category_id'\] are mis"),
         ('annotations', dict(BOX, bbox=[1, 2]), r'bbox=\[1, 2\]; expected'),
         ('annotations', dict(BOX, bbox=None), 'bbox=None; expected'),
         ('annotations', dict(BOX, bbox=['1', 2, 3, 4]), 'expected .x, y, wid'),

@@ -1,4 +1,5 @@
-"""COCO files that mmdet would train on without a box, or fail on unnamed."""
+"""COCO files of which mmdet would use no box, or whose faults it would not
+name."""
 
 import json
 import logging
@@ -14,7 +15,7 @@ from mmgor.registry import DATASETS
 from tests.datasets.test_annotations import BOX, GOOD, IMAGE
 
 NAN = float('nan')
-#: By what becomes of them: 'used', or a word of the reason.
+#: Boxes, each after 'used' or a word of the reason why mmdet drops it.
 BOXES = [
     ('used', dict(bbox=[1, 2, 8, 9])),
     ('used', dict(bbox=[-3, -3, 80, 90])),
@@ -153,14 +154,14 @@ def test_too_small_images(tmp_path):
         check(tmp_path, content({}), filter_cfg=dict(min_size=49))
 
 
-def test_pictures_without_boxes_may_be_all_there_is(tmp_path):
+def test_images_without_boxes_may_be_all_there_is(tmp_path):
     check(tmp_path, content(), filter_cfg=dict(filter_empty_gt=False))
     with pytest.raises(ValueError, match='has no annotations; expected COCO'):
         check(tmp_path, content(), filter_cfg=dict(filter_empty_gt=True))
 
 
 def test_background_beside_others(tmp_path, told):
-    """As mmdet trains with, unless filter_cfg drops all of its images."""
+    """mmdet trains with them, unless filter_cfg drops all images."""
     for name in ('good', 'bare', 'lost'):
         (tmp_path / name).mkdir()
     good = data_set(tmp_path / 'good', content({}))
@@ -195,18 +196,18 @@ def test_evaluation_data(tmp_path):
     check_evaluation(tmp_path, dict(GOOD, annotations=[]))
     bare = {k: v for k, v in GOOD.items() if k != 'annotations'}
     check_evaluation(tmp_path, bare, ['anything'])
-    with pytest.raises(ValueError, match=r'a\.json is no JSON file'):
+    with pytest.raises(ValueError, match=r'a\.json is not a JSON file'):
         check_evaluation(tmp_path, '{')
     broken = tmp_path / 'eval.json'
     broken.write_text('{')
     metric = dict(type='CocoMetric', ann_file=str(broken))
     for evaluator in (metric, [dict(type='VOCMetric'), metric]):
-        with pytest.raises(ValueError, match=r'eval\.json is no JSON file'):
+        with pytest.raises(ValueError, match=r'eval\.json is not a JSON file'):
             check_evaluation_data(None, evaluator)
     check_evaluation_data(None, None)
 
 
-def test_wrappers_are_looked_into(tmp_path):
+def test_data_sets_inside_wrappers_are_checked(tmp_path):
     for name in ('good', 'bad'):
         (tmp_path / name).mkdir()
     good = data_set(tmp_path / 'good', content({}))
@@ -220,7 +221,7 @@ def test_wrappers_are_looked_into(tmp_path):
 
 
 class Lenient(CocoDataset):
-    """A user's own, which reads its file in another way."""
+    """A user's own data set, which reads its file in another way."""
 
     def parse_data_info(self, raw_data_info):
         return {}
@@ -240,5 +241,5 @@ def test_other_datasets_and_backends_are_left_alone(tmp_path):
     check_training_data(dict(dataset=dict(useless, ann_file='s3://x/y.json')))
     check_training_data(dict(dataset=dict(useless, backend_args=dict(b=1))))
     check_training_data(dict(dataset=np.zeros(3)))
-    with pytest.raises(ValueError, match=r'a\.json is no JSON file'):
+    with pytest.raises(ValueError, match=r'a\.json is not a JSON file'):
         check_training_data(dict(dataset=dict(useless, type=Renamed)))

@@ -29,8 +29,8 @@ def test_a_new_spec_draws_again(tmp_path):
 def test_boxes_are_tight_around_what_is_visible():
     rng = np.random.default_rng(3)
     for _ in range(5):
-        picture, objects = draw_scene(rng, SPEC)
-        assert picture.shape == (64, 64, 3) and picture.dtype == np.uint8
+        image, objects = draw_scene(rng, SPEC)
+        assert image.shape == (64, 64, 3) and image.dtype == np.uint8
         for label, visible in objects:
             assert 0 <= label < len(CLASSES)
             assert visible.sum() >= 20
@@ -47,8 +47,8 @@ def test_annotations_are_coco(tmp_path):
         assert left >= 0 and top >= 0 and width > 0 and height > 0
         assert left + width <= 64 and top + height <= 64
         assert annotation['area'] <= width * height
-    picture = cv2.imread(str(root / 'images' / 'train_00000.png'))
-    assert picture.shape == (64, 64, 3)
+    image = cv2.imread(str(root / 'images' / 'train_00000.png'))
+    assert image.shape == (64, 64, 3)
 
 
 def test_a_ring_has_a_hole_and_a_disc_has_none():

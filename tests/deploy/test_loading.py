@@ -1,11 +1,11 @@
 import pytest
 import torch
-from mmdet.datasets.transforms import Resize
+from mmdet.models import RetinaNet
 from mmengine.config import Config
 
 from mmgor.deploy.description.metadata import size_divisor
-from mmgor.deploy.loading import class_names, load_detector, padded_size
-from mmgor.deploy.loading import test_size as configured_size
+from mmgor.deploy.loading import class_names, load_detector
+from mmgor.quantization import quantized_layers
 from mmgor.registry import MODELS
 from tests.support.models import quantized_cfg, retinanet_cfg
 
@@ -33,6 +33,58 @@ def test_training_only_keys_are_left_out(tmp_path):
     state['kd_heads.neck.weight'] = torch.zeros(1)
     torch.save(dict(state_dict=state), tmp_path / 'a.pth')
     load_detector(cfg, tmp_path / 'a.pth')
+
+
+def test_the_prefix_of_a_ddp_file_is_stripped(tmp_path):
+    cfg = Config(dict(model=retinanet_cfg()))
+    state = MODELS.build(cfg.model).state_dict()
+    wrapped = {f'module.{key}': value for key, value in state.items()}
+    torch.save(dict(state_dict=wrapped), tmp_path / 'ddp.pth')
+    loaded = load_detector(cfg, tmp_path / 'ddp.pth')
+    for key, value in loaded.state_dict().items():
+        assert torch.equal(value, state[key]), key
+
+
+NEW_STYLE = """
+from mmdet.datasets import CocoDataset
+from mmdet.models import FPN, ResNet, RetinaHead, RetinaNet
+from mmgor.quantization import QuantBackbone
+from torch.nn import BatchNorm2d
+
+model = dict(
+    type=RetinaNet,
+    backbone=dict(
+        type=QuantBackbone,
+        backbone=ResNet,
+        quant=dict(w_bits=4, a_bits=4),
+        depth=18,
+        norm_cfg=dict(type=BatchNorm2d),
+    ),
+    neck=dict(type=FPN, in_channels=[64, 128, 256, 512], out_channels=8,
+              num_outs=5),
+    bbox_head=dict(type=RetinaHead, num_classes=2, in_channels=8,
+                   feat_channels=8, stacked_convs=1),
+)
+test_dataloader = dict(dataset=dict(
+    type=CocoDataset, metainfo=dict(classes=('a', 'b'))))
+"""
+
+
+def test_a_config_with_classes_in_it(tmp_path):
+    """A new-style config has classes in place of their names."""
+    (tmp_path / 'new.py').write_text(NEW_STYLE)
+    cfg = Config.fromfile(tmp_path / 'new.py')
+    model = load_detector(cfg, None)
+    assert isinstance(model, RetinaNet)
+    assert quantized_layers(model)
+    assert class_names(cfg, model) == ('a', 'b')
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
+    load_detector(cfg, tmp_path / 'a.pth')
+
+
+def test_a_config_without_a_model():
+    with pytest.raises(ValueError, match=r"has no model, only the keys \['a'"):
+        load_detector(Config(dict(a=1)), None)
 
 
 def test_a_float_file_leaves_quantizers_uncalibrated(tmp_path):
@@ -64,7 +116,7 @@ def test_bad_files(tmp_path):
 
 
 def test_preprocessor_beside_the_model():
-    """Where mmengine's Runner takes it from, too."""
+    """mmengine's Runner takes it from there, too."""
     model = retinanet_cfg()
     preprocessor = dict(model.pop('data_preprocessor'), pad_size_divisor=64)
     cfg = Config(dict(model=model, data_preprocessor=preprocessor))
@@ -103,38 +155,3 @@ def test_class_names_from_a_file(tmp_path):
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r'class names not found: .*c'):
         class_names(cfg, model)
-
-
-def test_size_of_the_test_pictures():
-    resize = dict(type='Resize', scale=(1333, 800))
-    dataset = dict(pipeline=[dict(type='LoadImageFromFile'), resize])
-    cfg = Config(dict(test_dataloader=dict(dataset=dataset)))
-    assert configured_size(cfg) == (800, 1333)
-    other = dict(type='FixShapeResize', width=512, height=832)
-    choice = dict(type='RandomChoice', transforms=[[resize], [other]])
-    random = dict(type='RandomResize', scale=(2000, 2000))
-    nested = dict(pipeline=[dict(type='LoadImageFromFile'), random, choice])
-    both = dict(type='ConcatDataset', datasets=[nested, dict(pipeline=[])])
-    cfg = Config(dict(test_dataloader=dict(dataset=both)))
-    assert configured_size(cfg) == (832, 1333)
-    for wrong in ((640,), (0, 640), 64.0, ('a', 'b')):
-        one = dict(pipeline=[dict(type=Resize, scale=wrong)])
-        cfg = Config(dict(test_dataloader=dict(dataset=one)))
-        with pytest.raises(ValueError, match=r'expected \(width, height\) in'):
-            configured_size(cfg)
-    resize.update(type='mmdet.Resize', scale=640)
-    cfg = Config(dict(test_dataloader=dict(dataset=dataset)))
-    assert configured_size(cfg) == (640, 640)
-    with pytest.raises(ValueError, match='--size 640 640'):
-        configured_size(Config())
-
-
-def test_sides_by_hand():
-    assert padded_size((800, 1333), 32) == (800, 1344)
-    assert padded_size((800, 1333), 1) == (800, 1333)
-    model = dict(type='X')
-    assert size_divisor(Config(dict(model=model))) == 1
-    # Pyramids halve up to five times.
-    assert size_divisor(Config(dict(model=model)), dynamic=True) == 32
-    model['data_preprocessor'] = dict(pad_size_divisor=64)
-    assert size_divisor(Config(dict(model=model)), dynamic=True) == 64

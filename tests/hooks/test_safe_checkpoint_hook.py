@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmgor.hooks import SafeCheckpointHook, safe_checkpoint_hook
-from mmgor.io import checksums as damage
-from mmgor.io.checksums import check_intact, digest_path
+from mmgor.io import checksums
+from mmgor.io.checksums import check_intact, checksum_path
 from mmgor.io.resume import find_checkpoint
 from tests.support.models import quantized_cfg
 from tests.support.training import tiny_scenes, training_config
@@ -76,7 +76,7 @@ def last(number):
 def test_two_are_kept_with_their_digests(straight):
     assert names(straight) == last(STEPS)
     for path in straight.glob('*.pth'):
-        assert digest_path(path).read_text().endswith(f'  {path.name}\n')
+        assert checksum_path(path).read_text().endswith(f'  {path.name}\n')
         check_intact(path)
     assert find_latest_checkpoint(straight).endswith(f'iter_{STEPS}.pth')
     assert not list(straight.glob('.*'))
@@ -130,7 +130,7 @@ def die_at(point):
         return call
 
     if name == 'write':
-        damage.Path.write_bytes = dying(damage.Path.write_bytes)
+        checksums.Path.write_bytes = dying(checksums.Path.write_bytes)
     elif name == 'unlink':
         backend = safe_checkpoint_hook.WholeFileBackend
         backend.remove = dying(backend.remove)
@@ -190,7 +190,7 @@ def test_a_damaged_one_is_passed_over_by_name(work_dir, digest, monkeypatch):
         path.unlink()
     flip(work_dir / 'iter_6.pth')
     assert find_checkpoint(work_dir) == str(work_dir / 'iter_5.pth')
-    assert 'iter_6.pth is passed over' in lines[0]
+    assert 'iter_6.pth is skipped' in lines[0]
     assert 'is damaged' in lines[0]
     assert 'iter_5.pth, the newest good' in lines[1]
     flip(work_dir / 'iter_5.pth')
@@ -253,7 +253,7 @@ def test_a_full_disk_leaves_the_last_one(work_dir, monkeypatch):
     def full(*_):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(damage.Path, 'write_bytes', full)
+    monkeypatch.setattr(checksums.Path, 'write_bytes', full)
     backend = safe_checkpoint_hook.WholeFileBackend()
     with pytest.raises(OSError, match='No space'):
         backend.put(b'new', work_dir / 'iter_6.pth')
@@ -271,7 +271,7 @@ def test_published_and_other_backends(scenes, tmp_path, capsys):
     )
     train(config)
     published = list((tmp_path / 'out' / 'run').glob('iter_6-*.pth'))
-    (path,) = [p for p in published if digest_path(p).is_file()]
+    (path,) = [p for p in published if checksum_path(p).is_file()]
     assert set(torch.load(path, weights_only=True)) == {'meta', 'state_dict'}
     hook = SafeCheckpointHook(backend_args=dict(backend='local'))
     hook.before_train(Runner.from_cfg(run_config(scenes, tmp_path / 'x')))

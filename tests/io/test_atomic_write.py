@@ -1,4 +1,4 @@
-"""What is written is there as a whole or not at all."""
+"""Files are written completely or not at all."""
 
 import errno
 import os
@@ -75,7 +75,7 @@ def test_a_kill_leaves_the_old_file_and_a_hidden_one(tmp_path):
     assert left.name.startswith('.')
 
 
-def test_a_link_goes_on_to_point_at_the_file(tmp_path):
+def test_a_link_keeps_pointing_at_the_file(tmp_path):
     (tmp_path / 'there').mkdir()
     link = tmp_path / 'link.txt'
     link.symlink_to(tmp_path / 'there' / 'a.txt')

@@ -7,10 +7,10 @@ from mmgor.io.checkpoint import (
     check_dense,
     check_resume,
     check_sound,
-    flat,
+    flatten,
     non_finite_keys,
     strip_training_keys,
-    weights_digest,
+    weights_checksum,
 )
 
 
@@ -27,7 +27,7 @@ def test_nothing_matching_names_both_sides():
         check_any_match(nn.Linear(2, 1), state, '', 'model')
 
 
-def test_names_without_shapes_are_no_match():
+def test_names_without_shapes_do_not_match():
     wider = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16))
     narrow = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
     with pytest.raises(RuntimeError, match=r'\(8, 3, 3, 3\).*\(16, 3, 3, 3\)'):
@@ -77,29 +77,29 @@ def test_keys_that_are_not_finite():
     assert non_finite_keys(weights) == ['a', 'd']
 
 
-def test_weights_digest():
+def test_weights_checksum():
     weights = dict(a=torch.arange(4.0), b=torch.zeros((), dtype=torch.int64))
     same = dict(b=weights['b'].clone(), a=weights['a'].clone())
     same['kd_heads.cls.weight'] = torch.ones(2)
-    digest = weights_digest(weights)
+    digest = weights_checksum(weights)
     wide = torch.arange(8.0).view(4, 2) / 2
     for strided in (wide[:, 0], torch.arange(4.0).view(4, 1)[:, 0]):
-        assert weights_digest(dict(weights, a=strided)) == digest
-    assert weights_digest(dict(a=torch.ones(1).expand(3)))
-    assert len(digest) == 64 and weights_digest(same) == digest
+        assert weights_checksum(dict(weights, a=strided)) == digest
+    assert weights_checksum(dict(a=torch.ones(1).expand(3)))
+    assert len(digest) == 64 and weights_checksum(same) == digest
     others = [
         dict(weights, a=weights['a'].nextafter(torch.ones(4))),
         dict(weights, a=weights['a'].view(2, 2)),
         dict(weights, a=weights['a'].view(torch.int32)),
         dict(c=weights['a'], b=weights['b']),
     ]
-    assert digest not in map(weights_digest, others)
+    assert digest not in map(weights_checksum, others)
 
 
 def test_tensors_far_larger_than_their_memory():
     one = torch.zeros(1)
     check_dense({f'level{i}.w': torch.zeros(64) for i in range(99)}, 'x')
-    # A head's weight under the name of each level; and what is small.
+    # The weight of a head under the name of each level, and small tensors.
     check_dense({f'{i}.w': torch.zeros(2**18) for i in range(2)}, 'x')
     shared = torch.zeros(2**18)
     check_dense({f'{i}.w': shared for i in range(16)}, 'x')
@@ -109,11 +109,11 @@ def test_tensors_far_larger_than_their_memory():
         with pytest.raises(ValueError, match='x: 4 bytes are stored for wei'):
             check_dense(bomb, 'x')
     with pytest.raises(ValueError, match='4 bytes are stored for weights of'):
-        weights_digest(dict(a=one.expand(10**11)))
+        weights_checksum(dict(a=one.expand(10**11)))
 
 
 def test_wrappers_need_not_be_in_the_file():
-    """DDP around a part, and mmdet's semi-supervised detectors."""
+    """Of DDP around a part, and of mmdet's semi-supervised detectors."""
     model = nn.ModuleDict(
         dict(student=nn.ModuleDict(dict(module=nn.Linear(2, 1))))
     )
@@ -132,10 +132,14 @@ NAN, INF = torch.tensor([1.0, torch.nan]), torch.tensor([torch.inf])
         ('a.weight', NAN, 'NaN or infinity'),
         ('a.running_mean', INF, 'NaN or infinity'),
         ('a.input_quantizer.clip', NAN, 'NaN or infinity'),
-        ('a.input_quantizer.log_scale', torch.tensor([80.0]), 'beyond e'),
-        ('a.weight_quantizer.log_scale', torch.tensor([1, -80.0]), 'beyond e'),
-        ('a.input_quantizer.alpha', torch.tensor([1e30]), 'beyond e'),
-        ('a.input_quantizer.low', torch.tensor([-1e30]), 'beyond e'),
+        ('a.input_quantizer.log_scale', torch.tensor([80.0]), 'bounds'),
+        (
+            'a.weight_quantizer.log_scale',
+            torch.tensor([1, -80.0]),
+            'bounds',
+        ),
+        ('a.input_quantizer.alpha', torch.tensor([1e30]), 'bounds'),
+        ('a.input_quantizer.low', torch.tensor([-1e30]), 'bounds'),
         ('a.running_var', torch.tensor([1, -0.1]), 'negative variances'),
     ],
 )
@@ -146,16 +150,16 @@ def test_what_would_break_a_training_is_named(key, value, fault):
         check_sound(own, state, 'file')
 
 
-def test_what_is_sound():
+def test_sound_state_dicts():
     mask = dict(mask=INF)  # a constant of the architecture
     check_sound(mask, dict(mask, log_scale=torch.tensor([99.0])), 'file')
-    step = {'a.input_quantizer.log_scale': torch.tensor([-25.0, 20.0])}
+    step = {'a.input_quantizer.log_scale': torch.tensor([-25.0, 18.0])}
     check_sound({}, dict(step, count=torch.tensor(3)), 'file')
-    # What is of another shape or kind is refused when it is loaded.
+    # Tensors of another shape or kind are refused when they are loaded.
     for other in (torch.zeros(0), 'text'):
         check_sound({}, {'a.input_quantizer.log_scale': other}, 'file')
 
 
-def test_flat():
+def test_flatten():
     state = dict(state={0: dict(exp_avg=1)}, groups=[dict(lr=2)])
-    assert flat(state) == {'state.0.exp_avg': 1, 'groups.0.lr': 2}
+    assert flatten(state) == {'state.0.exp_avg': 1, 'groups.0.lr': 2}

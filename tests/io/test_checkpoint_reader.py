@@ -1,4 +1,4 @@
-"""A checkpoint is read, or refused with a ValueError; it never runs code."""
+"""Checkpoints are read or refused with a ValueError, and never run code."""
 
 import io
 import os
@@ -46,7 +46,7 @@ def write(content, path, form):
 
 @pytest.fixture(params=['zip', 'legacy', 'plain'])
 def attack(request, tmp_path):
-    """A checkpoint with code, and what there is once it ran."""
+    """A checkpoint with code, and the file that the code would make."""
     mark = tmp_path / 'ran'
     content = dict(state_dict=dict(w=torch.ones(2)), meta=Attack(mark))
     yield write(content, tmp_path / 'evil.pth', request.param)
@@ -55,7 +55,7 @@ def attack(request, tmp_path):
 
 @pytest.fixture
 def stacks_loader(monkeypatch):
-    """mmengine's loaders as they were, whatever a test does to them."""
+    """Restores mmengine's loaders after the test."""
     schemes = dict(CheckpointLoader._schemes)
     monkeypatch.setattr(CheckpointLoader, '_schemes', schemes)
     for key in (FORCE, TRUST):
@@ -64,7 +64,7 @@ def stacks_loader(monkeypatch):
 
 
 def unpickling(path, map_location=None):
-    """As onedl-mmengine falls back to, and torch.hub does with any URL."""
+    """What onedl-mmengine falls back to, and torch.hub does with any URL."""
     return torch.load(path, map_location, weights_only=False)
 
 
@@ -87,7 +87,7 @@ def test_addresses_are_read_with_the_protection_on(
     monkeypatch.setenv(TRUST, '1')
     with pytest.raises(ValueError, match='zoo://x could not be read'):
         read_checkpoint('zoo://x')
-    # As the user had it.
+    # As the user had set it.
     assert os.environ[TRUST] == '1' and FORCE not in os.environ
 
 
@@ -104,8 +104,8 @@ def test_importing_mmgor_is_enough_for_local_files(attack, stacks_loader):
         load_checkpoint(torch.nn.Linear(1, 1), str(attack))
 
 
-def test_others_may_take_back_what_is_allowed(tmp_path):
-    """As onedl-mmengine does after each file that it reads by itself."""
+def test_others_may_remove_allowed_classes(tmp_path):
+    """onedl-mmengine does so after each file that it reads itself."""
     buffer = HistoryBuffer([1.0, 2.0], [1, 1])
     torch.save(dict(state_dict={}, log=buffer), tmp_path / 'a.pth')
     with torch.serialization.safe_globals([HistoryBuffer]):
@@ -114,7 +114,7 @@ def test_others_may_take_back_what_is_allowed(tmp_path):
     assert loaded['log'].data[0].tolist() == [1, 2]
 
 
-def test_who_trusts_a_file_says_so(stacks_loader, monkeypatch):
+def test_files_can_be_trusted(stacks_loader, monkeypatch):
     CheckpointLoader.register_scheme('', lambda *_: 'stock', force=True)
     guard_local_files()
     monkeypatch.setenv(TRUST, '1')
@@ -147,7 +147,7 @@ def test_the_protected_loader_loads(tmp_path, stacks_loader):
     ],
     ids=['list', 'number', 'unnamed', 'expanded', 'sparse', 'meta'],
 )
-def test_what_is_no_dict_of_weights(content, message, tmp_path):
+def test_contents_that_are_not_a_dict_of_weights(content, message, tmp_path):
     torch.save(content, tmp_path / 'x.pth')
     with pytest.raises(ValueError, match=message) as caught:
         read_state_dict(tmp_path / 'x.pth')
@@ -184,7 +184,7 @@ def word(text):
 
 _NDARRAY = b'cnumpy\nndarray\n'
 _PLACES = ('numpy._core.multiarray', 'numpy.core.multiarray')
-# Bytes that would be followed as the address of a Python object.
+# Bytes that would be used as the address of a Python object.
 _ADDRESS = b'c_codecs\nencode\n' + word('A' * 8) + word('latin1') + b'\x86R'
 
 
@@ -202,13 +202,13 @@ _ADDRESS = b'c_codecs\nencode\n' + word('A' * 8) + word('latin1') + b'\x86R'
     ],
     ids=['buffer', 'object', 'record', 'other', 'other_old'],
 )  # fmt: skip
-def test_numpy_gives_numbers_alone(data):
+def test_numpy_gives_only_numbers(data):
     with pytest.raises(pickle.UnpicklingError):
         torch.load(pickled(b'\x80\x02' + data), weights_only=True)
 
 
-def test_a_file_changes_no_type_of_numbers():
-    """Flags of a type of objects, on a type of numbers."""
+def test_a_file_cannot_change_a_type_of_numbers():
+    """It tries to set the flags of an object type on a number type."""
     state = b'(K\x03' + word('<') + b'NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xff'
     data = b'\x80\x02cnumpy\ndtype\n' + word('f8') + b'\x89\x88\x87R'
     loaded = torch.load(pickled(data + state + b'K\x3ftb.'), weights_only=True)

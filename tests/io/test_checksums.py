@@ -1,4 +1,4 @@
-"""Damaged checkpoints are told from good ones, however they are loaded."""
+"""Damaged checkpoints are refused, however they are loaded."""
 
 import shutil
 import subprocess
@@ -14,7 +14,7 @@ from torch import nn
 
 from mmgor.deploy.loading import load_detector
 from mmgor.distillation.teachers.loading import read_checkpoint
-from mmgor.io.checksums import check_intact, digest_path, write_checkpoint
+from mmgor.io.checksums import check_intact, checksum_path, write_checkpoint
 from mmgor.registry import MODELS
 from tests.support.models import retinanet_cfg
 
@@ -42,11 +42,11 @@ def flip(path, position):
     path.write_bytes(content)
 
 
-def test_digest_is_that_of_coreutils(checkpoint):
+def test_checksum_is_that_of_coreutils(checkpoint):
     if shutil.which('sha256sum') is None:
         pytest.skip('no sha256sum here')
     done = subprocess.run(
-        ['sha256sum', '-c', digest_path(checkpoint).name],
+        ['sha256sum', '-c', checksum_path(checkpoint).name],
         cwd=checkpoint.parent,
         capture_output=True,
         text=True,
@@ -59,13 +59,13 @@ def test_good_ones_load(checkpoint):
     assert loaded['state_dict']['w'].sum() == 99
 
 
-def test_an_old_format_without_digest_loads(tmp_path):
+def test_an_old_format_without_checksums_loads(tmp_path):
     path = tmp_path / 'old.pth'
     torch.save(dict(w=1), path, _use_new_zipfile_serialization=False)
     assert load(path) == dict(w=1)
 
 
-def test_any_other_byte_is_told(checkpoint):
+def test_any_changed_byte_is_found(checkpoint):
     size = checkpoint.stat().st_size
     for position in range(0, size, 97):
         flip(checkpoint, position)
@@ -75,15 +75,15 @@ def test_any_other_byte_is_told(checkpoint):
     check_intact(checkpoint)
 
 
-def test_without_digest_no_other_weight_is_taken(checkpoint):
-    """As of a file that torch.save() wrote: its parts have a checksum."""
-    digest_path(checkpoint).unlink()
+def test_without_a_checksum_file_no_changed_weight_is_loaded(checkpoint):
+    """Each tensor in a file of torch.save() has a CRC-32."""
+    checksum_path(checkpoint).unlink()
     size, refused = checkpoint.stat().st_size, 0
     for position in range(0, size, 7):
         flip(checkpoint, position)
         try:
             weight = load(checkpoint)['state_dict']['w']
-        except Exception:  # a name may be no longer found
+        except Exception:  # a changed name may not be found
             refused += 1
         else:
             assert weight.equal(torch.ones(99)), position
@@ -96,16 +96,16 @@ def test_cut_off(checkpoint, size):
     checkpoint.write_bytes(checkpoint.read_bytes()[:size])
     with pytest.raises(ValueError, match='damaged: its SHA-256'):
         load(checkpoint)
-    digest_path(checkpoint).unlink()
+    checksum_path(checkpoint).unlink()
     with pytest.raises(Exception) as caught:
         load(checkpoint)
     assert size == 0 or 'damaged: it is cut off' in str(caught.value)
 
 
-def test_an_older_digest_never_stays_beside_a_new_file(
+def test_an_older_checksum_never_stays_beside_a_new_file(
     checkpoint, monkeypatch
 ):
-    """A kill between the two leaves a good file without a digest."""
+    """A kill between the two leaves a good file without a checksum."""
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -117,7 +117,7 @@ def test_an_older_digest_never_stays_beside_a_new_file(
 
 
 def ways():
-    """All that load a file: name -> function of the file."""
+    """Functions that load a file, by name."""
     cfg = Config(dict(model=retinanet_cfg()))
     backbone = dict(cfg.model.backbone)
 
@@ -135,7 +135,7 @@ def ways():
 
 
 @pytest.mark.parametrize('way', ways())
-def test_every_way_to_load_looks(way, checkpoint):
+def test_every_way_to_load_checks(way, checkpoint):
     flip(checkpoint, 600)
     with pytest.raises(Exception, match=r'epoch_1\.pth is damaged'):
         ways()[way](checkpoint)

@@ -1,4 +1,4 @@
-"""Odd values for every setting of every registered class: taken, or refused
+"""Every setting of every registered class accepts an odd value or refuses it
 with the setting's name."""
 
 from inspect import Parameter, isclass, signature
@@ -32,12 +32,12 @@ ODD = [
     object,
     torch.zeros(2),
 ]
-#: What a class cannot be built without.
+#: Arguments that a class requires.
 NEEDED = dict(bits=4, channels=8, k=1, student_channels=8)
 
 
 def settings(kind):
-    """Names of what mmgor's own constructors of a class take."""
+    """Arguments of a class that mmgor's own constructors take."""
     return {
         name
         for base in kind.__mro__
@@ -56,7 +56,7 @@ def own_classes():
 
 
 def is_clear(name, build, *args, **kwargs):
-    """Either the values are taken, or the message has the setting's name."""
+    """The values are accepted, or the message has the setting's name."""
     try:
         build(*args, **kwargs)
     except (TypeError, ValueError) as error:
@@ -166,7 +166,7 @@ def heads(**head):
         ),
     ],
 )
-def test_the_nearest_name_is_told(teacher_spec, change, near):
+def test_the_nearest_name_is_suggested(teacher_spec, change, near):
     with pytest.raises((TypeError, ValueError), match=f"mean '{near}'"):
         MODELS.build(student_cfg(teacher_spec, **change))
 

@@ -7,11 +7,12 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from mmgor.io.config_reader import (
-    datasets,
     loader_datasets,
     model_config,
-    named,
+    read_config,
     type_name,
+    unwrapped_datasets,
+    with_registered_names,
 )
 from mmgor.quantization import QuantNeck
 
@@ -30,7 +31,7 @@ def test_classes_by_their_registered_names():
         pair=(nn.ReLU, 'mmdet.FPN'),
         neck=dict(type=QuantNeck, neck=FPN),
     )
-    got = named(cfg)
+    got = with_registered_names(cfg)
     assert got == dict(
         type='ResNet',
         norm_cfg=dict(type='BN'),
@@ -46,12 +47,12 @@ def test_a_class_without_a_name_is_named():
         pass
 
     with pytest.raises(ValueError, match=r'Mine, which is in none .*register'):
-        named(dict(model=[dict(type=Mine)]))
+        with_registered_names(dict(model=[dict(type=Mine)]))
     with pytest.raises(ValueError, match=r"nms, .* such as nms=dict\(type='n"):
-        named(dict(nms=dict(type=nms)))
+        with_registered_names(dict(nms=dict(type=nms)))
 
 
-def test_datasets_out_of_their_wrappers():
+def test_datasets_inside_their_wrappers():
     a, b = dict(type='CocoDataset', ann_file='a'), dict(type=CocoDataset)
     built = object()
     wrapped = dict(
@@ -61,12 +62,14 @@ def test_datasets_out_of_their_wrappers():
             datasets=[dict(type='ClassBalancedDataset', dataset=a), b, built],
         ),
     )
-    assert list(datasets(wrapped)) == [a, b, built]
-    assert list(datasets([a, dict(type='RepeatDataset', dataset=b)])) == [a, b]
+    assert list(unwrapped_datasets(wrapped)) == [a, b, built]
+    assert list(
+        unwrapped_datasets([a, dict(type='RepeatDataset', dataset=b)])
+    ) == [a, b]
     # A custom data set may have a key of that name for something else.
     own = dict(type='Mine', dataset='train')
-    assert list(datasets(own)) == [own]
-    assert list(datasets(None)) == list(datasets({})) == []
+    assert list(unwrapped_datasets(own)) == [own]
+    assert list(unwrapped_datasets(None)) == list(unwrapped_datasets({})) == []
     cfg = Config(dict(test_dataloader=dict(dataset=wrapped)))
     assert len(loader_datasets(cfg, 'test_dataloader')) == 3
     cfg.test_dataloader = None
@@ -81,3 +84,32 @@ def test_the_model_is_a_copy_with_its_preprocessor():
     assert cfg.model == dict(type='X')
     cfg.model.data_preprocessor = dict(type='Q')
     assert model_config(cfg).data_preprocessor == dict(type='Q')
+
+
+def test_a_model_alone_without_files_to_download():
+    init = dict(type='Pretrained', checkpoint='torchvision://resnet18')
+    model = dict(type='X', init_cfg=init, backbone=dict(init_cfg=init))
+    assert model_config(model) == dict(type='X', backbone={})
+    assert 'init_cfg' in model
+    for wrong in (dict(optimizer=1), dict(model=None), dict(model={})):
+        message = rf"^the config has no model, only .*\['{next(iter(wrong))}'"
+        with pytest.raises(ValueError, match=message):
+            model_config(wrong)
+
+
+def test_where_configs_come_from(tmp_path):
+    path = tmp_path / 'a.py'
+    path.write_text('x = 1\n')
+    assert read_config(path).x == read_config(str(path)).x == 1
+    given = dict(x=1)
+    assert read_config(given) is given
+    found = read_config('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py')
+    assert found.model.type == 'RetinaNet'
+    path.write_text('x = (')
+    for wrong, error, message in (
+        (3, ValueError, "^config is 3; expected a path, an 'mmdet::"),
+        ('gone.py', FileNotFoundError, r'^config not found: gone\.py; expec'),
+        (path, RuntimeError, r'^config could not be read: .*a\.py'),
+    ):
+        with pytest.raises(error, match=message):
+            read_config(wrong)

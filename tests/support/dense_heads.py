@@ -6,7 +6,7 @@ from mmengine.config import ConfigDict
 from mmgor.registry import MODELS
 
 CLASSES = 3
-SIDES = (4, 2, 1)  # feature maps of a 32 px picture
+SIDES = (4, 2, 1)  # feature maps of a 32 px image
 STRIDES = [8, 16, 32]
 ANCHORS = dict(
     type='AnchorGenerator',

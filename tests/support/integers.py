@@ -1,4 +1,4 @@
-"""Integers and grids by hand, and layers against fake quantization."""
+"""Grids, and a comparison of integer layers with fake quantization."""
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ def grid(scale, zero_point=0, qmin=-128, qmax=127):
 
 
 def symmetric(values, bits=8):
-    """Signed grid of a float tensor, one scale."""
+    """A symmetric grid with one scale for a float tensor."""
     peak = float(values.abs().max()) or 1.0
     highest = 2 ** (bits - 1) - 1
     return grid(peak / highest, qmin=-highest, qmax=highest)
@@ -31,7 +31,8 @@ def unsigned(values, bits=8):
 
 
 def assert_one_step(got, out_grid, expected):
-    """``expected``: float values. Returns the share that is one step off."""
+    """Integers differ by at most one step from the float values; returns the
+    share that differs."""
     difference = (got - out_grid.quantize(expected)).abs()
     assert got.shape == expected.shape
     assert int(difference.max()) <= 1
@@ -39,7 +40,7 @@ def assert_one_step(got, out_grid, expected):
 
 
 def shake_batch_norm(module):
-    """Factors of either sign, among them 0 and almost 0."""
+    """Batch norms with positive and negative factors, with 0 and almost 0."""
     generator = torch.Generator().manual_seed(3)
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):
@@ -52,7 +53,7 @@ def shake_batch_norm(module):
 
 
 class Recorder:
-    """Float inputs and outputs of modules, one pair a call."""
+    """Records the float input and output of each call of the modules."""
 
     def __init__(self, modules):
         self.calls = {name: [] for name in modules}
@@ -81,7 +82,7 @@ def following_norm(model, name):
 
 @torch.no_grad()
 def recorded(model, inputs, run=None, extra=()):
-    """Calibrate, then one pass in evaluation mode with every layer kept."""
+    """Calibrate, then record all layers in one pass in evaluation mode."""
     run = run or model
     shake_batch_norm(model)
     calibrate(model, [inputs], run)
@@ -99,9 +100,12 @@ def recorded(model, inputs, run=None, extra=()):
 
 @torch.no_grad()
 def check_layers(model, calls):
-    """Every call of every layer, to a signed and (after ReLU) an unsigned
-    grid of 8 bits. How many had a batch norm, how many more than one slot,
-    and the mean share of integers that are one step off."""
+    """Check every call of every layer, with a signed and (after ReLU) an
+    unsigned output grid of 8 bits.
+
+    Returns the number of layers with a batch norm, the number with more than
+    one slot, and the mean share of integers that are one step off.
+    """
     norms, slots, shares = 0, 0, []
     for name, layer in quantized_layers(model).items():
         norm = following_norm(model, name)

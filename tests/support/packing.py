@@ -1,4 +1,4 @@
-"""Models to pack, and whether what comes back is the same."""
+"""Models to pack, and a check that a packed model is the same."""
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from tests.support.models import make_batch
 
 
 def student(cfg):
-    """Calibrated, with batch norms that are not the identity."""
+    """A calibrated student with batch norms that are not the identity."""
     torch.manual_seed(0)
     model = MODELS.build(cfg)
     inputs = make_batch()['inputs']
@@ -21,7 +21,7 @@ def student(cfg):
 
 
 def small(policy):
-    """One layer of each kind, calibrated."""
+    """A calibrated network with one layer of each kind."""
     torch.manual_seed(0)
     module = nn.Sequential(
         nn.Conv2d(4, 6, 3, groups=2),
@@ -41,7 +41,8 @@ def is_weight(model, name):
 
 
 def assert_same_student(one, two):
-    """All bits but those of the quantized weights, which quantize alike."""
+    """All tensors are the same, except for quantized weights, which only
+    quantize to the same integers."""
     state = two.state_dict()
     for name, value in one.state_dict().items():
         if not is_weight(one, name):

@@ -109,7 +109,7 @@ STUDENTS = {
 def tiny(name):
     cfg = get_config(f'mmdet::{name}.py')
     cfg.merge_from_dict(dict(model=copy.deepcopy(STUDENTS[name][0])))
-    # No multi-scale batches: the pictures stay as they are.
+    # No multi-scale batches: the images stay as they are.
     cfg.model.data_preprocessor.pop('batch_augments', None)
     return cfg.model
 

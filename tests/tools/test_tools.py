@@ -96,7 +96,7 @@ def test_publish_on_a_full_disk_keeps_the_old_file(tmp_path, request):
 def test_publish_keeps_the_student_only(tmp_path):
     source, target = tmp_path / 'epoch_1.pth', tmp_path / 'student.pth'
     state = {
-        'backbone.w': torch.ones(2),
+        'module.backbone.w': torch.ones(2),  # of a DDP wrapper
         'kd_heads.a.w': torch.ones(3),
         'gor_weighting.theta_kd': torch.ones(()),
     }
@@ -129,7 +129,7 @@ def test_publish_refuses_what_it_cannot_use(tmp_path):
         publish(path, tmp_path / 'y.pth')
     expanded = torch.zeros(1).expand(10**11)
     for value, message in (
-        (3, r"entries that are no tensors: \{'a': 'int'\}"),
+        (3, r"entries that are not tensors: \{'a': 'int'\}"),
         (torch.eye(2).to_sparse(), 'a is a tensor of torch.sparse_coo'),
         (expanded, '4 bytes are stored for weights of 400000000000'),
         (torch.tensor([1.0, math.nan]), r"NaN or infinity in .*: \['a'\]"),
@@ -157,7 +157,8 @@ def test_publish_reads_classes_where_there_are_some(tmp_path):
     names = dict(dataset_meta=dict(classes='person'))
     for meta in ('x', [1], dict(dataset_meta=[1]), names):
         torch.save(dict(state_dict=dict(w=torch.ones(2)), meta=meta), path)
-        with pytest.raises(ValueError, match=r'has the meta .*; expected dic'):
+        message = r'has the (meta .*; expected dict|str .*; expected a tuple)'
+        with pytest.raises(ValueError, match=message):
             publish(path, target)
 
 

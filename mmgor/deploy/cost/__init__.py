@@ -1,1 +1,1 @@
-"""What each layer of a detector costs: measured, summed, shown."""
+"""Measure the cost of each layer of a detector, and report it."""

@@ -1,4 +1,7 @@
-"""What the cost report shows, as text or as a page: columns and figures."""
+"""Columns, figures and bars of the cost report, as text.
+
+The text report and the HTML page show the same ones.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -16,9 +19,9 @@ class Column:
     """A column of the table of layers.
 
     Attributes:
-        title (str): Its header.
-        show (Callable): Text of a row's cell, given the totals.
-        kind (str): 'text', 'number', or 'share', a number in per cent.
+        title (str): Header of the column.
+        show (Callable): Returns the text of a cell for a row and the totals.
+        kind (str): 'text', 'number', or 'share' (a number in percent).
     """
 
     title: str
@@ -28,7 +31,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Bar:
-    """A line of a bar chart: ``label``, ``value`` and how to write it."""
+    """A line of a bar chart: ``label``, ``value``, and the value's text."""
 
     label: str
     value: float
@@ -69,7 +72,7 @@ def summary(total: CostTotals) -> list[tuple[str, str, str]]:
         (
             'Packed size',
             f'{total.bytes / 1e6:,.2f} MB',
-            f'{_times(total.float_bytes, total.bytes)} below '
+            f'{_times(total.float_bytes, total.bytes)} smaller than '
             f'{total.float_bytes / 1e6:,.2f} MB in float32',
         ),
         (
@@ -77,11 +80,11 @@ def summary(total: CostTotals) -> list[tuple[str, str, str]]:
             f'{total.weight_bits:.2f}',
             'mean over the weights of all layers',
         ),
-        ('MACs', f'{total.macs / 1e9:,.2f} G', 'one picture'),
+        ('MACs', f'{total.macs / 1e9:,.2f} G', 'per image'),
         (
             'BitOPs',
             f'{total.bitops / 1e9:,.1f} G',
-            f'{_times(total.float_bitops, total.bitops)} below '
+            f'{_times(total.float_bitops, total.bitops)} fewer than '
             f'{total.float_bitops / 1e9:,.0f} G in float32',
         ),
         (
@@ -103,7 +106,7 @@ def _times(more: float, less: float) -> str:
 
 
 def bytes_by_bits(rows: list[LayerCost]) -> list[Bar]:
-    """Packed bytes of the layers of each weight bit width, and the rest."""
+    """Packed bytes of the layers by their weight bits, and of the rest."""
     layers = [row for row in rows if row.name != EVERYTHING_ELSE]
     sums: dict[int, int] = defaultdict(int)
     for row in layers:
@@ -121,7 +124,7 @@ def bytes_by_bits(rows: list[LayerCost]) -> list[Bar]:
 
 
 def bitops_by_part(rows: list[LayerCost]) -> list[Bar]:
-    """BitOPs of backbone, neck, head ... in the model's order."""
+    """BitOPs of the backbone, the neck, the head ..., in the model's order."""
     sums: dict[str, int] = defaultdict(int)
     for row in rows:
         sums[row.name.partition('.')[0]] += row.bitops
@@ -134,7 +137,7 @@ def bitops_by_part(rows: list[LayerCost]) -> list[Bar]:
 
 
 def longest_layers(rows: list[LayerCost]) -> tuple[list[Bar], str]:
-    """The layers of most time, longest first, and where the rest is."""
+    """The layers that take longest, and a sentence on the remaining time."""
     total = sum(row.seconds for row in rows)
     layers = [row for row in rows if row.name != EVERYTHING_ELSE]
     layers.sort(key=lambda row: -row.seconds)
@@ -154,6 +157,6 @@ def longest_layers(rows: list[LayerCost]) -> tuple[list[Bar], str]:
     return bars, (
         f'These {len(bars)} of {len(layers)} layers take '
         f'{_share(shown, total)} of a float32 pass, the other layers '
-        f'{_share(listed - shown, total)}, and what is no layer (norms, '
+        f'{_share(listed - shown, total)}, and everything else (norms, '
         f'activations, resizing) {_share(total - listed, total)}.'
     )

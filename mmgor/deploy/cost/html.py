@@ -1,7 +1,7 @@
 """The cost report as one HTML page.
 
-The page needs nothing but itself: no script, no font, no picture from
-elsewhere. Bars are boxes whose width is a percentage.
+The page is complete in itself: it loads no script, font or image. Bars are
+boxes whose width is a percentage.
 """
 
 from html import escape
@@ -29,11 +29,12 @@ def report_html(
     Args:
         rows (list[LayerCost]): From ``layer_costs``.
         title (str): Heading.
-        facts (dict[str, str]): What was measured how: config, size ...
+        facts (dict[str, str]): Config, input size and other facts on the
+            measurement, by name.
         notes (list[str]): Sentences on how to read the numbers.
 
     Returns:
-        str: The page; everything that came in is escaped.
+        str: The page. All texts in it are escaped.
     """
     total = total_costs(rows)
     name = escape(title)
@@ -100,7 +101,7 @@ def _cell(column: Column, row: LayerCost, total: CostTotals) -> str:
     return f'<td class="{column.kind}"{width}>{text}</td>'
 
 
-# Colours are named once for light and once for dark.
+# Colours have names, with values for light and for dark mode.
 _STYLE = """
 :root{--page:#f6f7f9;--card:#fff;--line:#e1e5ea;--text:#1c2430;
 --muted:#5b6675;--bar:#3d6fa5;--tint:#dbe7f3;--track:#eef1f5}

@@ -1,4 +1,4 @@
-"""Measure what every layer of a detector costs, by passes in float."""
+"""Measure the cost of every layer of a detector, in float32 passes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,38 +19,39 @@ from .rows import EVERYTHING_ELSE, LayerCalls, LayerCost, layer_row, rest_row
 
 WARMUP_PASSES = 1
 TIMED_PASSES = 5
-# Stride of the last stage of the usual backbones: smaller pictures leave it
-# less than one pixel.
+# Stride of the last stage of the usual backbones: smaller images leave it less
+# than one pixel.
 _MIN_SIDE = 32
 
 
 def check_size(size: tuple[int, int]) -> None:
-    """Refuse sizes that leave a backbone nothing to see.
+    """Refuse sizes that are too small for a backbone.
 
     Args:
         size (tuple[int, int]): Height and width of the input in pixels.
 
     Raises:
-        ValueError: If a side is not positive or less than 32.
+        ValueError: If a side is less than 32 pixels.
     """
     if min(size) < _MIN_SIDE:
         raise ValueError(
             'the input is too small: expected a height and a width of at '
             f'least {_MIN_SIDE} pixels, got {size[0]} x {size[1]}. Give the '
-            'size of the test pictures, e.g. 640 x 640.'
+            'size of the test images, e.g. 640 x 640.'
         )
 
 
 @torch.no_grad()
 def layer_costs(model: nn.Module, size: tuple[int, int]) -> list[LayerCost]:
-    """Run a detector on one random picture and count.
+    """Run a detector on a random image and measure each layer.
 
-    Run are backbone, neck and dense head (the RPN of a two-stage detector;
-    its RoI head, whose work depends on the picture, is not), or all of a
-    DETR. Post-processing is not. Quantizers are switched off meanwhile, so
-    that times are those of the float computation and an uncalibrated model
-    will do. (The observer ``PassThrough`` would let the quantizers look for
-    non-finite values, which takes as long as a depthwise convolution.)
+    The backbone, the neck and the dense head run, or the whole of a DETR. Of
+    a two-stage detector the RPN runs, but not the RoI head, whose work depends
+    on the image. Post-processing does not run. Quantizers are replaced by
+    identities meanwhile: times are those of the float computation, and the
+    model need not be calibrated. (The observer ``PassThrough`` would not do:
+    the quantizers would still check for non-finite values, which takes as
+    long as a depthwise convolution.)
 
     Args:
         model (nn.Module): Detector with ``extract_feat`` and ``bbox_head``
@@ -58,13 +59,13 @@ def layer_costs(model: nn.Module, size: tuple[int, int]) -> list[LayerCost]:
         size (tuple[int, int]): Height and width of the input in pixels.
 
     Returns:
-        list[LayerCost]: One row a layer in the model's order, and a last
-        one, :data:`.EVERYTHING_ELSE`, that completes parameters, bytes and
+        list[LayerCost]: One row per layer, in the model's order. The last
+        row, :data:`.EVERYTHING_ELSE`, has the remaining parameters, bytes and
         time.
 
     Raises:
-        ValueError: If the size is too small, if the model cannot run on
-            it, or if it is no detector.
+        ValueError: If the size is too small, if the model cannot run on it,
+            or if it is not a detector.
     """
     check_size(size)
     _check_detector(model)
@@ -75,11 +76,11 @@ def layer_costs(model: nn.Module, size: tuple[int, int]) -> list[LayerCost]:
     )
     generator = torch.Generator().manual_seed(0)
     channels = image_channels(model) or COLOUR
-    picture = torch.rand(1, channels, *size, generator=generator)
+    image = torch.rand(1, channels, *size, generator=generator)
     with stopwatch, _float_inference(model):
         for _ in range(WARMUP_PASSES + TIMED_PASSES):
             stopwatch.start_pass()
-            _run(model, picture)
+            _run(model, image)
             stopwatch.mark(EVERYTHING_ELSE)
     seconds = stopwatch.seconds()
     rows = [
@@ -91,17 +92,18 @@ def layer_costs(model: nn.Module, size: tuple[int, int]) -> list[LayerCost]:
 
 
 class _Stopwatch:
-    """Cuts a pass into the calls of layers and what lies between them.
+    """Cuts passes into pieces: the calls of layers and the time between.
 
-    Each piece has its own median over the passes: that of whole passes would
-    hold the interruptions by other processes, which a piece seldom meets.
+    The median over the passes is taken of each piece. Almost every whole pass
+    is interrupted by another process, but a single piece seldom is.
 
     Args:
-        layers (dict[str, nn.Module]): They have hooks in a ``with`` block.
+        layers (dict[str, nn.Module]): Layers by name. They have hooks inside
+            the ``with`` block.
 
     Attributes:
-        calls (dict): A layer's MACs and output shape, call by call, in the
-            last pass.
+        calls (dict): MACs and output shape of each call in the last pass, by
+            the layer's name.
     """
 
     def __init__(self, layers: dict[str, nn.Module]) -> None:
@@ -129,7 +131,7 @@ class _Stopwatch:
         self._last = perf_counter()
 
     def mark(self, name: str) -> None:
-        """The time since the last mark was ``name``'s."""
+        """Assign the time since the last mark to ``name``."""
         now = perf_counter()
         self._passes[-1].append((name, now - self._last))
         self._last = now
@@ -140,13 +142,13 @@ class _Stopwatch:
     def _after(self, name: str, layer: nn.Module, x: Any, y: Any) -> None:
         self.mark(name)
         macs = layer_macs(layer, x[0] if x else None, y)
-        # nn.MultiheadAttention gives its weights, too.
+        # nn.MultiheadAttention also returns attention weights.
         first = y if isinstance(y, Tensor) else y[0]
         self.calls[name].append((macs, tuple(first.shape[1:])))
         self._last = perf_counter()
 
     def seconds(self) -> dict[str, float]:
-        """Time a name, summed over the pieces of a pass."""
+        """Seconds per pass by name: the sum over its pieces."""
         sums = dict.fromkeys([*self.layers, EVERYTHING_ELSE], 0.0)
         timed = self._passes[WARMUP_PASSES:]
         assert len({len(pieces) for pieces in timed}) == 1, 'passes differ'
@@ -166,7 +168,7 @@ def _check_detector(model: nn.Module) -> None:
 
 @contextmanager
 def _float_inference(model: nn.Module) -> Iterator[None]:
-    """In evaluation mode, with quantizers that pass everything on."""
+    """Evaluation mode, with identities in place of quantizers."""
     layers = quantized_layers(model).values()
     kept = [(x.weight_quantizer, x.input_quantizer) for x in layers]
     with evaluating(model):
@@ -179,15 +181,15 @@ def _float_inference(model: nn.Module) -> Iterator[None]:
                 layer.weight_quantizer, layer.input_quantizer = quantizers
 
 
-def _run(model: Any, picture: Tensor) -> None:
-    size = tuple(picture.shape[-2:])
+def _run(model: Any, image: Tensor) -> None:
+    size = tuple(image.shape[-2:])
     try:
         if hasattr(model, 'forward_transformer'):
             info = dict(img_shape=size, batch_input_shape=size)
             sample = DetDataSample(metainfo=info)
-            model(picture, [sample], mode='tensor')
+            model(image, [sample], mode='tensor')
             return
-        features = model.extract_feat(picture)
+        features = model.extract_feat(image)
         two_stage = hasattr(model, 'rpn_head')
         (model.rpn_head if two_stage else model.bbox_head)(features)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""What every layer of a detector costs: its row, and the sums over rows."""
+"""The cost of each layer of a detector as a row, and sums over rows."""
 
 from dataclasses import dataclass
 from math import prod
@@ -6,32 +6,35 @@ from typing import Any
 
 from mmgor.quantization.report import FLOAT_BITS
 
-#: Name of the last row, for norms, activations, resizing and the like.
+#: Name of the last row: norms, activations, resizing and all else that is not
+#: a layer with weights.
 EVERYTHING_ELSE = '(everything else)'
-#: MACs and output shape (without batch axis) of a layer, call by call.
+#: MACs and output shape (without batch axis) of each call of a layer.
 LayerCalls = list[tuple[int, tuple[int, ...]]]
-# What a row takes over from layer_table as it is.
+# Entries of layer_table that a row has unchanged.
 _TABLE_KEYS = ('name', 'type', 'params', 'w_bits', 'a_bits', 'input', 'bytes')
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One layer's row.
+    """Cost of one layer.
 
     Attributes:
         name (str): Path in the model.
         type (str): Class of the layer.
-        shape (tuple[int, ...]): Of the weight.
-        params (int): Numbers in weight and bias.
+        shape (tuple[int, ...]): Shape of the weight.
+        params (int): Number of values in weight and bias.
         w_bits (int): Bits of the weight; 32 is float.
         a_bits (int): Bits of the input (activation); 32 is float.
-        input (str): What calibration decided (see ``layer_table``).
-        bytes (int): In the packed file.
-        float_bytes (int): The same in float32.
-        calls (int): In one pass; 0 if the layer was not run.
-        output (tuple[int, ...]): Of the first call, without batch axis.
-        macs (int): Multiply-accumulates of one picture, over all calls.
-        seconds (float): Of the float computation, over all calls.
+        input (str): Kind of the input that calibration found (see
+            ``layer_table``).
+        bytes (int): Size in the packed file.
+        float_bytes (int): Size in float32.
+        calls (int): Calls in one pass; 0 if the layer did not run.
+        output (tuple[int, ...]): Shape of the first call's output, without
+            the batch axis.
+        macs (int): Multiply-accumulates per image, over all calls.
+        seconds (float): Time of the float computation, over all calls.
     """
 
     name: str
@@ -57,8 +60,8 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class CostTotals:
-    """Sums over rows; ``weight_bits`` is the mean over all weights of
-    layers, 0 if there are none."""
+    """Sums over rows. ``weight_bits`` is the mean over all weights of the
+    layers, or 0 if there are none."""
 
     params: int
     bytes: int
@@ -71,7 +74,7 @@ class CostTotals:
 
 
 def total_costs(rows: list[LayerCost]) -> CostTotals:
-    """Sum rows up."""
+    """Sums over rows."""
     weights = [prod(row.shape) if row.shape else 0 for row in rows]
     bits = sum(n * row.w_bits for n, row in zip(weights, rows))
     macs = sum(row.macs for row in rows)
@@ -92,12 +95,12 @@ def layer_row(
     calls: LayerCalls,
     seconds: float,
 ) -> LayerCost:
-    """Join an entry of ``layer_table`` with what a pass showed.
+    """The row of a layer, from ``layer_table`` and a measured pass.
 
     Args:
-        entry (dict[str, Any]): One of its ``layers``.
+        entry (dict[str, Any]): Entry of the table's ``layers``.
         calls (LayerCalls): MACs and output shape of each call.
-        seconds (float): Of all calls.
+        seconds (float): Time of all calls.
     """
     return LayerCost(
         **{key: entry[key] for key in _TABLE_KEYS},
@@ -113,12 +116,12 @@ def layer_row(
 def rest_row(
     rows: list[LayerCost], total: dict[str, int], seconds: float
 ) -> LayerCost:
-    """The last row, :data:`EVERYTHING_ELSE`, that completes the sums.
+    """The last row, :data:`.EVERYTHING_ELSE`: the rest of the totals.
 
     Args:
-        rows (list[LayerCost]): Those of all layers.
-        total (dict[str, int]): That of ``layer_table``.
-        seconds (float): Outside the layers.
+        rows (list[LayerCost]): Rows of all layers.
+        total (dict[str, int]): ``total`` of ``layer_table``.
+        seconds (float): Time outside of the layers.
     """
     listed = total_costs(rows)
     return LayerCost(

@@ -11,10 +11,10 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
-from mmgor.deploy.loading import test_pipeline
+from mmgor.deploy.input_size import configured_pipeline
 from mmgor.image_channels import COLOUR, image_channels
-from mmgor.io.checkpoint import weights_digest
-from mmgor.io.config_reader import model_config, named
+from mmgor.io.checkpoint import weights_checksum
+from mmgor.io.config_reader import model_config, with_registered_names
 from mmgor.quantization import quantized_layers
 from mmgor.version import __version__
 
@@ -67,7 +67,7 @@ def make_metadata(
         ValueError: If the config has something that JSON can't hold.
     """
     batch, height, width = image_shape
-    config = to_json(named(_for_inference(cfg)))
+    config = to_json(with_registered_names(_for_inference(cfg)))
     model_cfg = config['model']
     return dict(
         format=FORMAT,
@@ -85,7 +85,7 @@ def make_metadata(
         preprocessing=from_json(model_cfg.get('data_preprocessor') or {}),
         outputs=outputs,
         nms=nms,
-        weights_sha256=weights_digest(model.state_dict()),
+        weights_sha256=weights_checksum(model.state_dict()),
         quantization=[
             dict(
                 name=name,
@@ -100,7 +100,7 @@ def make_metadata(
 
 def _for_inference(cfg: Config) -> dict[str, Any]:
     """The config without teachers, paths and settings of the training."""
-    pipeline = test_pipeline(cfg)
+    pipeline = configured_pipeline(cfg)
     return dict(
         default_scope=cfg.get('default_scope') or 'mmdet',
         model=without(model_config(cfg), _LEFT_OUT),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmgor.deploy.description.metadata import make_metadata, size_divisor
 from mmgor.deploy.description.metadata_check import MAX_SIDE, check_metadata
 from mmgor.deploy.head_outputs import flatten, name_outputs
-from mmgor.deploy.loading import test_pipeline
+from mmgor.deploy.input_size import configured_pipeline
 from mmgor.deploy.optional_imports import require
 from mmgor.deploy.runtime.detector import detector_configs
 from mmgor.image_channels import COLOUR, image_channels
@@ -168,7 +168,7 @@ def _check_config(
             f'expected the names of {count} classes, as many as '
             f'bbox_head.num_classes, got {list(classes)}.'
         )
-    if not test_pipeline(cfg):
+    if not configured_pipeline(cfg):
         warnings.warn(
             'no test pipeline in the config (test_dataloader.dataset.'
             'pipeline): Detector and tools/detect.py will refuse the file.',

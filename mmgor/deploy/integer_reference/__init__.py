@@ -1,1 +1,1 @@
-"""The arithmetic of a device, in integers alone."""
+"""Run quantized layers with integer arithmetic only, as a device does."""

@@ -1,4 +1,7 @@
-"""Quantized layers, run on integers alone (see ``integer``)."""
+"""Run quantized layers on integers only, with batch norm folded in.
+
+The operators are in :mod:`.operators`.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,26 +21,26 @@ from mmgor.quantization.layers.quant_layers import swap_channels
 from . import operators as integer
 from .scaling import along, requantize_to
 
-# Of int32; the other half is for the sums of products.
+# Half of the range of int32; the other half is for the sums of products.
 _BIAS_MAX = 2**30
-# More cannot be seen in 8 bits of output.
+# More make no difference in an output of 8 bits.
 _MAX_FRACTION_BITS = 16
 _GEOMETRY = ['stride', 'padding', 'dilation', 'groups']
 
 
 @dataclass(frozen=True)
 class FoldedLayer:
-    """What a device stores of a layer and the batch norm that follows.
+    """What a device stores for a layer and the batch norm that follows it.
 
     An accumulator is ``(sum of products << fraction_bits) + bias``.
 
     Args:
-        weight (Tensor): Integers of the layer's bits, int32, output channels
-            first.
+        weight (Tensor): Integers in the range of the layer's bits, int32,
+            output channels first.
         fraction_bits (Tensor): int32, shape (out, ).
         bias (Tensor): int32 in accumulator steps, shape (out, ).
         scale (Tensor): Value of one accumulator step, float64, shape (out, ).
-        input_grid (Grid): Of the layer's input.
+        input_grid (Grid): Grid of the layer's input.
     """
 
     weight: Tensor
@@ -53,16 +56,18 @@ def fold_layer(
 ) -> FoldedLayer:
     """Integers of a quantized layer, with a batch norm folded in.
 
-    The bias is in steps of input scale times weight scale (Jacob et al., CVPR
-    2018, section 2.4), divided by ``2**fraction_bits``: with few bits such a
-    step can be larger than one of the output, and a bias rounded to it would
-    be several off. The factor of a batch norm goes into the scale of its
-    channel, its sign into the integers, whose range is symmetric.
+    In Jacob et al. (CVPR 2018, section 2.4) a step of the bias is input scale
+    times weight scale. With few bits such a step can be larger than a step of
+    the output, so that a rounded bias would be several output steps off. Here
+    steps are smaller by ``2**fraction_bits``. The factor of a batch norm is
+    multiplied into the scale of its channel, and its sign into the integers,
+    whose range is symmetric.
 
     Args:
         layer (nn.Module): QuantConv2d, QuantConvTranspose2d or QuantLinear.
-        slot (int): Which call of a pass.
-        norm (nn.Module, optional): Batch norm after it, in evaluation mode.
+        slot (int): Index of the layer's call in a pass.
+        norm (nn.Module, optional): Batch norm after the layer, in evaluation
+            mode.
 
     Raises:
         RuntimeError: If the layer was never calibrated.
@@ -88,16 +93,16 @@ def fold_layer(
 
 
 def _fraction_bits(weight: Tensor, bias: Tensor, grid: Grid) -> Tensor:
-    """What int32 has to spare, whatever the input, int32 of shape (out, )."""
+    """Bits of int32 that no input can use, int32, shape (out, )."""
     ends = torch.tensor([[grid.qmin], [grid.qmax]]) - grid.zero_point
     largest = weight.abs().flatten(1).sum(1) * ends.abs().max() + bias.abs()
-    # One step is for the rounding of the bias.
+    # INT32_MAX - 1: rounding the bias may add one step.
     room = torch.log2((integer.INT32_MAX - 1) / largest)
     return room.floor().clamp(0, _MAX_FRACTION_BITS).int()
 
 
 def _of_output(scale: Tensor, out: int) -> Tensor:
-    """Input scales of a depthwise convolution, one an output channel."""
+    """Input scales per output channel, also of a depthwise convolution."""
     return (
         scale
         if scale.dim() == 0
@@ -108,19 +113,19 @@ def _of_output(scale: Tensor, out: int) -> Tensor:
 def fit_bias(
     weight: Tensor, scale: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Coarser accumulator steps where a bias would not fit into int32.
+    """Larger accumulator steps for channels whose bias exceeds int32.
 
-    That is where a batch norm multiplies by (almost) zero. The weight becomes
-    smaller in proportion and is rounded; against a bias of 2**30 steps that
-    cannot be seen.
+    These are channels that a batch norm multiplies by almost 0. Their weights
+    shrink in proportion and are rounded, which makes no difference beside a
+    bias of 2**30 steps.
 
     Args:
         weight (Tensor): Integers, output channels first.
         scale (Tensor): Value of one accumulator step, float64, shape (out, ).
-        bias (Tensor): In the unit of the output, float64, shape (out, ).
+        bias (Tensor): Bias in the unit of the output, float64, shape (out, ).
 
     Returns:
-        tuple[Tensor, Tensor]: Weight (int32) and scale, above 0.
+        tuple[Tensor, Tensor]: Weight (int32), and scale (above 0).
     """
     fitted = torch.maximum(scale, bias.abs() / _BIAS_MAX)
     fitted = torch.where(fitted > 0, fitted, 1.0)
@@ -156,16 +161,17 @@ def accumulate(layer: Any, folded: FoldedLayer, x: Tensor) -> Tensor:
     """The layer's int32 accumulator.
 
     Args:
-        layer (nn.Module): The quantized layer: its kind and geometry.
-        folded (FoldedLayer): Its integers.
-        x (Tensor): Integers of ``folded.input_grid``, in the layer's shape.
+        layer (nn.Module): The quantized layer, for its kind and geometry.
+        folded (FoldedLayer): Integers of the layer.
+        x (Tensor): Integers of ``folded.input_grid``, in the shape of the
+            layer's input.
 
     Raises:
         OverflowError: If a sum might leave int32.
-        ValueError: If the layer pads with anything but zeros, or is none of
-            the quantized kinds.
+        ValueError: If the layer's padding is not zeros, or it is not a
+            quantized layer.
     """
-    # To shift the weight is to shift the sum of products.
+    # Shifting the weight shifts the sum of products.
     bits = along(folded.fraction_bits, folded.weight.dim(), 0)
     weight, bias = folded.weight << bits, folded.bias
     zero_point = folded.input_grid.zero_point
@@ -200,17 +206,20 @@ def integer_layer(
     norm: nn.Module | None = None,
     relu: bool = False,
 ) -> Tensor:
-    """Run a quantized layer on integers, from its float input on.
+    """Quantize the float input of a layer and run the layer on integers.
 
-    The result is at most one output step from the fake-quantized layer's,
-    whose float result may lie close to where rounding turns.
+    The result differs by at most one output step from that of the
+    fake-quantized layer, where its float result is close to the middle of two
+    steps.
 
     Args:
         layer (nn.Module): QuantConv2d, QuantConvTranspose2d or QuantLinear.
         x (Tensor): Float input of the layer.
-        out_grid (Grid): Of the result, e.g. the next layer's input grid.
-        slot (int): Which call of a pass.
-        norm (nn.Module, optional): Batch norm after it, in evaluation mode.
+        out_grid (Grid): Grid of the result, e.g. that of the next layer's
+            input.
+        slot (int): Index of the layer's call in a pass.
+        norm (nn.Module, optional): Batch norm after the layer, in evaluation
+            mode.
         relu (bool): Whether a ReLU follows.
 
     Returns:
@@ -219,7 +228,7 @@ def integer_layer(
     Raises:
         OverflowError: If a sum might leave int32.
         RuntimeError: If the layer was never calibrated.
-        ValueError: If ``norm`` or the layer is of another kind.
+        ValueError: If ``norm`` cannot be folded, or ``layer`` cannot be run.
     """
     folded = fold_layer(layer, slot, norm)
     sums = accumulate(layer, folded, folded.input_grid.quantize(x))

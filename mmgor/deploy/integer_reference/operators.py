@@ -1,13 +1,13 @@
-"""Quantized arithmetic on integers alone, as a device computes it.
+"""Operators on integers only, as a device computes them.
 
-Products of integers are added up in int32, and one fixed-point multiplication
-(``integer_scaling``) takes the sum to the next layer's integers (Jacob et al.,
+Products of integers are added up in int32. One fixed-point multiplication (see
+:mod:`.scaling`) turns the sum into an integer of the next layer (Jacob et al.,
 CVPR 2018). This is a reference to compare a device with, not a fast way to run
 a network.
 
-torch has no int32 convolution on every machine. Sums are computed in float64
-here, which is exact for integers below 2**53; that no partial sum leaves int32
-is checked before, whatever the order of the terms.
+torch does not have an int32 convolution on every machine. So sums are computed
+in float64, which is exact for integers below 2**53. Before, it is checked that
+no partial sum can leave int32, whatever the order of the terms.
 """
 
 from math import inf, prod
@@ -21,7 +21,8 @@ from mmgor.quantization import Grid
 from .scaling import along, quantize_multiplier, requantize_to, rescale
 
 INT32_MAX = 2**31 - 1
-#: Of the larger step, the fraction bits that a sum of two tensors keeps.
+#: A sum of two tensors is computed in steps of the larger of their two steps
+#: divided by 2 to this power.
 ADD_FRACTION_BITS = 16
 Size = int | tuple[int, ...]
 
@@ -36,20 +37,23 @@ def conv2d(
     dilation: Size = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Convolution of integers; int32 of the stock layer's output shape.
+    """Convolution of integers.
 
-    The border is padded with the zero point. It is taken off first, so that
-    it need not be one of the integers of ``x``.
+    The border is padded with the zero point, which need not be in the
+    integers' range: it is subtracted from ``x`` first.
 
     Args:
         x (Tensor): Integers of shape (N, C, H, W).
         weight (Tensor): Integers of shape (out, C / groups, h, w).
         bias (Tensor): int32 in accumulator steps, shape (out, ).
-        zero_point (Tensor): Of ``x``, shape () or (C, ).
-        stride (int | tuple): As in ``nn.Conv2d``; so are the rest.
+        zero_point (Tensor): Zero point of ``x``, shape () or (C, ).
+        stride (int | tuple): See ``nn.Conv2d``, also for the rest.
         padding (int | tuple | str): Rows and columns at each border.
         dilation (int | tuple): Distance of the kernel's taps.
         groups (int): Channel groups.
+
+    Returns:
+        Tensor: int32, in the shape of the stock layer's output.
 
     Raises:
         OverflowError: If a sum might leave int32.
@@ -79,14 +83,14 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Size = 1,
 ) -> Tensor:
-    """Transposed convolution of integers, otherwise as :func:`conv2d`.
+    """Transposed convolution of integers, like :func:`conv2d`.
 
     Args:
         x (Tensor): Integers of shape (N, C, H, W).
         weight (Tensor): Integers of shape (C, out / groups, h, w).
         bias (Tensor): int32 in accumulator steps, shape (out, ).
-        zero_point (Tensor): Of ``x``, shape () or (C, ).
-        stride (int | tuple): As in ``nn.ConvTranspose2d``; so are the rest.
+        zero_point (Tensor): Zero point of ``x``, shape () or (C, ).
+        stride (int | tuple): See ``nn.ConvTranspose2d``, also for the rest.
         padding (int | tuple): Rows and columns cut off at each border.
         output_padding (int | tuple): Rows and columns added at one side.
         groups (int): Channel groups.
@@ -120,7 +124,7 @@ def linear(
         x (Tensor): Integers of shape (..., C).
         weight (Tensor): Integers of shape (out, C).
         bias (Tensor): int32 in accumulator steps, shape (out, ).
-        zero_point (Tensor): Of ``x``, shape ().
+        zero_point (Tensor): Zero point of ``x``, shape ().
 
     Raises:
         OverflowError: If a sum might leave int32.
@@ -134,17 +138,17 @@ def linear(
 def add(
     a: Tensor, b: Tensor, grid_a: Grid, grid_b: Grid, out_grid: Grid
 ) -> Tensor:
-    """Sum of two tensors on different grids, as integers of a third.
+    """Sum of two tensors on different grids, as integers of a third grid.
 
-    Both are brought to ``2**-ADD_FRACTION_BITS`` of the larger step first
-    (each rounded half to even there), then added and requantized.
+    Both are first rounded (half to even) to steps of ``2**-ADD_FRACTION_BITS``
+    times the larger of their two steps, then added and requantized.
 
     Args:
         a (Tensor): Integers of any shape.
         b (Tensor): Integers of the same shape.
-        grid_a (Grid): Of ``a``.
-        grid_b (Grid): Of ``b``.
-        out_grid (Grid): Of the result.
+        grid_a (Grid): Grid of ``a``.
+        grid_b (Grid): Grid of ``b``.
+        out_grid (Grid): Grid of the result.
 
     Raises:
         OverflowError: If the sum leaves int32.
@@ -168,9 +172,9 @@ def max_pool2d(
 
     Args:
         x (Tensor): Integers of shape (N, C, H, W).
-        kernel_size (int | tuple): As in ``nn.MaxPool2d``; so are the rest.
+        kernel_size (int | tuple): See ``nn.MaxPool2d``, also for the rest.
         stride (int | tuple): Distance of the windows.
-        padding (int | tuple): Rows and columns that never are the largest.
+        padding (int | tuple): Rows and columns that are never the largest.
     """
     pooled = F.max_pool2d(x.double(), kernel_size, stride, padding)
     return pooled.to(torch.int32)
@@ -184,12 +188,12 @@ def avg_pool2d(
     stride: Size,
     padding: Size = 0,
 ) -> Tensor:
-    """Mean of each window: the sum in int32, the division in requantizing.
+    """Mean of each window: a sum in int32, which is divided in requantizing.
 
     Args:
         x (Tensor): Integers of shape (N, C, H, W).
-        grid (Grid): Of ``x``.
-        out_grid (Grid): Of the result.
+        grid (Grid): Grid of ``x``.
+        out_grid (Grid): Grid of the result.
         kernel_size (tuple): Height and width of a window.
         stride (int | tuple): Distance of the windows.
         padding (int | tuple): Rows and columns of zeros, which count
@@ -216,7 +220,7 @@ def clip(
 
     Args:
         x (Tensor): Integers of any shape.
-        grid (Grid): Of ``x``.
+        grid (Grid): Grid of ``x``.
         low (float): Smallest value.
         high (float): Largest value.
     """
@@ -236,7 +240,13 @@ def _peak(x: Tensor) -> int:
 
 
 def _check_sums(x: Tensor, sizes: Tensor, bias: Tensor) -> None:
-    """``sizes``: sum of the weight's magnitudes, one an output channel."""
+    """Refuse sums that might leave int32.
+
+    Args:
+        x (Tensor): Integers without their zero point.
+        sizes (Tensor): Sum of the weight's magnitudes per output channel.
+        bias (Tensor): int32 in accumulator steps, shape (out, ).
+    """
     _check_int32(int((sizes.long() * _peak(x) + bias.long().abs()).max()))
 
 

@@ -1,9 +1,8 @@
-"""From int32 accumulators to integers of the next layer, in fixed point.
+"""Requantize int32 accumulators to integers of the next layer.
 
-The scheme is that of Jacob et al., "Quantization and Training of Neural
-Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018, section
-2.2: the real factor between two scales becomes an int32 multiplier and a shift
-to the right.
+This follows Jacob et al., "Quantization and Training of Neural Networks for
+Efficient Integer-Arithmetic-Only Inference", CVPR 2018, section 2.2: the real
+factor between two scales becomes an int32 multiplier and a right shift.
 """
 
 import torch
@@ -19,17 +18,17 @@ def quantize_multiplier(real: float | Tensor) -> tuple[Tensor, Tensor]:
     """A factor as ``multiplier / 2**shift`` (Jacob et al., eq. 5-6).
 
     Args:
-        real (float | Tensor): Above 0 and below 2**31 - 0.5, from where on
-            it would round to 2**31. Any shape.
+        real (float | Tensor): Factors of any shape, above 0 and below
+            2**31 - 0.5; larger ones would round to 2**31.
 
     Returns:
-        tuple[Tensor, Tensor]: int32, shape of ``real`` each. The multiplier
-        has its highest bit at position 30 (31 significant bits), the shift
-        goes to the right and is 0 to 62. Factors below 2**-32, which take
-        every int32 to 0, have fewer bits.
+        tuple[Tensor, Tensor]: Multiplier and right shift, int32, shape of
+        ``real``. The multiplier has its highest bit at position 30 (31
+        significant bits); the shift is 0 to 62. Factors below 2**-32, with
+        which every int32 becomes 0, have fewer significant bits.
 
     Raises:
-        ValueError: If a factor is outside of its range or not finite.
+        ValueError: If a factor is out of range or not finite.
     """
     real = torch.as_tensor(real, dtype=torch.float64)
     outside = ~((real > 0) & (real < 2**31 - 0.5))
@@ -50,14 +49,17 @@ def quantize_multiplier(real: float | Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rescale(values: Tensor, multiplier: Tensor, shift: Tensor) -> Tensor:
-    """``values * multiplier / 2**shift``, rounded half to even, int64.
+    """``values * multiplier / 2**shift``, rounded half to even.
 
-    Half to even is how quantizers and ONNX's QuantizeLinear round.
+    Quantizers and ONNX's QuantizeLinear also round half to even.
 
     Args:
-        values (Tensor): Within int32, any shape.
+        values (Tensor): Integers in the range of int32, any shape.
         multiplier (Tensor): From :func:`quantize_multiplier`, broadcastable.
         shift (Tensor): From :func:`quantize_multiplier`, broadcastable.
+
+    Returns:
+        Tensor: int64, broadcast shape.
     """
     product = values.to(torch.int64) * multiplier
     floor = product >> shift
@@ -75,10 +77,10 @@ def requantize(
     qmin: int,
     qmax: int,
 ) -> Tensor:
-    """From an accumulator to integers of the next layer, int32.
+    """Integers of the next layer, int32, from an accumulator.
 
-    ``clamp(round(accumulator * multiplier / 2**shift) + zero_point)``,
-    rounded half to even (Jacob et al., eq. 4-6).
+    They are ``clamp(round(accumulator * multiplier / 2**shift) +
+    zero_point)``, rounded half to even (Jacob et al., eq. 4-6).
 
     Args:
         accumulator (Tensor): int32, any shape.
@@ -95,13 +97,13 @@ def requantize(
 def requantize_to(
     accumulator: Tensor, scale: Tensor, grid: Grid, axis: int = 1
 ) -> Tensor:
-    """:func:`requantize` to a grid.
+    """Requantize an accumulator to a grid; see :func:`requantize`.
 
     Args:
         accumulator (Tensor): int32, any shape.
         scale (Tensor): Value of one accumulator step, shape () or (C, ).
-        grid (Grid): Of the result.
-        axis (int): The accumulator's axis that C runs along.
+        grid (Grid): Grid of the result.
+        axis (int): Axis of the accumulator with C entries.
     """
     dims = accumulator.dim()
     multiplier, shift = quantize_multiplier(

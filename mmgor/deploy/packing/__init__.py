@@ -1,1 +1,1 @@
-"""One file of n-bit weights."""
+"""Pack a quantized model into one file, with weights of n bits each."""

@@ -1,8 +1,8 @@
-"""Integers of 2 to 8 bits in a row of bytes.
+"""Store integers of 2 to 8 bits without gaps in a row of bytes.
 
-Integer k of b bits lies in the bits ``k * b`` to ``k * b + b - 1`` of the row,
+Integer k of b bits is in the bits ``k * b`` to ``k * b + b - 1`` of the row,
 in two's complement, lowest bit first. Bit p of the row is bit ``p % 8`` of
-byte ``p // 8``, counted from the lowest. What is left of the last byte is 0.
+byte ``p // 8``, counted from the lowest. Unused bits of the last byte are 0.
 """
 
 import numpy as np
@@ -10,14 +10,17 @@ from numpy.typing import NDArray
 
 
 def pack_bits(integers: NDArray, bits: int) -> bytes:
-    """``ceil(integers.size * bits / 8)`` bytes, see above.
+    """Pack integers of any shape, in C order.
 
     Args:
-        integers (NDArray): Any shape, in C order.
-        bits (int): 2 to 8.
+        integers (NDArray): Signed integers.
+        bits (int): Bits per integer, 2 to 8.
+
+    Returns:
+        bytes: ``ceil(integers.size * bits / 8)`` bytes.
 
     Raises:
-        ValueError: If an integer does not fit.
+        ValueError: If an integer does not fit into the bits.
     """
     lowest, highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     outside = (integers < lowest) | (integers > highest)
@@ -32,12 +35,15 @@ def pack_bits(integers: NDArray, bits: int) -> bytes:
 
 
 def unpack_bits(data: bytes, bits: int, count: int) -> NDArray[np.int32]:
-    """What :func:`pack_bits` was given, flat.
+    """Undo :func:`pack_bits`.
 
     Args:
         data (bytes): ``ceil(count * bits / 8)`` bytes.
-        bits (int): 2 to 8.
-        count (int): How many integers.
+        bits (int): Bits per integer, 2 to 8.
+        count (int): Number of integers.
+
+    Returns:
+        NDArray[np.int32]: Shape (count, ).
     """
     row = np.frombuffer(data, np.uint8)
     flat = np.unpackbits(row, count=count * bits, bitorder='little')

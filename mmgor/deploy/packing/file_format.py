@@ -6,8 +6,8 @@ bytes                 meaning
 8                     ``MAGIC``
 8                     length of the manifest's bytes, little-endian
 4                     CRC-32 of these bytes, little-endian
-length                manifest, JSON in UTF-8 behind zlib
-rest                  blocks, at the offsets that the manifest tells
+length                manifest: JSON in UTF-8, compressed with zlib
+rest                  blocks, at the offsets that the manifest gives
 ====================  ====================================================
 """
 
@@ -23,9 +23,9 @@ from mmgor.version import __version__
 
 from .manifest import check_manifest
 
-#: A text-mode copy changes the line end, a truncated one the length.
+#: Has a line end, which a copy in text mode would change.
 MAGIC = b'mmgor\r\n\x1a'
-#: Of the manifest and the blocks; a higher one cannot be read.
+#: Version of the file format. Files of a later one cannot be read.
 FORMAT = 1
 PACK_HINT = 'python tools/pack.py CONFIG CHECKPOINT --out FILE'
 _HEADER = struct.Struct('<8sQI')
@@ -39,16 +39,16 @@ def write_file(
     """Write manifest and blocks.
 
     Args:
-        path (Path): Written in place; see
+        path (Path): The file. It is written in place; see
             :func:`mmgor.io.atomic_write.writing`.
-        meta (dict): Facts for the manifest that JSON can hold.
-        entries (list[tuple[dict, bytes]]): What the manifest tells of a
-            tensor, and its bytes. Offset, length and checksum are added to
-            those that have bytes.
+        meta (dict): Facts for the manifest, which JSON can hold.
+        entries (list[tuple[dict, bytes]]): For each tensor its entry in the
+            manifest and its bytes. Entries with bytes get their offset,
+            length and checksum here.
 
     Returns:
-        dict[str, int]: ``bytes`` of the file; of these, ``tensor_bytes`` of
-        all blocks and ``manifest_bytes``, the rest.
+        dict[str, int]: Size of the file in ``bytes``, that of all blocks in
+        ``tensor_bytes``, and the rest in ``manifest_bytes``.
     """
     tensors, offset = [], 0
     for entry, block in entries:
@@ -60,7 +60,7 @@ def write_file(
     manifest = dict(
         format=FORMAT, mmgor_version=__version__, meta=meta, tensors=tensors
     )
-    # The names of a small network would take a quarter of its file.
+    # Uncompressed, the names would take a quarter of a small network's file.
     text = compress(json.dumps(manifest).encode())
     with path.open('wb') as file:
         file.write(_HEADER.pack(MAGIC, len(text), crc32(text)))
@@ -74,15 +74,19 @@ def write_file(
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Manifest, and the bytes of each tensor that has some.
+    """Manifest, and the bytes of the tensors by name.
 
     Args:
-        path (Path): From :func:`write_file`.
+        path (Path): File that :func:`write_file` wrote.
+
+    Returns:
+        tuple[dict, dict[str, bytes]]: The manifest and the blocks; tensors
+        without bytes have no block.
 
     Raises:
-        FileNotFoundError: If it is not there.
-        ValueError: If it is no packed file, of a later format, cut off or
-            damaged.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not a packed file, has a later format, or is cut
+            off or damaged.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -91,7 +95,7 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     data = path.read_bytes()
     if data[: len(MAGIC)] != MAGIC:
         raise ValueError(
-            f'{path} is no packed file of mmgor: expected it to begin with '
+            f'{path} is not a packed file of mmgor: expected it to begin with '
             f'{MAGIC!r}, got {data[: len(MAGIC)]!r}. To write one: {PACK_HINT}'
         )
     _check_length(path, data, _HEADER.size)
@@ -104,8 +108,8 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         manifest, stored = _read_manifest(text)
     except (ValueError, TypeError, KeyError, zlib_error) as error:
         raise ValueError(
-            f'{path} has a manifest that can not be used ({error!r}); write '
-            f'the file anew: {PACK_HINT}'
+            f'{path} has a manifest that cannot be used ({error!r}); write '
+            f'the file again: {PACK_HINT}'
         ) from error
     if manifest['format'] > FORMAT:
         raise ValueError(
@@ -128,7 +132,7 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def _read_manifest(text: bytes) -> tuple[dict[str, Any], int]:
-    """The manifest, and the bytes of its tensors, if of a known format."""
+    """The manifest, and the bytes of its tensors (0 for a later format)."""
     inflating = decompressobj()
     plain = inflating.decompress(text, MOST_BYTES)
     if not inflating.eof or inflating.unused_data:
@@ -144,9 +148,9 @@ def _check_length(
     if len(data) < expected or (exactly and len(data) > expected):
         bound = '' if exactly else 'at least '
         raise ValueError(
-            f'{path} is cut off or has something behind it: expected {bound}'
+            f'{path} is cut off or too long: expected {bound}'
             f'{expected} bytes, got {len(data)}. Copy it again, or write it '
-            f'anew: {PACK_HINT}'
+            f'again: {PACK_HINT}'
         )
 
 
@@ -155,5 +159,5 @@ def _check_sum(path: Path, what: str, block: bytes, expected: int) -> None:
         raise ValueError(
             f'{path} is damaged at {what}: expected the checksum '
             f'{expected:08x}, got {crc32(block):08x}. Copy it again, or write '
-            f'it anew: {PACK_HINT}'
+            f'it again: {PACK_HINT}'
         )

@@ -1,9 +1,9 @@
-"""Whether the manifest of a packed file fits what the file holds."""
+"""Check the manifest of a packed file before its tensors are read."""
 
 from math import ceil, prod
 from typing import Any
 
-#: Types of stored tensors, and how numpy writes them.
+#: Types of stored tensors, and their NumPy types in the file.
 DTYPES = dict(float32='<f4', int32='<i4', int64='<i8', bool='?')
 _SIZES = dict(float32=4, int32=4, int64=8, bool=1)
 _QUANTIZERS = ('LSQQuantizer', 'MinMaxQuantizer', 'DoReFaQuantizer')
@@ -13,21 +13,22 @@ _LARGEST = 2**63 - 1
 
 
 def check_manifest(manifest: dict[str, Any]) -> int:
-    """Make sure that every tensor is described in full, by as many bytes as
-    it takes.
+    """Make sure that every tensor has all its entries and the right number
+    of bytes.
 
     Args:
-        manifest (dict): What :func:`.parse_json` gave.
+        manifest (dict): From :func:`.parse_json`.
 
     Returns:
         int: Bytes of all tensors.
 
     Raises:
-        ValueError: If not; names the tensor.
+        ValueError: If an entry is missing or wrong; the message names the
+            tensor.
     """
     entries = manifest['tensors']
     if not isinstance(entries, list):
-        raise ValueError('tensors is no list')
+        raise ValueError('tensors is not a list')
     known: dict[str, Any] = {}
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(
@@ -36,7 +37,7 @@ def check_manifest(manifest: dict[str, Any]) -> int:
             raise ValueError(f'{entry!r:.100} has no name')
         name = entry['name']
         if name in known:
-            raise ValueError(f'{name} is there twice')
+            raise ValueError(f'{name} occurs twice')
         try:
             _check_entry(entry, known)
             _check_block(entry)
@@ -50,7 +51,7 @@ def check_manifest(manifest: dict[str, Any]) -> int:
         if entry['kind'] == 'weight':
             _check_scale(name, entry, known)
         if entry.get('offset', 0) + entry.get('bytes', 0) > stored:
-            raise ValueError(f'{name} lies outside of the file')
+            raise ValueError(f'{name} is outside of the file')
     return stored
 
 
@@ -76,11 +77,11 @@ def _check_entry(entry: dict[str, Any], known: dict[str, Any]) -> None:
 
 
 def _check_groups(entry: dict[str, Any]) -> None:
-    """Of a transposed convolution; output channels are a multiple."""
+    """Check the channels of a transposed convolution."""
     groups = _whole(entry, 'transposed_groups', 0, _LARGEST_SIDE)
     shape = entry['shape']
     if not shape or (groups and (len(shape) < 2 or shape[0] % groups)):
-        raise ValueError(f'shape {shape} does not go with {groups} groups')
+        raise ValueError(f'shape {shape} does not fit {groups} groups')
 
 
 def _check_shape(shape: Any, least: int) -> None:
@@ -92,7 +93,7 @@ def _check_shape(shape: Any, least: int) -> None:
 
 
 def _check_block(entry: dict[str, Any]) -> None:
-    """A block is as long as the shape wants."""
+    """A block has as many bytes as its shape needs."""
     wanted = _block_bytes(entry)
     if not wanted:
         if {'offset', 'bytes'} & set(entry):

@@ -1,18 +1,20 @@
 """Pack a quantized model into one file: n-bit weights, float32 for the rest.
 
-What stands in the manifest (``pack_file`` has the layout of the file) under
-``tensors``, by ``kind``:
+:mod:`.file_format` has the layout of the file. Its manifest lists ``tensors``
+of these kinds:
 
-- ``weight``: integers of a quantized layer at their ``bits`` (``pack_bits``),
-  in ``shape`` with output channels first, by the ``quantizer`` and ``qmax``
-  they were rounded with, and with the name of the tensor that has the
-  ``scale``: the logarithm of the step (LSQQuantizer), or the largest magnitude
-  of the weight, ``qmax`` steps (others). ``transposed_groups`` is not 0 for a
-  transposed convolution, whose stock weight has its input channels first.
-- ``peak``: such a largest magnitude, which is no entry of the state dict.
-- ``tensor``: of ``dtype`` and ``shape``, little-endian, in C order.
-- ``integer``: of ``dtype`` and shape (), its ``value`` in the manifest.
-- ``alias``: the same tensor as the one it is an alias ``of``.
+- ``weight``: integers of a quantized layer with ``bits`` bits each (see
+  :mod:`.bits`), of the given ``shape`` with output channels first. The entry
+  has the ``quantizer`` and the ``qmax`` that they were rounded with, and under
+  ``scale`` the name of another tensor. For LSQQuantizer that is the logarithm
+  of the step size, for others the largest magnitude of the weight, which is
+  ``qmax`` steps. ``transposed_groups`` is the number of groups of a transposed
+  convolution, whose stock weight has its input channels first, and 0 for
+  other layers.
+- ``peak``: such a largest magnitude, which is not in the state dict.
+- ``tensor``: a tensor of ``dtype`` and ``shape``, little-endian, in C order.
+- ``integer``: a scalar of ``dtype`` with its ``value`` in the manifest.
+- ``alias``: the same tensor as another one, whose name is in ``of``.
 """
 
 from math import prod
@@ -47,24 +49,24 @@ Entry = tuple[dict[str, Any], bytes]
 def pack_model(
     model: nn.Module, path: str | Path, meta: dict[str, Any]
 ) -> dict[str, int]:
-    """Write the deployed part of a model, read it back, and compare.
+    """Write the deployed part of a model, read it back and compare.
 
-    Nothing is at ``path`` until all of it is there and right.
+    The file gets its name only when it is complete and compared.
 
     Args:
-        model (nn.Module): With calibrated quantized layers. KD heads and loss
+        model (nn.Module): Has calibrated quantized layers. KD heads and loss
             weighting are left out.
-        path (str | Path): The new file; replaces an old one.
-        meta (dict): What JSON can hold; ``classes`` are the class names.
+        path (str | Path): The file to write; an old one is replaced.
+        meta (dict): Facts that JSON can hold; ``classes`` are the class
+            names.
 
     Returns:
-        dict[str, int]: ``bytes`` of the file; of these, ``tensor_bytes`` and
-        ``manifest_bytes``.
+        dict[str, int]: Sizes, see :func:`.file_format.write_file`.
 
     Raises:
-        ValueError: If no layer is quantized, one was never calibrated, or a
-            tensor is not finite or cannot be stored.
-        RuntimeError: If what was read back differs.
+        ValueError: If no layer is quantized, a quantized layer was never
+            calibrated, or a tensor is not finite or cannot be stored.
+        RuntimeError: If the tensors that were read back differ.
     """
     check_calibrated(model)
     with writing(path) as temporary:
@@ -76,21 +78,21 @@ def pack_model(
 def read_packed(
     path: str | Path,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What a packed file holds.
+    """Read a packed file.
 
     Args:
-        path (str | Path): From :func:`pack_model`.
+        path (str | Path): File that :func:`pack_model` wrote.
 
     Returns:
-        tuple[dict[str, Tensor], dict[str, Any]]: State dict for the packed
-        model's config, and the manifest. All of it is as in the checkpoint,
-        except for quantized weights: these have the values that quantize to
-        the same integers.
+        tuple[dict[str, Tensor], dict[str, Any]]: A state dict for the config
+        of the packed model, and the manifest. Tensors are those of the
+        checkpoint, except for quantized weights: their values differ, but
+        quantize to the same integers.
 
     Raises:
-        FileNotFoundError: If it is not there.
-        ValueError: If it is no packed file, of a later format, cut off or
-            damaged.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not a packed file, has a later format, or is cut
+            off or damaged.
     """
     manifest, blocks = read_file(Path(path))
     entries = {entry['name']: entry for entry in manifest['tensors']}
@@ -111,10 +113,10 @@ def read_packed(
 
 
 def _quantized_weights(model: nn.Module) -> dict[str, Any]:
-    """State-dict key -> layer; a shared layer under all of its names.
+    """Quantized layers by the key of their weight; a shared layer has several.
 
-    Without those that compute what they round from their weight: these are
-    stored as they are.
+    Layers that round another tensor, computed from their weight, are left
+    out: their weights are stored in float32.
     """
     return {
         f'{name}.weight': layer
@@ -206,7 +208,7 @@ def _weight(
 
 
 def _verify(model: nn.Module, state_dict: dict[str, Tensor]) -> None:
-    """All bits as they were; weights as quantized."""
+    """Make sure that quantized weights and all other tensors are the same."""
     layers = _quantized_weights(model)
     expected = strip_training_keys(model.state_dict())
     differing = [name for name in expected if name not in state_dict]
@@ -223,8 +225,8 @@ def _verify(model: nn.Module, state_dict: dict[str, Tensor]) -> None:
             differing.append(name)
     if differing:
         raise RuntimeError(
-            f'{len(differing)} tensors did not come back from the packed file '
-            f'as they were ({", ".join(sorted(differing)[:_SHOWN])}); nothing '
-            'was written. This is a mistake in mmgor: please report it with '
-            'the config.'
+            f'{len(differing)} tensors differ when they are read back from '
+            f'the packed file ({", ".join(sorted(differing)[:_SHOWN])}); '
+            'nothing was written. This is a mistake in mmgor: please report '
+            'it with the config.'
         )

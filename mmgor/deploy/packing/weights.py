@@ -1,8 +1,9 @@
-"""Float weights that quantize to given integers, bit for bit.
+"""Restore float weights that quantize to given integers exactly.
 
-A quantizer whose step is stored (LSQ) gives ``integer * step`` back as it is.
-Others find the step in the weight itself, from its largest magnitude, the
-peak: for these the peak is stored, and it must come back exactly.
+LSQ stores its step size, and rounds ``integer * step`` to the same integer.
+Other quantizers compute the step size from the largest magnitude of the
+weight, the peak. For these the peak is stored, and the restored weight must
+have exactly this peak.
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ from mmgor.quantization.quantizers.functional import MIN_SCALE, weight_peak
 
 
 def has_stored_step(quantizer: Any) -> bool:
-    """Whether the state dict holds the weight's step (``log_scale``).
+    """Whether the state dict has the step size of the weight (``log_scale``).
 
     Raises:
         ValueError: If weights of this quantizer cannot be restored.
@@ -33,16 +34,20 @@ def has_stored_step(quantizer: Any) -> bool:
 def restore_weight(
     kind: str, integers: Tensor, scale: Tensor, qmax: int
 ) -> Tensor:
-    """A weight that the quantizer takes to ``integers``, float32.
+    """A float32 weight that the quantizer rounds to ``integers``.
 
-    Computed in float64, so that ``peak / qmax * qmax`` rounds to the peak.
+    It is computed in float64, so that ``peak / qmax * qmax`` rounds to the
+    peak.
 
     Args:
-        kind (str): Class of the quantizer.
-        integers (Tensor): int32, output channels first, C of them.
-        scale (Tensor): Logarithm of the step (LSQQuantizer) or peak of the
-            weight (others), float32, shape (C, ) or (1, ).
+        kind (str): Class name of the quantizer.
+        integers (Tensor): int32, with C output channels first.
+        scale (Tensor): Logarithm of the step size (LSQQuantizer) or peak of
+            the weight (others), float32, shape (C, ) or (1, ).
         qmax (int): Largest integer.
+
+    Returns:
+        Tensor: Shape of ``integers``.
     """
     per_channel = len(scale) > 1
     rows = scale.double().view(-1, *[1] * (integers.dim() - 1))
@@ -50,8 +55,8 @@ def restore_weight(
         return (integers * rows.exp().clamp(min=MIN_SCALE)).float()
     if kind == 'MinMaxQuantizer':
         return (integers * (rows / qmax).clamp(min=MIN_SCALE)).float()
-    # DoReFa: integers / qmax is tanh(weight) / tanh(peak). Where tanh
-    # saturates, atanh would miss the peak.
+    # DoReFa: integers / qmax = tanh(weight) / tanh(peak). For a large peak
+    # tanh saturates and atanh would not give the peak back.
     squashed = integers / qmax * rows.tanh().clamp(min=MIN_SCALE)
     at_peak = integers.abs() == weight_peak(integers, per_channel)
     peaks = integers.sign() * rows

@@ -11,8 +11,8 @@ from mmgor.deploy.description.metadata_reader import (
     exported_config,
     read_metadata,
 )
-from mmgor.deploy.loading import dataset_classes
-from mmgor.io.config_reader import model_config, named
+from mmgor.io.class_names import loader_classes
+from mmgor.io.config_reader import model_config, with_registered_names
 
 from .runtime_detector import RuntimeDetector
 
@@ -47,7 +47,7 @@ def runtime_model(cfg: Config, path: str | Path) -> ConfigDict:
     wrong = []
     for part in parts:
         wrong += differences(model[part], wanted[part], part)
-    classes = dataset_classes(cfg)
+    classes = loader_classes(cfg, 'test_dataloader')
     if classes is not None:
         wrong += differences(classes, metadata['classes'], 'classes')
     if wrong:
@@ -64,7 +64,7 @@ def runtime_detector_cfg(cfg: Config, path: str | Path) -> ConfigDict:
     Raises:
         ValueError: If the model is of no single-stage detector.
     """
-    model = named(model_config(cfg))
+    model = with_registered_names(model_config(cfg))
     if 'bbox_head' not in model:
         raise ValueError(
             'expected a single-stage model with a bbox_head in the config, '

@@ -22,7 +22,7 @@ from mmgor.deploy.export.frozen import check_calibrated
 from mmgor.deploy.head_outputs import flatten
 from mmgor.deploy.loading import load_detector
 from mmgor.deploy.runtime.runtime_config import runtime_model
-from mmgor.io.checkpoint import weights_digest
+from mmgor.io.checkpoint import weights_checksum
 from mmgor.io.config_values import boolean, integer
 from mmgor.registry import MODELS
 
@@ -79,8 +79,8 @@ def verify_export(
     evaluators = [Evaluator(deepcopy(cfg.test_evaluator)) for _ in range(2)]
     for evaluator in evaluators:
         evaluator.dataset_meta = loader.dataset.metainfo
-    digest = weights_digest(model.state_dict())
-    found = Verification(same_weights=metadata['weights_sha256'] == digest)
+    checksum = weights_checksum(model.state_dict())
+    found = Verification(same_weights=metadata['weights_sha256'] == checksum)
     seen = 0
     for batch in loader:
         data = model.data_preprocessor(batch, False)

@@ -1,175 +1,87 @@
-"""Read a teacher's config, weights and class list."""
+"""Read a teacher's config, weights and class names.
 
-import logging
-import os
-from pathlib import Path
+The reading itself is done in :mod:`mmgor.io`; here error messages get the
+teacher's name and say what to write in ``teachers``.
+"""
+
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
-from mmengine.hub import get_config
-from mmengine.logging import print_log
+from mmengine.config import ConfigDict
 from torch import nn
 
-from mmgor.io import config_reader as config_reading
-from mmgor.io.checkpoint import check_sound, strip_training_keys
+from mmgor.io import class_names, config_reader
+from mmgor.io.checkpoint_loader import load_weights
 from mmgor.io.checkpoint_reader import read_state_dict
-from mmgor.io.class_names import of_checkpoint, of_dataset
-from mmgor.io.config_reader import loader_datasets
-
-# Where a config's classes are looked for, in this order.
-_LOADERS = ('val_dataloader', 'test_dataloader', 'train_dataloader')
 
 
 def read_config(name: str, config: Any) -> Any:
-    """A teacher's config as a dict.
+    """A teacher's config as a dict; see
+    :func:`mmgor.io.config_reader.read_config`.
 
     Args:
-        name (str): The teacher's, for messages.
+        name (str): Name of the teacher.
         config (str | dict): Path of a config, an 'mmdet::...' name, a config
             dict with ``model``, or a model dict.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is neither a file nor a dict.
-        RuntimeError: If it cannot be read.
     """
-    if isinstance(config, (str, os.PathLike)):
-        return _read_config_file(name, str(config))
-    if not isinstance(config, (dict, Config)):
-        raise ValueError(
-            f'config of teacher {name!r} is {config!r}; expected a '
-            "path, an 'mmdet::...' name or a dict."
-        )
-    return config
-
-
-def _read_config_file(name: str, path: str) -> Config:
-    if '::' not in path and not Path(path).is_file():
-        raise FileNotFoundError(
-            f'config of teacher {name!r} not found: {path}. Expected '
-            "an existing .py file or a name such as 'mmdet::retinanet/"
-            "retinanet_r101_fpn_1x_coco.py'."
-        )
-    try:
-        return get_config(path) if '::' in path else Config.fromfile(path)
-    except Exception as error:
-        raise RuntimeError(
-            f'config of teacher {name!r} could not be read: {path} '
-            f'({type(error).__name__}: {error}).'
-        ) from error
+    return config_reader.read_config(config, f'config of teacher {name!r}')
 
 
 def model_config(name: str, config: Any) -> ConfigDict:
-    """The model of a config, without weights to download.
+    """The model in a teacher's config; see
+    :func:`mmgor.io.config_reader.model_config`.
 
     Args:
-        name (str): The teacher's, for messages.
+        name (str): Name of the teacher.
         config (dict): From :func:`read_config`.
-
-    Raises:
-        ValueError: If it has no model.
     """
-    model = config.get('model', config)
-    if not isinstance(model, dict) or 'type' not in model:
-        raise ValueError(
-            f'config of teacher {name!r} has no model, only the keys '
-            f'{list(config)}; expected model=dict(type=...).'
-        )
-    whole = config if 'model' in config else dict(model=config)
-    model = config_reading.model_config(whole)
-    # The checkpoint has every weight; no backbone download needed.
-    model.init_cfg = None
-    if isinstance(model.get('backbone'), dict):
-        model.backbone.init_cfg = None
-    return model
+    return config_reader.model_config(config, f'config of teacher {name!r}')
 
 
 def read_checkpoint(name: str, path: str) -> tuple[dict, Any]:
-    """Weights and meta of a checkpoint, {} where it has none.
+    """Weights and meta of a teacher's checkpoint; meta is {} if it has none.
 
     Args:
-        name (str): The teacher's, for messages.
+        name (str): Name of the teacher.
         path (str): Path or URL.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         RuntimeError: If it cannot be read.
     """
-    if '://' not in path and not Path(path).is_file():
+    try:
+        return read_state_dict(path)
+    except FileNotFoundError as error:
         raise FileNotFoundError(
             f'checkpoint of teacher {name!r} not found: {path}. '
             'Train the teacher first, or give a path or URL of its '
             'weights.'
-        )
-    try:
-        state_dict, meta = read_state_dict(path)
+        ) from error
     except ValueError as error:
         raise RuntimeError(
             f'checkpoint of teacher {name!r} could not be read: {error}'
         ) from error
-    state_dict = {
-        key.removeprefix('module.'): value for key, value in state_dict.items()
-    }
-    return state_dict, meta
 
 
-def load_weights(
+def load_teacher(
     name: str, path: str, model: nn.Module, state_dict: dict
 ) -> None:
-    """Load a teacher's weights; every key of the model must be there, and
-    none more of its parts. Of a student, KD heads and weighting are left out.
+    """Load a teacher's weights; see
+    :func:`mmgor.io.checkpoint_loader.load_weights`.
+
+    Args:
+        name (str): Name of the teacher.
+        path (str): The checkpoint, for error messages.
+        model (nn.Module): The teacher's detector.
+        state_dict (dict): From :func:`read_checkpoint`.
 
     Raises:
-        RuntimeError: If shapes differ or keys are missing, or a part of the
-            model (backbone, neck, head ...) has more of them in the file.
+        RuntimeError: If the weights do not fit the model.
         ValueError: If a weight is NaN or infinite, or a quantizer has no
             range or an absurd one.
     """
-    state_dict = strip_training_keys(state_dict)
-    what = f'checkpoint of teacher {name!r} ({path})'
-    check_sound(model.state_dict(), state_dict, what)
-    try:
-        result = model.load_state_dict(state_dict, strict=False)
-    except RuntimeError as error:
-        raise RuntimeError(
-            f'checkpoint of teacher {name!r} ({path}) '
-            f'does not fit its config: {error}'
-        ) from error
-    missing = [
-        key
-        for key in result.missing_keys
-        if not key.endswith('num_batches_tracked')
-    ]
-    if missing:
-        raise RuntimeError(
-            f'checkpoint of teacher {name!r} ({path}) '
-            f'lacks {len(missing)} keys of its config, e.g. '
-            f'{missing[:5]}; expected the checkpoint that this config '
-            'was trained with.'
-        )
-    unused = result.unexpected_keys
-    parts = {key.split('.')[0] for key, _ in model.named_parameters()}
-    deeper = [key for key in unused if key.split('.')[0] in parts]
-    if deeper:
-        raise RuntimeError(
-            f'checkpoint of teacher {name!r} ({path}) '
-            f'has {len(deeper)} keys that its config lacks, e.g. '
-            f'{deeper[:5]}; expected the checkpoint that this config was '
-            'trained with (the same depth, heads and quantization).'
-        )
-    if unused:
-        print_log(
-            f'teacher {name!r}: {len(unused)} keys of the checkpoint are '
-            f'unused, e.g. {unused[:3]}.',
-            logger='current',
-            level=logging.WARNING,
-        )
-    _check_calibrated(name, path, model)
-
-
-def _check_calibrated(name: str, path: str, model: nn.Module) -> None:
-    """A range in every quantizer."""
-    # Quantizers tell it by this attribute: distillation does not know them.
+    owner = f'checkpoint of teacher {name!r} ({path})'
+    load_weights(model, state_dict, owner)
+    # Quantizers have this attribute: distillation does not know their class.
     blank = [
         key.rpartition('.')[0]
         for key, module in model.named_modules()
@@ -178,35 +90,29 @@ def _check_calibrated(name: str, path: str, model: nn.Module) -> None:
     layers = list(dict.fromkeys(blank))
     if layers:
         raise ValueError(
-            f'checkpoint of teacher {name!r} ({path}) has no ranges for '
-            f'{len(layers)} quantized layers, e.g. {layers[:3]}; expected the '
-            'checkpoint of a quantized training of its config. Give that '
-            'one, or the float config of this checkpoint.'
+            f'{owner} has no ranges for {len(layers)} quantized layers, e.g. '
+            f'{layers[:3]}; expected the checkpoint of a quantized training '
+            'of its config. Give that one, or the float config of this '
+            'checkpoint.'
         )
 
 
 def find_classes(name: str, meta: Any, config: Any) -> tuple[str, ...] | None:
-    """Class names that a checkpoint's meta tells, else those of the dataset
-    that the config evaluates on; None where neither tells any.
+    """A teacher's class names; see :func:`mmgor.io.class_names.find_classes`.
 
     Args:
-        name (str): The teacher's, for messages.
-        meta (dict): Of the checkpoint.
+        name (str): Name of the teacher.
+        meta (dict): From :func:`read_checkpoint`.
         config (dict): From :func:`read_config`.
 
     Raises:
         FileNotFoundError: If the config names a file that can't be read.
-        ValueError: If ``meta`` is no such dict, the names are no names, or
-            data sets differ in them.
+        ValueError: If the class names can't be used.
     """
-    owner = f'checkpoint or config of teacher {name!r}'
     try:
-        found = of_checkpoint(meta, owner)
-        for loader in _LOADERS:
-            found = found or of_dataset(loader_datasets(config, loader), owner)
+        return class_names.find_classes(meta, config, f'teacher {name!r}')
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(
             f'{error} Set it there, or teachers=dict({name}=dict(classes='
             '[...], ...)).'
         ) from error
-    return found

@@ -31,7 +31,7 @@ from .forward import (
 )
 from .loading import (
     find_classes,
-    load_weights,
+    load_teacher,
     model_config,
     read_checkpoint,
     read_config,
@@ -132,7 +132,7 @@ class Teacher:
         model = self._build_model(model_config(self.name, config))
         model = revert_sync_batchnorm(model)
         state_dict, meta = read_checkpoint(self.name, self.checkpoint)
-        load_weights(self.name, self.checkpoint, model, state_dict)
+        load_teacher(self.name, self.checkpoint, model, state_dict)
         self._meta, self._whole_config = meta, config
         self._channels = image_channels(model)
         self.classes = self.classes or self._classes_in_files()

@@ -69,15 +69,15 @@ class BaseQuantizer(nn.Module):
         channels: int = 1,
     ) -> None:
         super().__init__()
-        if for_weight and self.inputs_only:
-            raise ValueError(
-                f'{type(self).__name__} is for inputs only. Expected for '
-                "example weight_quantizer=dict(type='LSQQuantizer')."
-            )
         self.bits = integer('bits', bits, MIN_BITS, MAX_BITS, FLOAT_HINT)
         self.num_scales = integer('num_scales', num_scales, 1)
         self.per_channel = boolean('per_channel', per_channel)
         self.for_weight = boolean('for_weight', for_weight)
+        if self.for_weight and self.inputs_only:
+            raise ValueError(
+                f'{type(self).__name__} is for inputs only. Expected for '
+                "example weight_quantizer=dict(type='LSQQuantizer')."
+            )
         self.channels = integer('channels', channels, 1)
         self.observer: RangeObserver | None = None
         self.layer_name = ''

@@ -1,4 +1,4 @@
-"""The page of the cost report: whole, escaped, and sufficient to itself."""
+"""The HTML page of the cost report is complete, escaped and loads nothing."""
 
 from html.parser import HTMLParser
 
@@ -123,9 +123,12 @@ def test_cells():
 def test_summary():
     shown = {label: (value, why) for label, value, why in summary(TOTAL)}
     # 100 bytes stand for 144
-    assert shown['Packed size'] == ('0.00 MB', '1.4x below 0.00 MB in float32')
+    assert shown['Packed size'] == (
+        '0.00 MB',
+        '1.4x smaller than 0.00 MB in float32',
+    )
     # 1120 for 4 x 1024
-    assert shown['BitOPs'][1].startswith('3.7x below')
+    assert shown['BitOPs'][1].startswith('3.7x fewer')
     # 8, 4, 4, 32 and 4 bits on as many weights
     assert shown['Weight bits'][0] == '10.40'
     assert shown['Float pass'][0] == '100.0 ms'
@@ -195,7 +198,7 @@ def test_everything_is_escaped(where):
     assert HOSTILE in parsed.texts[element]
 
 
-def test_it_needs_nothing_from_elsewhere():
+def test_it_loads_nothing():
     text = page()
     for reference in ('http:', 'https:', '//', 'url(', '@import', '<link'):
         assert reference not in text

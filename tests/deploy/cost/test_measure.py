@@ -75,10 +75,10 @@ def rows():
 @pytest.mark.parametrize(
     ('name', 'macs', 'calls', 'output', 'bits'),
     [
-        # outputs x (input channels a group x kernel)
+        # outputs x (input channels per group x kernel)
         ('backbone.first', 6 * 16 * 32 * (3 * 9), 1, (6, 16, 32), 2 * 4),
         ('backbone.grouped', 12 * 16 * 32 * (2 * 9), 1, (12, 16, 32), 2 * 4),
-        # inputs x (output channels a group x kernel)
+        # inputs x (output channels per group x kernel)
         ('neck', 12 * 16 * 32 * (2 * 4), 1, (4, 32, 64), 32 * 32),
         # both levels
         (
@@ -179,7 +179,7 @@ def test_the_model_is_left_as_it_was():
 
 
 def test_it_runs_in_float(monkeypatch):
-    """Quantizers see nothing: neither rounded nor checked for NaN."""
+    """Quantizers do not run: they neither round nor check for NaN."""
     toy = Toy()
     for layer in quantized_layers(toy).values():
         for quantizer in (layer.weight_quantizer, layer.input_quantizer):
@@ -188,7 +188,7 @@ def test_it_runs_in_float(monkeypatch):
 
 
 def test_pieces_of_a_pass_have_medians_of_their_own(monkeypatch):
-    """Every look at the clock is a second later; one pass is interrupted."""
+    """Each reading of the clock is a second later; one pass is interrupted."""
     ticks = count()
     # A pass of the toy looks at it 23 times: at its start and end, and three
     # times for each of 7 calls. Number 2 ends the first layer's.
@@ -213,7 +213,7 @@ def test_pieces_of_a_pass_have_medians_of_their_own(monkeypatch):
     assert next(ticks) == 23 * (module.WARMUP_PASSES + module.TIMED_PASSES)
 
 
-def test_the_last_row_is_what_is_no_layer(rows):
+def test_the_last_row_has_the_rest(rows):
     rest = list(rows.values())[-1]
     # weight and bias of the norm; its running mean and variance are stored
     assert rest == LayerCost(

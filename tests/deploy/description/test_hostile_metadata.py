@@ -247,7 +247,8 @@ OTHERS = ('deformable-detr', 'faster-rcnn')
 )
 def test_shipped_configs_are_allowed(config, monkeypatch):
     monkeypatch.setattr(
-        'mmgor.deploy.description.metadata.weights_digest', lambda _: '0' * 64
+        'mmgor.deploy.description.metadata.weights_checksum',
+        lambda _: '0' * 64,
     )
     cfg = Config.fromfile(config)
     names = [f'class {i}' for i in range(cfg.model.bbox_head.num_classes)]

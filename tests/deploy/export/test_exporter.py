@@ -178,7 +178,7 @@ def test_size(shallow, tmp_path, size):
 
 def test_batch(shallow, tmp_path):
     cfg = Config(dict(model=shallow_cfg()))
-    with pytest.raises(ValueError, match='batch must be an int of at '):
+    with pytest.raises(ValueError, match='batch must be an integer of'):
         export_detector(
             shallow, cfg, tmp_path / 'n.onnx', (64, 64), NAMES, batch=0
         )

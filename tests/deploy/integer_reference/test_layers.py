@@ -1,4 +1,4 @@
-"""Folded layers, by hand and one by one against fake quantization."""
+"""Folded layers, against hand-computed values and fake quantization."""
 
 import pytest
 import torch
@@ -22,12 +22,12 @@ from tests.support.integers import (
 )
 
 
-def test_a_bias_beyond_int32_makes_coarser_steps():
+def test_a_bias_beyond_int32_makes_larger_steps():
     weight = ints(100, 100, 100, -7).view(4, 1)
     scale = torch.tensor([1.0, 2.0**-10, 0.0, 0.0], dtype=torch.float64)
     bias = torch.tensor([2.0**29, 2.0**21, -4.0, 0.0], dtype=torch.float64)
     fitted, steps = fit_bias(weight, scale, bias)
-    # 2**30 steps for the bias: half the weight where there were 2**31.
+    # The bias gets 2**30 steps instead of 2**31, which halves the weight.
     assert fitted.flatten().tolist() == [100, 50, 0, 0]
     assert steps.tolist() == [1, 2.0**-9, 2.0**-28, 1]
 

@@ -1,4 +1,4 @@
-"""Every layer of whole networks in integers, against fake quantization."""
+"""Every layer of whole networks on integers, against fake quantization."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_every_layer_of_a_retinanet(retinanet):
     norms, slots, share = check_layers(model, calls)
     # conv1, 16 of basic blocks, 3 of shortcuts; the head's 4 on 5 levels.
     assert (norms, slots) == (20, 4)
-    # To round down, or a bias of whole steps, would show in many.
+    # Rounding down, or a bias of whole steps, would change many more.
     assert share < 0.001
 
 
@@ -95,9 +95,9 @@ def test_average_pooling_of_a_feature_map(retinanet):
     assert_one_step(got, target, exact)
 
 
-def test_depthwise_with_offsets_and_a_scale_a_channel():
-    """A darknet with SiLU: inputs have zero points, depthwise ones a scale
-    a channel."""
+def test_depthwise_with_offsets_and_a_scale_per_channel():
+    """In a darknet with SiLU, inputs have zero points, and those of depthwise
+    layers have one scale per channel."""
     torch.manual_seed(0)
     model = MODELS.build(
         dict(

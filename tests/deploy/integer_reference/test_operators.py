@@ -1,4 +1,4 @@
-"""Operations on integers, by hand."""
+"""Operators on integers, against hand-computed values."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Fixed-point multipliers and requantization, by hand."""
+"""Fixed-point multipliers and requantization, against hand-computed values."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Integers of a few bits, one after the other in bytes."""
+"""Integers of a few bits, packed without gaps."""
 
 from math import ceil
 

@@ -26,7 +26,9 @@ def test_files_that_cannot_be_read(packed, tmp_path):
         read_packed(path)
     for foreign in (b'', b'PK\x03\x04 a torch checkpoint', data[1:]):
         path.write_bytes(foreign)
-        with pytest.raises(ValueError, match=r"no packed file.*b'mmgor.*got"):
+        with pytest.raises(
+            ValueError, match=r"not a packed file.*b'mmgor.*go"
+        ):
             read_packed(path)
     for length in (8, 19, 100, len(data) - 1):
         path.write_bytes(data[:length])
@@ -61,7 +63,7 @@ def test_later_formats_are_refused(packed, tmp_path, monkeypatch):
 
 
 def test_the_layout_as_documented(packed):
-    """Read with nothing of mmgor: header, manifest, one weight."""
+    """Header, manifest and one weight, read without mmgor."""
     data = packed.read_bytes()
     magic, length, checksum = struct.unpack('<8sQI', data[:20])
     assert magic == b'mmgor\r\n\x1a'

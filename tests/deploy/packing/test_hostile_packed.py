@@ -1,4 +1,4 @@
-"""Packed files that were made to do harm end in one clear ValueError."""
+"""Packed files that were made to do harm raise one clear ValueError."""
 
 import json
 import zlib
@@ -14,7 +14,7 @@ from tests.support.packing import small
 
 @pytest.fixture(scope='module')
 def good(tmp_path_factory):
-    """Manifest and blocks of a right file, of all kinds of entries."""
+    """Manifest and blocks of a valid file with all kinds of entries."""
     path = tmp_path_factory.mktemp('packed') / 'x.mmgor'
     policy = QuantPolicy(weight_quantizer=dict(type='MinMaxQuantizer'))
     pack_model(small(policy), path, {})
@@ -37,14 +37,14 @@ def read(tmp_path):
     return write
 
 
-def test_the_right_file_is_read(good, read):
+def test_the_valid_file_is_read(good, read):
     kinds = {entry['kind'] for entry in good[0]['tensors']}
     assert kinds == {'weight', 'peak', 'tensor', 'integer'}
     assert read(*good)[1] == good[0]
 
 
 def test_any_entry_may_be_wrong(good, read):
-    """Read, or refused with the file's name: nothing else."""
+    """The file is read, or refused with its name."""
     manifest, blocks = good
     refused = 0
     first = {entry['kind']: i for i, entry in enumerate(manifest['tensors'])}
@@ -91,9 +91,9 @@ def weight(**changes):
         ([tensor(dtype='object')], 'a: dtype is .object.; expected one of'),
         ([tensor(dtype=['float32'])], 'a: dtype is .*expected one of'),
         ([tensor(offset=-4)], 'a: offset is -4; expected 0 to'),
-        ([tensor(offset=4)], 'a lies outside of the file'),
+        ([tensor(offset=4)], 'a is outside of the file'),
         ([tensor(bytes=-4)], 'a: bytes is -4; expected 4 to 4'),
-        ([tensor(), tensor()], 'a is there twice'),
+        ([tensor(), tensor()], 'a occurs twice'),
         ([dict(name='a', kind='alias', of='a')], 'a: of is .a.; expected'),
         ([dict(name='a', kind='integer', dtype='load', value=1)], 'dtype is'),
         (
@@ -103,7 +103,7 @@ def weight(**changes):
         ([tensor(), weight(bits=0)], 'w: bits is 0; expected 2 to 8'),
         ([tensor(), weight(shape=[10**9])], 'w: bytes is 1; expected 5000000'),
         ([tensor(), weight(scale='b')], 'w: expected a scale of float32'),
-        ([tensor(), weight(transposed_groups=2)], r'\[2\] does not go with 2'),
+        ([tensor(), weight(transposed_groups=2)], r'\[2\] does not fit 2'),
         ([tensor(), weight(quantizer='Popen')], 'w: quantizer is .Popen'),
         ([3], '3 has no name'),
     ],
@@ -112,10 +112,10 @@ def test_manifests_that_do_not_fit(entries, message, read):
     manifest = dict(format=1, mmgor_version='x', meta={}, tensors=entries)
     with pytest.raises(ValueError, match=message) as caught:
         read(manifest, b'abcd')
-    assert 'y.mmgor has a manifest that can not be used' in str(caught.value)
+    assert 'y.mmgor has a manifest that cannot be used' in str(caught.value)
 
 
-def test_manifests_that_are_none(read, monkeypatch):
+def test_manifests_that_cannot_be_parsed(read, monkeypatch):
     monkeypatch.setattr('mmgor.deploy.packing.file_format.MOST_BYTES', 1000)
     bomb = zlib.compress(b' ' * 10**6 + b'{}')
     text = zlib.compress(b'{}')

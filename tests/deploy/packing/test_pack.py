@@ -1,4 +1,4 @@
-"""Packing a student: what comes back, and what is refused."""
+"""Students are packed and read back, or refused."""
 
 import os
 
@@ -74,7 +74,7 @@ def test_every_weight_quantizer(tmp_path, kind, bits, per_channel):
     assert torch.equal(module(x), fresh(x))
 
 
-def test_many_peaks_come_back_exactly(tmp_path):
+def test_many_peaks_are_restored_exactly(tmp_path):
     """``peak / qmax * qmax`` in float32 would miss some by one bit."""
     policy = QuantPolicy(weight_quantizer=dict(type='MinMaxQuantizer'))
     torch.manual_seed(0)
@@ -89,7 +89,7 @@ def test_many_peaks_come_back_exactly(tmp_path):
 
 
 class OddQuantizer(LSQQuantizer):
-    """Rounds like LSQ, but the packer cannot know."""
+    """Rounds like LSQ, but the packer cannot know that."""
 
 
 def test_unknown_weight_quantizers_are_refused(tmp_path):
@@ -162,7 +162,7 @@ def test_a_diverged_model_is_refused(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_does_not_come_back_is_noticed(tmp_path, monkeypatch):
+def test_differences_after_reading_back_are_noticed(tmp_path, monkeypatch):
     restore = pack.restore_weight
 
     def wrong(kind, integers, scale, qmax):
@@ -178,7 +178,7 @@ def test_what_does_not_come_back_is_noticed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('stop', [KeyboardInterrupt, OSError])
-def test_nothing_half_written_stays(tmp_path, monkeypatch, stop):
+def test_no_half_written_file_stays(tmp_path, monkeypatch, stop):
     path = tmp_path / 'x'
     path.write_text('old')
 

@@ -242,7 +242,7 @@ def test_files_with_nms_are_held_to_the_map(exported, monkeypatch):
 
 
 def test_number_of_images(exported):
-    with pytest.raises(ValueError, match='images must be an int of at '):
+    with pytest.raises(ValueError, match='images must be an integer of'):
         verify_export(exported.cfg(), exported.checkpoint, exported.onnx, 0)
 
 

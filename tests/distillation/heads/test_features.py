@@ -78,10 +78,10 @@ def test_only_student_and_connectors_get_gradients():
         (dict(student_channels=4, strides=None), 'strides must be a .*None'),
         (dict(student_channels=4, strides=[8, 8]), 'different powers of two'),
         (dict(student_channels=4, strides=[12]), r'strides=\[12\]; expected'),
-        (dict(student_channels=0), 'student_channels must be an int of'),
+        (dict(student_channels=0), 'student_channels must be an integer of'),
         (
             dict(student_channels='16'),
-            "must be an int of at least 1, got '16'",
+            "must be an integer of at least 1, got '16'",
         ),
         (
             dict(student_channels=4, teacher_channels=4.0),

@@ -300,7 +300,10 @@ def test_losses_run_in_single_precision_under_autocast(cfg):
         (dict(type='MGDLoss', ratio=1.0), r'ratio must be in \[0, 1\), got 1'),
         (dict(type='MGDLoss', ratio=-0.1), 'the part of the positions'),
         (dict(type='ACAMLoss', num_masks=1), 'at least 2, got 1; one mask'),
-        (dict(type='ACAMLoss', num_masks=2.0), 'an int of at least 2, got 2.'),
+        (
+            dict(type='ACAMLoss', num_masks=2.0),
+            'an integer of at least 2, got',
+        ),
     ],
 )
 def test_bad_losses(loss, message):

@@ -273,7 +273,7 @@ def test_top_locations_are_those_of_each_picture(gamma):
         (dict(type='BalancedKL', favoured=1.1), 'got 1.1; 0.5 weighs both'),
         (dict(type='EntropyAwareKL', threshold=-1), 'threshold must be in'),
         (dict(type='EntropyAwareKL', threshold=2), r'\[0, 1\], got 2'),
-        (dict(type='TopKKL', k=0), 'k must be an int of at least 1, got 0'),
+        (dict(type='TopKKL', k=0), 'k must be an integer of at least 1, got'),
         (dict(type='TopKKL', k=1.5), 'at least 1, got 1.5'),
         (dict(type='TopKKL', k=1, over='boxes'), "unknown over 'boxes'"),
         (dict(type='PKDLoss'), r'with a type out of .*ForwardKL'),

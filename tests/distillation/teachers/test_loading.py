@@ -1,4 +1,4 @@
-"""A teacher's config and checkpoint: what is read, and what is refused."""
+"""A teacher's config and checkpoint are read, or refused with its name."""
 
 import logging
 
@@ -62,11 +62,11 @@ def test_model_zoo_names_are_found_and_download_nothing():
     name = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
     cfg = model_config('big', read_config('big', name))
     assert cfg.type == 'RetinaNet'
-    assert cfg.backbone.init_cfg is None
+    assert 'init_cfg' not in cfg.backbone
 
 
 @pytest.mark.parametrize('config', [None, 3])
-def test_config_that_is_none(config):
+def test_values_that_are_not_a_config(config):
     with pytest.raises(ValueError, match=rf'is {config}; expected a path'):
         one_teacher(config=config, checkpoint='x.pth').build(CPU)
 
@@ -150,12 +150,10 @@ def test_a_deeper_checkpoint_is_an_error(tmp_path):
         one_teacher(config=retinanet_cfg(), checkpoint=str(path)).build(CPU)
 
 
-def test_keys_of_no_part_are_told_and_those_of_kd_are_not(
-    tmp_path, monkeypatch
-):
+def test_unused_keys_are_logged_except_those_of_kd(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(
-        'mmgor.distillation.teachers.loading.print_log',
+        'mmgor.io.checkpoint_loader.print_log',
         lambda text, **kwargs: told.append((text, kwargs['level'])),
     )
     state = MODELS.build(retinanet_cfg()).state_dict()
@@ -213,13 +211,13 @@ def test_classes_in_a_file(tmp_path):
 
 
 def test_a_config_with_classes_in_it():
-    """New style: RetinaNet itself stands where others have its name."""
+    """A new-style config has the class RetinaNet in place of its name."""
     config = dict(model=retinanet_cfg())
     config['model']['type'] = MODELS.get('RetinaNet')
     assert MODELS.build(model_config('big', config)).bbox_head is not None
 
 
-def test_a_str_is_no_list_of_classes():
+def test_a_string_is_not_a_list_of_classes():
     message = r"teacher 'big' has the str 'person' .* classes=\('person',\)\."
     wrong = dict(classes=('person'))
     dataset = dict(type='CocoDataset', metainfo=wrong)
