@@ -66,6 +66,8 @@ nitpick_ignore = [
             'ndarray',
             'nn.Module',
             'nn.Parameter',
+            'onnxscript opset',
+            'protobuf Message',
         )
     ),
 ]
@@ -111,21 +113,21 @@ def resolve(
     """Resolves what Sphinx does not: names as Python understands them.
 
     An imported name leads to where it is defined, a package's export, too.
-    Names of other packages are checked and get no link: their inventories
-    are on the network, which the build does not use.
+    Any other name counts where it is the only one of the package. Names of
+    other packages are checked and get no link: their inventories are on the
+    network, which the build does not use.
     """
-    if node['refdomain'] != 'py' or node['reftarget'].startswith('.'):
+    target = node['reftarget']
+    if node['refdomain'] != 'py' or target.startswith('.'):
         return None
-    found = find(node['reftarget'], node.get('py:module'))
-    home = getattr(found, '__module__', None) or getattr(
-        found, '__name__', None
-    )
-    if not isinstance(home, str):
-        return None
-    if home.split('.')[0] != 'mmgor':
-        return text
-    name = getattr(found, '__qualname__', '')
-    target = f'{home}.{name}' if hasattr(found, '__module__') else home
+    found = find(target, node.get('py:module'))
+    home = getattr(found, '__module__', getattr(found, '__name__', None))
+    if isinstance(home, str):
+        if home.split('.')[0] != 'mmgor':
+            return text
+        name = getattr(found, '__qualname__', None)
+        target = f'{home}.{name}' if name else home
+    node['refspecific'] = True  # also found by the end of its path
     domain = env.get_domain('py')
     return domain.resolve_xref(
         env, node['refdoc'], app.builder, 'obj', target, node, text
