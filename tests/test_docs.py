@@ -113,5 +113,19 @@ def test_named_paths_exist(page):
     assert {n for n in named if not (ROOT / n).exists()} == set()
 
 
+# `Name` or `Class.method`, then the file that defines it in parentheses.
+DEFINED = re.compile(r'`([\w.]+)`\s\(`(mmgor/[\w/]+\.py)`\)')
+
+
+@pytest.mark.parametrize(
+    'name, path',
+    DEFINED.findall((ROOT / 'docs' / 'contributing.md').read_text()),
+)
+def test_the_newcomers_walk_is_true(name, path):
+    text = (ROOT / path).read_text()
+    for part in name.split('.'):
+        assert re.search(rf'^ *(class|def) {part}\b', text, re.MULTILINE), part
+
+
 def test_readme_is_short():
     assert len((ROOT / 'README.md').read_text().splitlines()) <= 150
