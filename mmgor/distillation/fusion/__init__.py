@@ -1,1 +1,5 @@
-"""One target out of several teachers."""
+"""Fuse the outputs of several teachers into one target for the student.
+
+``probabilities`` fuses class scores location by location, ``boxes`` fuses
+detections.
+"""

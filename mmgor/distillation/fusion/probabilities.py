@@ -1,9 +1,9 @@
-"""One target out of several teachers' class probabilities.
+"""Fuse the class probabilities of several teachers into one target.
 
-``known`` tells which of the K classes each of the M teachers has, as a bool
-tensor of shape (M, ..., K) with 1 for every axis of locations; K = 1 where
-all teachers have all classes. Weights sum to 1 over the teachers that know a
-class; they are 0 for a class that no teacher knows.
+In every function, ``known`` is a bool tensor that says which of the K classes
+each of the M teachers knows. Its shape is (M, ..., K), with 1 for every axis
+of locations; K is 1 if all teachers know all classes. Weights sum to 1 over
+the teachers that know a class. They are 0 for a class that no teacher knows.
 """
 
 import math
@@ -17,34 +17,50 @@ KINDS = ('mean', 'confidence', 'learned')
 
 
 def covered_classes(known: Tensor) -> Tensor:
-    """Classes that at least one teacher knows: (M, ..., K) to (..., K)."""
+    """Classes that at least one teacher knows.
+
+    Args:
+        known (Tensor): Shape (M, ..., K).
+
+    Returns:
+        Tensor: Bool, shape (..., K).
+    """
     return known.any(0)
 
 
 def certainty(probabilities: Tensor) -> Tensor:
-    """1 - H(p) / ln 2 of the largest probability p, H the binary entropy in
-    nats: 1 where it is certain that there is, or is not, an object, 0 at 1/2.
+    """Certainty 1 - H(p) / ln 2 of the largest class probability p.
+
+    H is the binary entropy in nats. The certainty is 1 for p = 0 and p = 1,
+    where it is clear whether there is an object, and 0 for p = 1/2.
 
     Args:
-        probabilities (Tensor): Foreground, shape (..., K).
+        probabilities (Tensor): Of foreground classes, shape (..., K).
 
     Returns:
-        Tensor: In [0, 1], float32 at least, shape (...).
+        Tensor: In [0, 1], shape (...), in float32 or higher precision.
     """
     largest = probabilities.amax(-1)
-    # With p = (1 + d) / 2; differences of entropies would be noise near 0.
+    # With p = (1 + d) / 2: 1 - H(p) / ln 2 has no exact digits near d = 0.
     d = 2 * largest.to(torch.promote_types(largest.dtype, torch.float)) - 1
     gain = torch.special.xlog1py(1 + d, d) + torch.special.xlog1py(1 - d, -d)
     return (gain / (2 * math.log(2))).clamp(0, 1)
 
 
 def equal_weights(known: Tensor) -> Tensor:
-    """1 / (teachers that know the class): shape of ``known``."""
+    """Equal weights: 1 / number of teachers that know the class.
+
+    Args:
+        known (Tensor): Shape (M, ..., K).
+
+    Returns:
+        Tensor: Shape (M, ..., K).
+    """
     return known / known.sum(0).clamp(min=1)
 
 
 def proportional_weights(strength: Tensor, known: Tensor) -> Tensor:
-    """``strength`` normalised over the teachers, equal where all are 0.
+    """Weights in proportion to ``strength``; equal ones if all are 0.
 
     Args:
         strength (Tensor): Not negative, shape (M, ..., 1).
@@ -73,19 +89,35 @@ def softmax_weights(logits: Tensor, known: Tensor) -> Tensor:
     """
     column = logits.view(-1, *[1] * (known.dim() - 1))
     lowest = torch.finfo(logits.dtype).min
-    # The product is for classes nobody knows: there softmax gives 1 / M.
+    # For a class that no teacher knows, softmax gives 1 / M, not 0.
     return column.masked_fill(~known, lowest).softmax(0) * known
 
 
 def mean_weights(weights: Tensor, known: Tensor) -> Tensor:
-    """Mean over locations and covered classes, shape (M, ), no gradient."""
+    """Mean weight of each teacher over locations and covered classes.
+
+    Args:
+        weights (Tensor): Shape (M, ..., K), or 1 for an axis along which the
+            weights are equal.
+        known (Tensor): Shape (M, ..., K).
+
+    Returns:
+        Tensor: Shape (M, ), without gradient.
+    """
     shape = (len(weights), -1, weights.shape[-1])
     each = weights.detach().reshape(shape).mean(1).sum(-1)
     return each / covered_classes(known).sum().clamp(min=1)
 
 
 def kl_to_uniform(logits: Tensor) -> Tensor:
-    """KL(softmax(logits) || uniform) = sum w ln w + ln M, scalar."""
+    """KL(w || uniform) = sum w ln w + ln M, with w = softmax(logits).
+
+    Args:
+        logits (Tensor): Shape (M, ).
+
+    Returns:
+        Tensor: Scalar, not negative.
+    """
     log_weights = logits.log_softmax(0)
     return (log_weights.exp() * log_weights).sum() + math.log(len(logits))
 
@@ -93,13 +125,14 @@ def kl_to_uniform(logits: Tensor) -> Tensor:
 class TeacherFusion(nn.Module):
     """Weighted mean of the probabilities of M teachers.
 
-    - ``'mean'``: all teachers weigh the same.
-    - ``'confidence'``: at each location in proportion to
+    - ``'mean'``: all teachers have the same weight.
+    - ``'confidence'``: at each location the weights are in proportion to
       :func:`certainty`.
-    - ``'learned'``: softmax of one trainable scalar a teacher, ``logits``,
-      which start equal. The gradient comes through the fused target; alone
-      it would collapse onto the teacher that is nearest to the student, so
-      :meth:`regularizer` belongs to the loss.
+    - ``'learned'``: the weights are the softmax of one trainable scalar per
+      teacher, ``logits``, which start equal. Their gradient comes through the
+      fused target. That gradient alone would give all weight to the teacher
+      nearest to the student, so :meth:`regularizer` must be added to the
+      loss.
 
     Args:
         kind (str): One of the above.
@@ -119,24 +152,23 @@ class TeacherFusion(nn.Module):
     def forward(
         self, probabilities: Tensor, known: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Fuse; a class is fused over the teachers that know it.
+        """Fuse each class over the teachers that know it.
 
         Args:
             probabilities (Tensor): Of the foreground classes (sigmoid), in
-                one layout, shape (M, ..., K). Values of classes that a
-                teacher does not know are not looked at.
-            known (Tensor, optional): The classes each teacher knows, bool,
-                shape (M, K). None: all know all.
+                the same layout for all teachers, shape (M, ..., K). Values of
+                classes that a teacher does not know are ignored.
+            known (Tensor, optional): The classes that each teacher knows,
+                bool, shape (M, K). None: all teachers know all classes.
 
         Returns:
             tuple[Tensor, Tensor]: Fused probabilities (..., K), and for the
-            log each teacher's weight (M, ), the mean over locations and
-            covered classes, without gradient. A class that no teacher knows
-            is 0 throughout; drop it by ``known.any(0)``
-            (:func:`covered_classes`).
+            log :func:`mean_weights` of the teachers (M, ). A class that no
+            teacher knows is 0 everywhere; mask it with
+            :func:`covered_classes`.
 
         Raises:
-            ValueError: If shapes do not fit.
+            ValueError: If shapes do not match.
         """
         self._check(probabilities, known)
         shape = (len(probabilities), *[1] * (probabilities.dim() - 2), -1)
@@ -145,36 +177,38 @@ class TeacherFusion(nn.Module):
             known = known.view(shape)
         else:
             known = known.to(probabilities.device).view(shape)
-            # Not a product with 0: what is unknown may be nan.
+            # Not a product with 0: an unknown value may be NaN.
             probabilities = probabilities.masked_fill(~known, 0)
         weights = self._weights(probabilities, known)
         fused = (weights * probabilities).sum(0)
         return fused, mean_weights(weights, known)
 
     def regularizer(self, kd_loss: Tensor) -> Tensor:
-        """A scalar of value 0 that keeps learned weights off the corners.
+        """A scalar of value 0 whose gradient keeps learned weights above 0.
 
-        Its gradient is that of kd_loss * KL(w || uniform), w =
-        softmax(logits), with ``kd_loss`` held fixed. Since grad L + L grad KL
+        Its gradient is that of kd_loss * KL(w || uniform), with w =
+        softmax(logits) and ``kd_loss`` held fixed. Since grad L + L grad KL
         = L grad(ln L + KL), the weights descend
 
-            ln L(w) + KL(w || uniform)
+            ln L(w) + KL(w || uniform).
 
-        which no factor on the loss changes, and whose slope towards the
-        inside is infinite where a weight is 0. For L = sum_i w_i L_i they
-        rest at w_i proportional to exp(-L_i / L). This is implicit in L; for
-        two teachers it has one solution, and in d = ln(w_1 / w_2) reads
+        A factor on the loss does not change this, and as a weight goes to 0
+        the slope away from 0 grows without bound. For L = sum_i w_i L_i the
+        weights come to rest at w_i proportional to exp(-L_i / L). This is
+        implicit in L. For two teachers it has one solution; with d =
+        ln(w_1 / w_2) it is
 
             L_2 / L_1 = 1 + d (1 + e^d) / (1 + e^d - d).
 
         Args:
-            kd_loss (Tensor): The loss on the fused target, not negative,
-                multiplied by the same factors as where the gradient of the
-                logits comes from. Simplest: add the result to ``kd_loss``
-                before anything weighs it.
+            kd_loss (Tensor): The loss on the fused target, a scalar, not
+                negative, with the same factors as the loss whose gradient
+                reaches the logits. The simplest way is to add the result to
+                ``kd_loss`` before it is multiplied by anything.
 
         Returns:
-            Tensor: 0; without gradient unless ``kind`` is ``'learned'``.
+            Tensor: The scalar 0, without gradient unless ``kind`` is
+            ``'learned'``.
         """
         if self.kind != 'learned':
             return kd_loss.new_zeros(())
@@ -182,7 +216,7 @@ class TeacherFusion(nn.Module):
         return term - term.detach()
 
     def _weights(self, probabilities: Tensor, known: Tensor) -> Tensor:
-        """Shape (M, ..., K), or 1 where an axis makes no difference."""
+        """Weights (M, ..., K), or 1 for an axis along which they are equal."""
         if self.kind == 'mean':
             return equal_weights(known)
         if self.kind == 'learned':

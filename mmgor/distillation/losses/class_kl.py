@@ -1,8 +1,9 @@
-"""Divergences between class scores, and the losses made of one of them.
+"""Divergences and entropies of class scores, and the default class loss.
 
-A class loss is a divergence: not negative, and 0 where student and teacher
-agree. This file has the Kullback-Leibler divergences and entropies of binary
-and of softmax scores, and :class:`ForwardKL`, the default.
+A class loss is a divergence: it is not negative, and 0 where student and
+teacher agree. This file has the Kullback-Leibler (KL) divergences and the
+entropies of binary (sigmoid) and softmax scores. :class:`ForwardKL` is the
+default loss of the KD heads on class scores, and the base of the others.
 """
 
 import math
@@ -19,8 +20,8 @@ def bernoulli_kl(
 ) -> Tensor:
     """KL(sigmoid(t / T) || sigmoid(s / T)) * T^2, elementwise.
 
-    Binary cross-entropy against soft labels less the labels' own entropy, so
-    that it is 0 where student and teacher agree.
+    It is the binary cross-entropy with soft labels minus the entropy of the
+    labels, so that it is 0 where student and teacher agree.
 
     Args:
         student_logits (Tensor): Any shape.
@@ -42,8 +43,10 @@ def bernoulli_kl(
 def categorical_kl(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0
 ) -> Tensor:
-    """KL(softmax(t / T) || softmax(s / T)) * T^2 over the last axis
-    (Hinton et al., 2015).
+    """KL(softmax(t / T) || softmax(s / T)) * T^2 over the last axis.
+
+    Source: Hinton et al., "Distilling the Knowledge in a Neural Network",
+    2015.
 
     Args:
         student_logits (Tensor): Shape (..., K).
@@ -59,7 +62,7 @@ def categorical_kl(
 
 
 def bernoulli_entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Entropy of sigmoid(x / T) as a share of the largest, ln 2.
+    """Entropy of sigmoid(x / T), relative to its maximum ln 2.
 
     Args:
         logits (Tensor): Any shape.
@@ -75,7 +78,7 @@ def bernoulli_entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def categorical_entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Entropy of softmax(x / T) as a share of the largest, ln K.
+    """Entropy of softmax(x / T), relative to its maximum ln K.
 
     Args:
         logits (Tensor): Shape (..., K), K > 1.
@@ -91,8 +94,11 @@ def categorical_entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 @MODELS.register_module()
 class ForwardKL(nn.Module):
-    """KL(teacher || student) with temperature (Hinton et al., 2015), see
-    :func:`bernoulli_kl` and :func:`categorical_kl`.
+    """KL(teacher || student) with temperature (Hinton et al., 2015).
+
+    See :func:`bernoulli_kl` and :func:`categorical_kl`. N is the number of
+    images, L that of locations (anchors or points of all levels), K that of
+    classes.
     """
 
     def binary(
@@ -102,13 +108,14 @@ class ForwardKL(nn.Module):
         mask: Tensor,
         temperature: float,
     ) -> Tensor:
-        """Of sigmoid scores, summed over classes.
+        """Divergence of sigmoid scores, summed over classes.
 
         Args:
             student (Tensor): Logits of shape (N, L, K).
             teacher (Tensor): Same shape.
-            mask (Tensor): 1 for classes that count, else 0, shape (K, ).
-            temperature (float): > 0.
+            mask (Tensor): 1 for classes that the teacher knows, else 0,
+                shape (K, ).
+            temperature (float): T > 0.
 
         Returns:
             Tensor: Shape (N, L).
@@ -119,12 +126,12 @@ class ForwardKL(nn.Module):
     def categorical(
         self, student: Tensor, teacher: Tensor, temperature: float
     ) -> Tensor:
-        """Of softmax scores.
+        """Divergence of softmax scores.
 
         Args:
             student (Tensor): Logits of shape (N, L, K).
             teacher (Tensor): Same shape.
-            temperature (float): > 0.
+            temperature (float): T > 0.
 
         Returns:
             Tensor: Shape (N, L).
@@ -132,10 +139,11 @@ class ForwardKL(nn.Module):
         return categorical_kl(student, teacher, temperature)
 
     def weigh_locations(self, weights: Tensor, scores: Tensor) -> Tensor:
-        """Weights of locations as this loss wants them.
+        """Change the weights of locations; this loss keeps them.
 
         Args:
-            weights (Tensor): Not negative, shape (N, L).
+            weights (Tensor): Weights of the KD head, not negative, shape
+                (N, L).
             scores (Tensor): The teacher's foreground probabilities, shape
                 (N, L, K).
 

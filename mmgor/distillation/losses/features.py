@@ -1,6 +1,6 @@
 """Feature losses without parameters of their own.
 
-Maps of student and teacher are of shape (N, C, H, W).
+Feature maps of student and teacher have the shape (N, C, H, W).
 """
 
 import torch
@@ -16,9 +16,11 @@ EPS = 1e-6
 
 
 def pkd(student: Tensor, teacher: Tensor) -> Tensor:
-    """PKD (Cao et al., NeurIPS 2022, eq. 4): features are normalised to zero
-    mean and unit variance per channel over (N, H, W); half their mean squared
-    difference is 1 - Pearson's correlation.
+    """Pearson-correlation distillation (PKD).
+
+    Features are normalised to zero mean and unit variance per channel, over
+    (N, H, W). Half their mean squared difference is 1 - Pearson's
+    correlation. Source: Cao et al., NeurIPS 2022, eq. 4.
 
     Args:
         student (Tensor): Shape (N, C, H, W).
@@ -34,13 +36,15 @@ def _standardised(x: Tensor) -> Tensor:
     flat = x.transpose(0, 1).flatten(1)
     mean = flat.mean(1, keepdim=True)
     std = flat.std(1, unbiased=False, keepdim=True)
-    # A constant channel, as rounding can make, would get a gradient / EPS.
+    # Rounding can make a channel constant; its gradient would be / EPS.
     return torch.where(std > 0, (flat - mean) / (std + EPS), 0.0)
 
 
 def cwd(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """CWD (Shu et al., ICCV 2021, eq. 3-4): KL between the spatial softmax
-    maps of each channel, times T^2, mean over pictures and channels.
+    """Channel-wise distillation (CWD).
+
+    KL divergence between the spatial softmax maps of each channel, times T^2,
+    averaged over images and channels. Source: Shu et al., ICCV 2021, eq. 3-4.
 
     Args:
         student (Tensor): Shape (N, C, H, W).
@@ -56,17 +60,26 @@ def cwd(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def feature_mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of features of one shape."""
+    """Mean squared difference.
+
+    Args:
+        student (Tensor): Shape (N, C, H, W).
+        teacher (Tensor): Same shape.
+
+    Returns:
+        Tensor: Scalar.
+    """
     return F.mse_loss(student, teacher)
 
 
 def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
-    """Attention transfer (Zagoruyko & Komodakis, ICLR 2017, eq. 2): half the
-    squared distance of spatial attention maps sum_c F_c^2, each picture's
-    brought to length 1; that is, 1 - their cosine.
+    """Attention transfer.
 
-    The paper's distance is not squared, its authors' code squares: only that
-    has a gradient where the two agree.
+    Half the squared distance of the spatial attention maps sum_c F_c^2, each
+    normalised to length 1 per image. This is 1 - the cosine of the maps.
+    Source: Zagoruyko & Komodakis, ICLR 2017, eq. 2. The paper does not square
+    the distance, but its authors' code does: only the square has a gradient
+    where the two maps agree.
 
     Args:
         student (Tensor): Shape (N, C, H, W).
@@ -95,7 +108,7 @@ class CWDLoss(nn.Module):
     """Channel-wise distillation, see :func:`cwd`.
 
     Args:
-        temperature (float): Softens the spatial maps; > 0.
+        temperature (float): T > 0; a larger one softens the spatial maps.
 
     Raises:
         ValueError: If ``temperature`` is not positive.
@@ -111,7 +124,7 @@ class CWDLoss(nn.Module):
 
 @MODELS.register_module()
 class FeatureMSELoss(nn.Module):
-    """Plain mean squared error, see :func:`feature_mse`."""
+    """Mean squared error, see :func:`feature_mse`."""
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         return feature_mse(student, teacher)
@@ -119,8 +132,7 @@ class FeatureMSELoss(nn.Module):
 
 @MODELS.register_module()
 class AttentionTransferLoss(nn.Module):
-    """Spatial attention transfer, see
-    :func:`attention_transfer`."""
+    """Spatial attention transfer, see :func:`attention_transfer`."""
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         return attention_transfer(student, teacher)

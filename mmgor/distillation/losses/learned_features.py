@@ -1,9 +1,10 @@
 """Feature losses with parameters of their own: masks, attention, weights.
 
-Their parameters live under ``kd_heads.`` and are trained with the student;
-publishing strips them. A KD head builds one loss per level and tells it the
-level's channels. Maps are of shape (N, C, H, W); P counts what a mask is laid
-over: C channels, or H * W positions.
+The parameters are in the student's state dict, under ``kd_heads.``, and are
+trained with it; publishing strips them. A KD head builds one loss per level
+and passes the level's number of channels. Feature maps have the shape (N, C,
+H, W). M is the number of masks. P is the number of elements of a mask: C
+channels, or H * W positions.
 """
 
 import torch
@@ -17,13 +18,14 @@ EPS = 1e-6
 
 
 def drop_positions(features: Tensor, noise: Tensor, ratio: float) -> Tensor:
-    """Set the positions where ``noise < ratio`` to 0 (Yang et al., ECCV 2022,
-    eq. 2).
+    """Set the features to 0 at the positions where ``noise < ratio``.
+
+    Source: Yang et al., ECCV 2022, eq. 2.
 
     Args:
         features (Tensor): Shape (N, C, H, W).
         noise (Tensor): Uniform in [0, 1), shape (N, 1, H, W).
-        ratio (float): Part of the positions that is dropped, in the mean.
+        ratio (float): Expected fraction of dropped positions.
 
     Returns:
         Tensor: Shape (N, C, H, W).
@@ -32,8 +34,7 @@ def drop_positions(features: Tensor, noise: Tensor, ratio: float) -> Tensor:
 
 
 def cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(Q^T K / sqrt(D)) V: each position of ``query`` gathers values
-    from all positions.
+    """softmax(Q^T K / sqrt(D)) V: each position gathers values from all.
 
     Args:
         query (Tensor): Shape (N, D, H, W).
@@ -44,8 +45,8 @@ def cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         Tensor: Shape (N, C, H, W).
     """
     width = max(query.shape[1], value.shape[1])
-    # One head, channels last and of one width: otherwise no fused kernel
-    # takes it, and the (HW, HW) matrix is kept for the backward pass.
+    # One head, channels last, and the same width for all three. Otherwise no
+    # fused kernel applies, and the (HW, HW) matrix is kept for backward.
     q, k, v = (
         F.pad(x.flatten(2).transpose(1, 2), (0, width - x.shape[1]))
         .contiguous()
@@ -59,7 +60,7 @@ def cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def channel_masks(fused: Tensor, units: Tensor) -> Tensor:
-    """sigmoid(u_m * mean of channel c over all positions).
+    """Channel masks: sigmoid(u_m * mean of channel c over all positions).
 
     Args:
         fused (Tensor): Shape (N, C, H, W).
@@ -72,7 +73,7 @@ def channel_masks(fused: Tensor, units: Tensor) -> Tensor:
 
 
 def spatial_masks(fused: Tensor, units: Tensor) -> Tensor:
-    """sigmoid(u_m . features at position p).
+    """Spatial masks: sigmoid(u_m . features at position p).
 
     Args:
         fused (Tensor): Shape (N, C, H, W).
@@ -85,8 +86,9 @@ def spatial_masks(fused: Tensor, units: Tensor) -> Tensor:
 
 
 def masked_mean(values: Tensor, masks: Tensor) -> Tensor:
-    """Mean of ``values`` with each mask as weights, then over masks and
-    pictures. A factor on a mask makes no difference.
+    """Mean of ``values`` weighted by each mask, then over masks and images.
+
+    Each mask is divided by its sum, so that a factor on it has no effect.
 
     Args:
         values (Tensor): Shape (N, P).
@@ -100,13 +102,13 @@ def masked_mean(values: Tensor, masks: Tensor) -> Tensor:
 
 
 def dice_overlap(masks: Tensor) -> Tensor:
-    """2 a.b / (a.a + b.b), the mean over all pairs of different masks.
+    """Dice coefficient 2 a.b / (a.a + b.b), averaged over pairs of masks.
 
     Args:
         masks (Tensor): Shape (N, M, P), M > 1.
 
     Returns:
-        Tensor: Scalar in [0, 1]; 1 where all masks are the same.
+        Tensor: Scalar in [0, 1]; 1 if all masks are the same.
     """
     products = masks @ masks.transpose(1, 2)
     squares = products.diagonal(dim1=1, dim2=2)
@@ -118,8 +120,9 @@ def dice_overlap(masks: Tensor) -> Tensor:
 
 
 def position_weights(logits: Tensor) -> Tensor:
-    """softmax over the positions of each channel, times their number: the
-    mean of each channel is 1, whatever the logits.
+    """Softmax over the positions of each channel, times their number.
+
+    The mean weight of a channel is 1, whatever the logits.
 
     Args:
         logits (Tensor): Shape (N, C, H, W).
@@ -132,8 +135,9 @@ def position_weights(logits: Tensor) -> Tensor:
 
 
 def divergence_from_equal(logits: Tensor) -> Tensor:
-    """KL(w / count || uniform) of :func:`position_weights`, the mean over
-    pictures and channels.
+    """KL(w / P || uniform), with w = :func:`position_weights` of the logits.
+
+    It is averaged over images and channels.
 
     Args:
         logits (Tensor): Shape (N, C, H, W).
@@ -147,11 +151,12 @@ def divergence_from_equal(logits: Tensor) -> Tensor:
 
 
 def steer(loss: Tensor, penalty: Tensor) -> Tensor:
-    """The value of ``loss``, the gradient of loss * (ln loss + penalty) with
-    the factor held fixed.
+    """Add the gradient of a penalty to a loss, but not its value.
 
-    What weighs the loss thus descends ln(loss) + penalty, which no unit of
-    the loss changes, and the value stays 0 where student and teacher agree.
+    The value is that of ``loss``. The gradient is that of loss * (ln loss +
+    penalty) with the first factor held fixed. Parameters that weigh the loss
+    thus descend ln(loss) + penalty, whatever the unit of the loss, and the
+    value stays 0 where student and teacher agree.
 
     Args:
         loss (Tensor): Scalar, not negative.
@@ -168,14 +173,15 @@ class MGDLoss(nn.Module):
     """Masked generative distillation (Yang et al., ECCV 2022, eq. 2-4).
 
     Random positions of the student's features are set to 0, and a generator
-    (3x3 convolution, ReLU, 3x3 convolution) makes the teacher's out of what
-    is left; the loss is their mean squared difference, where the paper sums
-    and multiplies by 2e-5. It is not 0 for a student equal to the teacher.
+    (3x3 convolution, ReLU, 3x3 convolution) predicts the teacher's features
+    from the rest. The loss is the mean squared error of that prediction; the
+    paper sums the squares and multiplies by 2e-5. It is not 0 for a student
+    equal to the teacher.
 
     Args:
-        channels (int): C, of the teacher.
-        ratio (float): Part of the positions that is dropped, in [0, 1); the
-            paper has 0.65 for one-stage and 0.45 for two-stage detectors.
+        channels (int): C, number of channels of the teacher.
+        ratio (float): Fraction of the positions that is dropped, in [0, 1).
+            The paper has 0.65 for one-stage and 0.45 for two-stage detectors.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -190,7 +196,7 @@ class MGDLoss(nn.Module):
             'ratio',
             ratio,
             '[0, 1)',
-            'it is the part of the positions that is dropped',
+            'it is the fraction of positions that is dropped',
         )
         self.generator = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1),
@@ -199,7 +205,7 @@ class MGDLoss(nn.Module):
         )
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Features of shape (N, C, H, W) each to a scalar."""
+        """Compare features of shape (N, C, H, W) each; return a scalar."""
         noise = torch.rand_like(student[:, :1])
         left = drop_positions(student, noise, self.ratio)
         return (self.generator(left) - teacher).square().mean()
@@ -210,21 +216,23 @@ class ACAMLoss(nn.Module):
     """Adaptive cooperative masks (ACAM-KD, arXiv 2503.06307).
 
     Attention with the teacher's features as query and the student's as key
-    and value gives fused features Z; M selection units turn them into channel
-    masks sigmoid(u z), z the mean over positions, and spatial masks
-    sigmoid(U Z). With D = (T - S)^2 the loss is the mean of D under the
-    channel masks plus that under the spatial masks. The masks also descend
-    the overlap (Dice coefficient) of each kind, so that they differ.
+    and value gives fused features Z. M selection units turn Z into channel
+    masks sigmoid(u z), where z is the mean of Z over positions, and into
+    spatial masks sigmoid(U Z). With D = (T - S)^2, the loss is the mean of D
+    weighted by the channel masks plus the mean weighted by the spatial masks.
+    The masks also descend their overlap (Dice coefficient), for each of the
+    two kinds, so that they differ from each other.
 
-    Simplified: a mask divides by its own sum and weighs D once, so that it
-    does not win by going to 0; the overlap has no value, only a gradient, in
-    units of the loss (:func:`steer`); the student has no gradient
-    through the masks, so that it cannot move them instead of learning.
+    It is simpler than the paper. Each mask is divided by its sum and weighs D
+    once, so that it cannot reduce the loss by going to 0. The overlap adds a
+    gradient in units of the loss, but no value (:func:`steer`). The student
+    gets no gradient through the masks, so that it cannot move them instead of
+    learning.
 
     Args:
-        channels (int): C, of the teacher.
-        num_masks (int): M of each kind, at least 2; the paper has 6 for
-            detection.
+        channels (int): C, number of channels of the teacher.
+        num_masks (int): M, number of masks of each kind, at least 2. The
+            paper has 6 for detection.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -236,7 +244,7 @@ class ACAMLoss(nn.Module):
         super().__init__()
         channels = integer('channels', channels, 1)
         num_masks = integer(
-            'num_masks', num_masks, 2, hint='one mask has none to differ from'
+            'num_masks', num_masks, 2, hint='the masks learn to differ'
         )
         inner = max(1, channels // 2)
         self.query = nn.Conv2d(channels, inner, 1)
@@ -248,7 +256,12 @@ class ACAMLoss(nn.Module):
         )
 
     def masks(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """Channel masks (N, M, C) and spatial masks (N, M, H * W)."""
+        """Compute the masks from features of shape (N, C, H, W) each.
+
+        Returns:
+            tuple[Tensor, Tensor]: Channel masks (N, M, C) and spatial masks
+            (N, M, H * W).
+        """
         s, t = student.detach(), teacher.detach()
         fused = cross_attention(self.query(t), self.key(s), self.value(s))
         return (
@@ -257,7 +270,7 @@ class ACAMLoss(nn.Module):
         )
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Features of shape (N, C, H, W) each to a scalar."""
+        """Compare features of shape (N, C, H, W) each; return a scalar."""
         squares = (teacher - student).square()
         channel, spatial = self.masks(student, teacher)
         loss = masked_mean(squares.mean((2, 3)), channel)
@@ -269,25 +282,27 @@ class ACAMLoss(nn.Module):
 
 @MODELS.register_module()
 class ResidualLoss(nn.Module):
-    """Mean squared residual T - S under learned weights.
+    """Mean squared residual T - S with learned weights of the elements.
 
     A network R(T, S) (3x3 convolution, ReLU, 1x1 convolution) gives a logit
-    for every element; weights are their softmax over the positions of each
-    channel, times the number of positions. So their mean is 1, and they
-    cannot win by going to 0. They could still by keeping what is easy alone:
-    therefore R also descends KL(weights || equal), in units of the loss
-    (:func:`steer`). With d = (T - S)^2 and L the loss the weights
-    rest at w proportional to exp(-d / L), the least for residuals far above
-    the mean, which the student cannot follow.
+    for every element. The weights are the softmax of the logits over the
+    positions of each channel, times the number of positions. Their mean is 1,
+    so that they cannot reduce the loss by going to 0. They could still do so
+    by keeping only easy positions; therefore R also descends KL(weights ||
+    uniform), in units of the loss (:func:`steer`). With d = (T - S)^2 and the
+    loss L, the weights come to rest proportional to exp(-d / L). They are
+    smallest for residuals far above the mean, which the student cannot
+    follow.
 
-    Weights start equal, where this is FeatureMSELoss. The form is ours. The
-    student has no gradient through R.
+    The weights start equal; the loss then equals that of
+    :class:`~.features.FeatureMSELoss`. The form is ours. The student gets no
+    gradient through R.
 
     Args:
-        channels (int): C, of the teacher.
+        channels (int): C, number of channels of the teacher.
 
     Raises:
-        ValueError: If ``channels`` is no positive int.
+        ValueError: If ``channels`` is not a positive integer.
     """
 
     needs_channels = True
@@ -306,7 +321,7 @@ class ResidualLoss(nn.Module):
         )
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Features of shape (N, C, H, W) each to a scalar."""
+        """Compare features of shape (N, C, H, W) each; return a scalar."""
         logits = self.network(torch.cat([teacher, student], 1).detach())
         weights = position_weights(logits)
         loss = (weights * (teacher - student).square()).mean()

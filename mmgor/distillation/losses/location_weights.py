@@ -6,11 +6,11 @@ EPS = 1e-6
 
 
 def foreground_weight(teacher_scores: Tensor, gamma: float) -> Tensor:
-    """(largest class score)^gamma of each anchor.
+    """Weight of each location: (its largest class score)^gamma.
 
     Args:
         teacher_scores (Tensor): Foreground probabilities, shape (..., K).
-        gamma (float): 0 weighs every anchor the same.
+        gamma (float): Not negative; 0 gives all locations the same weight.
 
     Returns:
         Tensor: Shape (...).
@@ -19,5 +19,13 @@ def foreground_weight(teacher_scores: Tensor, gamma: float) -> Tensor:
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """sum(values * weights) / sum(weights), shapes equal, scalar result."""
+    """sum(values * weights) / sum(weights).
+
+    Args:
+        values (Tensor): Any shape.
+        weights (Tensor): Not negative, same shape.
+
+    Returns:
+        Tensor: Scalar; 0 if all weights are 0.
+    """
     return (values * weights).sum() / weights.sum().clamp(min=EPS)

@@ -1,4 +1,4 @@
-"""KL divergence of the classes or locations that a teacher is surest of."""
+"""KL divergence of the classes or locations with the largest scores."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ OVER = ('classes', 'locations')
 
 
 def top_k_mask(scores: Tensor, k: int) -> Tensor:
-    """The k largest along the last axis; all, if there are no more.
+    """Mark the k largest scores along the last axis, or all if K < k.
 
     Args:
         scores (Tensor): Shape (..., K).
@@ -32,11 +32,11 @@ def top_k_categorical_kl(
     k: int,
     temperature: float = 1.0,
 ) -> Tensor:
-    """:func:`categorical_kl` of the teacher's k likeliest classes and one
-    class for all others together.
+    """KL divergence of the teacher's top k classes and one class for the rest.
 
-    Without the others the sum could be negative. Joined they keep their mass:
-    the result lies between 0 and the divergence of all classes (data
+    A sum over the top k alone could be negative. Here the other classes are
+    joined into one, which keeps their probability mass: the result lies
+    between 0 and :func:`~.class_kl.categorical_kl` of all classes (data
     processing inequality).
 
     Args:
@@ -61,21 +61,22 @@ def top_k_categorical_kl(
 
 @MODELS.register_module()
 class TopKKL(ForwardKL):
-    """Forward KL divergence of what the teacher is most confident of.
+    """Forward KL divergence where the teacher's scores are largest.
 
-    Over classes: at each location the k classes with the teacher's largest
-    scores. Binary scores of other classes are left out; those of a softmax
-    are joined (:func:`top_k_categorical_kl`), background counts as
-    a class. Over locations: the k of each picture, over all levels, where the
-    teacher's largest foreground score is largest.
+    With ``over='classes'``, only the k classes with the teacher's largest
+    scores count at each location. Binary scores of other classes are left
+    out. Softmax scores of other classes are joined
+    (:func:`top_k_categorical_kl`); background counts as a class. With
+    ``over='locations'``, only k locations of each image count, over all
+    levels: those with the largest foreground score of the teacher.
 
-    It has no single source: to cut the teacher's answer to its top k is
+    There is no single source. To keep only the teacher's top k outputs is
     common with large vocabularies ("top-K distillation" in Tan et al., ICLR
     2019, arXiv 1902.10461), sometimes with one class for the rest, as here.
-    Binary scores and locations are our adaptation.
+    The versions for binary scores and for locations are ours.
 
     Args:
-        k (int): At least 1; at most the number of classes.
+        k (int): At least 1. Over classes, at most their number.
         over (str): 'classes' or 'locations'.
 
     Raises:

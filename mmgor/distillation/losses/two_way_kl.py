@@ -1,4 +1,9 @@
-"""Class losses made of the forward and the reverse KL divergence."""
+"""Class losses that combine the forward and the reverse KL divergence.
+
+The forward divergence KL(teacher || student) makes the student cover all that
+the teacher considers likely. The reverse one, KL(student || teacher), makes
+it seek the teacher's mode.
+"""
 
 import torch
 from torch import Tensor
@@ -22,19 +27,20 @@ def balanced(
     teacher_entropy: Tensor,
     favoured: float,
 ) -> Tensor:
-    """Both KL divergences, the more useful one with the larger weight.
+    """Weigh both KL divergences, element by element.
 
-    f * reverse + (1 - f) * forward where the student is less certain than
-    the teacher: the reverse divergence seeks the mode. f * forward + (1 - f)
-    * reverse elsewhere: the forward one covers. Sample-wise weights after
-    BD-KD (Amara et al., 2022, arXiv 2212.12965).
+    Where the student is less certain than the teacher, the reverse divergence
+    is favoured, since it seeks the mode: f * reverse + (1 - f) * forward.
+    Elsewhere the forward one is favoured, since it covers: f * forward +
+    (1 - f) * reverse. Sample-wise weights after BD-KD (Amara et al., 2022,
+    arXiv 2212.12965).
 
     Args:
         forward (Tensor): KL(teacher || student), any shape.
         reverse (Tensor): KL(student || teacher), same shape.
         student_entropy (Tensor): Same shape.
         teacher_entropy (Tensor): Same shape.
-        favoured (float): f in [0.5, 1]; 0.5 is the plain mean.
+        favoured (float): f in [0.5, 1]; 0.5 gives the plain mean.
 
     Returns:
         Tensor: Same shape.
@@ -51,15 +57,17 @@ def entropy_aware(
     teacher_entropy: Tensor,
     threshold: float,
 ) -> Tensor:
-    """reverse + [teacher_entropy > threshold] * forward (Jin et al., 2026,
-    arXiv 2603.07079): where the teacher hesitates, the mode-seeking reverse
-    divergence alone would have the student pick one side.
+    """Reverse KL, plus the forward one where the teacher is uncertain.
+
+    reverse + [teacher_entropy > threshold] * forward (Jin et al., 2026, arXiv
+    2603.07079). Where the teacher is uncertain, the mode-seeking reverse
+    divergence alone would make the student pick one side.
 
     Args:
         forward (Tensor): KL(teacher || student), any shape.
         reverse (Tensor): KL(student || teacher), same shape.
         teacher_entropy (Tensor): Same shape.
-        threshold (float): In the unit of the entropy.
+        threshold (float): In the same unit as the entropy.
 
     Returns:
         Tensor: Same shape.
@@ -68,7 +76,7 @@ def entropy_aware(
 
 
 class TwoWayKL(ForwardKL):
-    """Base of what is made of both divergences and both entropies."""
+    """Base of losses of both divergences and the entropies of both sides."""
 
     def combine(
         self,
@@ -77,7 +85,18 @@ class TwoWayKL(ForwardKL):
         student_entropy: Tensor,
         teacher_entropy: Tensor,
     ) -> Tensor:
-        """One loss; shapes equal, entropies in [0, 1]."""
+        """Combine the divergences elementwise into one loss.
+
+        Args:
+            forward (Tensor): KL(teacher || student), any shape.
+            reverse (Tensor): KL(student || teacher), same shape.
+            student_entropy (Tensor): Relative to its maximum, in [0, 1], same
+                shape.
+            teacher_entropy (Tensor): Likewise.
+
+        Returns:
+            Tensor: Same shape.
+        """
         raise NotImplementedError
 
     def binary(
@@ -108,18 +127,18 @@ class TwoWayKL(ForwardKL):
 
 @MODELS.register_module()
 class BalancedKL(TwoWayKL):
-    """Forward and reverse KL divergence, weighed sample by sample, see
-    :func:`balanced`.
+    """Forward and reverse KL divergence with weights for each sample.
 
-    A sample is a class's score at a location where scores are binary, a
-    location where they are a softmax. After the student's loss in BD-KD (arXiv
-    2212.12965), whose teacher is trained, too: the gap between the entropies
-    decides. The paper's constants could not be checked; weights that sum to
+    See :func:`balanced`. A sample is the score of one class at one location
+    if scores are binary, and one location if they are a softmax. The weights
+    depend on which of student and teacher has the larger entropy, as in the
+    student's loss of BD-KD (arXiv 2212.12965; there the teacher is trained,
+    too). The constants of the paper could not be checked: weights that sum to
     1, and their default, are ours.
 
     Args:
-        favoured (float): Weight of the favoured divergence, in [0.5, 1];
-            the other one has the rest. 0.5 is the plain mean.
+        favoured (float): Weight of the favoured divergence, in [0.5, 1]. The
+            other one weighs ``1 - favoured``. 0.5 gives the plain mean.
 
     Raises:
         ValueError: If ``favoured`` is out of range.
@@ -148,16 +167,17 @@ class BalancedKL(TwoWayKL):
 
 @MODELS.register_module()
 class EntropyAwareKL(TwoWayKL):
-    """Reverse KL divergence, plus the forward one where the teacher's entropy
-    is high, see :func:`entropy_aware`.
+    """Reverse KL, plus forward KL where the teacher's entropy is high.
 
-    The source (arXiv 2603.07079) has language models that learn on their own
-    samples; here every location of the batch counts.
+    See :func:`entropy_aware`. The source (arXiv 2603.07079) trains language
+    models on samples that they draw themselves; here every location of the
+    batch counts.
 
     Args:
-        threshold (float): Share of the largest entropy (ln 2 of a binary
-            score, ln K of a softmax) above which it is high, in [0, 1]. For
-            binary scores 0.5 means a probability between 0.11 and 0.89.
+        threshold (float): Entropy above which the teacher is uncertain,
+            relative to the maximum (ln 2 for a binary score, ln K for a
+            softmax), in [0, 1]. For binary scores, 0.5 means a probability
+            between 0.11 and 0.89.
 
     Raises:
         ValueError: If ``threshold`` is out of range.
@@ -169,7 +189,7 @@ class EntropyAwareKL(TwoWayKL):
             'threshold',
             threshold,
             '[0, 1]',
-            'it is a share of the largest entropy',
+            'it is relative to the largest possible entropy',
         )
 
     def combine(

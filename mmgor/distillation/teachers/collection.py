@@ -15,17 +15,17 @@ OPTIONS = ['classes', 'dtype', 'channels_last', 'offload']
 
 
 class Teachers:
-    """Named teachers, in order. Not a module.
+    """Named teachers, in the order of the config. It is not a module.
 
-    A deep copy (EMA's, say) uses the same detectors. They stay where they are
-    when the copy moves, until it calls :meth:`build` itself.
+    A deep copy (such as EMA makes) shares the detectors with the original.
+    They do not move with the copy, until the copy calls :meth:`build` itself.
 
     Args:
-        teachers (dict): Name -> the arguments of :class:`Teacher`.
+        teachers (dict): Name -> arguments of :class:`~.teacher.Teacher`.
 
     Raises:
-        TypeError: If ``teachers`` is no dict.
-        ValueError: If there is none, or one is no such dict.
+        TypeError: If ``teachers`` is not a dict.
+        ValueError: If it is empty, or the arguments of a teacher are wrong.
     """
 
     def __init__(self, teachers: dict) -> None:
@@ -42,19 +42,7 @@ class Teachers:
         self._moves = True
         self._teachers: dict[str, Teacher] = {}
         for name, spec in teachers.items():
-            if not isinstance(spec, dict):
-                raise ValueError(
-                    f'teacher {name!r} is {spec!r}; expected '
-                    'dict(config=..., checkpoint=...).'
-                )
-            known = [*NEEDED, *OPTIONS]
-            if not set(NEEDED) <= set(spec) <= set(known):
-                odd = [key for key in spec if key not in known]
-                raise ValueError(
-                    f'teacher {name!r} has the keys {sorted(map(str, spec))}; '
-                    "expected 'config' and 'checkpoint', and any of "
-                    f'{OPTIONS}{nearest(odd, known)}.'
-                )
+            _check_arguments(name, spec)
             self._teachers[name] = Teacher(name, **spec)
 
     def __deepcopy__(self, memo: dict) -> 'Teachers':
@@ -71,7 +59,7 @@ class Teachers:
         return self._teachers[name]
 
     def names(self) -> list[str]:
-        """Names in the order of the config."""
+        """Names of the teachers."""
         return list(self._teachers)
 
     def items(self) -> ItemsView[str, Teacher]:
@@ -79,7 +67,12 @@ class Teachers:
         return self._teachers.items()
 
     def build(self, device: torch.device) -> None:
-        """Build all; teachers of the same files share one detector."""
+        """Build all teachers; those of the same files share one detector.
+
+        Args:
+            device (torch.device): Where the weights go, see
+                :meth:`.Teacher.build`.
+        """
         self._moves = True
         built: dict[tuple, Teacher] = {}
         for teacher in self._teachers.values():
@@ -97,7 +90,7 @@ class Teachers:
                 built[key] = teacher
 
     def _apply(self, fn: Any) -> None:
-        """What ``nn.Module._apply`` is to modules: devices and dtypes."""
+        """Change device or dtype of the detectors, as ``nn.Module._apply``."""
         if not self._moves:
             return
         models = {
@@ -107,3 +100,19 @@ class Teachers:
         }
         for model in models.values():
             model._apply(fn)
+
+
+def _check_arguments(name: Any, spec: Any) -> None:
+    if not isinstance(spec, dict):
+        raise ValueError(
+            f'teacher {name!r} is {spec!r}; expected '
+            'dict(config=..., checkpoint=...).'
+        )
+    known = [*NEEDED, *OPTIONS]
+    if not set(NEEDED) <= set(spec) <= set(known):
+        odd = [key for key in spec if key not in known]
+        raise ValueError(
+            f'teacher {name!r} has the keys {sorted(map(str, spec))}; '
+            "expected 'config' and 'checkpoint', and any of "
+            f'{OPTIONS}{nearest(odd, known)}.'
+        )

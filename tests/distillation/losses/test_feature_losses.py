@@ -298,7 +298,7 @@ def test_losses_run_in_single_precision_under_autocast(cfg):
     'loss, message',
     [
         (dict(type='MGDLoss', ratio=1.0), r'ratio must be in \[0, 1\), got 1'),
-        (dict(type='MGDLoss', ratio=-0.1), 'the part of the positions'),
+        (dict(type='MGDLoss', ratio=-0.1), 'the fraction of positions'),
         (dict(type='ACAMLoss', num_masks=1), 'at least 2, got 1; one mask'),
         (
             dict(type='ACAMLoss', num_masks=2.0),
