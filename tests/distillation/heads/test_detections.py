@@ -5,6 +5,7 @@ import torch
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.structures import InstanceData
 
+from mmgor.distillation.heads.detections import systematic_draw
 from mmgor.registry import MODELS
 from tests.support.kd import bound, detector, record, recorded
 
@@ -167,3 +168,24 @@ def test_who_does_not_know_a_class_does_not_outvote_it():
     found.labels = torch.tensor([1])
     (_, scores, _), _ = head._found([[found], [found[:0]]], indices)
     torch.testing.assert_close(scores, torch.tensor([0.4]))
+
+
+def test_systematic_draw_by_hand():
+    scores = torch.tensor([0.9, 0.5, 0.3])
+    # Running sums from 0.05: 0.95, 1.45, 1.75; from 0.35: 1.25, 1.75, 2.05.
+    got = systematic_draw(scores, torch.tensor(0.05))
+    assert got.tolist() == [False, True, False]
+    got = systematic_draw(scores, torch.tensor(0.35))
+    assert got.tolist() == [True, False, True]
+    assert systematic_draw(scores[:0], torch.tensor(0.5)).tolist() == []
+
+
+def test_systematic_draw_draws_by_score_and_always_as_many():
+    scores = torch.tensor([0.05, 1.0, 0.71, 0.33, 0.0, 0.68, 1.0, 0.12])
+    starts = (torch.arange(1000) + 0.5) / 1000
+    drawn = torch.stack([systematic_draw(scores, u) for u in starts])
+    torch.testing.assert_close(
+        drawn.float().mean(0), scores, atol=2e-3, rtol=0
+    )
+    assert set(drawn.sum(1).tolist()) == {3, 4}  # the scores sum to 3.89
+    assert drawn[:, [1, 6]].all() and not drawn[:, 4].any()

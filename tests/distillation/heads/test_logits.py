@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmgor.dense_heads.spec import check_logits
+from mmgor.distillation.heads.logits import flatten_anchors
 from mmgor.distillation.losses.class_kl import categorical_kl
 from mmgor.registry import MODELS
 from tests.support import dense_heads
@@ -163,3 +164,10 @@ def test_other_pyramid_or_size_is_an_error():
     other = recorded(s.module, ([logits[2], *logits[1:]], boxes))
     with pytest.raises(ValueError, match=r'stride 8: .* one of \(2, 2\) for'):
         head(s, [other])
+
+
+def test_flatten_anchors_follows_mmdets_order():
+    # Two anchors, two classes; value = 10 * pixel + channel.
+    x = torch.arange(4.0).view(1, 4, 1, 1) + torch.tensor([0.0, 10.0])
+    flat = flatten_anchors(x, 2)
+    assert flat.tolist() == [[[0, 1], [2, 3], [10, 11], [12, 13]]]

@@ -1,3 +1,5 @@
+"""Feature losses with parameters, and every loss in the KD head."""
+
 import math
 
 import pytest
@@ -44,26 +46,6 @@ def build(cfg, channels=4):
     return MODELS.build(dict(channels=channels, **cfg))
 
 
-def test_attention_transfer_by_hand():
-    # Attention (9, 16) of length sqrt(337) against (1, 0).
-    s = torch.tensor([3.0, 4.0]).view(1, 1, 1, 2)
-    t = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
-    want = 1 - 9 / math.sqrt(337)
-    assert attention_transfer(s, t).item() == pytest.approx(want, rel=1e-5)
-
-
-def test_attention_transfer_is_one_minus_the_cosine():
-    s, t = maps(3, 5, 4, 6)
-    attention = [(x**2).mean(1).flatten(1) for x in (s, t[:, :2])]
-    want = 1 - torch.cosine_similarity(*attention).mean()
-    torch.testing.assert_close(attention_transfer(s, t[:, :2]), want)
-    same = t.clone().requires_grad_()
-    loss = attention_transfer(same, -3 * t)
-    loss.backward()
-    assert loss.item() == pytest.approx(0, abs=1e-6)
-    assert same.grad.abs().max() < 1e-6
-
-
 def test_dropped_positions_by_hand():
     x = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]).view(1, 2, 1, 3)
     noise = torch.tensor([0.1, 0.7, 0.6]).view(1, 1, 1, 3)
@@ -87,7 +69,7 @@ def test_cross_attention_equals_the_loops():
 
 
 def test_cross_attention_keeps_no_matrix():
-    """A fused kernel takes it: one (HW)^2 matrix would have 4 MB."""
+    """A fused kernel runs: a matrix of (HW)^2 elements would take 4 MB."""
     kept = []
     q, k = (x.requires_grad_() for x in maps(1, 2, 32, 32))
     v = maps(1, 4, 32, 32)[0].requires_grad_()
@@ -111,7 +93,7 @@ def test_masks_by_hand():
     torch.testing.assert_close(spatial, want)
 
 
-def test_masked_mean_does_not_know_the_size_of_a_mask():
+def test_a_factor_on_a_mask_does_not_change_the_masked_mean():
     values = torch.tensor([[1.0, 5.0]])
     masks = torch.tensor([[[0.25, 0.75], [1.0, 0.0]]])
     # (1/4 * 1 + 3/4 * 5) and 1.
@@ -123,7 +105,7 @@ def test_masked_mean_does_not_know_the_size_of_a_mask():
 def test_dice_overlap_by_hand():
     a, b, c = [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]
     overlap = dice_overlap(torch.tensor([[a, b], [a, a]]))
-    assert overlap.item() == 0.5  # 0 in one picture, 1 in the other
+    assert overlap.item() == 0.5  # 0 in one image, 1 in the other
     # a.b = 0; a.c and b.c: 2 / (1 + 2).
     overlap = dice_overlap(torch.tensor([[a, b, c]]))
     assert overlap.item() == pytest.approx(4 / 9)
@@ -159,7 +141,7 @@ def test_mgd_equals_the_formula():
     hidden = conv(s * kept, first.weight, first.bias, padding=1).relu()
     made = conv(hidden, last.weight, last.bias, padding=1)
     torch.testing.assert_close(got, ((made - t) ** 2).mean())
-    assert not torch.equal(loss(s, t), got)  # other positions every step
+    assert not torch.equal(loss(s, t), got)  # each call drops other positions
 
 
 def test_acam_equals_the_formula():
@@ -214,17 +196,19 @@ def test_residual_starts_as_the_mean_squared_error():
 def test_residual_weights_rest_where_the_docstring_says():
     square = maps(3, 4, 5).double() ** 2
     loss = square.mean()
-    for _ in range(200):  # the loss is the one under the weights themselves
+    for _ in range(200):  # the fixed point: the weights depend on the loss
         loss = (position_weights(-square / loss) * square).mean()
     logits = (-square / loss).requires_grad_()
     value = (position_weights(logits) * square).mean()
     steer(value, divergence_from_equal(logits)).backward()
     assert logits.grad.abs().max() < 1e-9
-    assert 0 < value < square.mean()  # neither collapsed nor equal
+    assert (
+        0 < value < square.mean()
+    )  # the weights neither collapsed nor stayed equal
 
 
 @pytest.mark.parametrize('cfg', TRAINABLE[1:], ids=lambda x: x['type'])
-def test_the_student_is_taught_by_the_difference_alone(cfg):
+def test_the_student_gets_no_gradient_through_the_weights(cfg):
     s, t = maps(2, 4, 3, 2)
     loss = build(cfg)
     for parameter in loss.parameters():
@@ -238,12 +222,12 @@ def test_the_student_is_taught_by_the_difference_alone(cfg):
 
 
 @every_loss
-def test_equal_features_have_nothing_to_learn(cfg):
+def test_equal_features_give_no_gradient(cfg):
     s = maps(2, 4, 3, 2)[0].requires_grad_()
     channels = dict(channels=4) if cfg in TRAINABLE else {}
     loss = MODELS.build(dict(channels, **cfg))(s, s.detach().clone())
     (gradient,) = torch.autograd.grad(loss, s)
-    if cfg['type'] == 'MGDLoss':  # a generator lies between
+    if cfg['type'] == 'MGDLoss':  # its generator changes the features
         assert loss > 0
     else:
         assert loss.item() == pytest.approx(0, abs=1e-6)
@@ -256,7 +240,7 @@ def feature_head(**cfg):
 
 
 @trainable
-def test_heads_build_one_loss_a_level_of_the_teachers_channels(cfg):
+def test_heads_build_one_loss_per_level_with_the_teachers_channels(cfg):
     head = feature_head(
         student_channels=2, teacher_channels=[4, 6], strides=[8, 16], loss=cfg
     )
@@ -271,7 +255,7 @@ def test_heads_build_one_loss_a_level_of_the_teachers_channels(cfg):
     }
 
 
-def test_levels_are_averaged():
+def test_the_loss_is_the_mean_over_levels():
     loss = dict(type='AttentionTransferLoss')
     head = feature_head(student_channels=3, strides=[8, 16], loss=loss)
     s, t = ([torch.randn(1, 3, n, n) for n in (8, 4)] for _ in 'st')
@@ -299,7 +283,7 @@ def test_losses_run_in_single_precision_under_autocast(cfg):
     [
         (dict(type='MGDLoss', ratio=1.0), r'ratio must be in \[0, 1\), got 1'),
         (dict(type='MGDLoss', ratio=-0.1), 'the fraction of positions'),
-        (dict(type='ACAMLoss', num_masks=1), 'at least 2, got 1; one mask'),
+        (dict(type='ACAMLoss', num_masks=1), 'at least 2, got 1; the masks'),
         (
             dict(type='ACAMLoss', num_masks=2.0),
             'an integer of at least 2, got',
@@ -312,7 +296,7 @@ def test_bad_losses(loss, message):
         MODELS.build(cfg)
 
 
-def test_channels_are_told_by_the_head():
+def test_the_head_passes_the_channels():
     cfg = dict(type='FeatureKDHead', student_channels=4)
     loss = dict(type='ResidualLoss', channels=8)
     with pytest.raises(TypeError, match="keyword argument 'channels'"):
