@@ -1,5 +1,6 @@
 # make demo   a 4-bit student learns from a larger detector (see README)
-# make test   the tests
+# make test   the tests, in two processes
+# make quick  the tests without those marked slow
 # make lint   ruff and mypy
 # make docs   the documentation site, in docs/_build
 # make env    the virtual environment all of these use
@@ -25,9 +26,11 @@ STAMP := $(VENV)/.mmgor-env
 REQUIREMENTS := requirements/common.txt requirements/deploy.txt \
     requirements/docs.txt requirements/$(STACK).txt
 WORK_DIR ?= work_dirs/demo
+# Two processes; the tests of a file stay together, as they share fixtures.
+PYTEST := -m pytest -q -n 2 --dist loadfile
 SEEDS ?= 0
 
-.PHONY: env demo test lint docs smoke clean help
+.PHONY: env demo test quick lint docs smoke clean help
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -67,7 +70,10 @@ smoke: env
 	  --work-dir work_dirs/smoke-$(STACK)/test
 
 test: env
-	$(PY) -m pytest -q
+	$(PY) $(PYTEST)
+
+quick: env
+	$(PY) $(PYTEST) -m "not slow"
 
 lint: env
 	$(PY) -m ruff check .

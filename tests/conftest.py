@@ -24,6 +24,14 @@ torch.set_num_threads(1)
 register_all_modules()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker('gpu'):
+            item.add_marker(pytest.mark.skip(reason='needs a CUDA device'))
+
+
 @pytest.fixture(scope='session', autouse=True)
 def plain_config_text() -> Iterator[None]:
     """Every Runner writes its config out several times; to lay the text out

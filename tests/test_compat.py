@@ -191,6 +191,7 @@ def test_history_method_gives_statistics_of_history_buffers_only():
         history_method(np.ndarray, 'mean')
 
 
+@pytest.mark.slow
 def test_known_noise_and_nothing_else_is_left_out():
     """In a process of its own: pytest has filters, too."""
     code = textwrap.dedent(

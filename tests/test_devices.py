@@ -24,6 +24,19 @@ def test_students(name, tmp_path):
         assert torch.isfinite(loss)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize('amp', [False, True])
+def test_a_student_trains_on_a_gpu(amp, teacher_spec):
+    """The same step as above, on a device that is there."""
+    model = built(student_cfg(teacher_spec))
+    before = {k: v.clone() for k, v in model.named_parameters()}
+    with torch.autocast('cuda', torch.bfloat16, enabled=amp):
+        loss = steps_of(model, batch_on_cuda())
+    assert loss.device.type == 'cuda' and torch.isfinite(loss)
+    moved = [k for k, v in model.named_parameters() if (v != before[k]).any()]
+    assert 'backbone.conv1.weight' in moved and len(moved) > 50
+
+
 def test_hooks(teacher_spec):
     """NonFiniteLossHook asks once a step, GoRWeightHook after the first and
     in every fifth, and once more for each gradient that is measured."""

@@ -84,6 +84,7 @@ def worker(rank, port, teacher, out):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_ranks_end_equal(teacher_spec, tmp_path):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from zipfile import ZipFile
 
+import pytest
+
 import mmgor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,6 +50,7 @@ def test_an_editable_install_seen_from_above_the_checkout(tmp_path):
     assert run(use, tmp_path) == str(checkout / 'mmgor' / '__init__.py')
 
 
+@pytest.mark.slow
 def test_tools_take_no_folder_for_the_package(tmp_path):
     (tmp_path / 'mmgor').mkdir()
     tools = str(ROOT / 'tools')

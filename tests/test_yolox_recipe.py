@@ -17,6 +17,8 @@ from mmgor.quantization import quantized_layers
 from tests.support.students import quantized, tiny
 from tests.support.training import tiny_scenes, training_config
 
+# Every test reads the same run.
+pytestmark = pytest.mark.slow
 MOMENTUM, GAMMA = 0.1, 2
 
 

@@ -95,6 +95,7 @@ def test_a_step_that_measures_counts_with_its_share(monkeypatch, capsys):
     assert rows == ['| Fixed | 1000 | 1.00 |', '| Other | 2000 | 2.00 |']
 
 
+@pytest.mark.slow
 def test_each_balancer_weighs_the_steps_that_are_timed(tmp_path, monkeypatch):
     used = []
     weigh = FixedWeighting.weigh

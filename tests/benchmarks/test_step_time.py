@@ -2,10 +2,12 @@
 
 import argparse
 
+import pytest
 import step_time
 from mmdet.utils import register_all_modules
 
 
+@pytest.mark.slow
 def test_every_arm_and_teacher_is_timed(tmp_path, monkeypatch):
     monkeypatch.setattr(step_time, 'WARM_UP', 0)
     args = argparse.Namespace(batch=1, size=[64, 64], device='cpu', rounds=2)

@@ -1,4 +1,4 @@
-"""Training steps on a device that is not there, and who waited for it."""
+"""Training steps on a CUDA device, real or virtual, and what waited for it."""
 
 import copy
 from collections import Counter

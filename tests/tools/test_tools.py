@@ -23,6 +23,7 @@ def tool(name, *args):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['train.py', 'test.py'])
 def test_flags_are_mmdets(name):
     """Every flag that the installed mmdet's own tool has."""
@@ -39,6 +40,7 @@ def test_flags_are_mmdets(name):
     assert all(flag in shown for flag in flags), flags
 
 
+@pytest.mark.slow
 def test_missing_config_says_what_was_expected():
     done = tool('train.py', 'no/such.py')
     assert done.returncode

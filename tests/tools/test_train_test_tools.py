@@ -178,6 +178,7 @@ def predictions(config_file, checkpoint, folder):
     return pickle.loads((folder / 'boxes.pkl').read_bytes())
 
 
+@pytest.mark.slow
 def test_test_reads_what_train_and_publish_wrote(
     trained, config_file, tmp_path
 ):
@@ -197,6 +198,7 @@ def test_test_reads_what_train_and_publish_wrote(
             torch.testing.assert_close(b, a, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_plot_weights_draws_the_run(trained, tmp_path, monkeypatch, capsys):
     out = tmp_path / 'curves.png'
     monkeypatch.setattr(sys, 'argv', ['x', str(trained), '--out', str(out)])
