@@ -1,7 +1,7 @@
 """Shared fixtures: a tiny student and teacher, a tiny data set.
 
-Compiling quantizers takes longer than these tests; they run the plain
-composition. ``tests/quantization/test_compiled.py`` compares the two.
+Compiling quantizers takes longer than these tests, so they run uncompiled.
+``tests/quantization/quantizers/test_compiled.py`` compares the two.
 """
 
 import os
@@ -34,10 +34,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope='session', autouse=True)
 def plain_config_text() -> Iterator[None]:
-    """Every Runner writes its config out several times; to lay the text out
-    takes yapf longer than the tests train."""
+    """Skip yapf: every Runner formats its config several times, which takes
+    longer than the training of a test."""
     with pytest.MonkeyPatch.context() as patch:
-        # onedl-mmengine imports it anew each time.
+        # onedl-mmengine imports the function again at each call.
         for module in ('mmengine.config.config', 'yapf.yapflib.yapf_api'):
             patch.setattr(
                 f'{module}.FormatCode',
@@ -49,13 +49,13 @@ def plain_config_text() -> Iterator[None]:
 
 @pytest.fixture(scope='module', autouse=True)
 def mmdet_scope() -> None:
-    """A Runner leaves its scope behind; every module starts in mmdet's."""
+    """Start every test module in mmdet's scope: a Runner changes it."""
     init_default_scope('mmdet')
 
 
 @pytest.fixture
 def small_disk() -> Iterator[None]:
-    """Files of this process end at 64 KiB, as on a disk that is full."""
+    """Writing beyond 64 KiB per file fails, as on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (65536, limits[1]))
@@ -76,7 +76,7 @@ def teacher_spec(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
     torch.manual_seed(1)
     cfg = retinanet_cfg(channels=12, fpn=24)
-    # Whatever scope the first test that asks for it has.
+    # The first test that asks for this fixture may be in another scope.
     model = MODELS.build(dict(cfg, _scope_='mmdet'))
     model.init_weights()
     path = tmp_path_factory.mktemp('teacher') / 'teacher.pth'

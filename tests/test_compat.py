@@ -1,4 +1,4 @@
-"""What is missing is named, and checkpoints load with the protection on."""
+"""Missing or unfit packages are named; checkpoints load with weights_only."""
 
 import pickle
 import subprocess
@@ -127,7 +127,7 @@ class Toy(BaseModel):
 
 @pytest.fixture(scope='module')
 def training_checkpoint(tmp_path_factory):
-    """Written by mmengine's own Runner after two iterations."""
+    """A checkpoint of mmengine's Runner after two iterations."""
     work_dir = tmp_path_factory.mktemp('toy')
     Runner(
         Toy(),
@@ -172,7 +172,7 @@ def test_without_the_allow_list_it_does_not(training_checkpoint):
 
 
 class Attack:
-    """A pickle that asks for a way out of the allowed classes."""
+    """A pickle that tries to reach attributes of an allowed class."""
 
     def __reduce__(self):
         return getattr, (HistoryBuffer, '__init__')
@@ -193,7 +193,7 @@ def test_history_method_gives_statistics_of_history_buffers_only():
 
 @pytest.mark.slow
 def test_known_noise_and_nothing_else_is_left_out():
-    """In a process of its own: pytest has filters, too."""
+    """In a new process, since pytest has warning filters of its own."""
     code = textwrap.dedent(
         """
         import logging, warnings

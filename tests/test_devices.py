@@ -1,4 +1,4 @@
-"""Nothing mixes devices, and hardly anything makes the host wait for one."""
+"""Training steps mix no devices, and rarely make the host wait for one."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from tests.support.models import student_cfg
 from tests.support.students import STUDENTS, student_of_itself
 from tests.support.virtual_cuda import virtual_cuda
 
-# What the first step has to know of teachers, and keeps.
+# These files read from the teachers once, in the first step.
 ONCE = {'distillation/heads/base.py', 'distillation/teachers/preprocessing.py'}
 
 
@@ -27,7 +27,7 @@ def test_students(name, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.parametrize('amp', [False, True])
 def test_a_student_trains_on_a_gpu(amp, teacher_spec):
-    """The same step as above, on a device that is there."""
+    """One step on a real device."""
     model = built(student_cfg(teacher_spec))
     before = {k: v.clone() for k, v in model.named_parameters()}
     with torch.autocast('cuda', torch.bfloat16, enabled=amp):
@@ -38,8 +38,8 @@ def test_a_student_trains_on_a_gpu(amp, teacher_spec):
 
 
 def test_hooks(teacher_spec):
-    """NonFiniteLossHook asks once a step, GoRWeightHook after the first and
-    in every fifth, and once more for each gradient that is measured."""
+    """The host waits once per step for NonFiniteLossHook, after the first and
+    every fifth step for GoRWeightHook, and once per measured gradient."""
     hooks = [
         NonFiniteLossHook(),
         GoRWeightHook(gradient_interval=1),

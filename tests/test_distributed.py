@@ -1,4 +1,4 @@
-"""Two gloo processes train as one and end with the same numbers."""
+"""Two gloo processes train together and end with the same weights."""
 
 import os
 import socket
@@ -43,7 +43,7 @@ def worker(rank, port, teacher, out):
     model.init_weights()
     model.map_classes(None)
     batch = half(make_batch(size=4), rank)
-    # Ranks see pictures of very different ranges.
+    # The images of the two ranks have very different ranges.
     batch['inputs'] *= 1 + rank
     calibrate(model, [batch], lambda b: model(**b, mode='tensor'))
     ddp = MMDistributedDataParallel(
@@ -64,12 +64,12 @@ def worker(rank, port, teacher, out):
     wrapper.optimizer.register_step_pre_hook(
         theta_step(model.gor_weighting, 0.1)
     )
-    # mmengine's DDP has a train_step of its own, which ends in this.
+    # mmengine's DDP calls this at the end of its own train_step.
     with pytest.raises(RuntimeError, match='no hook moves the thetas of GoR'):
         model.parse_losses(dict(loss=torch.ones(())))
     model.gor_weighting.moved_by_hook = True  # as GoRWeightHook says
     for step in range(8):
-        # Rank 1 meets a loss that is not finite in the third step.
+        # In the third step the loss of rank 1 is not finite.
         inputs = batch['inputs'].clone()
         if rank == 1 and step == 2:
             inputs[0] = float('nan')
@@ -95,14 +95,14 @@ def test_ranks_end_equal(teacher_spec, tmp_path):
     )
     for key, value in first.items():
         assert torch.isfinite(value).all() and second[key].isfinite().all()
-        # Batch-norm statistics are each rank's own, as everywhere in mmdet.
+        # Batch-norm statistics differ per rank, as everywhere in mmdet.
         if 'running_' not in key:
             assert torch.equal(value, second[key]), key
-    # What layers that read one tensor learned is one, too.
+    # Layers with a shared input learn the same scale.
     starts = [
         first[f'bbox_head.{branch}_convs.0.conv.input_quantizer.log_scale']
         for branch in ('cls', 'reg')
     ]
     assert torch.equal(*starts)
-    # Past the balanced start: the game itself moved the thetas.
+    # After the balanced start the game moved the thetas.
     assert first['gor_weighting.count'].tolist() == [7, 7]

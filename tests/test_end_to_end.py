@@ -1,4 +1,4 @@
-"""Train, resume, test: through mmengine's Runner, on generated scenes."""
+"""Train, resume and test with mmengine's Runner on generated scenes."""
 
 import json
 
@@ -30,7 +30,7 @@ def train(config):
 
 @pytest.fixture(scope='module')
 def trained(scenes, teacher, tmp_path_factory):
-    """Two epochs in one go."""
+    """Work directory of a run of two epochs."""
     work_dir = tmp_path_factory.mktemp('straight')
     config = training_config(scenes, work_dir, teacher, epochs=2)
     return train(config), work_dir
@@ -53,7 +53,7 @@ def test_checkpoint_holds_tensors_only(trained):
 
 
 def test_resume_continues_exactly(trained, scenes, teacher, tmp_path):
-    """Stopped after epoch 1 and resumed, the run ends where it would have."""
+    """Stopped after epoch 1 and resumed, a run ends with the same weights."""
     straight, work_dir = trained
     config = training_config(scenes, tmp_path / 'resumed', teacher, epochs=2)
     config.resume, config.load_from = True, str(work_dir / 'epoch_1.pth')
@@ -135,7 +135,7 @@ def test_step_sizes_never_decay(scenes, teacher, tmp_path):
 def test_start_from_other_bits_calibrates_anew(
     trained, scenes, teacher, tmp_path
 ):
-    """Staged bits: W4 weights are a start for W3, its scales are not."""
+    """Staged bits: W3 starts from the weights of W4, not from its scales."""
     _, work_dir = trained
     config = training_config(scenes, tmp_path / 'w3', teacher)
     for part in ('backbone', 'neck', 'bbox_head'):
@@ -155,7 +155,7 @@ def test_test_gives_a_map(trained, scenes, teacher, tmp_path):
     config.load_from = str(work_dir / 'epoch_2.pth')
     config.model.teachers.big.checkpoint = 'gone.pth'
     metrics = Runner.from_cfg(config).test()
-    # Scores of an untrained head lie under nothing: some boxes come out.
+    # The score threshold is 0, so even an untrained head finds boxes.
     assert 0 <= metrics['coco/bbox_mAP'] <= 1
 
 
@@ -189,7 +189,8 @@ def test_ema_validates_with_averaged_scales(scenes, teacher, tmp_path):
 
 
 def test_shared_inputs_stay_one(trained, scenes, teacher, tmp_path):
-    """In the model and in EMAHook's copy; without the hook they part."""
+    """Layers with a shared input keep one scale, in the model and in EMAHook's
+    copy; without the hook their scales differ."""
     config = training_config(scenes, tmp_path / 'shared', teacher, epochs=2)
     config.custom_hooks += [
         dict(type='EMAHook', momentum=0.5, update_buffers=True),
@@ -204,7 +205,7 @@ def test_shared_inputs_stay_one(trained, scenes, teacher, tmp_path):
         return [state[key.format(branch)] for branch in ('cls', 'reg')]
 
     for model in (runner.model, hook.ema_model.module):
-        assert len(steps(model)[0]) > 1  # one a level
+        assert len(steps(model)[0]) > 1  # one per level
         assert torch.equal(*steps(model))
     alone, _ = trained
     assert not torch.equal(*steps(alone.model))

@@ -40,7 +40,7 @@ def test_an_editable_install_seen_from_above_the_checkout(tmp_path):
     ZipFile(wheel).extractall(site)
     use = (
         'import site, sys; '
-        # What makes this environment's own install visible.
+        # Hide this environment's own install.
         'sys.meta_path[:] = [f for f in sys.meta_path '
         "if 'editable' not in getattr(f, '__module__', '')]; "
         f'sys.path[:] = [p for p in sys.path if p != {str(ROOT)!r}]; '

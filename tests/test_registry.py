@@ -1,4 +1,4 @@
-"""Names of mmgor and of others in configs of any default scope."""
+"""Registered names in configs of any default scope."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ SCOPE = 'downstream'
 
 @pytest.fixture(scope='module')
 def downstream():
-    """A package beside mmdet, as mmyolo is one, with names of its own."""
+    """A package on top of mmdet, such as mmyolo, with names of its own."""
     models = Registry('model', parent=MODELS, scope=SCOPE)
     Registry('hook', parent=HOOKS, scope=SCOPE)
     for name, base in (
@@ -39,7 +39,7 @@ def downstream():
         ('TheirNeck', FPN),
         ('TheirHead', RetinaHead),
         ('TheirDetector', RetinaNet),
-        # Taken by mmgor, too.
+        # mmgor has this name, too.
         ('PKDLoss', nn.L1Loss),
         ('LSQQuantizer', nn.Identity),
     ):
@@ -55,7 +55,7 @@ def scoped(downstream):
 
 
 def with_prefixes(cfg, keys=('type', 'detector')):
-    """A config of mmdet's scope with its stock names prefixed."""
+    """The same config with the prefix 'mmdet.' before stock names."""
     if isinstance(cfg, dict):
         return {k: prefixed(k, v, keys) for k, v in cfg.items()}
     if isinstance(cfg, (list, tuple)):

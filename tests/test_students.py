@@ -11,7 +11,7 @@ from mmgor.registry import MODELS
 from tests.support.models import make_batch
 from tests.support.students import STUDENTS, quantized, student_of_itself, tiny
 
-# Transformers: what stays in float.
+# Modules of transformers that stay in float.
 FLOAT_IN_DETR = {'sampling_offsets', 'attention_weights', 'out_proj'}
 ITERATIONS = 3
 
@@ -53,7 +53,7 @@ def test_a_few_iterations(name, tmp_path):
         for key, p in model.named_parameters()
         if p.requires_grad and p.grad is None
     ]
-    # MobileNetV2 always has its last layer, which YOLOv3 does not use.
+    # MobileNetV2 always has a last layer, which YOLOv3 does not use.
     assert [k for k in idle if not k.startswith('backbone.conv2.')] == []
 
 
@@ -62,13 +62,13 @@ def test_a_few_iterations(name, tmp_path):
     [
         ('atss/atss_r50_fpn_1x_coco', {5}),
         ('yolox/yolox_nano_8xb8-300e_coco', {1}),
-        # Shared convolutions; batch norms and predictions a level.
+        # Shared convolutions; batch norms and predictions per level.
         ('rtmdet/rtmdet_tiny_8xb32-300e_coco', {1, 3}),
         # The region proposal network is shared, the box head is not.
         ('faster_rcnn/faster-rcnn_r50_fpn_1x_coco', {1, 5}),
     ],
 )
-def test_a_scale_a_level_and_a_channel(name, scales):
+def test_scales_per_level_and_per_channel(name, scales):
     layers = quantized_layers(MODELS.build(quantized(tiny(name))))
     head = {k: q for k, q in layers.items() if 'head' in k}
     assert {q.input_quantizer.num_scales for q in head.values()} == scales

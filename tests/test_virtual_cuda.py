@@ -1,4 +1,4 @@
-"""The device that is not there refuses and waits as a CUDA device does."""
+"""The virtual CUDA device refuses and waits as a real one does."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def parameters(cases):
 
 
 def on_device(case):
-    """Result and waits of all lines."""
+    """Result of the lines, and how often the host waited."""
     with virtual_cuda() as device:
         x = torch.arange(3.0, device='cuda')
         device.stock_waits.clear()

@@ -1,5 +1,7 @@
-"""YOLOX's stock recipe with a quantized student and a float teacher: mosaic,
-MixUp, batches of many sizes, exponential averages."""
+"""YOLOX's stock recipe with a quantized student and a float teacher.
+
+It has mosaic, MixUp, multi-scale batches and an exponential moving average.
+"""
 
 import math
 from types import SimpleNamespace
@@ -23,7 +25,7 @@ MOMENTUM, GAMMA = 0.1, 2
 
 
 class Record(Hook):
-    """What each iteration showed to student and teacher, and what it made."""
+    """Keep the inputs of student and teacher and the weights of each step."""
 
     priority = 'VERY_LOW'
 
@@ -48,7 +50,7 @@ class Record(Hook):
 
 
 def shrunk(transform: dict) -> dict:
-    """A stock transform for pictures of 64 instead of 640 px."""
+    """A stock transform for images of 64 instead of 640 px."""
     sizes = [k for k in ('img_scale', 'scale', 'border') if k in transform]
     return transform | {k: tuple(x // 10 for x in transform[k]) for k in sizes}
 
@@ -116,11 +118,11 @@ def run(tmp_path_factory, teacher_spec):
 
 
 def test_multi_scale_batches_reach_the_teacher(run):
-    """It sees the student's pictures at their size, normalised its own way
-    (the student's inputs are pixels; mosaics have no padding)."""
+    """The teacher sees the student's images at the same size, normalised its
+    own way (the student's inputs are pixels; mosaics have no padding)."""
     student, teacher = run.record.student, run.record.teacher
     assert len(teacher) == 4
-    student = student[:4]  # then comes validation, without a teacher
+    student = student[:4]  # the rest is validation, without a teacher
     assert len({x.shape for x in student}) > 1
     mean = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)
     std = torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)
@@ -130,7 +132,7 @@ def test_multi_scale_batches_reach_the_teacher(run):
 
 
 def test_averages_scales(run):
-    """ExpMomentumEMA's formula, by hand, on every learned step size."""
+    """The formula of ExpMomentumEMA, by hand, for every learned step size."""
     live = run.record.live
     averaged = run.ema.module.state_dict()
     names = [k for k in live[0] if k.endswith('log_scale')]
@@ -157,7 +159,7 @@ def test_copies_ranges(run):
 
 
 def test_the_average_predicts(run):
-    """The averaged copy itself, as an export would take it."""
+    """The averaged copy predicts, as an export would use it."""
     model = run.ema.module.eval()
     batch = next(iter(run.runner.val_dataloader))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What a student's config may have as KD heads, weighting and detector."""
+"""Wrong KD heads, weightings and detectors in a student's config."""
 
 import re
 
@@ -11,7 +11,7 @@ from tests.support.models import student_cfg
 
 
 @pytest.mark.parametrize('heads', [[dict(type='ScoreKDHead')], 'cls'])
-def test_heads_that_are_no_dict(teacher_spec, heads):
+def test_heads_that_are_not_a_dict(teacher_spec, heads):
     with pytest.raises(TypeError, match=r'expected kd_heads=dict\(<name>=di'):
         MODELS.build(student_cfg(teacher_spec, kd_heads=heads))
 
@@ -28,7 +28,7 @@ def test_heads_that_are_no_dict(teacher_spec, heads):
         (dict(cls=dict(type=nn.Linear)), "kd_heads.cls is {'type': <class"),
     ],
 )
-def test_an_entry_that_is_no_kd_head(heads, key):
+def test_an_entry_that_is_not_a_kd_head(heads, key):
     with pytest.raises(ValueError, match=re.escape(key)) as caught:
         build_kd_heads(heads)
     hint = 'expected kd_heads=dict(<name>=dict(type=..., ...)) with a type '
@@ -46,7 +46,7 @@ def test_a_name_that_torch_refuses(name):
         build_kd_heads({name: dict(type='ScoreKDHead')})
 
 
-def test_what_is_wrong_in_a_head_is_told_with_its_name():
+def test_an_error_in_a_head_names_the_head():
     loss = dict(type='TopKKL', k=0)
     with pytest.raises(ValueError, match=r'^kd_heads\.a: loss: k must be'):
         build_kd_heads(dict(a=dict(type='ScoreKDHead', loss=loss)))
@@ -59,13 +59,13 @@ def test_what_is_wrong_in_a_head_is_told_with_its_name():
 @pytest.mark.parametrize(
     'cfg', [None, 'GoRWeighting', dict(form='barrier'), dict(type='L1Loss')]
 )
-def test_what_is_no_weighting(cfg):
+def test_a_config_that_is_not_a_weighting(cfg):
     message = r"^gor_weighting is .*with a type out of \[.*'GoRWeighting'"
     with pytest.raises(ValueError, match=message):
         build_weighting(cfg)
 
 
 @pytest.mark.parametrize('detector', [None, 3])
-def test_a_detector_that_is_no_name(teacher_spec, detector):
+def test_a_detector_that_is_not_a_name(teacher_spec, detector):
     with pytest.raises(TypeError, match=r'expected detector=<registered name'):
         MODELS.build(student_cfg(teacher_spec, detector=detector))

@@ -1,4 +1,4 @@
-"""Teachers of other kinds, and several at once."""
+"""Teachers of other detector classes than the student, alone and together."""
 
 import copy
 
@@ -145,7 +145,7 @@ def test_detectors_without_a_dense_head_teach_by_detections(specs, kind):
     assert step(model, batch)['loss_kd_found'] > 0
 
 
-def test_their_heads_cannot_be_read_densely(specs):
+def test_heads_that_are_not_dense_are_refused(specs):
     with pytest.raises(ValueError, match=r'cannot read .* DeformableDETRHead'):
         student(
             dict(detr=specs['deformable_detr']), cls=dict(type='ScoreKDHead')
@@ -154,7 +154,7 @@ def test_their_heads_cannot_be_read_densely(specs):
         student(dict(rcnn=specs['faster_rcnn']), cls=dict(type='ScoreKDHead'))
 
 
-def test_the_head_of_a_detr_shows_no_features(specs):
+def test_a_tap_in_the_head_of_a_detr_is_refused(specs):
     model, batch = student(
         dict(detr=specs['deformable_detr']),
         head=dict(
@@ -167,7 +167,7 @@ def test_the_head_of_a_detr_shows_no_features(specs):
 
 
 @pytest.mark.parametrize('fusion', ['mean', 'confidence', 'learned'])
-def test_an_ensemble_of_kinds_fuses_scores(specs, fusion):
+def test_different_teachers_fuse_scores(specs, fusion):
     names = ['yolox', 'gfl']
     model, batch = student(
         {name: specs[name] for name in names},
@@ -180,7 +180,8 @@ def test_an_ensemble_of_kinds_fuses_scores(specs, fusion):
         ),
     )
     outputs = step(model, batch)
-    # A teacher's share: of the fused scores; all of a head of its own.
+    # The mean over a teacher's heads: its share of the fused scores, and 1
+    # for a head that learns from it alone.
     share = model.kd_heads['cls'].shares
     torch.testing.assert_close(
         share['yolox'] + share['gfl'], torch.tensor(1.0)
@@ -197,7 +198,7 @@ def test_an_ensemble_of_kinds_fuses_scores(specs, fusion):
                    and key.startswith('gor'))  # fmt: skip
 
 
-def test_an_ensemble_fuses_detections(specs):
+def test_different_teachers_fuse_detections(specs):
     names = ['yolox', 'faster_rcnn']
     model, batch = student(
         {name: specs[name] for name in names},
@@ -206,10 +207,10 @@ def test_an_ensemble_fuses_detections(specs):
     outputs = step(model, batch)
     assert outputs['loss_kd_found'] > 0
     assert outputs['gor_w_kd_yolox'] == outputs['gor_w_kd'] / 2
-    assert 'gor_raw_kd_yolox' not in outputs  # boxes are fused, not losses
+    assert 'gor_raw_kd_yolox' not in outputs  # fused boxes give a single loss
 
 
-def test_half_precision_and_offload_teach_by_detections(specs):
+def test_an_offloaded_bfloat16_teacher(specs):
     spec = dict(specs['faster_rcnn'], dtype='bfloat16', offload=True)
     model, batch = student(
         dict(rcnn=spec), found=dict(type='DetectionKDHead', min_score=0.0)
@@ -217,7 +218,7 @@ def test_half_precision_and_offload_teach_by_detections(specs):
     assert step(model, batch)['loss_kd_found'] > 0
 
 
-def test_known_names_are_used_where_another_teacher_has_none(specs):
+def test_a_teacher_without_names_beside_one_with_names(specs):
     unnamed = {k: specs['gfl'][k] for k in ('config', 'checkpoint')}
     with pytest.raises(ValueError, match="of teacher 'gfl' or of the train"):
         student(
@@ -240,14 +241,14 @@ def test_names_and_outputs_must_agree_in_number(specs):
         student(dict(gfl=teacher), cls=dict(type='ScoreKDHead'))
 
 
-def test_one_teacher_is_not_broken_down(specs):
+def test_one_teacher_has_no_values_of_its_own_in_the_log(specs):
     model, batch = student(
         dict(gfl=specs['gfl']), cls=dict(type='ScoreKDHead')
     )
     assert 'gor_w_kd_gfl' not in step(model, batch)
 
 
-def test_heads_of_one_teacher_are_done_before_the_next_runs(specs):
+def test_the_heads_of_a_teacher_run_before_the_next_teacher(specs):
     model, batch = student(
         dict(yolox=specs['yolox'], gfl=specs['gfl']),
         first=dict(type='ScoreKDHead', teacher='yolox'),
@@ -264,13 +265,13 @@ def test_heads_of_one_teacher_are_done_before_the_next_runs(specs):
     assert events == ['yolox', 'first', 'gfl', 'second']
 
 
-def test_a_teacher_of_no_common_class(specs):
+def test_a_teacher_without_a_common_class(specs):
     teacher = dict(specs['gfl'], classes=[f'other{i}' for i in range(80)])
     with pytest.raises(ValueError, match="teacher 'gfl' knows none"):
         student(dict(gfl=teacher), cls=dict(type='ScoreKDHead'))
 
 
-def test_unknown_classes_of_equal_number_pass(specs):
+def test_unknown_class_names_are_matched_by_number(specs):
     cfg = retinanet_cfg(classes=80)
     teacher = {k: specs['gfl'][k] for k in ('config', 'checkpoint')}
     model = MODELS.build(

@@ -1,3 +1,5 @@
+"""GoRDetector and GoRMixin: what a student adds to its stock detector."""
+
 import copy
 import pickle
 
@@ -25,7 +27,7 @@ def total(model, losses):
     return loss
 
 
-def test_class_is_a_stock_subclass(teacher_spec):
+def test_the_student_is_a_subclass_of_the_stock_detector(teacher_spec):
     model = build(teacher_spec)
     assert type(model).__name__ == 'GoRRetinaNet'
     assert isinstance(model, MODELS.get('RetinaNet'))
@@ -104,7 +106,7 @@ def test_predict_needs_no_teacher_files(batch):
     assert results[0].pred_instances.bboxes.shape[1] == 4
 
 
-def test_taps_are_closed_after_each_step(teacher_spec, batch):
+def test_no_hook_stays_after_a_step(teacher_spec, batch):
     model = build(teacher_spec)
     model(**batch, mode='loss')
     for root in (model, model.teachers['big'].model):
@@ -227,14 +229,14 @@ def test_training_before_teachers_are_built(teacher_spec, batch):
         model(**batch, mode='loss')
 
 
-def test_the_whole_moves_together(teacher_spec):
+def test_the_teacher_moves_with_the_student(teacher_spec):
     model = build(teacher_spec).double()
     teacher = model.teachers['big'].model
     assert next(teacher.parameters()).dtype == torch.float64
     assert teacher.data_preprocessor.mean.dtype == torch.float64
 
 
-def test_another_detector_class_composes(teacher_spec):
+def test_another_detector_class(teacher_spec):
     cfg = student_cfg(teacher_spec, detector='FCOS')
     cfg['bbox_head'] = dict(
         type='QuantHead',

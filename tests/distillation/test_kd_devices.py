@@ -1,4 +1,4 @@
-"""Teachers, KD heads and losses on a device."""
+"""Teachers, KD heads and losses on a CUDA device: what the host waits for."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from tests.support.virtual_cuda import virtual_cuda
 
 
 def float_student(teacher, **parts):
-    """What these heads do does not depend on the student's bits."""
+    """A float student, which is faster; KD heads do not depend on the bits."""
     cfg = student_cfg(teacher, **parts)
     stock = retinanet_cfg()
     for part in ('backbone', 'neck', 'bbox_head'):
@@ -42,7 +42,7 @@ CLASS_LOSSES = [
     dict(type='TopKKL', k=2),
     dict(type='TopKKL', k=2, over='locations'),
 ]
-# At once: each head has a loss of its own.
+# A student has all heads of an entry at once, each with its own loss.
 KD_HEADS = dict(
     features={name: neck_kd(dict(type=name)) for name in FEATURE_LOSSES},
     classes={
@@ -72,7 +72,8 @@ def waits_of_second_step(cfg):
 
 @pytest.mark.parametrize('kind', list(KD_HEADS))
 def test_kd_heads(kind, teacher_spec):
-    """Detections are drawn: how many decides what the student's head does."""
+    """The host waits once for detections: the number drawn at random decides
+    which operations the student's head runs."""
     cfg = float_student(teacher_spec, kd_heads=KD_HEADS[kind])
     drawn = {'distillation/heads/detections.py': 1}
     want = drawn if kind == 'detections' else {}
@@ -81,7 +82,7 @@ def test_kd_heads(kind, teacher_spec):
 
 @pytest.mark.parametrize('offload', [False, True])
 def test_several_teachers(offload, teacher_spec):
-    """Boxes of two teachers are fused on the CPU: a second wait a batch."""
+    """Boxes of two teachers are fused on the CPU: a second wait per batch."""
     other = dict(
         teacher_spec, dtype='bfloat16', channels_last=True, offload=offload
     )
@@ -95,7 +96,7 @@ def test_several_teachers(offload, teacher_spec):
     assert waits == {'distillation/heads/detections.py': 2}
 
 
-def test_every_kind_of_kd_was_tried():
+def test_every_kd_head_and_loss_is_tried():
     heads = [h for kind in KD_HEADS.values() for h in kind.values()]
     tried = {h['type'] for h in heads}
     tried |= {h['loss']['type'] for h in heads if 'loss' in h}

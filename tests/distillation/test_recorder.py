@@ -1,3 +1,5 @@
+"""Recording module outputs, and taps that do not exist."""
+
 import pytest
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""The SQAKD config: the teacher's answers train the student, boxes do not."""
+"""The SQAKD config: the student learns from the teacher, not from labels."""
 
 import copy
 import json
@@ -19,7 +19,7 @@ CONFIG = (
     Path(__file__).resolve().parents[2]
     / 'configs/demo/retinanet_r18half_w4_sqakd_from_mbv2.py'
 )
-# What its docstring tells to type for pictures without boxes.
+# What its docstring says to type in order to keep images without boxes.
 KEEP = (
     '--cfg-options train_dataloader.dataset.filter_cfg.filter_empty_gt=False'
 )
@@ -41,17 +41,17 @@ def student(teacher_spec):
 
 
 def step(student, batch):
-    """What the log shows of a step, and its gradients."""
+    """Logged values and gradients of one training step."""
     model = copy.deepcopy(student)  # a step moves batch-norm statistics
     loss, shown = model.parse_losses(model(**batch, mode='loss'))
     loss.backward()
     trained = [p for p in model.parameters() if p.requires_grad]
-    # None would keep DDP waiting.
+    # DDP would wait forever for a gradient that is None.
     assert all(p.grad is not None for p in trained)
     return shown, [p.grad for p in trained]
 
 
-def test_the_teacher_alone_is_learned_from(student):
+def test_only_the_teacher_adds_to_the_loss(student):
     shown, _ = step(student, make_batch())
     assert shown['loss_cls'] == shown['loss_bbox'] == 0
     assert shown['gor_raw_task'] > 0
@@ -60,7 +60,7 @@ def test_the_teacher_alone_is_learned_from(student):
     torch.testing.assert_close(shown['loss'], total)
 
 
-def test_loss_and_gradients_are_those_without_boxes(student):
+def test_boxes_change_neither_loss_nor_gradients(student):
     batch = make_batch()
     blank = copy.deepcopy(batch)
     for sample in blank['data_samples']:
@@ -75,12 +75,12 @@ def test_loss_and_gradients_are_those_without_boxes(student):
 
 
 def training_set(root, *typed, annotations=(BOX,)):
-    """Of three pictures: one with a box, one without, one of 7 px without."""
+    """Three images: one with a box, one without, one of 7 px without."""
     sizes = {1: 16, 2: 16, 3: 7}
     images = []
     for key, side in sizes.items():
-        picture = np.zeros((side, 16, 3), np.uint8)
-        cv2.imwrite(str(root / f'{key}.png'), picture)
+        image = np.zeros((side, 16, 3), np.uint8)
+        cv2.imwrite(str(root / f'{key}.png'), image)
         images.append(
             dict(id=key, file_name=f'{key}.png', width=16, height=side)
         )
@@ -105,12 +105,12 @@ def training_set(root, *typed, annotations=(BOX,)):
 
 
 def boxes_of(dataset):
-    """Each picture's number of boxes, by its id."""
+    """Number of boxes of each image, by its id."""
     samples = [dataset[i]['data_samples'] for i in range(len(dataset))]
     return {sample.img_id: len(sample.gt_instances) for sample in samples}
 
 
-def test_pictures_without_boxes_are_kept_as_the_docstring_says(tmp_path):
+def test_images_without_boxes_are_kept_as_the_docstring_says(tmp_path):
     assert f'\n    {KEEP}\n' in CONFIG.read_text()
     assert boxes_of(training_set(tmp_path)) == {1: 1}
     kept = training_set(tmp_path, *KEEP.split())

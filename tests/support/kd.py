@@ -1,4 +1,4 @@
-"""Teachers, detectors and taps to try KD heads on."""
+"""Tiny teachers, detectors and recorded outputs for tests of KD heads."""
 
 from types import SimpleNamespace
 
@@ -25,8 +25,8 @@ def detector(**kwargs):
 
 
 def bound(cfg, student, *teachers):
-    """A KD head that knows its teachers, 'big', or 'big0', 'big1' ..., which
-    have the student's classes in its order."""
+    """A KD head bound to its teachers, named 'big', or 'big0', 'big1' and so
+    on. They have the student's classes in the same order."""
     names = ['big']
     if len(teachers) > 1:
         names = [f'big{i}' for i in range(len(teachers))]
@@ -49,7 +49,7 @@ def recorded(module, output, side=64, samples=(), size=None):
 
 
 def record(model, path='bbox_head', side=64):
-    """What a detector shows of the batch of the tests."""
+    """The output of a tapped module for the batch of :func:`make_batch`."""
     batch = make_batch(side=side)
     features = model.extract_feat(batch['inputs'])
     output = features if path == 'neck' else model.bbox_head(features)
@@ -63,6 +63,6 @@ def flat(levels, classes=3):
 
 
 def binary_kd(s, t):
-    """The loss of sigmoid heads: KL weighted by the teacher's best score."""
+    """Reference loss of sigmoid heads: KL weighted by the largest score."""
     weight = t.sigmoid().amax(-1)
     return (bernoulli_kl(s, t).sum(-1) * weight).sum() / weight.sum()

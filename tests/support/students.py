@@ -29,7 +29,8 @@ def dense(**head):
 
 
 def detr():
-    """Two layers each; 256 channels, as mmdet's embedding of boxes has."""
+    """Two encoder and two decoder layers. They have 256 channels, the width of
+    mmdet's box embedding."""
     ffn = dict(ffn_cfg=dict(feedforward_channels=32))
     model = dict(
         num_queries=10,
@@ -43,7 +44,8 @@ def detr():
 
 
 THREE = dict(student_channels=16, strides=(8, 16, 32))
-# Stock config; what makes it tiny; feature KD of the neck; logit KD.
+# Stock config -> overrides that make it tiny, arguments of FeatureKDHead,
+# whether it has a LogitKDHead.
 STUDENTS = {
     'retinanet/retinanet_r18_fpn_1x_coco': dense(),
     'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco': dense(norm_cfg=None),
@@ -109,7 +111,7 @@ STUDENTS = {
 def tiny(name):
     cfg = get_config(f'mmdet::{name}.py')
     cfg.merge_from_dict(dict(model=copy.deepcopy(STUDENTS[name][0])))
-    # No multi-scale batches: the images stay as they are.
+    # Without multi-scale batches the images keep their size.
     cfg.model.data_preprocessor.pop('batch_augments', None)
     return cfg.model
 
@@ -135,13 +137,13 @@ def quantized(cfg):
 
 
 def student_of_itself(name, folder):
-    """A quantized student's config; its teacher is the float one, with the
-    weights that it gets in ``folder``."""
+    """Config of a quantized student whose teacher is the same detector in
+    float. The teacher's weights are written into ``folder``."""
     _, neck, logits = STUDENTS[name]
     float_cfg = tiny(name)
-    # A copy: DETRs write into their config.
+    # A copy, since DETRs write into their config.
     teacher = MODELS.build(copy.deepcopy(float_cfg))
-    teacher.init_weights()  # before, DETR's level_embed is uninitialised
+    teacher.init_weights()  # without it, DETR's level_embed is uninitialised
     torch.save(teacher.state_dict(), folder / 'teacher.pth')
     cfg = quantized(float_cfg)
     heads = dict(neck=dict(type='FeatureKDHead', **neck))

@@ -1,3 +1,5 @@
+"""Weighted boxes fusion against values computed by hand."""
+
 import pytest
 import torch
 
@@ -5,7 +7,7 @@ from mmgor.distillation.fusion.boxes import weighted_boxes_fusion
 
 
 def teacher(*rows):
-    """(x1, y1, x2, y2, score, label) each, as boxes, scores, labels."""
+    """Split rows (x1, y1, x2, y2, score, label) into three tensors."""
     table = torch.tensor(rows, dtype=torch.float32).view(-1, 6)
     return table[:, :4], table[:, 4], table[:, 5].long()
 
@@ -33,13 +35,13 @@ def test_two_teachers_agree():
     check(fuse(teacher(A), teacher(B)), (0, 0, 10, 9.5, 0.4, 1))
 
 
-def test_what_one_of_three_saw_keeps_a_third():
+def test_a_box_found_by_one_of_three_keeps_a_third_of_its_score():
     got = fuse(teacher(A), teacher(FAR), teacher(B))
     check(got, (50, 50, 60, 60, 0.3, 1), (0, 0, 10, 9.5, 0.8 / 3, 1))
 
 
 def test_classes_do_not_mix():
-    # Class 0 comes last: neither single boxes nor fused ones take it in.
+    # The box of class 0 comes last and overlaps single and fused boxes.
     place = A[:4]
     got = fuse(
         teacher((*place, 0.8, 1), (*place, 0.6, 0)),
@@ -59,8 +61,8 @@ def knows(*rows):
     return torch.tensor(rows, dtype=torch.bool)
 
 
-def test_only_those_who_know_a_class_are_asked():
-    # Class 1: known to teachers 0 and 1 of three, class 2 to teacher 2 alone.
+def test_only_teachers_that_know_a_class_count():
+    # Teachers 0 and 1 of three know class 1, only teacher 2 knows class 2.
     known = knows([1, 1, 0], [1, 1, 0], [1, 0, 1])
     three = (
         teacher(A, FAR, (20, 20, 30, 30, 0.9, 0)),
@@ -76,8 +78,8 @@ def test_only_those_who_know_a_class_are_asked():
     )
 
 
-def test_more_boxes_than_teachers_who_know_the_class():
-    # Three boxes of the only one of two that knows class 1: their mean.
+def test_more_boxes_than_teachers_that_know_the_class():
+    # Only one of two teachers knows class 1; its three scores are averaged.
     got = fuse(
         teacher(A, (*A[:4], 0.4, 1), B),
         teacher(),
@@ -86,7 +88,7 @@ def test_more_boxes_than_teachers_who_know_the_class():
     check(got, (0, 0, 10, 11.6 / 1.2, 0.4, 1))
 
 
-def test_to_know_all_is_the_default():
+def test_by_default_all_teachers_know_all_classes():
     teachers = crowd(1)
     want = fuse(*teachers)
     got = fuse(*teachers, known=torch.ones(3, 3, dtype=torch.bool))
@@ -94,7 +96,7 @@ def test_to_know_all_is_the_default():
         assert torch.equal(value, other)
 
 
-def test_joins_the_fused_box_it_overlaps_most():
+def test_a_box_joins_the_cluster_that_it_overlaps_most():
     # The third box overlaps the first by 6 / 10 and the second by 8 / 9.
     first, second = (0, 0, 10, 10, 0.9, 1), (0, 0, 10, 5.4, 0.8, 1)
     third = (0, 0, 10, 6, 0.4, 1)
@@ -107,8 +109,8 @@ def test_joins_the_fused_box_it_overlaps_most():
 
 
 def test_overlap_is_with_the_fused_box_not_with_its_members():
-    # The third overlaps the first by 6 / 10 but the fused box, of y2 = 9, by
-    # 6 / 9; a threshold between the two lets it in, one above does not.
+    # The third box has an IoU of 6 / 10 with the first and of 6 / 9 with the
+    # fused box, whose y2 is 9. It joins if the threshold is below 6 / 9.
     boxes = [(0, 0, 10, y2, s, 1) for y2, s in ((10, 0.6), (8, 0.6), (6, 0.3))]
     args = [teacher(box) for box in boxes]
     # y2 = (0.6 * 10 + 0.6 * 8 + 0.3 * 6) / 1.5
@@ -117,7 +119,7 @@ def test_overlap_is_with_the_fused_box_not_with_its_members():
 
 
 def crowd(seed, count=3):
-    """Teachers who see the same 20 objects of 3 classes, shifted a little."""
+    """Boxes of teachers that find the same 20 objects, slightly shifted."""
     g = torch.Generator().manual_seed(seed)
     corner = torch.rand(20, 2, generator=g) * 100
     size = torch.rand(20, 2, generator=g) * 30 + 5
@@ -151,11 +153,11 @@ def test_dtypes_are_kept_and_no_gradient_flows():
     assert not got[0].requires_grad
 
 
-def test_nothing_in_nothing_out():
+def test_without_usable_boxes_the_result_is_empty():
     for got in (
         fuse(teacher()),
         fuse(teacher(), teacher()),
-        # No area, a side turned round, no score.
+        # No area, x1 > x2, a score of 0.
         fuse(teacher((5, 5, 5, 9, 0.9, 1), (9, 0, 5, 9, 0.9, 1))),
         fuse(teacher((0, 0, 10, 10, 0, 1))),
     ):
@@ -164,7 +166,7 @@ def test_nothing_in_nothing_out():
     check(fuse(teacher(), teacher(A)), (*A[:4], 0.3, 1))
 
 
-def test_errors_say_what_fits():
+def test_errors():
     boxes, scores, labels = teacher(A)
     with pytest.raises(ValueError, match=r'got 2, 1 and 1 entries'):
         weighted_boxes_fusion([boxes, boxes], [scores], [labels])

@@ -1,3 +1,5 @@
+"""Fusion of class probabilities: weights, gradients, and their fixed point."""
+
 import math
 
 import pytest
@@ -34,13 +36,13 @@ def test_mean_is_the_plain_mean():
     torch.testing.assert_close(weight, torch.full((3,), 1 / 3))
 
 
-def test_mean_over_those_who_know():
+def test_mean_over_the_teachers_that_know_a_class():
     p = torch.tensor([[[0.2, 0.4, torch.nan]], [[0.6, torch.nan, torch.nan]]])
     known = torch.tensor([[True, True, False], [True, False, False]])
     for kind in ('mean', 'learned'):
         fused, weight = TeacherFusion(kind, 2)(p, known)
         torch.testing.assert_close(fused, torch.tensor([[0.4, 0.4, 0.0]]))
-        # (1/2, 1) and (1/2, 0) over the two classes that someone knows.
+        # (1/2, 1) and (1/2, 0) for the two classes that a teacher knows.
         torch.testing.assert_close(weight, torch.tensor([0.75, 0.25]))
     assert covered_classes(known).tolist() == [True, True, False]
 
@@ -62,8 +64,8 @@ def test_confidence_by_hand():
     torch.testing.assert_close(weight, torch.stack([mean, 1 - mean]))
 
 
-def test_confidence_looks_at_known_classes_only():
-    # The first is certain of class 1 alone, which it does not know.
+def test_confidence_depends_on_known_classes_only():
+    # The first teacher is certain only of class 1, which it does not know.
     p = torch.tensor([[[0.5, 1.0]], [[0.1, 0.2]]])
     known = torch.tensor([[True, False], [True, True]])
     fused, weight = TeacherFusion('confidence', 2)(p, known)
@@ -72,7 +74,7 @@ def test_confidence_looks_at_known_classes_only():
 
 
 @pytest.mark.parametrize('kind', ['mean', 'confidence', 'learned'])
-def test_all_known_changes_nothing(kind):
+def test_known_of_ones_equals_the_default(kind):
     torch.manual_seed(0)
     p = torch.rand(3, 2, 5, 4)
     fusion = TeacherFusion(kind, 3)
@@ -117,7 +119,7 @@ def test_learned_weights_are_a_softmax_with_gradient():
     torch.testing.assert_close(fusion.logits.grad, want)
 
 
-def test_learned_weights_survive_when_only_the_weakest_knows():
+def test_a_class_known_to_the_weakest_teacher_only():
     fusion = learned(1.0, 1e-30)
     known = torch.tensor([[True, False], [True, True]])
     fused, weight = fusion(torch.full((2, 3, 2), 0.5), known)
@@ -142,7 +144,7 @@ def test_regularizer_is_zero_with_the_gradient_of_the_kl():
     assert kd_loss.grad is None
 
 
-def test_the_others_have_nothing_to_regularize():
+def test_only_learned_weights_are_regularised():
     fusion = TeacherFusion('mean', 2)
     assert not list(fusion.parameters())
     value = fusion.regularizer(torch.tensor(3.0, requires_grad=True))
@@ -150,8 +152,8 @@ def test_the_others_have_nothing_to_regularize():
 
 
 def descend(losses, regularized=True, steps=400):
-    """Weights where gradient descent on sum_i w_i L_i ends, in units of the
-    first loss so that one rate serves all scales."""
+    """Weights at which gradient descent on sum_i w_i L_i comes to rest. Losses
+    are relative to the first, so that one learning rate suits all scales."""
     fusion = TeacherFusion('learned', len(losses))
     optimizer = torch.optim.SGD(fusion.parameters(), 1.0 / losses[0].item())
     for _ in range(steps):
@@ -164,19 +166,19 @@ def descend(losses, regularized=True, steps=400):
 
 
 @pytest.mark.parametrize('scale', [1.0, 1e-3])
-def test_two_teachers_rest_inside(scale):
-    # The docstring's equation at w = (3/4, 1/4), d = ln 3, e^d = 3.
+def test_two_teachers_both_keep_weight(scale):
+    # The equation of the docstring at w = (3/4, 1/4), d = ln 3, e^d = 3.
     d = math.log(3)
     losses = scale * torch.tensor([1.0, 1 + 4 * d / (4 - d)])
     rest = descend(losses)
     torch.testing.assert_close(
         rest, torch.tensor([0.75, 0.25]), atol=1e-4, rtol=0
     )
-    # Without the regularizer the better teacher is all that is left.
+    # Without the regulariser the better teacher gets all the weight.
     assert descend(losses, regularized=False)[1] < 2e-3
 
 
-def test_equal_teachers_rest_equal_and_three_at_the_stated_point():
+def test_weights_of_equal_teachers_and_of_three_teachers():
     torch.testing.assert_close(
         descend(torch.tensor([2.0, 2.0])), torch.tensor([0.5, 0.5])
     )
@@ -186,7 +188,7 @@ def test_equal_teachers_rest_equal_and_three_at_the_stated_point():
     torch.testing.assert_close(rest, want, atol=1e-4, rtol=0)
 
 
-def test_errors_say_what_fits():
+def test_errors():
     with pytest.raises(ValueError, match=r"unknown fusion 'max'; expected"):
         TeacherFusion('max', 2)
     with pytest.raises(ValueError, match=r'num_teachers must .*, got 0'):

@@ -1,3 +1,5 @@
+"""The student's batch, re-normalised for a teacher, against mmdet's code."""
+
 import numpy as np
 import pytest
 import torch
@@ -25,7 +27,7 @@ CAFFE = dict(
 )
 
 
-def pictures():
+def images():
     rng = np.random.default_rng(0)
     shapes = [(40, 64), (64, 50)]
     arrays = [
@@ -41,8 +43,8 @@ def pictures():
 def test_equals_the_teachers_own_preprocessing(student, teacher):
     student_pp = DetDataPreprocessor(**student)
     teacher_pp = DetDataPreprocessor(**teacher)
-    want = teacher_pp(pictures())['inputs']
-    seen = student_pp(pictures())
+    want = teacher_pp(images())['inputs']
+    seen = student_pp(images())
     before = seen['inputs'].clone()
     got = to_teacher_inputs(
         seen['inputs'], student_pp, teacher_pp, seen['data_samples']
@@ -56,8 +58,8 @@ def test_the_batch_grows_to_the_teachers_divisor():
     large = dict(YOLOX, pad_size_divisor=48)
     student_pp = DetDataPreprocessor(**small)
     teacher_pp = DetDataPreprocessor(**large)
-    want = teacher_pp(pictures())['inputs']
-    seen = student_pp(pictures())
+    want = teacher_pp(images())['inputs']
+    seen = student_pp(images())
     assert (seen['inputs'].shape[-1], want.shape[-1]) == (64, 96)
     got = to_teacher_inputs(
         seen['inputs'], student_pp, teacher_pp, seen['data_samples']
@@ -65,11 +67,11 @@ def test_the_batch_grows_to_the_teachers_divisor():
     torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
 
 
-def test_a_divisor_alone_also_makes_it_grow():
+def test_the_batch_grows_even_if_only_the_divisor_differs():
     student_pp = DetDataPreprocessor(**IMAGENET)
     teacher_pp = DetDataPreprocessor(**dict(IMAGENET, pad_size_divisor=48))
-    want = teacher_pp(pictures())['inputs']
-    seen = student_pp(pictures())
+    want = teacher_pp(images())['inputs']
+    seen = student_pp(images())
     got = to_teacher_inputs(
         seen['inputs'], student_pp, teacher_pp, seen['data_samples']
     )
@@ -78,25 +80,25 @@ def test_a_divisor_alone_also_makes_it_grow():
 
 def test_same_preprocessing_passes_the_batch_through():
     pp = DetDataPreprocessor(**IMAGENET)
-    seen = pp(pictures())
+    seen = pp(images())
     other = DetDataPreprocessor(**IMAGENET)
     got = to_teacher_inputs(seen['inputs'], pp, other, seen['data_samples'])
     assert got is seen['inputs']
 
 
-def test_the_preprocessor_inside_a_multi_branch_one_counts():
+def test_the_preprocessor_inside_a_multi_branch_one_is_used():
     inside = dict(type='DetDataPreprocessor', **CAFFE)
     nested = MultiBranchDataPreprocessor(inside)
-    want = DetDataPreprocessor(**CAFFE)(pictures())['inputs']
+    want = DetDataPreprocessor(**CAFFE)(images())['inputs']
     student_pp = DetDataPreprocessor(**IMAGENET)
-    seen = student_pp(pictures())
+    seen = student_pp(images())
     got = to_teacher_inputs(
         seen['inputs'], student_pp, nested, seen['data_samples']
     )
     torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
 
 
-def test_a_preprocessor_that_tells_nothing_is_an_error():
+def test_a_preprocessor_that_does_not_normalise_is_an_error():
     known, unknown = DetDataPreprocessor(**IMAGENET), BaseDataPreprocessor()
     x = torch.zeros(1, 3, 32, 32)
     for owner, pair in (
@@ -111,8 +113,8 @@ GREY = dict(mean=[120.0], std=[60.0], pad_size_divisor=32)
 PLAIN = dict(pad_size_divisor=16, pad_value=9)
 
 
-def images_of(channels):
-    made = pictures()
+def images_with(channels):
+    made = images()
     made['inputs'] = [x[:1].repeat(channels, 1, 1) for x in made['inputs']]
     return made
 
@@ -125,21 +127,21 @@ def test_other_channels_equal_the_teachers_preprocessing(
 ):
     student_pp = DetDataPreprocessor(**student)
     teacher_pp = DetDataPreprocessor(**dict(teacher, pad_size_divisor=48))
-    want = teacher_pp(images_of(channels))['inputs']
-    seen = student_pp(images_of(channels))
+    want = teacher_pp(images_with(channels))['inputs']
+    seen = student_pp(images_with(channels))
     got = to_teacher_inputs(
         seen['inputs'], student_pp, teacher_pp, seen['data_samples'], channels
     )
     torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
 
 
-def test_a_teacher_of_other_channels():
+def test_a_teacher_with_another_number_of_channels():
     grey, colour = DetDataPreprocessor(**GREY), DetDataPreprocessor(**IMAGENET)
-    seen = grey(images_of(1))
+    seen = grey(images_with(1))
     message = r'images have 1 channel\(s\), the teacher takes 3 .*color_type'
     with pytest.raises(ValueError, match=message):
         to_teacher_inputs(seen['inputs'], grey, colour, seen['data_samples'])
-    # Without a mean its first layer says it.
+    # A teacher without a mean: the number comes from its first layer.
     plain = DetDataPreprocessor(**PLAIN)
     with pytest.raises(ValueError, match=message):
         to_teacher_inputs(
@@ -147,10 +149,10 @@ def test_a_teacher_of_other_channels():
         )
 
 
-def test_no_channel_order_in_other_than_three():
+def test_only_three_channels_have_an_order():
     grey = DetDataPreprocessor(**GREY)
     flipped = DetDataPreprocessor(**dict(GREY, bgr_to_rgb=True))
-    seen = grey(images_of(4))
+    seen = grey(images_with(4))
     for pair in ((grey, flipped), (flipped, grey)):
         with pytest.raises(ValueError, match='images of 3 channels then, got'):
             to_teacher_inputs(seen['inputs'], *pair, seen['data_samples'])

@@ -1,4 +1,4 @@
-"""Teachers: how they are kept, and what they answer."""
+"""Teachers: where they live, what they return, and wrong settings."""
 
 import copy
 
@@ -80,13 +80,13 @@ def test_a_copy_leaves_shared_teachers_where_they_are(teacher_spec):
     twin._apply(lambda t: t.to('meta'))
     parameter = next(teachers['big'].model.parameters())
     assert (parameter.device, parameter.dtype) == (CPU, torch.float32)
-    twin.build(CPU)  # its own from here on
+    twin.build(CPU)  # from here on it has detectors of its own
     twin._apply(lambda t: t.to('meta'))
     assert twin['big'].model is not teachers['big'].model
     assert next(twin['big'].model.parameters()).is_meta
 
 
-def test_students_pixels_reach_the_teacher_its_own_way(tmp_path):
+def test_the_batch_is_renormalised_for_the_teacher(tmp_path):
     cfg = retinanet_cfg()
     cfg['data_preprocessor'] = dict(type='DetDataPreprocessor', pad_value=114)
     path = tmp_path / 'plain.pth'
@@ -121,7 +121,7 @@ def test_stays_in_eval_mode_and_without_gradients(teacher_spec):
 
 
 @pytest.mark.parametrize('spec', [None, 'a.py'])
-def test_a_teacher_that_is_no_dict(spec):
+def test_a_teacher_that_is_not_a_dict(spec):
     with pytest.raises(ValueError, match=r"'big' is .*; expected dict\("):
         Teachers(dict(big=spec))
 
@@ -152,7 +152,7 @@ def built(teacher_spec, **options):
     return teachers['big']
 
 
-def answer(teacher, *names):
+def outputs_of(teacher, *names):
     batch = make_batch()
     return teacher.forward_taps(
         batch['inputs'],
@@ -165,21 +165,23 @@ def answer(teacher, *names):
 def test_detections_are_those_of_predict(teacher_spec):
     teacher, batch = built(teacher_spec), make_batch()
     want = teacher.model(**batch, mode='predict')
-    got = answer(teacher, 'detections', 'bbox_head')
+    got = outputs_of(teacher, 'detections', 'bbox_head')
     for a, b in zip(got['detections'].output, want, strict=True):
         torch.testing.assert_close(a.bboxes, b.pred_instances.bboxes)
         torch.testing.assert_close(a.scores, b.pred_instances.scores)
-    logits = answer(teacher, 'bbox_head')['bbox_head'].output[0]
+    logits = outputs_of(teacher, 'bbox_head')['bbox_head'].output[0]
     torch.testing.assert_close(got['bbox_head'].output[0], logits)
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-def test_the_students_autocast_is_not_the_teachers(teacher_spec, dtype):
+def test_the_students_autocast_does_not_apply_to_the_teacher(
+    teacher_spec, dtype
+):
     teacher = built(teacher_spec, dtype=dtype)
     taps = ('detections', 'bbox_head', 'neck')
-    want = answer(teacher, *taps)
+    want = outputs_of(teacher, *taps)
     with torch.autocast('cpu', torch.bfloat16):
-        got = answer(teacher, *taps)
+        got = outputs_of(teacher, *taps)
     torch.testing.assert_close(got['neck'].output, want['neck'].output)
     torch.testing.assert_close(
         got['bbox_head'].output, want['bbox_head'].output
@@ -192,7 +194,7 @@ def test_the_students_autocast_is_not_the_teachers(teacher_spec, dtype):
 def test_size_is_that_of_the_padded_input(teacher_spec):
     teacher = built(teacher_spec)
     teacher.model.data_preprocessor.pad_size_divisor = 96
-    assert answer(teacher, 'neck')['neck'].size == (96, 96)
+    assert outputs_of(teacher, 'neck')['neck'].size == (96, 96)
 
 
 @pytest.mark.parametrize(
@@ -203,10 +205,12 @@ def test_size_is_that_of_the_padded_input(teacher_spec):
         (dict(offload=True), 0.0),
     ],
 )
-def test_cheaper_ways_to_run_give_the_same(teacher_spec, options, tolerance):
-    want = answer(built(teacher_spec), 'neck')['neck'].output
+def test_cheaper_ways_to_run_give_the_same_outputs(
+    teacher_spec, options, tolerance
+):
+    want = outputs_of(built(teacher_spec), 'neck')['neck'].output
     teacher = built(teacher_spec, **options)
-    got = answer(teacher, 'neck')['neck'].output
+    got = outputs_of(teacher, 'neck')['neck'].output
     for a, b in zip(got, want, strict=True):
         assert a.dtype == torch.float32
         torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
@@ -221,7 +225,7 @@ def test_an_offloaded_teacher_stays_where_it_is(teacher_spec):
 
 
 @pytest.mark.parametrize('teachers', [['big'], 'big', None])
-def test_teachers_that_are_no_dict(teachers):
+def test_teachers_that_are_not_a_dict(teachers):
     with pytest.raises(
         TypeError, match=r'expected teachers=dict\(<name>=.*got'
     ):
