@@ -1,4 +1,9 @@
-"""Read a module's output by its path, for the length of one forward."""
+"""Record what modules of a detector return during one forward pass.
+
+A "tap" is the dotted path of a module, as in the settings ``student_tap`` and
+``teacher_tap``. :class:`Recorder` records the output behind each tap, and
+:class:`Recorded` is what a KD head gets of it.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -6,22 +11,23 @@ from difflib import get_close_matches
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import nn
 
-#: Stands for a teacher's final detections where a tap is asked for.
+#: Instead of a module path: the teacher's final detections.
 DETECTIONS = 'detections'
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a detector's tap gave for one batch.
+    """The output of one module of a detector for one batch.
 
     Attributes:
-        module (nn.Module): The tapped module (the detector itself where its
-            detections were asked for).
+        module (nn.Module): The module, or the detector itself where its
+            detections were asked for.
         output (Any): What the module returned.
         size (tuple[int, int]): Height and width of the detector's input.
-        data_samples (list[DetDataSample]): Of the batch.
+        data_samples (list[DetDataSample]): The batch's samples.
     """
 
     module: nn.Module
@@ -36,10 +42,10 @@ def check_tap(model: nn.Module, path: str, owner: str) -> None:
     Args:
         model (nn.Module): Student or teacher.
         path (str): Dotted path, e.g. 'neck' or 'neck.fpn_convs.0'.
-        owner (str): Whose module it should be, for the message.
+        owner (str): Which model this is, for the message.
 
     Raises:
-        ValueError: If it names none.
+        ValueError: If there is no such module.
     """
     names = [name for name, _ in model.named_modules() if name]
     if path in names:
@@ -54,21 +60,24 @@ def check_tap(model: nn.Module, path: str, owner: str) -> None:
 
 
 class Recorder:
-    """Catches module outputs inside a ``with`` block.
+    """Records module outputs inside a ``with`` block.
 
-    Hooks fire when a module is called (``head(x)``), not when its ``forward``
-    is; they are removed when the block ends, by an exception too.
+    Its forward hooks run when a module is called (``head(x)``), but not when
+    only its ``forward`` is. They are removed when the block ends, even by an
+    exception.
 
     Args:
-        model (nn.Module): Where to listen.
+        model (nn.Module): The model that the modules are in.
         paths (Iterable[str]): Module paths.
-        keep (Callable): What to keep of an output when it comes; default:
+        keep (Callable): Applied to each output when it comes; default: keep
             the output itself.
 
     Example:
+        >>> model = nn.ModuleDict({'neck': nn.Linear(2, 3)})
         >>> with Recorder(model, ['neck']) as recorder:
-        ...     losses = model.loss(inputs, samples)
-        >>> features = recorder['neck']
+        ...     features = model['neck'](torch.ones(1, 2))
+        >>> recorder['neck'] is features
+        True
     """
 
     def __init__(
@@ -81,11 +90,14 @@ class Recorder:
         self._modules = {path: model.get_submodule(path) for path in paths}
         self._handles: list[Any] = []
         self._outputs: dict[str, Any] = {}
+        self._grad_enabled: dict[str, bool] = {}
+        self._expects_grad = False
 
     def __enter__(self) -> 'Recorder':
+        self._expects_grad = torch.is_grad_enabled()
         for path, module in self._modules.items():
             self._handles.append(
-                module.register_forward_hook(self._catcher(path))
+                module.register_forward_hook(self._recording(path))
             )
         return self
 
@@ -103,7 +115,8 @@ class Recorder:
         """The last output of the module.
 
         Raises:
-            RuntimeError: If the module was never called in the block.
+            RuntimeError: If the module was never called in the block, or ran
+                under ``torch.no_grad()`` though the block did not.
         """
         if path not in self._outputs:
             raise RuntimeError(
@@ -111,11 +124,22 @@ class Recorder:
                 'called in every forward, or the KD head that reads it would '
                 'do nothing. Tap a module that runs in training.'
             )
+        # A reentrant checkpoint runs its modules without a graph and again
+        # in backward, when nobody records: no KD gradient would reach them.
+        if self._expects_grad and not self._grad_enabled[path]:
+            raise RuntimeError(
+                f'the tap {path!r} ran under torch.no_grad(), as all modules '
+                'inside a reentrant activation checkpoint do: expected an '
+                'output with a gradient, or its KD loss would train nothing. '
+                'Checkpoint with use_reentrant=False (with_cp=False in a '
+                "backbone of mmdet), or tap a module outside, e.g. 'neck'."
+            )
         return self._outputs[path]
 
-    def _catcher(self, path: str) -> Any:
+    def _recording(self, path: str) -> Any:
 
-        def catch(module: nn.Module, args: Any, output: Any) -> None:
+        def record(module: nn.Module, args: Any, output: Any) -> None:
             self._outputs[path] = self._keep(output)
+            self._grad_enabled[path] = torch.is_grad_enabled()
 
-        return catch
+        return record

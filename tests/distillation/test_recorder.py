@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from mmgor.distillation import Recorder, check_tap
 
@@ -32,6 +33,25 @@ def test_a_tap_that_never_fired_is_an_error(model):
         model['neck'].forward(torch.ones(1, 2))
     with pytest.raises(RuntimeError, match="tap 'neck' never fired"):
         recorder['neck']
+
+
+@pytest.mark.parametrize('reentrant', [True, False])
+def test_a_tap_inside_a_reentrant_checkpoint_is_an_error(model, reentrant):
+    x = torch.ones(1, 2, requires_grad=True)
+    with Recorder(model, ['neck']) as recorder:
+        checkpoint(model['neck'], x, use_reentrant=reentrant)
+    if reentrant:
+        with pytest.raises(RuntimeError, match=r"'neck' ran under .*no_gra"):
+            recorder['neck']
+    else:
+        recorder['neck'].sum().backward()
+        assert model['neck'].weight.grad is not None
+
+
+def test_a_forward_without_gradient_is_recorded(model):
+    with torch.no_grad(), Recorder(model, ['neck']) as recorder:
+        y = model['neck'](torch.ones(1, 2))
+    assert recorder['neck'] is y
 
 
 def test_unknown_tap_lists_what_there_is(model):
