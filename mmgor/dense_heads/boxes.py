@@ -1,5 +1,11 @@
-"""Decoded boxes of any dense mmdet head, in one layout."""
+"""Boxes of any dense mmdet head, decoded, in one layout.
 
+:func:`box_outputs` finds the raw outputs, :func:`decode_boxes` turns them
+into boxes. Distillation decodes the best anchor of each location
+(:func:`location_boxes`), the exported graph decodes all anchors.
+"""
+
+from collections.abc import Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -19,7 +25,10 @@ from mmdet.models.dense_heads import (
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
 
-from .scores import anchor_logits, by_anchor, head_strides, unreadable
+from .scores import anchor_logits, by_anchor
+from .spec import head_strides, unreadable
+
+Stride = int | Tensor
 
 
 def location_boxes(
@@ -28,26 +37,24 @@ def location_boxes(
     training: bool,
     classes: Tensor | None = None,
 ) -> list[Tensor]:
-    """The box of every location's best anchor.
+    """The box of the best anchor of every location.
 
     The best anchor has the largest score among ``classes`` (see
-    :func:`~mmgor.dense_heads.scores.score_logits`). Boxes are those
-    that mmdet predicts, before they are clipped to the picture.
+    :func:`~mmgor.dense_heads.scores.score_logits`). Boxes are those that
+    mmdet predicts, before it clips them to the image.
 
     Args:
         head (nn.Module): Any head that derives from mmdet's AnchorHead, FCOS,
             CenterNetUpdate, YOLOX or YOLOv3 head: RetinaNet, ATSS, PAA, GFL,
             TOOD, VFNet, RTMDet, SSD, YOLOF, AutoAssign and so on.
         outputs (Sequence): What ``head(features)`` returns.
-        training (bool): Whether the head was in training mode at that time:
-            FCOS with ``norm_on_bbox`` and CenterNetUpdate then give distances
-            in strides, else in pixels.
+        training (bool): Whether the head was in training mode then.
         classes (Tensor, optional): Which classes count, bool, shape (K, );
             default: all.
 
     Returns:
-        list[Tensor]: One a level, shape (N, 4, H, W): x1, y1, x2, y2 in input
-        pixels, float32, differentiable with respect to the box outputs.
+        list[Tensor]: One per level, shape (N, 4, H, W): x1, y1, x2, y2 in
+        input pixels, float32, differentiable with respect to the box outputs.
 
     Raises:
         ValueError: If the head or its outputs cannot be read.
@@ -57,38 +64,32 @@ def location_boxes(
     if classes is not None:
         others = ~classes[:, None, None]
         logits = [x.masked_fill(others, -torch.inf) for x in logits]
-    raw = _raw_boxes(head, outputs)
-    strides = head_strides(head)
-    generator: Any = head.prior_generator
-    priors = generator.grid_priors(
-        [x.shape[-2:] for x in raw], dtype=raw[0].dtype, device=raw[0].device
-    )
+    raw = box_outputs(head, outputs)
+    levels = zip(logits, raw, level_priors(head, raw), head_strides(head))
     boxes = []
-    for scores, deltas, anchors, stride in zip(logits, raw, priors, strides):
+    for scores, deltas, priors, stride in levels:
         n, _, channels, h, w = deltas.shape
         best = scores.amax(2).argmax(1)  # (N, H, W)
         index = best[:, None, None].expand(-1, 1, channels, -1, -1)
         chosen = deltas.gather(1, index)[:, 0].permute(0, 2, 3, 1)
-        # mmdet's priors run over locations first, then over anchors.
-        anchors = get_box_tensor(anchors).unflatten(0, (h * w, -1))
-        places = torch.arange(h * w, device=best.device)
-        chosen_anchors = anchors[places.repeat(n), best.flatten()]
-        decoded = _decode(
+        places = torch.arange(h * w, device=best.device).repeat(n)
+        # Only chosen anchors are decoded: where the exponential of another
+        # one overflows, its gradient would be 0 * inf.
+        decoded = decode_boxes(
             head,
             chosen.reshape(-1, channels),
-            chosen_anchors,
+            priors.unflatten(0, (h * w, -1))[places, best.flatten()],
             stride,
             training,
         )
-        decoded = get_box_tensor(decoded)
         boxes.append(decoded.reshape(n, h, w, 4).permute(0, 3, 1, 2))
     return boxes
 
 
 def distribution_logits(head: nn.Module, outputs: Any) -> list[Tensor]:
-    """Logits of the box edges' distributions of a GFL-type head.
+    """Logits of the distributions of the box edges of a GFL-type head.
 
-    What localization distillation compares (LD, Zheng et al., CVPR 2022): the
+    Localization distillation compares them (LD, Zheng et al., CVPR 2022): the
     softmax over axis 2 is the distribution of the distance, in strides, from
     the location to an edge (left, top, right, bottom) over 0 ... reg_max.
 
@@ -97,8 +98,8 @@ def distribution_logits(head: nn.Module, outputs: Any) -> list[Tensor]:
         outputs (Sequence): What ``head(features)`` returns.
 
     Returns:
-        list[Tensor]: One a level, shape (N, A * 4, reg_max + 1, H, W),
-        float32; GFL has one anchor a location.
+        list[Tensor]: One per level, shape (N, A * 4, reg_max + 1, H, W),
+        float32. GFL has one anchor per location.
 
     Raises:
         ValueError: If the head has no ``reg_max``, or its outputs do not fit.
@@ -114,13 +115,20 @@ def distribution_logits(head: nn.Module, outputs: Any) -> list[Tensor]:
     return [x.flatten(1, 2).unflatten(1, (-1, bins)) for x in levels]
 
 
-def _bins(head: nn.Module) -> int | None:
-    reg_max = getattr(head, 'reg_max', None)
-    return None if reg_max is None else int(reg_max) + 1
+def box_outputs(head: nn.Module, outputs: Any) -> list[Tensor]:
+    """The outputs that a dense head's boxes are decoded from.
 
+    Args:
+        head (nn.Module): A dense mmdet head, see :func:`location_boxes`.
+        outputs (Sequence): What ``head(features)`` returns.
 
-def _raw_boxes(head: nn.Module, outputs: Any) -> list[Tensor]:
-    """Box outputs as (N, A, C, H, W), one a level."""
+    Returns:
+        list[Tensor]: One per level, shape (N, A, C, H, W), float32; C is 4,
+        or 4 * (reg_max + 1) for a head that predicts distributions.
+
+    Raises:
+        ValueError: If the outputs do not fit the head.
+    """
     if isinstance(head, YOLOV3Head):
         maps = by_anchor(head, outputs[0], head.num_attrib, 'predictions')
         return [x[:, :, :4] for x in maps]
@@ -134,19 +142,76 @@ def _raw_boxes(head: nn.Module, outputs: Any) -> list[Tensor]:
     return by_anchor(head, outputs[2 if refined else 1], channels, 'boxes')
 
 
-# One decoder a family, found by the head's class. The box coder alone does
-# not tell: FoveaHead and RepPointsHead have one that they never use.
+def _bins(head: nn.Module) -> int | None:
+    reg_max = getattr(head, 'reg_max', None)
+    return None if reg_max is None else int(reg_max) + 1
+
+
+def level_priors(head: nn.Module, maps: Sequence[Tensor]) -> list[Tensor]:
+    """A dense head's anchors or points.
+
+    Args:
+        head (nn.Module): A dense mmdet head.
+        maps (Sequence[Tensor]): One per level, shape (..., H, W); they give
+            size, dtype and device.
+
+    Returns:
+        list[Tensor]: One per level, shape (H * W * A, 4) for anchors or
+        (H * W, 2) for points, in pixels; all anchors of a location in a row.
+    """
+    generator: Any = head.prior_generator
+    priors = generator.grid_priors(
+        [x.shape[-2:] for x in maps],
+        dtype=maps[0].dtype,
+        device=maps[0].device,
+    )
+    return [get_box_tensor(x) for x in priors]
+
+
+def decode_boxes(
+    head: nn.Module,
+    raw: Tensor,
+    priors: Tensor,
+    stride: Stride,
+    training: bool = False,
+) -> Tensor:
+    """Boxes as mmdet predicts them, before it clips them to the image.
+
+    Args:
+        head (nn.Module): A dense mmdet head, see :func:`location_boxes`.
+        raw (Tensor): Box outputs, shape (M, C), see :func:`box_outputs`.
+        priors (Tensor): Anchors (M, 4) or points (M, 2), in pixels.
+        stride (int | Tensor): Of all M, or of each, shape (M, 1).
+        training (bool): Whether the head was in training mode: FCOS with
+            ``norm_on_bbox`` and CenterNetUpdate then give distances in
+            strides, otherwise in pixels.
+
+    Returns:
+        Tensor: x1, y1, x2, y2 in pixels, shape (M, 4).
+
+    Raises:
+        ValueError: If the head is of an unknown family.
+    """
+    return get_box_tensor(_decode(head, raw, priors, stride, training))
+
+
+# One decoder per family, found by the head's class. The box coder alone does
+# not decide: FoveaHead and RepPointsHead have one that they never use.
 
 
 @singledispatch
 def _decode(
-    head: nn.Module, raw: Tensor, priors: Tensor, stride: int, training: bool
+    head: nn.Module,
+    raw: Tensor,
+    priors: Tensor,
+    stride: Stride,
+    training: bool,
 ) -> Tensor:
-    """Boxes (M, 4) of raw outputs (M, C) and priors (M, 2 or 4)."""
+    """See :func:`decode_boxes`."""
     raise unreadable(
         head,
-        'an AnchorHead or FCOSHead of mmdet or one derived from them, or a '
-        'CenterNetUpdateHead, YOLOXHead or YOLOV3Head',
+        'an AnchorHead, FCOSHead, CenterNetUpdateHead, YOLOXHead or '
+        'YOLOV3Head of mmdet, or a head derived from one of these',
     )
 
 
@@ -155,14 +220,14 @@ def _decode(
 @_decode.register(RTMDetHead)
 @_decode.register(VFNetHead)
 def _(
-    head: Any, raw: Tensor, priors: Tensor, stride: int, training: bool
+    head: Any, raw: Tensor, priors: Tensor, stride: Stride, training: bool
 ) -> Tensor:
     return head.bbox_coder.decode(priors, raw)
 
 
 @_decode.register
 def _(
-    head: FCOSHead, raw: Tensor, priors: Tensor, stride: int, training: bool
+    head: FCOSHead, raw: Tensor, priors: Tensor, stride: Stride, training: bool
 ) -> Tensor:
     if training and head.norm_on_bbox:
         raw = raw * stride
@@ -174,7 +239,7 @@ def _(
     head: CenterNetUpdateHead,
     raw: Tensor,
     priors: Tensor,
-    stride: int,
+    stride: Stride,
     training: bool,
 ) -> Tensor:
     return head.bbox_coder.decode(priors, raw * stride if training else raw)
@@ -182,7 +247,7 @@ def _(
 
 @_decode.register
 def _(
-    head: GFLHead, raw: Tensor, priors: Tensor, stride: int, training: bool
+    head: GFLHead, raw: Tensor, priors: Tensor, stride: Stride, training: bool
 ) -> Tensor:
     # head.integral is a matrix product, which autocast does in half precision.
     # An offloaded teacher's is on the CPU again.
@@ -194,22 +259,30 @@ def _(
 
 @_decode.register
 def _(
-    head: TOODHead, raw: Tensor, priors: Tensor, stride: int, training: bool
+    head: TOODHead, raw: Tensor, priors: Tensor, stride: Stride, training: bool
 ) -> Tensor:
     return raw * stride  # the head decodes by itself, in strides
 
 
 @_decode.register
 def _(
-    head: YOLOXHead, raw: Tensor, priors: Tensor, stride: int, training: bool
+    head: YOLOXHead,
+    raw: Tensor,
+    priors: Tensor,
+    stride: Stride,
+    training: bool,
 ) -> Tensor:
-    sizes = torch.full_like(priors, stride)
+    sizes = torch.ones_like(priors) * stride
     return head._bbox_decode(torch.cat([priors, sizes], 1), raw)
 
 
 @_decode.register
 def _(
-    head: YOLOV3Head, raw: Tensor, priors: Tensor, stride: int, training: bool
+    head: YOLOV3Head,
+    raw: Tensor,
+    priors: Tensor,
+    stride: Stride,
+    training: bool,
 ) -> Tensor:
     raw = torch.cat([raw[:, :2].sigmoid(), raw[:, 2:]], 1)
     return head.bbox_coder.decode(priors, raw, stride)

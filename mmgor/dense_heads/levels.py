@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
@@ -19,6 +20,19 @@ SLACK_PIXELS = 32
 def as_list(output: Any) -> list:
     """An output level by level: what is not a sequence is one level."""
     return list(output) if isinstance(output, Sequence) else [output]
+
+
+def in_rows(levels: Sequence[Tensor]) -> Tensor:
+    """All anchors of all levels in a row, in the order of mmdet's priors.
+
+    Args:
+        levels (Sequence[Tensor]): One per level, shape (N, A, C, H, W).
+
+    Returns:
+        Tensor: Shape (N, M, C), with the A anchors of a location in a row.
+    """
+    rows = [x.permute(0, 3, 4, 1, 2).flatten(1, 3) for x in levels]
+    return torch.cat(rows, 1)
 
 
 def map_strides(

@@ -1,9 +1,16 @@
-"""What logit KD has to know of a dense head, and whether outputs fit it."""
+"""What a dense head says of itself: how it classifies, and its priors.
+
+mmdet spreads this over ``loss_cls``, ``cls_out_channels``,
+``prior_generator`` and attributes of single families. Everything else in
+this package reads a head through the functions here.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -11,10 +18,11 @@ class HeadSpec:
     """How a dense head classifies.
 
     Attributes:
-        use_sigmoid (bool): Binary scores a class, or one softmax.
-        num_classes (int): Class channels an anchor; with the background
-            class, which mmdet puts last, where it is a softmax.
-        activated (bool): Outputs are probabilities, not logits (TOOD).
+        use_sigmoid (bool): True for one binary score per class, False for a
+            softmax over the classes and the background.
+        num_classes (int): Class channels per anchor. A softmax head counts
+            the background, which mmdet puts last.
+        activated (bool): The outputs are probabilities, not logits (TOOD).
     """
 
     use_sigmoid: bool
@@ -27,15 +35,15 @@ class HeadSpec:
 
 
 def head_spec(head: nn.Module, allow_activated: bool = False) -> HeadSpec:
-    """Read the facts of a head.
+    """Read how a head classifies.
 
     Args:
         head (nn.Module): A dense mmdet head.
         allow_activated (bool): Accept a head that gives probabilities.
 
     Raises:
-        ValueError: If it does not tell them, or gives no logits and
-            ``allow_activated`` is False.
+        ValueError: If the head does not say, or if it gives probabilities
+            and ``allow_activated`` is False.
     """
     loss = getattr(head, 'loss_cls', None)
     sigmoid = getattr(
@@ -62,61 +70,92 @@ def head_spec(head: nn.Module, allow_activated: bool = False) -> HeadSpec:
     return HeadSpec(bool(sigmoid), int(channels), activated)
 
 
+def unreadable(head: nn.Module, expected: str) -> ValueError:
+    """The error for a head that this package cannot read.
+
+    Args:
+        head (nn.Module): The head.
+        expected (str): What was expected, and what came instead.
+    """
+    return ValueError(
+        f'cannot read the outputs of {type(head).__name__}: expected '
+        f'{expected}. To distil, use a FeatureKDHead, or a DetectionKDHead, '
+        'which needs final detections only; to export, leave out nms.'
+    )
+
+
+def head_strides(head: nn.Module) -> list[int]:
+    """Strides of a dense head's levels, in input pixels.
+
+    Args:
+        head (nn.Module): A dense mmdet head.
+
+    Returns:
+        list[int]: One per level.
+
+    Raises:
+        ValueError: If the head has no strides, or different ones in x and y.
+    """
+    generator = getattr(head, 'prior_generator', None)
+    owners = (generator, 'strides'), (head, 'strides')
+    for owner, name in (*owners, (head, 'featmap_strides')):
+        strides = getattr(owner, name, None)
+        if isinstance(strides, Sequence) and len(strides) > 0:
+            break
+    else:
+        raise unreadable(
+            head, 'a dense head with prior_generator.strides or strides'
+        )
+    pairs = [s if isinstance(s, Sequence) else (s, s) for s in strides]
+    if any(len(set(pair)) != 1 for pair in pairs):
+        raise unreadable(
+            head, f'strides that are equal in x and y, got {list(strides)}'
+        )
+    return [int(pair[0]) for pair in pairs]
+
+
 def anchors_per_level(head: nn.Module) -> list[int] | None:
-    """Anchors a location of each level; None where the head tells none."""
+    """Anchors per location of each level, None without a prior generator."""
     generator = getattr(head, 'prior_generator', None)
     counts = getattr(generator, 'num_base_priors', None)
     return None if counts is None else list(counts)
 
 
-def check_logits(
-    levels: Sequence[Tensor],
-    num_classes: int,
-    anchors: Sequence[int] | None,
-    output_index: int,
-) -> None:
-    """Make sure that a head's output holds class logits.
+def same_priors(head: nn.Module, other: nn.Module) -> bool:
+    """Whether the priors of two dense heads agree.
 
-    Box deltas have a multiple of K channels often enough to be taken for
-    logits without a word.
-
-    Args:
-        levels (Sequence[Tensor]): One a level, shape (N, A * K, H, W).
-        num_classes (int): K.
-        anchors (Sequence[int], optional): A of each level, where known.
-        output_index (int): For the message.
-
-    Raises:
-        ValueError: If the channels do not fit.
+    They do if both heads have the same strides and the same anchors, or
+    points with the same offset in a cell.
     """
-    for level, x in enumerate(levels):
-        channels = x.shape[1]
-        if anchors is None or level >= len(anchors):
-            fits = channels % num_classes == 0
-            expected = f'a multiple of {num_classes} classes'
-        else:
-            fits = channels == anchors[level] * num_classes
-            expected = f'{anchors[level]} anchors x {num_classes} classes'
-        if not fits:
-            raise ValueError(
-                f'output_index={output_index} holds no class logits: level '
-                f'{level} has {channels} channels, expected {expected}. Most '
-                'mmdet heads give class logits first, output_index=0; where '
-                'this one does not, use a ScoreKDHead.'
-            )
+    anchors = anchors_per_level(head)
+    if anchors is None or anchors != anchors_per_level(other):
+        return False
+    if head_strides(head) != head_strides(other):
+        return False
+    generators = [h.prior_generator for h in (head, other)]
+    # Points have an offset, in cells; anchors have it in base_anchors.
+    offsets = [getattr(g, 'offset', None) for g in generators]
+    if offsets[0] != offsets[1]:
+        return False
+    mine, theirs = (getattr(g, 'base_anchors', []) for g in generators)
+    return len(mine) == len(theirs) and all(
+        torch.allclose(a.cpu(), b.cpu()) for a, b in zip(mine, theirs)
+    )
 
 
-def check_same_levels(
-    student: Sequence[Tensor], teacher: Sequence[Tensor], teacher_name: str
-) -> None:
-    """Make sure that logits of one layout can be compared level by level.
-
-    Raises:
-        ValueError: If the number of levels differs.
-    """
-    if len(student) != len(teacher):
-        raise ValueError(
-            f"the student's head has {len(student)} levels, that of teacher "
-            f'{teacher_name!r} {len(teacher)}; logit KD needs the same '
-            'pyramid. Use a ScoreKDHead, which matches levels by stride.'
-        )
+def describe_priors(head: nn.Module) -> str:
+    """What :func:`same_priors` compares, as text for messages."""
+    anchors = anchors_per_level(head)
+    if anchors is None:
+        return 'no prior_generator'
+    strides = head_strides(head)
+    text = f'{anchors} priors per location at strides {strides}'
+    generator: Any = head.prior_generator
+    if hasattr(generator, 'offset'):
+        return f'{text} with offset {generator.offset}'
+    if not hasattr(generator, 'base_anchors'):
+        return text
+    boxes = generator.base_anchors[0]
+    sides = (boxes[:, 2:] - boxes[:, :2]).tolist()
+    sizes = ', '.join(f'{w:.0f} x {h:.0f}' for w, h in sides)
+    return f'{text}, at the first of {sizes} px'

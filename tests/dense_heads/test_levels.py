@@ -5,14 +5,10 @@ from mmgor.dense_heads.levels import (
     check_strides,
     common_strides,
     crop_to_common,
+    in_rows,
     map_strides,
     pick_strides,
     tell_shared_strides,
-)
-from mmgor.distillation.teachers.class_mapping import (
-    class_index,
-    take_classes,
-    to_student_labels,
 )
 
 
@@ -40,6 +36,16 @@ def test_levels_are_found_by_stride():
     assert pick_strides('abc', [4, 32, 16], [16, 32]) == ['c', 'b']
     with pytest.raises(ValueError, match=r"\[8\], teacher 'big' of \[16\]"):
         common_strides([8], [16], 'big')
+
+
+def test_anchors_of_all_levels_in_mmdets_order():
+    """Row by row, all anchors of a location one after the other."""
+    level = torch.arange(16.0).view(1, 2, 4, 1, 2)  # 2 anchors, 1 x 2 places
+    rows = in_rows([level, -level])
+    assert rows.shape == (1, 8, 4)
+    assert rows[0, :4, 0].tolist() == [0, 8, 1, 9]
+    assert rows[0, 1].tolist() == [8, 10, 12, 14]
+    assert torch.equal(rows[:, 4:], -rows[:, :4])
 
 
 def test_maps_are_cut_at_the_right_and_below():
@@ -92,31 +98,6 @@ def test_levels_without_a_teacher_are_told(monkeypatch):
     tell_shared_strides('ScoreKDHead', [8, 16], [16], "'big'")
     (text,) = told
     assert r"[8, 16] of the student, only [16] are in 'big'" in text
-
-
-def test_classes_are_found_by_name():
-    found = class_index(['cat', 'fox', 'dog'], ['dog', 'cow', 'cat'], 'big')
-    assert found == [2, -1, 0]
-    index = torch.tensor(found)
-    x = torch.tensor([[0.0, 1.0, 2.0]])
-    assert take_classes(x, index)[0, [0, 2]].tolist() == [2, 0]
-    labels, known = to_student_labels(torch.tensor([0, 1, 2]), index)
-    assert known.tolist() == [True, False, True]
-    assert labels[known].tolist() == [2, 0]
-
-
-def test_no_class_may_be_twice_in_a_list():
-    message = r"classes \['a'\] are more than once .* of teacher 'big', \['a"
-    with pytest.raises(ValueError, match=message):
-        class_index(['a', 'b'], ['a', 'b', 'a'], 'big')
-    message = r"classes \['a'\] are .* of the student's data, \['a', 'a'"
-    with pytest.raises(ValueError, match=message):
-        class_index(['a', 'a', 'b'], ['a', 'b'], 'big')
-
-
-def test_no_class_in_common():
-    with pytest.raises(ValueError, match=r"knows none.*\['fox'\], got \['co"):
-        class_index(['fox'], ['cow'], 'big')
 
 
 def test_of_two_maps_of_one_stride_the_last_is_taken():

@@ -2,19 +2,17 @@
 
 import pytest
 import torch
-from torch import nn
 
 from mmgor.dense_heads.scores import (
     foreground_logits,
-    head_strides,
     product_logit,
     score_logits,
 )
+from mmgor.dense_heads.spec import head_strides
 from mmgor.registry import MODELS
 from tests.support.dense_heads import (
     CLASSES,
     HEADS,
-    STRIDES,
     build,
     features,
     only,
@@ -138,28 +136,6 @@ def test_only_the_best_anchor_gets_a_gradient():
         torch.testing.assert_close(
             by_anchor.sum(1), torch.ones_like(by_anchor[:, 0])
         )
-
-
-@pytest.mark.parametrize('name', list(HEADS))
-def test_strides(name):
-    expected = [8] if name == 'yolof' else STRIDES
-    assert head_strides(build(name)) == expected
-
-
-@pytest.mark.parametrize('attribute', ['strides', 'featmap_strides'])
-def test_strides_without_a_prior_generator(attribute):
-    head = nn.Identity()
-    setattr(head, attribute, [(4, 4), 8])
-    assert head_strides(head) == [4, 8]
-
-
-def test_strides_errors():
-    head = nn.Identity()
-    with pytest.raises(ValueError, match=r'Identity.*prior_generator.strides'):
-        head_strides(head)
-    head.strides = [(4, 8)]
-    with pytest.raises(ValueError, match=r'equal in x and y, got \[\(4, 8\)'):
-        head_strides(head)
 
 
 def detr_head():

@@ -21,7 +21,7 @@ from mmgor.io.config_values import boolean, integer, integers
 from .batch_norm_folding import fold_norms
 from .compiled_ops import check_calls, check_modules
 from .frozen import freeze
-from .graph_nms import NAMES, Detections
+from .graph_nms import NAMES, GraphNMS
 from .int4_weights import use_int4_weights
 from .onnx_ops import OPSET, translations
 from .saving import save_exported
@@ -94,7 +94,7 @@ def export_detector(
         batch (int): Batch size of a file that is not dynamic.
         int4 (bool): Store weights of up to 4 bits two in a byte.
         nms (bool): Give boxes, scores and labels of one image instead of
-            the head's outputs (see :class:`Detections`).
+            the head's outputs (see :class:`GraphNMS`).
 
     Returns:
         dict: ``bytes`` of what was written, ``folded`` batch norms, and the
@@ -131,9 +131,8 @@ def export_detector(
                 'nms in the graph expected a static file for one image, got '
                 f'dynamic={dynamic}, batch={batch}.'
             )
-        maps = [(o.shape[-2], o.shape[-1]) for o in outputs[0]]
         head: Any = network.detector.bbox_head
-        network.graph_nms = Detections(head, size, maps)
+        network.graph_nms = GraphNMS(head, size, outputs)
         names = NAMES
     shape = (None, None, None) if dynamic else (batch, *size)
     metadata = make_metadata(cfg, model, classes, shape, divisor, names, nms)

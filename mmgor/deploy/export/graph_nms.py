@@ -8,6 +8,11 @@ from mmdet.models.dense_heads import GFLHead, YOLOXHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from torch import Tensor, nn
 
+from mmgor.dense_heads.boxes import box_outputs, decode_boxes, level_priors
+from mmgor.dense_heads.levels import in_rows
+from mmgor.dense_heads.scores import class_probabilities, score_outputs
+from mmgor.dense_heads.spec import head_spec, head_strides
+
 NAMES = ['boxes', 'scores', 'labels']
 
 
@@ -102,108 +107,82 @@ def write_select_detections(op: Any) -> Any:
     return write
 
 
-class Detections(nn.Module):
-    """What a dense head gives of one image, as detections.
+class GraphNMS(nn.Module):
+    """Turns what a dense head gives for one image into detections.
 
-    As mmdet's ``predict_by_feat`` does, with three differences: candidates
-    are not cut to ``nms_pre`` a level, boxes are clipped to the padded image
-    and boxes without area are not dropped.
+    It does what mmdet's ``predict_by_feat`` does, with three differences:
+    candidates are not cut to ``nms_pre`` per level, boxes are clipped to the
+    padded image, and boxes without area are not dropped.
 
     Args:
-        head (nn.Module): mmdet's dense head.
+        head (nn.Module): mmdet's dense head, in evaluation mode.
         shape (tuple[int, int]): Height and width of the padded image.
-        sizes (list[tuple[int, int]]): Height and width of each level's map.
+        outputs (Any): What the head gives for an image of this shape.
 
     Raises:
-        ValueError: If the head or its NMS is of another kind, or its
-            ``test_cfg`` has what the graph would leave out.
+        ValueError: If the graph cannot do what the head or its ``test_cfg``
+            asks for, or if the head cannot be read.
     """
 
+    priors: Tensor
+    strides: Tensor
+    corner: Tensor
+
     def __init__(
-        self,
-        head: Any,
-        shape: tuple[int, int],
-        sizes: list[tuple[int, int]],
+        self, head: Any, shape: tuple[int, int], outputs: Any
     ) -> None:
         super().__init__()
-        self.kind = _kind(head)
+        _check_ranking(head)
         test_cfg = head.test_cfg or {}
         self.iou_threshold = _iou_threshold(test_cfg)
         self.score_threshold = float(test_cfg.get('score_thr', 0))
-        self.shape = shape
         # Outside the module tree: the network owns it.
         self.head = [head]
-        yolox = self.kind is YOLOXHead
-        priors = head.prior_generator.grid_priors(
-            sizes, device='cpu', **(dict(with_stride=True) if yolox else {})
-        )
-        for level, values in enumerate(priors):
-            self.register_buffer(f'priors_{level}', values)
-        every = sum(len(values) for values in priors)
-        self.count = int(test_cfg.get('max_per_img', every))
+        raw = box_outputs(head, outputs)
+        priors = level_priors(head, raw)
+        strides = [
+            p.new_full((len(p), 1), stride)
+            for p, stride in zip(priors, head_strides(head))
+        ]
+        self.register_buffer('priors', torch.cat(priors))
+        self.register_buffer('strides', torch.cat(strides))
+        self.register_buffer('corner', raw[0].new_tensor(shape[::-1] * 2))
+        self.count = int(test_cfg.get('max_per_img', len(self.priors)))
+        # What cannot be read is refused here, not while a graph is traced.
+        self._boxes(outputs)
+        self._scores(outputs)
 
     def forward(self, outputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        readers: dict[Any, Any] = {GFLHead: self._gfl, YOLOXHead: self._yolox}
-        boxes, scores = readers.get(self.kind, self._plain)(*outputs)
         return select_detections(
-            boxes,
-            scores,
+            self._boxes(outputs),
+            self._scores(outputs),
             self.iou_threshold,
             self.score_threshold,
             self.count,
         )
 
-    def _priors(self) -> Tensor:
-        return torch.cat(list(self.buffers()))
-
-    def _plain(
-        self,
-        scores: list[Tensor],
-        boxes: list[Tensor],
-        factors: list[Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def _boxes(self, outputs: Any) -> Tensor:
+        """Shape (1, M, 4)."""
         (head,) = self.head
-        found = _rows(scores, head.cls_out_channels)
-        found = (
-            found.sigmoid()
-            if head.use_sigmoid_cls
-            else found.softmax(-1)[..., :-1]
-        )
-        if factors is not None:
-            found = found * _rows(factors, 1).sigmoid()
-        deltas = _rows(boxes, head.bbox_coder.encode_size)[0]
-        decoded = head.bbox_coder.decode(
-            self._priors(), deltas, max_shape=self.shape
-        )
-        return decoded[None], found
+        (raw,) = in_rows(box_outputs(head, outputs))
+        boxes = decode_boxes(head, raw, self.priors, self.strides)
+        # YOLOX has no coder, and mmdet does not clip its boxes.
+        coder = getattr(head, 'bbox_coder', None)
+        if getattr(coder, 'clip_border', False):
+            boxes = boxes.clamp(min=0).minimum(self.corner)
+        return boxes[None]
 
-    def _gfl(
-        self, scores: list[Tensor], boxes: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    def _scores(self, outputs: Any) -> Tensor:
+        """Shape (1, M, classes)."""
         (head,) = self.head
-        distances = [
-            head.integral(level.permute(0, 2, 3, 1)[0]) * stride[0]
-            for level, stride in zip(boxes, head.prior_generator.strides)
-        ]
-        decoded = head.bbox_coder.decode(
-            head.anchor_center(self._priors()),
-            torch.cat(distances),
-            max_shape=self.shape,
-        )
-        return decoded[None], _rows(scores, head.cls_out_channels).sigmoid()
-
-    def _yolox(
-        self,
-        scores: list[Tensor],
-        boxes: list[Tensor],
-        objectness: list[Tensor],
-    ) -> tuple[Tensor, Tensor]:
-        (head,) = self.head
-        decoded = head._bbox_decode(self._priors(), _rows(boxes, 4))
-        found = _rows(scores, head.cls_out_channels).sigmoid()
-        # Only the best class of a location.
-        found = found * (found == found.amax(-1, keepdim=True))
-        return decoded, found * _rows(objectness, 1).sigmoid()
+        classes, factors = score_outputs(head, outputs)
+        spec = head_spec(head, allow_activated=True)
+        scores = class_probabilities(in_rows(classes), spec)
+        if isinstance(head, YOLOXHead):  # keeps a location's best class only
+            scores = scores * (scores == scores.amax(-1, keepdim=True))
+        if factors is None:
+            return scores
+        return scores * in_rows(factors).sigmoid()
 
 
 def _iou_threshold(test_cfg: dict[str, Any]) -> float:
@@ -227,24 +206,17 @@ def _iou_threshold(test_cfg: dict[str, Any]) -> float:
     return float(nms['iou_threshold'])
 
 
-def _rows(levels: list[Tensor], width: int) -> Tensor:
-    """(1, A * width, H, W) of each level to (1, all places, width)."""
-    rows = [
-        level.permute(0, 2, 3, 1).reshape(1, -1, width) for level in levels
-    ]
-    return torch.cat(rows, 1)
-
-
-def _kind(head: Any) -> Any:
-    """The class whose way of decoding a head has."""
+def _check_ranking(head: Any) -> None:
+    """Make sure that the graph ranks and selects boxes as the head does."""
     cls: Any = type(head)
     names = ('predict_by_feat', '_predict_by_feat_single')
-    for kind in (BaseDenseHead, GFLHead, YOLOXHead):
-        own = [getattr(cls, name, None) for name in names]
-        if own == [getattr(kind, name, None) for name in names]:
-            return kind
-    raise ValueError(
-        f'nms in the graph expected a head that decodes as BaseDenseHead, '
-        f'GFLHead or YOLOXHead do, got {cls.__name__} with a way of its '
-        'own. Export without it: detections then come from mmdet.'
-    )
+    own = [getattr(cls, name, None) for name in names]
+    if not any(
+        own == [getattr(known, name, None) for name in names]
+        for known in (BaseDenseHead, GFLHead, YOLOXHead)
+    ):
+        raise ValueError(
+            'nms in the graph expected a head that decodes as BaseDenseHead, '
+            f'GFLHead or YOLOXHead do, got {cls.__name__} with a way of its '
+            'own. Export without it: detections then come from mmdet.'
+        )

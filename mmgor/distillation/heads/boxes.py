@@ -15,8 +15,8 @@ from mmgor.dense_heads.levels import (
     pick_strides,
     tell_shared_strides,
 )
-from mmgor.dense_heads.scores import head_strides, score_logits
-from mmgor.dense_heads.spec import head_spec
+from mmgor.dense_heads.scores import score_logits
+from mmgor.dense_heads.spec import head_spec, head_strides
 from mmgor.distillation.losses.class_kl import categorical_kl
 from mmgor.distillation.losses.location_weights import weighted_mean
 from mmgor.distillation.recorder import Recorded

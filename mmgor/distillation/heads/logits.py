@@ -8,17 +8,13 @@ from mmdet.models.dense_heads import YOLOV3Head
 from torch import Tensor, nn
 
 from mmgor.dense_heads.levels import as_list, crop_to_common
-from mmgor.dense_heads.scores import (
-    describe_priors,
-    has_score_factor,
-    head_strides,
-    same_priors,
-)
+from mmgor.dense_heads.scores import has_score_factor
 from mmgor.dense_heads.spec import (
     anchors_per_level,
-    check_logits,
-    check_same_levels,
+    describe_priors,
     head_spec,
+    head_strides,
+    same_priors,
 )
 from mmgor.distillation.losses.location_weights import weighted_mean
 from mmgor.distillation.recorder import Recorded
@@ -177,3 +173,56 @@ def _flat(levels: Sequence[Tensor], recorded: Recorded) -> Tensor:
     k = head_spec(recorded.module).num_classes
     parts = [flatten_anchors(x, k) for x in levels]
     return torch.cat(parts, 1).float()
+
+
+def check_logits(
+    levels: Sequence[Tensor],
+    num_classes: int,
+    anchors: Sequence[int] | None,
+    output_index: int,
+) -> None:
+    """Make sure that a head's output holds class logits.
+
+    Box deltas have a multiple of K channels often enough to be taken for
+    logits without a word.
+
+    Args:
+        levels (Sequence[Tensor]): One a level, shape (N, A * K, H, W).
+        num_classes (int): K.
+        anchors (Sequence[int], optional): A of each level, where known.
+        output_index (int): For the message.
+
+    Raises:
+        ValueError: If the channels do not fit.
+    """
+    for level, x in enumerate(levels):
+        channels = x.shape[1]
+        if anchors is None or level >= len(anchors):
+            fits = channels % num_classes == 0
+            expected = f'a multiple of {num_classes} classes'
+        else:
+            fits = channels == anchors[level] * num_classes
+            expected = f'{anchors[level]} anchors x {num_classes} classes'
+        if not fits:
+            raise ValueError(
+                f'output_index={output_index} holds no class logits: level '
+                f'{level} has {channels} channels, expected {expected}. Most '
+                'mmdet heads give class logits first, output_index=0; where '
+                'this one does not, use a ScoreKDHead.'
+            )
+
+
+def check_same_levels(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], teacher_name: str
+) -> None:
+    """Make sure that logits of one layout can be compared level by level.
+
+    Raises:
+        ValueError: If the number of levels differs.
+    """
+    if len(student) != len(teacher):
+        raise ValueError(
+            f"the student's head has {len(student)} levels, that of teacher "
+            f'{teacher_name!r} {len(teacher)}; logit KD needs the same '
+            'pyramid. Use a ScoreKDHead, which matches levels by stride.'
+        )

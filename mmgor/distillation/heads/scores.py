@@ -11,7 +11,8 @@ from mmgor.dense_heads.levels import (
     pick_strides,
     tell_shared_strides,
 )
-from mmgor.dense_heads.scores import head_strides, score_logits
+from mmgor.dense_heads.scores import score_logits
+from mmgor.dense_heads.spec import head_strides
 from mmgor.distillation.recorder import Recorded
 from mmgor.distillation.teachers.teacher import Teacher
 from mmgor.registry import MODELS

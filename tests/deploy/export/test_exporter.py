@@ -21,6 +21,7 @@ from mmgor.deploy.description.metadata_reader import (
     read_metadata,
 )
 from mmgor.deploy.export.exporter import Network, export_detector
+from mmgor.deploy.export.graph_nms import GraphNMS
 from mmgor.deploy.head_outputs import name_outputs
 from mmgor.quantization import calibrate, input_groups, quantized_layers
 from mmgor.registry import MODELS
@@ -100,6 +101,20 @@ def test_dynamic_file(shallow, tmp_path):
         width=None,
         divisor=32,
     )
+
+
+def test_nms_in_the_graph_reads_what_the_head_gives(exported, tmp_path):
+    path, size, model = tmp_path / 'nms.onnx', (64, 96), exported.model()
+    export_detector(model, exported.cfg(), path, size, CLASSES, nms=True)
+    images = torch.randn(
+        1, 3, *size, generator=torch.Generator().manual_seed(0)
+    )
+    maps = run(exported.onnx, images)
+    outputs = maps[: len(maps) // 2], maps[len(maps) // 2 :]
+    expected = GraphNMS(model.bbox_head, size, outputs)(outputs)
+    assert len(expected[0]) == model.test_cfg.max_per_img
+    for a, b in zip(expected, run(path, images), strict=True):
+        torch.testing.assert_close(b, a)
 
 
 def test_graph_has_the_trained_integers(exported):

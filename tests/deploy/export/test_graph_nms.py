@@ -3,7 +3,7 @@ import torch
 from mmengine.config import ConfigDict
 from torch import nn
 
-from mmgor.deploy.export.graph_nms import Detections, select_detections
+from mmgor.deploy.export.graph_nms import GraphNMS, select_detections
 from tests.support.dense_heads import build, features
 
 SHAPE = (32, 32)
@@ -16,10 +16,14 @@ TEST_CFG = dict(
 HEADS = [
     'retinanet',
     'retinanet_softmax',
+    'fsaf',
     'atss',
+    'ddod',
     'gfl',
     'fcos',
     'fcos_norm',
+    'autoassign',
+    'centernet',
     'rtmdet',
     'rtmdet_sep',
     'yolox',
@@ -27,25 +31,26 @@ HEADS = [
 ]
 
 
-def make(name, **test_cfg):
+def make(name, clips=True, **test_cfg):
     head = build(name, test_cfg=ConfigDict(**{**TEST_CFG, **test_cfg}))
     if hasattr(head, 'bbox_coder'):
-        head.bbox_coder.clip_border = True
+        head.bbox_coder.clip_border = clips
     with torch.no_grad():
         outputs = head(features(head, images=1))
-    sizes = [tuple(o.shape[-2:]) for o in outputs[0]]
-    return head, outputs, Detections(head, SHAPE, sizes)
+        nms = GraphNMS(head, SHAPE, outputs)
+    return head, outputs, nms
 
 
+@pytest.mark.parametrize('clips', [True, False])
 @pytest.mark.parametrize('name', HEADS)
-def test_as_mmdet_detects(name):
+def test_as_mmdet_detects(name, clips):
     # mmdet's YOLOXHead does not read max_per_img.
     limit = dict(max_per_img=1000) if name == 'yolox' else {}
-    head, outputs, detections = make(name, **limit)
+    head, outputs, nms = make(name, clips, **limit)
     metas = [dict(img_shape=SHAPE, scale_factor=(1.0, 1.0))]
     with torch.no_grad():
         (expected,) = head.predict_by_feat(*outputs, batch_img_metas=metas)
-        boxes, scores, labels = detections(outputs)
+        boxes, scores, labels = nms(outputs)
     assert len(expected.scores) > 1
     torch.testing.assert_close(scores, expected.scores)
     torch.testing.assert_close(labels, expected.labels)
@@ -55,6 +60,12 @@ def test_as_mmdet_detects(name):
 def test_other_heads_are_named():
     with pytest.raises(ValueError, match='got YOLOV3Head with a way of its'):
         make('yolov3')
+
+
+def test_outputs_that_do_not_fit_are_refused_before_tracing():
+    head, (scores, _), _ = make('retinanet')
+    with pytest.raises(ValueError, match=r'got 1 output.*leave out nms'):
+        GraphNMS(head, SHAPE, (scores,))
 
 
 def test_other_suppressions_are_named():

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from mmgor.dense_heads.spec import check_logits
-from mmgor.distillation.heads.logits import flatten_anchors
+from mmgor.distillation.heads.logits import check_logits, flatten_anchors
 from mmgor.distillation.losses.class_kl import categorical_kl
 from mmgor.registry import MODELS
 from tests.support import dense_heads
@@ -95,7 +94,7 @@ def test_softmax_needs_every_class_and_keeps_background_last():
 @pytest.mark.parametrize(
     'anchors, told',
     [
-        (dict(ratios=[1.0]), r'\[3, 3, 3, 3, 3\] priors a location'),
+        (dict(ratios=[1.0]), r'\[3, 3, 3, 3, 3\] priors per location'),
         (dict(ratios=[0.5, 1.0, 3.0]), '32 x 32, 40 x 40, 51 x 51, 18 x 55,'),
         (dict(octave_base_scale=8), 'at the first of 91 x 45'),
         (dict(strides=[16, 32, 64, 128, 256]), r'strides \[16, 32, 64, 128'),
