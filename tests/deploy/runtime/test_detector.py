@@ -209,6 +209,7 @@ def test_draws_boxes(detector, pictures):
     assert (detector.draw(image, sample) == image).all()
 
 
+@pytest.mark.slow
 def test_tool_needs_nothing_but_the_file(
     detector, exported, pictures, tmp_path
 ):

@@ -19,7 +19,7 @@ from mmgor.deploy.runtime.runtime import open_runtime
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
 openvino = pytest.importorskip('openvino')
-README = Path(__file__).resolve().parents[3] / 'README.md'
+PAGE = Path(__file__).resolve().parents[3] / 'docs' / 'export.md'
 STATIC = dict(batch=2, height=32, width=64)
 DYNAMIC = dict(batch=None, height=None, width=None)
 
@@ -192,9 +192,9 @@ def test_exported_student_computes_the_student(suffix, exported):
     assert counted == [[1] * 5, [1] * 5]
 
 
-def test_readme_opens_files_without_mmgor(exported, monkeypatch):
-    """What it says to switch off makes the runtimes' own defaults exact."""
-    blocks = re.findall(r'```python\n(.*?)```', README.read_text(), re.S)
+def test_the_page_opens_files_without_mmgor(exported, monkeypatch):
+    """With the options that it sets, the plain runtimes are exact."""
+    blocks = re.findall(r'```python\n(.*?)```', PAGE.read_text(), re.S)
     (block,) = (b for b in blocks if 'InferenceSession' in b)
     monkeypatch.chdir(exported.onnx.parent)  # student.onnx and student.xml
     opened = {}

@@ -257,6 +257,7 @@ def run_tool(monkeypatch, *argv):
     return status.value.code
 
 
+@pytest.mark.slow
 def test_tool(exported, other, monkeypatch, capsys):
     argv = [exported.config, exported.checkpoint, exported.onnx, '--map']
     assert run_tool(monkeypatch, *argv) == 0
