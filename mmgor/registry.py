@@ -102,7 +102,7 @@ def build_own(key: str, cfg: Any, base: type[nn.Module], form: str) -> Any:
             if isclass(module) and issubclass(module, base)
         )
         raise ValueError(
-            f'{key} is {cfg!r}; expected {form} with a type out of '
+            f'{key} is {cfg!r}; expected {form} with one of the types '
             f'{known}{nearest([kind], known)}. To drop what a base config '
             f'has in {top}, write {top}=dict(_delete_=True, ...).'
         )

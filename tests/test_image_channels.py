@@ -15,7 +15,7 @@ def stock(name):
 
 
 @pytest.mark.parametrize('channels', [1, 3, 4])
-def test_of_a_first_convolution(channels):
+def test_channels_of_the_first_convolution(channels):
     for cfg in (retinanet_cfg(), quantized_cfg()):
         cfg.backbone.in_channels = channels
         model = MODELS.build(cfg)
@@ -24,13 +24,13 @@ def test_of_a_first_convolution(channels):
         assert not any(hooks)
 
 
-def test_of_four_pixels_in_one():
-    """YOLOX's first convolution has twelve inputs."""
+def test_channels_of_a_layer_that_reads_four_pixels():
+    """YOLOX's first convolution has twelve input channels."""
     cfg = stock('yolox/yolox_nano_8xb8-300e_coco')
     assert image_channels(MODELS.build(cfg)) == 3
 
 
-def test_of_a_model_that_does_not_say():
+def test_models_whose_first_layer_is_not_reached():
     model = nn.Module()
     assert image_channels(model) is None
     model.extract_feat = lambda x: x[:, [2, 1, 0]]

@@ -21,8 +21,8 @@ from mmgor.quantization.layers.weights import weighted_layers, weights_of
 #: A larger share of the weights in float is logged as a warning.
 MUCH = 0.1
 OVERRIDE = 'overrides'
-SAMPLING = 'where deformable layers sample'
-ATTENTION = 'projections that nn.MultiheadAttention reads without a call'
+SAMPLING = 'layers that tell where to sample'
+ATTENTION = 'projections that nn.MultiheadAttention does not call'
 NO_LAYER = 'embeddings and other parameters outside layers'
 _SHOWN = 5
 
@@ -50,7 +50,7 @@ def float_reason(layer: nn.Module) -> str:
     if isinstance(layer, nn.MultiheadAttention) or kind is _PROJECTION:
         return ATTENTION
     if kind in QUANTIZED_CLASSES:
-        return 'a forward or weight that something else put on the layer'
+        return 'layers whose forward or weight was replaced'
     return f'class {kind.__name__} has no quantized form'
 
 

@@ -60,7 +60,7 @@ def test_an_error_in_a_head_names_the_head():
     'cfg', [None, 'GoRWeighting', dict(form='barrier'), dict(type='L1Loss')]
 )
 def test_a_config_that_is_not_a_weighting(cfg):
-    message = r"^gor_weighting is .*with a type out of \[.*'GoRWeighting'"
+    message = r"^gor_weighting is .*with one of the types \[.*'GoRWeighting'"
     with pytest.raises(ValueError, match=message):
         build_weighting(cfg)
 

@@ -16,7 +16,7 @@ def small(**quant):
     return module
 
 
-def test_signs_follow_the_data():
+def test_inputs_are_signed_if_the_data_is():
     module = small()
     calibrate(module, [torch.randn(2, 3, 12, 12)], module)
     assert module[0].input_quantizer.signed
@@ -25,7 +25,7 @@ def test_signs_follow_the_data():
     assert uncalibrated_layers(module) == []
 
 
-def test_batch_norm_and_mode_are_put_back():
+def test_batch_norm_and_training_flag_are_put_back():
     module = small().eval()
     before = {k: v.clone() for k, v in module[1].state_dict().items()}
     calibrate(module, [torch.randn(2, 3, 12, 12) + 5], module)
@@ -35,7 +35,7 @@ def test_batch_norm_and_mode_are_put_back():
 
 
 class Counting(nn.Module):
-    """A loss that keeps a mean, by assignment as some of mmdet's do."""
+    """Assigns a running mean to its buffer, as some losses of mmdet do."""
 
     def __init__(self):
         super().__init__()
@@ -46,7 +46,7 @@ class Counting(nn.Module):
         return nn.functional.dropout(x)
 
 
-def test_every_module_comes_back_as_it_was():
+def test_each_module_gets_its_own_training_flag_and_buffers_back():
     module = nn.Sequential(*small(), Counting(), nn.BatchNorm2d(2))
     module.train()
     module[1].eval()  # norm_eval
@@ -68,7 +68,7 @@ def test_global_random_state_is_untouched():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_scale_is_the_least_squares_one():
+def test_the_scale_has_the_least_squared_error():
     torch.manual_seed(0)
     row = torch.randn(5000)
     low, high = row.min()[None], row.max()[None]
@@ -80,14 +80,13 @@ def test_scale_is_the_least_squares_one():
 
     assert offset.item() == 0
     full = max(-low.item(), high.item()) / 7
-    brute = min(full * k / 100 for k in range(1, 101))
     candidates = [full * k / 100 for k in range(1, 101)]
     brute = min(candidates, key=error)
     assert scale.item() == pytest.approx(brute)
     assert scale.item() < full
 
 
-def test_affine_start_covers_a_short_negative_tail():
+def test_an_offset_covers_a_short_negative_tail():
     x = nn.functional.silu(torch.linspace(-6, 6, 4000))
     low, high = x.min()[None], x.max()[None]
     scale, offset = best_scales([x], low, high, 0, 15, asymmetric=True)
@@ -96,7 +95,7 @@ def test_affine_start_covers_a_short_negative_tail():
     assert scale.item() < 0.7 * symmetric.item()
 
 
-def test_row_scales_match_the_single_search():
+def test_scales_of_rows_equal_those_of_single_searches():
     torch.manual_seed(0)
     rows = torch.randn(3, 400)
     scales = best_row_scales(rows, -7, 7)
@@ -105,7 +104,7 @@ def test_row_scales_match_the_single_search():
         assert scale.item() == pytest.approx(want.item())
 
 
-def test_zeros_give_a_start_from_which_something_can_be_learned():
+def test_zeros_get_scales_that_can_be_learned():
     module = nn.Sequential(nn.Conv2d(3, 4, 1))
     module[0].weight.data[1] = 0
     quantize_layers(module, QuantPolicy(), set())
@@ -113,7 +112,7 @@ def test_zeros_give_a_start_from_which_something_can_be_learned():
     weight_scales = module[0].weight_quantizer.log_scale.exp()
     others = weight_scales[[0, 2, 3]]
     assert weight_scales[1].item() == pytest.approx(others.median().item())
-    # Unsigned at 4 bits: a range of 1 has steps of 1 / 15.
+    # An unsigned range of 1 has steps of 1 / 15 at 4 bits.
     input_scale = module[0].input_quantizer.log_scale.exp().item()
     assert input_scale == pytest.approx(1 / 15)
 
@@ -143,7 +142,7 @@ def test_non_finite_values_are_refused(bad):
         calibrate(module, [torch.randn(1, 3, 4, 4)], module)
 
 
-def test_a_layer_that_never_ran_is_named():
+def test_the_error_names_a_layer_that_did_not_run():
     module = nn.ModuleDict(dict(a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(3, 4, 1)))
     quantize_layers(module, QuantPolicy(), set())
     model = nn.ModuleDict({'roi_head': nn.ModuleDict({'head': module})})

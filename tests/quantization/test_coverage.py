@@ -1,4 +1,4 @@
-"""What stays in float, and that it is said."""
+"""Layers that stay in float, and the log lines about them."""
 
 import io
 import logging
@@ -26,7 +26,7 @@ from tests.support.models import retinanet_cfg
 
 @pytest.fixture
 def log():
-    """What the current logger was told."""
+    """The text that the current logger got."""
     logger = MMLogger.get_current_instance()
     text = io.StringIO()
     handler = logging.StreamHandler(text)
@@ -38,7 +38,7 @@ def log():
 
 
 class Conv2d(nn.Conv2d):
-    """Not torch's: it has a norm and an activation of its own."""
+    """A class with the name of torch's, but with a norm and an activation."""
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -54,7 +54,7 @@ class Flipped(nn.Conv2d):
 
 
 class Linear(nn.Linear):
-    """With a low-rank update."""
+    """A linear with an update of its input."""
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -73,9 +73,9 @@ def patched():
 OWN = [
     (lambda: Conv2d(4, 4, 1), 'Conv2d has no quantized form'),
     (lambda: Flipped(4, 4, 1), 'Flipped has no quantized form'),
-    (patched, 'something else put on the layer'),
-    (lambda: weight_norm(nn.Conv2d(4, 4, 1)), 'something else put'),
-    (lambda: spectral_norm(nn.Conv2d(4, 4, 1)), 'something else put'),
+    (patched, 'forward or weight was replaced'),
+    (lambda: weight_norm(nn.Conv2d(4, 4, 1)), 'weight was replaced'),
+    (lambda: spectral_norm(nn.Conv2d(4, 4, 1)), 'weight was replaced'),
     (
         lambda: parametrizations.weight_norm(nn.Conv2d(4, 4, 1)),
         'ParametrizedConv2d has no quantized form',
@@ -85,7 +85,7 @@ OWN = [
 
 @pytest.mark.parametrize('make, why', OWN)
 @pytest.mark.filterwarnings('ignore:.*weight_norm.*')
-def test_own_classes_keep_their_forward_and_that_is_said(make, why, log):
+def test_own_classes_keep_their_forward_and_are_logged(make, why, log):
     torch.manual_seed(0)
     layer, x = make(), torch.randn(2, 4, 5, 5)
     layer.eval()
@@ -101,21 +101,21 @@ def test_own_classes_keep_their_forward_and_that_is_said(make, why, log):
     assert layer_table(module)['layers'][1]['w_bits'] == 32
 
 
-def test_a_linear_with_an_update_stays_as_it_is():
+def test_a_linear_of_another_class_is_not_quantized():
     layer, x = Linear(4, 4), torch.randn(3, 4)
     want = layer(x)
     quantize_layers(nn.Sequential(layer), QuantPolicy(), set())
     assert torch.equal(layer(x), want)
 
 
-def test_a_part_of_own_classes_only_trains_in_float(log):
+def test_a_module_with_own_classes_only_stays_in_float(log):
     module = nn.Sequential(Conv2d(4, 4, 1))
     quantize_layers(module, QuantPolicy(), set())
     calibrate(module, [torch.randn(2, 4, 5, 5)], module)
     assert '100.0% of the weights stay in float' in log.getvalue()
 
 
-def test_hooks_and_overrides_of_stock_layers_stay():
+def test_hooks_of_stock_layers_stay():
     layer = nn.Conv2d(4, 4, 1)
     layer.register_forward_hook(lambda *args: args[2] + 1)
     x = torch.randn(2, 4, 5, 5)
@@ -127,8 +127,8 @@ def test_hooks_and_overrides_of_stock_layers_stay():
     torch.testing.assert_close(layer(x), want, rtol=0.1, atol=0.05)
 
 
-def test_a_conv_module_calls_its_convolution_in_evaluation():
-    """Its faster way of evaluating would read the float weight."""
+def test_mmcvs_efficient_batch_norm_is_switched_off():
+    """It would read the float weight without calling the convolution."""
     module = ConvModule(
         4, 4, 1, norm_cfg=dict(type='BN'), efficient_conv_bn_eval=True
     )
@@ -144,7 +144,7 @@ def test_a_conv_module_calls_its_convolution_in_evaluation():
     assert called == [True]
 
 
-def test_what_is_quantized_already_is_left(log):
+def test_quantized_layers_are_not_quantized_again(log):
     module = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1))
     quantize_layers(module[0:1], QuantPolicy(w_bits=2), set())
     quantize_layers(module, QuantPolicy(w_bits=6), set())
@@ -155,14 +155,14 @@ def test_what_is_quantized_already_is_left(log):
     assert log.getvalue() == ''
 
 
-def test_little_in_float_is_a_line_and_no_warning(log):
+def test_a_small_share_in_float_is_not_a_warning(log):
     module = nn.Sequential(nn.Conv2d(8, 8, 3), Flipped(4, 4, 1))
     quantize_layers(module, QuantPolicy(), set())
     # 16 of 576 + 16 weights
     assert log.getvalue().startswith('INFO Sequential: 2.7% of the weights')
 
 
-def test_a_little_attention_is_said_too(log):
+def test_a_small_attention_layer_is_logged(log):
     module = nn.Sequential(nn.Conv2d(8, 32, 3), nn.MultiheadAttention(4, 1))
     quantize_layers(module, QuantPolicy(), set())
     # 64 of 2304 + 64 weights
@@ -170,11 +170,11 @@ def test_a_little_attention_is_said_too(log):
     assert log.getvalue().startswith(said)
 
 
-def test_overrides_say_that_it_is_meant(log):
+def test_layers_of_overrides_are_not_logged(log):
     module = nn.Sequential(nn.Conv2d(4, 4, 1), Flipped(4, 4, 1))
     quantize_layers(module, QuantPolicy(overrides={'1': None}), set())
     assert log.getvalue() == ''
-    assert [part.cause for part in float_shares(module)] == ['overrides']
+    assert [share.cause for share in float_shares(module)] == ['overrides']
     message = 'bits to 1, which stays in float: class Flipped has no quant'
     with pytest.raises(ValueError, match=message):
         quantize_layers(
@@ -184,9 +184,10 @@ def test_overrides_say_that_it_is_meant(log):
         )
 
 
-def test_the_line_says_the_share_by_cause(log):
-    """By hand, in weights: neck 6 * 16 = 96 (16 quantized), of an attention
-    3 * 16 + 16, 16 in a part that was not wrapped, 8 looked up."""
+def test_the_line_tells_the_share_of_each_cause(log):
+    """Weights by hand: 6 * 16 = 96 in the neck (16 of them quantized),
+    3 * 16 + 16 in an attention, 16 in a module that is not wrapped and 8 in an
+    embedding."""
 
     class Own(nn.Conv2d):
         pass
@@ -207,7 +208,7 @@ def test_the_line_says_the_share_by_cause(log):
     assert line.startswith(f'In float: {1 - 16 / every:.1%} of the weights (')
     for size, cause in [
         (64, 'class Own has no quantized form'),
-        (64, 'projections that nn.MultiheadAttention reads without a call'),
+        (64, 'projections that nn.MultiheadAttention does not call'),
         (16, 'overrides'),
         (16, 'not wrapped: roi_head'),
         (8, 'embeddings and other parameters outside layers'),
@@ -219,7 +220,7 @@ def test_the_line_says_the_share_by_cause(log):
     )
 
 
-def test_a_plain_detector_is_quantized_whole():
+def test_a_head_that_is_not_wrapped_is_named():
     cfg = retinanet_cfg()
     for part in ('backbone', 'neck'):
         kind = cfg[part].pop('type')

@@ -27,8 +27,8 @@ QUANTIZERS = [
 
 
 def layers(**quant):
-    """An ordinary layer, a depthwise, a transposed, one called twice whose
-    input is 0 throughout, and a linear one."""
+    """An ordinary, a depthwise and a transposed convolution, one that is
+    called twice with zeros, and a linear."""
     torch.manual_seed(0)
     convs = nn.ModuleDict(
         dict(
@@ -53,7 +53,6 @@ def layers(**quant):
     'quant', QUANTIZERS, ids=lambda q: q.get('input_quantizer', q).__str__()
 )
 def test_quantizers_are_calibrated_and_train_as_on_the_cpu(quant):
-    """Depthwise inputs of DoReFa and the like have a scale in all."""
     inputs = torch.randn(8, 3, 32, 32)
     convs, run = layers(**quant)
     calibrate(convs, [inputs, 2 * inputs], run)
@@ -74,9 +73,9 @@ def test_quantizers_are_calibrated_and_train_as_on_the_cpu(quant):
         assert torch.equal(value.grad, twins.get_parameter(name).grad), name
 
 
-def test_a_look_at_an_input_stops_the_device_twice():
-    """Once to see whether it is finite, once for all channels' samples; a
-    weight only for the first."""
+def test_observing_an_input_waits_for_the_device_twice():
+    """Once to check that it is finite, and once to copy the samples of all
+    channels. For a weight only the check waits."""
     with virtual_cuda() as device:
         convs, run = layers()
         convs.to('cuda')

@@ -14,7 +14,8 @@ from mmgor.quantization.policy import QuantPolicy
 
 
 class Branches(nn.Module):
-    """``one`` and ``two`` read a tensor, the others what became of it."""
+    """``one`` and ``two`` read the same tensor, ``three`` and ``four`` do
+    not."""
 
     def __init__(self):
         super().__init__()
@@ -39,13 +40,13 @@ def names(model, x):
     return input_groups(model, lambda: model(x))
 
 
-def test_layers_that_read_one_tensor():
+def test_layers_that_read_the_same_tensor_are_a_group():
     model, x = calibrated()
     assert names(model, x) == [['one', 'two']]
     assert not any(m._forward_pre_hooks for m in model.modules())
 
 
-def test_the_model_is_left_as_it_was():
+def test_the_model_is_not_changed():
     model, x = calibrated(input_quantizer=dict(type='MinMaxQuantizer'))
     model.norm = nn.BatchNorm2d(3)
     model.train()
@@ -58,8 +59,8 @@ def test_the_model_is_left_as_it_was():
         assert torch.equal(value, before[key]), key
 
 
-def test_tensors_that_go_are_not_taken_for_others():
-    """Where one had been another may be put, with the same id."""
+def test_a_deleted_tensor_is_not_mistaken_for_another():
+    """Python may give the id of a deleted tensor to a new one."""
     model, x = calibrated()
 
     def run():
@@ -69,14 +70,14 @@ def test_tensors_that_go_are_not_taken_for_others():
     assert input_groups(model, run) == []
 
 
-def test_frozen_layers_keep_their_own():
+def test_frozen_layers_are_in_no_group():
     model, x = calibrated()
     model.two.requires_grad_(False)
     assert names(model, x) == []
 
 
-def test_every_call_of_a_layer_counts():
-    """As of a head that runs on every level."""
+def test_all_calls_of_a_layer_must_agree():
+    """A head calls its layers once per level."""
     model, x = calibrated()
 
     def run(levels=(x, x + 1)):
@@ -92,7 +93,7 @@ def test_every_call_of_a_layer_counts():
     assert input_groups(model, once_more) == []
 
 
-def test_a_tensor_changed_in_place_is_another():
+def test_a_tensor_that_was_changed_in_place_is_another():
     model, x = calibrated()
 
     def run():

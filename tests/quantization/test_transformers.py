@@ -16,7 +16,7 @@ NAME = 'deformable_detr/deformable-detr_r50_16xb2-50e_coco'
 
 @pytest.fixture(scope='module')
 def pair():
-    """A stock detector and a quantized one with its weights."""
+    """A stock detector and a quantized one with the same weights."""
     torch.manual_seed(0)
     cfg = tiny(NAME)
     stock = MODELS.build(copy.deepcopy(cfg)).eval()
@@ -47,8 +47,8 @@ def test_bits(pair):
     assert bits['bbox_head.reg_branches.0.2'] == 4
 
 
-def test_in_calibration_it_is_the_stock_detector(pair):
-    """Quantizers that only look change nothing, in either mode; every
+def test_during_calibration_it_equals_the_stock_detector(pair):
+    """Observers change nothing, in evaluation and in training mode. Every
     quantized layer runs, or ``calibrate`` would raise."""
     stock, model = pair
     batch = make_batch(side=64)
@@ -84,7 +84,7 @@ def test_patterns_are_paths_in_the_detector():
         MODELS.build(cfg)
 
 
-def test_of_a_branch_the_last_layer_predicts():
+def test_only_the_last_layer_of_a_branch_predicts():
     names = [
         *('reg_branches.0.0', 'reg_branches.0.2', 'reg_branches.1.0'),
         *('reg_branches.1.2', 'cls_branches.0', 'cls_branches.1'),

@@ -34,7 +34,7 @@ def feed(model, batches=1, side=64):
     calibrate(model, inputs, lambda x: model(x))
 
 
-def test_the_stock_module_comes_back():
+def test_wrappers_return_the_stock_module():
     model = resnet()
     assert type(model).__name__ == 'ResNet'
     assert isinstance(model.conv1, nn.Conv2d)
@@ -122,7 +122,7 @@ def test_unshared_head_has_one_scale():
     assert scales == {1}
 
 
-def test_a_broken_pass_does_not_shift_levels():
+def test_a_forward_pass_that_failed_does_not_shift_levels():
     student = MODELS.build(quantized_cfg())
     calibrate(
         student,
@@ -141,7 +141,8 @@ def test_a_broken_pass_does_not_shift_levels():
 def test_initialisers_find_the_layers():
     head = MODELS.build(quantized_cfg()).bbox_head
     head.init_weights()
-    # RetinaHead initialises its convs with std 0.01 and prior bias.
+    # RetinaHead initialises its convolutions with std 0.01 and its bias from a
+    # prior.
     assert head.cls_convs[0].conv.weight.std().item() == pytest.approx(
         0.01, rel=0.2
     )
@@ -172,7 +173,7 @@ def test_eight_bits_are_close_to_float(layer, x):
 def test_transposed_convs_scale_output_channels(groups, quantizer):
     torch.manual_seed(0)
     layer = nn.ConvTranspose2d(8, 8, 3, groups=groups, bias=False)
-    # Output channels of very different size, whatever the groups.
+    # Output channels differ in size by orders of magnitude.
     size = torch.logspace(0, 3, 8)
     step = 8 // groups
     for out in range(8):
@@ -200,7 +201,7 @@ def test_per_tensor_weights_have_one_scale():
     assert len(module[0].quantized_weight().unique()) <= 15
 
 
-def test_every_layer_exists_once_when_shared():
+def test_a_shared_layer_is_quantized_once():
     conv = nn.Conv2d(4, 4, 1)
     module = nn.ModuleList([conv, conv])
     quantize_layers(module, QuantPolicy(), set())

@@ -1,10 +1,10 @@
-"""Quantizers that need no calibration."""
+"""Quantizers that are calibrated by hand."""
 
 import torch
 
 
 def ready(cls, bits=4, signed=False, scale=0.1, **kwargs):
-    """A calibrated quantizer with the given step."""
+    """A calibrated quantizer with the given step size."""
     quantizer = cls(bits, **kwargs)
     quantizer.choose_range(signed)
     scales = torch.full((quantizer.num_scales,), scale)

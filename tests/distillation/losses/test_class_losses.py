@@ -187,7 +187,7 @@ def test_heads_take_every_loss_from_one_and_two_teachers(cfg, loss, models):
         (dict(type='TopKKL', k=0), 'k must be an integer of at least 1, got'),
         (dict(type='TopKKL', k=1.5), 'at least 1, got 1.5'),
         (dict(type='TopKKL', k=1, over='boxes'), "unknown over 'boxes'"),
-        (dict(type='PKDLoss'), r'with a type out of .*ForwardKL'),
+        (dict(type='PKDLoss'), r'with one of the types .*ForwardKL'),
     ],
 )
 def test_bad_losses(loss, message):

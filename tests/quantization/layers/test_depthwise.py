@@ -1,4 +1,4 @@
-"""Depthwise convolutions: one input scale a channel; frozen statistics."""
+"""Depthwise convolutions with one input scale per channel."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def per_channel(cls, scales, offsets, **kwargs):
 
 
 @pytest.mark.parametrize('cls', KINDS)
-def test_channels_are_as_quantizers_of_their_own(cls):
+def test_each_channel_is_rounded_as_by_its_own_quantizer(cls):
     torch.manual_seed(0)
     scales, offsets = [0.01, 0.3, 20.0], [-0.02, -0.6, -40.0]
     together = per_channel(cls, scales, offsets)
@@ -85,7 +85,7 @@ def test_channel_scales_fold_into_the_weight():
     layer = module[0]
     scale = layer.input_quantizer.log_scale.exp()
     integers = (x / scale[:, None, None]).round().clamp(0, 15)
-    # Output channels 2 c and 2 c + 1 see input channel c alone.
+    # Output channels 2 c and 2 c + 1 only read input channel c.
     folded = layer.quantized_weight() * scale.repeat_interleave(2).view(
         -1, 1, 1, 1
     )
@@ -93,6 +93,6 @@ def test_channel_scales_fold_into_the_weight():
     torch.testing.assert_close(layer(x), expected)
 
 
-def test_other_quantizers_cannot_scale_channels():
+def test_other_quantizers_refuse_scales_per_channel():
     with pytest.raises(ValueError, match=r"LSQPlusQuantizer.*got 'PACT"):
         depthwise(input_quantizer=dict(type='PACTQuantizer'))

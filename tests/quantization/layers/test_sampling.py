@@ -1,4 +1,4 @@
-"""What tells a deformable layer where to sample stays in float."""
+"""Layers that tell a deformable layer where to sample stay in float."""
 
 import pytest
 from mmcv.ops import DeformConv2d, ModulatedDeformConv2dPack
@@ -40,7 +40,7 @@ def bits_of(module):
     }
 
 
-def test_offset_layers_stay_in_float_unless_they_are_meant():
+def test_offset_layers_stay_in_float_unless_only_they_match():
     assert bits_of(neck()) == {'deform': 4, 'pack': 4}
     everything = neck(**{'*': dict(w_bits=6)})
     assert bits_of(everything) == {'deform': 6, 'pack': 6}
@@ -50,7 +50,7 @@ def test_offset_layers_stay_in_float_unless_they_are_meant():
 
 
 class Centres(nn.Module):
-    """Builds a deformable layer; its own offsets are of boxes."""
+    """Contains a deformable layer; its own offsets are predicted for boxes."""
 
     def __init__(self):
         super().__init__()
@@ -64,13 +64,13 @@ class Centres(nn.Module):
         return self.offset_head(self.attention_weights(x) * x)
 
 
-def test_to_build_or_mention_something_deformable_is_not_to_sample():
+def test_a_module_that_only_contains_a_deformable_layer_does_not_sample():
     found = ['pack', 'offset_head', 'attention_weights']
     assert list(find_layers(Centres())) == found
 
 
 class Sampler(nn.Module):
-    """Moves its input itself; its offsets are a branch of two layers."""
+    """Samples its input itself; its offset branch has two layers."""
 
     def __init__(self):
         super().__init__()
@@ -82,13 +82,13 @@ class Sampler(nn.Module):
         return nn.functional.grid_sample(self.value(x), grid)
 
 
-def test_own_modules_that_sample_are_seen_by_their_code():
+def test_own_modules_that_sample_are_recognised_by_their_code():
     module = nn.ModuleDict(dict(a=Sampler(), offset=nn.Conv2d(4, 4, 1)))
     assert list(find_layers(module)) == ['a.value', 'offset']
 
 
-def test_a_predicted_offset_is_no_place_to_sample():
-    """CenterNet's offset of the centre; SABL's of a bucket."""
+def test_offsets_that_a_head_predicts_are_quantized():
+    """CenterNet predicts the offset of the centre, SABL that of a bucket."""
     head = MODELS.build(
         dict(
             type='CenterNetHead',

@@ -1,4 +1,4 @@
-"""mmcv's and mmdet's own layers: what the stock class computes, rounded."""
+"""Quantized forms of mmcv's and mmdet's own layers."""
 
 import copy
 import pickle
@@ -32,8 +32,8 @@ from mmgor.quantization.convert import quantize_layers
 from mmgor.quantization.layers.quant_layers import QUANTIZED_CLASSES
 
 IMAGE = (2, 4, 9, 11)
-PLACES = (2, 18, 9, 11)
-# Class -> arguments and the shapes of the inputs.
+OFFSETS = (2, 18, 9, 11)
+# Class -> its arguments and the shapes of its inputs.
 LAYERS = {
     nn.Conv1d: (dict(padding=1), [(2, 4, 7)]),
     Conv2dAdaptivePadding: (dict(stride=2), [IMAGE]),
@@ -41,9 +41,9 @@ LAYERS = {
     ConvAWS2d: (dict(padding=1), [IMAGE]),
     SAConv2d: (dict(padding=1, bias=False), [IMAGE]),
     MaskedConv2d: (dict(padding=1), [IMAGE]),
-    DeformConv2d: (dict(padding=1), [IMAGE, PLACES]),
+    DeformConv2d: (dict(padding=1), [IMAGE, OFFSETS]),
     DeformConv2dPack: (dict(padding=1), [IMAGE]),
-    ModulatedDeformConv2d: (dict(padding=1), [IMAGE, PLACES, (2, 9, 9, 11)]),
+    ModulatedDeformConv2d: (dict(padding=1), [IMAGE, OFFSETS, (2, 9, 9, 11)]),
     ModulatedDeformConv2dPack: (dict(padding=1), [IMAGE]),
     TridentConv: (dict(), [(3, *IMAGE)]),
 }
@@ -51,7 +51,7 @@ KINDS = [*LAYERS, NormedLinear, 'deformable SAC']
 
 
 def build(kind):
-    """A layer with random values everywhere, and inputs for it."""
+    """A layer with random parameters, and inputs for it."""
     torch.manual_seed(0)
     if kind is NormedLinear:
         layer, shapes = NormedLinear(4, 6), [(5, 4)]
@@ -78,7 +78,7 @@ def run(layer, inputs):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_looking_changes_nothing_and_eight_bits_are_close(kind):
+def test_calibration_runs_in_float_and_eight_bits_are_close(kind):
     layer, inputs = build(kind)
     want = run(copy.deepcopy(layer), inputs)
     keys = set(layer.state_dict())
@@ -101,7 +101,7 @@ def test_weights_and_scales_learn(kind):
     calibrate(module, [inputs], lambda x: run(layer, x))
     run(layer, inputs).square().sum().backward()
     idle = [k for k, p in layer.named_parameters() if p.grad is None]
-    # The stock forward of SAC does not read its bias, either.
+    # The stock forward pass of SAC does not use its bias.
     assert idle == []
     assert layer.weight.grad.any()
     assert layer.weight_quantizer.log_scale.grad.all()
@@ -139,7 +139,7 @@ def test_the_packed_file_holds_what_the_table_says(kind, tmp_path):
 
 @pytest.mark.parametrize('kind', [DeformConv2dPack, ModulatedDeformConv2dPack])
 def test_offset_branches_read_the_float_input(kind):
-    """Rounding to 2 bits moves no sampling place."""
+    """Rounding to 2 bits does not move sampling positions."""
     layer, (x,) = build(kind)
     module = wrap(layer, bits=2)
     assert list(quantized_layers(module)) == ['0']
@@ -152,8 +152,8 @@ def test_offset_branches_read_the_float_input(kind):
     assert seen[0] is x
 
 
-def test_standardised_weights_are_what_is_rounded():
-    """A mean that the stock class takes off costs no integers."""
+def test_the_standardised_weight_is_rounded():
+    """The stock class subtracts the mean, so a mean must not cost integers."""
     layer, (x,) = build(ConvAWS2d)
     layer.weight.data += 100
     module = wrap(layer, bits=4)
@@ -175,7 +175,7 @@ def test_both_weights_of_sac_are_integers():
 
 
 @pytest.mark.parametrize('kind', [Conv2dAdaptivePadding, ConvAWS2d])
-def test_initialisers_find_them_as_before(kind):
+def test_initialisers_find_quantized_layers(kind):
     stock, _ = build(kind)
     module = wrap(copy.deepcopy(stock))
     for owner in (nn.ModuleList([stock]), module):

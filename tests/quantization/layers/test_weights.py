@@ -8,7 +8,7 @@ from torch.nn.utils import parametrizations
 from mmgor.quantization import counting_macs, layer_table, weighted_layers
 
 IMAGE = (2, 4, 9, 11)
-# Two images of 9 x 11 places, 6 filters of 4 x 3 x 3.
+# Two images of 9 x 11 pixels, 6 filters of 4 x 3 x 3.
 CONV = 2 * 99 * 6 * 36
 
 
@@ -64,7 +64,7 @@ def test_every_layer_with_weights_has_a_row():
         'deform.conv_offset': 27 * 36 + 27,
         'attention': 3 * 64 + 24,
         'attention.out_proj': 64 + 8,
-        # a length and a direction a row, and the bias
+        # one length and one direction per row, and the bias
         'reparametrized': 6 + 24 + 6,
     }
     total = layer_table(model)['total']

@@ -6,7 +6,7 @@ from mmgor.quantization.quantizers import compiled, functional
 
 @pytest.fixture
 def eager_kernels(monkeypatch):
-    """What runs where no compiler is found."""
+    """Run the plain functions, as without a compiler."""
     for name in ('_forward', '_backward'):
         fused = compiled._Fused(getattr(compiled, name).function)
         fused._compiled = fused.function
@@ -31,7 +31,7 @@ def run(function, x, scale, **kwargs):
 @pytest.mark.parametrize(
     'layout', [torch.contiguous_format, torch.channels_last]
 )
-def test_per_tensor_matches_composition(eager_kernels, layout):
+def test_per_tensor_matches_the_plain_function(eager_kernels, layout):
     torch.manual_seed(0)
     x = torch.randn(2, 3, 4, 5).to(memory_format=layout)
     got = run(compiled.fake_quantize, x, torch.tensor(0.3))
@@ -40,7 +40,7 @@ def test_per_tensor_matches_composition(eager_kernels, layout):
         torch.testing.assert_close(a, b)
 
 
-def test_per_channel_matches_composition(eager_kernels):
+def test_per_channel_matches_the_plain_function(eager_kernels):
     torch.manual_seed(0)
     x = torch.randn(3, 4, 2, 2)
     scale = torch.rand(3) + 0.1
@@ -112,7 +112,7 @@ def fused_that_raises(monkeypatch, error):
 
 
 def compiler_failed(cause):
-    """As dynamo reports what goes wrong inside of a backend."""
+    """The error by which dynamo reports a failure inside a backend."""
     return torch._dynamo.exc.BackendCompilerFailed('inductor', cause, None)
 
 
@@ -154,7 +154,7 @@ def test_a_full_device_is_not_taken_for_a_missing_compiler(monkeypatch, error):
 
 @pytest.mark.parametrize('wrap', [False, True])
 def test_a_wrong_call_is_not_taken_for_a_missing_compiler(monkeypatch, wrap):
-    """Dynamo wraps the error if it meets it while it traces."""
+    """Dynamo wraps an error that occurs while it traces."""
 
     def call(*args):
         try:
@@ -187,7 +187,7 @@ def test_dynamos_limit_is_raised_once(monkeypatch, limit, want):
 
 
 def test_without_a_compiler_the_plain_function_runs(monkeypatch, tmp_path):
-    """The real error of the real compiler."""
+    """Here the compiler itself fails; nothing is mocked."""
     monkeypatch.delenv('TORCHDYNAMO_DISABLE')
     monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))
     torch._dynamo.reset()
@@ -201,7 +201,7 @@ def test_without_a_compiler_the_plain_function_runs(monkeypatch, tmp_path):
     'function', [functional.fake_quantize, functional.fake_quantize_backward]
 )
 def test_compiled_equals_eager(function, monkeypatch):
-    """The real compiler; conftest switches it off elsewhere."""
+    """With the real compiler, which conftest.py switches off elsewhere."""
     monkeypatch.delenv('TORCHDYNAMO_DISABLE')
     torch._dynamo.reset()
     counters = torch._dynamo.utils.counters['stats']

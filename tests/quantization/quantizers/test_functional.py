@@ -90,7 +90,7 @@ def test_lsq_gradient_factor():
 
 
 def test_lsq_gradient_factor_is_rounded_as_float32_does():
-    """A run goes on, bit by bit, as when tensors made the factor."""
+    """Bit by bit the same as a computation with float32 tensors."""
     for count in (1, 3, 100, 12345, 2**24 + 1, 10**9 + 7):
         for qmax in (1, 7, 15, 127, 255):
             want = (torch.tensor(float(qmax)) * count).rsqrt().item()

@@ -14,7 +14,7 @@ from mmgor.quantization.layers.quant_layers import to_quantized
 
 
 def ready(cls, bits=4, signed=True, **kwargs):
-    """Calibrated, with another scale in every place."""
+    """A calibrated quantizer whose scales all differ."""
     quantizer = cls(bits, **kwargs)
     quantizer.choose_range(signed)
     scale = torch.linspace(0.05, 0.2, quantizer.num_scales)
@@ -35,7 +35,7 @@ def ready(cls, bits=4, signed=True, **kwargs):
 )
 @pytest.mark.parametrize('signed', [True, False])
 @pytest.mark.parametrize('slot', [0, 2])
-def test_inputs_go_through_the_integers(cls, signed, slot):
+def test_quantized_inputs_are_the_values_of_their_integers(cls, signed, slot):
     quantizer = ready(cls, signed=signed, num_scales=3)
     x = torch.linspace(-4, 4, 1001).view(1, 7, 13, 11)
     grid = quantizer.grid(x, slot)
@@ -50,7 +50,7 @@ def test_inputs_go_through_the_integers(cls, signed, slot):
 
 
 @pytest.mark.parametrize('cls', [LSQQuantizer, LSQPlusQuantizer])
-def test_a_scale_a_channel(cls):
+def test_one_scale_per_channel(cls):
     quantizer = ready(cls, num_scales=6, channels=3)
     x = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     grid = quantizer.grid(x, slot=1)

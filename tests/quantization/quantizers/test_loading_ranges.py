@@ -1,4 +1,4 @@
-"""A range is worth what its weight is, whatever the way of loading."""
+"""Ranges are only loaded together with their weight, however it is loaded."""
 
 import copy
 
@@ -34,13 +34,13 @@ def trained(channels=3, groups=1, scale=1.0, **quant):
     return net
 
 
-def torchs(net, state, tmp_path):
-    # Raises, as it must, after it has loaded what fits.
+def by_torch(net, state, tmp_path):
+    # torch loads the tensors that fit and then raises.
     with pytest.raises(RuntimeError):
         net.load_state_dict(state)
 
 
-def torchs_lenient(net, state, tmp_path):
+def by_torch_not_strict(net, state, tmp_path):
     fits = {
         k: v
         for k, v in state.items()
@@ -49,35 +49,41 @@ def torchs_lenient(net, state, tmp_path):
     net.load_state_dict(fits, strict=False)
 
 
-def mmengines(net, state, tmp_path):
+def by_mmengine(net, state, tmp_path):
     load_state_dict(net, state)
 
 
-def a_file(net, state, tmp_path):
+def from_a_file(net, state, tmp_path):
     path = tmp_path / 'file.pth'
     torch.save(dict(state_dict={f'a.{k}': v for k, v in state.items()}), path)
     load_checkpoint(net, str(path), revise_keys=[(r'^a\.', '')])
 
 
-def an_average(net, state, tmp_path):
-    """As EMAHook, whose copy then gives its values to the model."""
+def from_an_average(net, state, tmp_path):
+    """As EMAHook does, whose averaged copy is loaded into the model."""
     average = ExponentialMovingAverage(net)
     load_state_dict(average.module, state)
     net.load_state_dict(average.module.state_dict())
 
 
-WAYS = [torchs, torchs_lenient, mmengines, a_file, an_average]
+LOADERS = [
+    by_torch,
+    by_torch_not_strict,
+    by_mmengine,
+    from_a_file,
+    from_an_average,
+]
 
 
-@pytest.mark.parametrize('load', WAYS)
-def test_a_weight_of_another_shape_takes_its_range_along(load, tmp_path):
+@pytest.mark.parametrize('load', LOADERS)
+def test_ranges_of_a_weight_of_another_shape_are_ignored(load, tmp_path):
     net = Net(channels=1)
     load(net, trained().state_dict(), tmp_path)
     assert uncalibrated_layers(net) == ['0']
 
 
-@pytest.mark.parametrize('load', WAYS)
-def test_a_range_without_its_weight_is_not_taken(load, tmp_path):
+@pytest.mark.parametrize('load', LOADERS)
+def test_ranges_without_their_weight_are_ignored(load, tmp_path):
     state = trained().state_dict()
     del state['2.weight']
     net = Net()
@@ -85,8 +91,8 @@ def test_a_range_without_its_weight_is_not_taken(load, tmp_path):
     assert uncalibrated_layers(net) == ['2']
 
 
-@pytest.mark.parametrize('load', WAYS)
-def test_what_is_not_loaded_stays(load, tmp_path):
+@pytest.mark.parametrize('load', LOADERS)
+def test_a_layer_that_is_not_loaded_keeps_its_ranges(load, tmp_path):
     state = trained().state_dict()
     del state['2.weight']
     net = trained(scale=3.0)
@@ -97,8 +103,8 @@ def test_what_is_not_loaded_stays(load, tmp_path):
         assert torch.equal(value, kept[key])
 
 
-@pytest.mark.parametrize('load', WAYS)
-def test_a_new_weight_makes_an_old_range_void(load, tmp_path):
+@pytest.mark.parametrize('load', LOADERS)
+def test_a_new_weight_resets_old_ranges(load, tmp_path):
     state = trained().state_dict()
     state = {k: v for k, v in state.items() if not k.startswith('2.weight_q')}
     del state['3.input_quantizer.log_scale'], state['0.bias']
@@ -107,7 +113,7 @@ def test_a_new_weight_makes_an_old_range_void(load, tmp_path):
     assert uncalibrated_layers(net) == ['2', '3']
 
 
-def test_a_float_file_makes_all_ranges_void(tmp_path):
+def test_a_float_file_resets_all_ranges(tmp_path):
     float_keys = {
         k: v
         for k, v in trained().state_dict().items()
@@ -118,20 +124,20 @@ def test_a_float_file_makes_all_ranges_void(tmp_path):
     assert uncalibrated_layers(net) == ['0', '2', '3']
 
 
-def test_one_scale_a_layer_and_other_channels():
-    """The quantizer's own tensors fit: they tell nothing."""
+def test_per_layer_scales_are_ignored_if_the_weight_does_not_fit():
+    """The quantizer's own tensors fit, whatever the weight's shape."""
     net = Net(channels=1, per_channel=False)
     load_state_dict(net, trained(per_channel=False).state_dict())
     assert uncalibrated_layers(net) == ['0']
 
 
-def test_other_groups():
+def test_ranges_of_other_groups_are_ignored():
     net = Net(groups=2)
     load_state_dict(net, trained().state_dict())
     assert uncalibrated_layers(net) == ['2', '3']
 
 
-def test_a_part_that_is_pretrained(tmp_path):
+def test_a_pretrained_backbone_with_another_first_layer(tmp_path):
     def backbone(channels, **kwargs):
         return MODELS.build(
             dict(

@@ -7,7 +7,7 @@ from mmgor.quantization import LSQPlusQuantizer, LSQQuantizer
 from tests.support.quantizers import ready
 
 
-def test_step_gradient_is_lsqs_by_hand():
+def test_gradient_of_the_step_by_hand():
     quantizer = ready(LSQQuantizer, 4, scale=0.2).train()
     quantizer(torch.tensor([0.35, 99.0])).sum().backward()
     # (round(1.75) - 1.75 + 15) / sqrt(2 * 15)
@@ -24,7 +24,7 @@ def test_an_adam_step_is_relative():
         assert ratio == pytest.approx(math.exp(-0.01), rel=1e-4)
 
 
-def test_step_gradient_per_channel_counts_a_channel():
+def test_gradient_of_steps_per_channel_by_hand():
     quantizer = ready(
         LSQQuantizer,
         4,
@@ -36,7 +36,7 @@ def test_step_gradient_per_channel_counts_a_channel():
     )
     weight = torch.tensor([[0.35, 0.0, 0.0], [99.0, 0.0, 0.0]])
     quantizer(weight).sum().backward()
-    # Range -7..7, three weights a channel: 1 / sqrt(3 * 7).
+    # Range -7 to 7, three weights per channel: 1 / sqrt(3 * 7).
     want = torch.tensor([0.25, 7.0]) / 21**0.5
     torch.testing.assert_close(quantizer.log_scale.grad, want)
 

@@ -1,4 +1,4 @@
-"""Activation checkpointing runs a forward twice: as if it ran once."""
+"""Activation checkpointing gives the gradients of a plain step."""
 
 import copy
 from functools import partial
@@ -19,7 +19,7 @@ KINDS += ['DoReFaQuantizer', 'MinMaxQuantizer']
 
 
 def shared_layers(kind, calls):
-    """Two layers that are called for every level, ranges far apart."""
+    """Two layers with a ReLU between them, called once per level."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 1))
     policy = QuantPolicy(input_quantizer=dict(type=kind))
@@ -29,14 +29,15 @@ def shared_layers(kind, calls):
 
 
 def levels(calls):
-    """Maps of one size whose values grow tenfold from each to the next."""
+    """Feature maps of one size; the values of each are ten times as large as
+    those of the one before it."""
     generator = torch.Generator().manual_seed(1)
     maps = torch.randn(calls, 2, 2, 5, 5, generator=generator)
     return [(10**i * x).requires_grad_() for i, x in enumerate(maps)]
 
 
 def step(module, maps, call):
-    """Losses of all levels, one backward pass; gradients and state."""
+    """Gradients and state after one backward pass for all levels."""
     module.zero_grad()
     for x in maps:
         x.grad = None
@@ -55,7 +56,7 @@ def same(a, b):
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('reentrant', [True, False])
 @pytest.mark.parametrize('calls', [1, 3])
-def test_a_checkpointed_step_is_the_plain_one(kind, reentrant, calls):
+def test_a_checkpointed_step_equals_a_plain_one(kind, reentrant, calls):
     plain, maps = shared_layers(kind, calls), levels(calls)
     calibrate(plain, [maps], lambda xs: [plain(x) for x in xs])
     other = copy.deepcopy(plain)
@@ -71,8 +72,8 @@ def test_a_checkpointed_step_is_the_plain_one(kind, reentrant, calls):
 
 @pytest.mark.parametrize('kind', ['LSQQuantizer', 'MinMaxQuantizer'])
 @pytest.mark.parametrize('reentrant', [True, False])
-def test_forwards_of_one_input_before_one_backward(kind, reentrant):
-    """As a second pass of a distillation loss: MinMax moves in between."""
+def test_several_forward_passes_before_one_backward_pass(kind, reentrant):
+    """A distillation loss may need them; MinMax's average moves in between."""
     plain, (x,) = shared_layers(kind, 1), levels(1)
     calibrate(plain, [x / 2], plain)
     other = copy.deepcopy(plain)
@@ -85,7 +86,7 @@ def test_forwards_of_one_input_before_one_backward(kind, reentrant):
     same(got, want)
 
 
-def test_a_part_is_recomputed_for_every_backward_pass():
+def test_a_second_backward_pass_recomputes_again():
     plain, maps = shared_layers('MinMaxQuantizer', 2), levels(2)
     calibrate(plain, [maps], lambda xs: [plain(x) for x in xs])
     other = copy.deepcopy(plain)
@@ -100,8 +101,8 @@ def test_a_part_is_recomputed_for_every_backward_pass():
         torch.testing.assert_close(got, want)
 
 
-def test_ranks_meet_in_the_first_run_only(monkeypatch):
-    """A collective in a backward pass would wait for the others for ever."""
+def test_only_the_first_run_reduces_over_ranks(monkeypatch):
+    """A collective call in the backward pass could wait for ever."""
     module, (x,) = shared_layers('MinMaxQuantizer', 1), levels(1)
     calibrate(module, [x], module)
     met = []
@@ -112,10 +113,10 @@ def test_ranks_meet_in_the_first_run_only(monkeypatch):
     assert len(met) == 2
 
 
-def test_a_second_run_without_a_first_is_refused():
+def test_a_second_run_without_a_first_raises():
     module, maps = shared_layers('LSQQuantizer', 2), levels(2)
     calibrate(module, [maps], lambda xs: [module(x) for x in xs])
-    module.eval()  # without gradient that looks like inference
+    module.eval()  # without gradients, this is taken for inference
     out = checkpoint(module, maps[0], use_reentrant=True).sum()
     with pytest.raises(RuntimeError, match=r'model\.train\(\) before'):
         out.backward()
@@ -142,7 +143,7 @@ def test_nothing_is_kept_without_checkpointing():
     ],
 )
 def test_a_detector_with_a_checkpointed_head(kind, names, reentrant):
-    """Its two coarsest levels have one pixel each, so one shape."""
+    """Its two coarsest levels have the same shape: one pixel each."""
     cfg = quantized_cfg(w_bits=4, a_bits=4, input_quantizer=dict(type=kind))
     torch.manual_seed(0)
     model = MODELS.build(cfg)
@@ -151,9 +152,9 @@ def test_a_detector_with_a_checkpointed_head(kind, names, reentrant):
     calibrate(model, [batch], lambda b: model(**b, mode='tensor'))
     other = copy.deepcopy(model)
     for name in names:  # as mmengine's activation_checkpointing does
-        part = other.get_submodule(name)
-        part.forward = partial(
-            checkpoint, part.forward, use_reentrant=reentrant
+        module = other.get_submodule(name)
+        module.forward = partial(
+            checkpoint, module.forward, use_reentrant=reentrant
         )
     got, want = (gradients(m, batch) for m in (other, model))
     assert got.keys() == want.keys()

@@ -1,4 +1,4 @@
-"""Beside its fused kernels a quantizer launches few small ones."""
+"""Which operations a quantizer runs besides its fused kernels."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ VIEWS = {'view', 'detach', 'unsqueeze', 'select', 'squeeze', 'alias'}
 
 
 class Kernels(TorchDispatchMode):
-    """Names of what runs outside the fused functions."""
+    """Records the operations outside of the fused functions."""
 
     def __init__(self):
         super().__init__()
@@ -36,8 +36,8 @@ class Kernels(TorchDispatchMode):
 
 
 @pytest.mark.parametrize('per_channel', [False, True])
-def test_of_a_learned_step(per_channel, monkeypatch):
-    """s = exp(t), and the factor exp(-t) / sqrt(N Q) of its gradient."""
+def test_a_learned_step_needs_four_small_operations(per_channel, monkeypatch):
+    """s = exp(t), and exp(-t) / sqrt(N Q) for the gradient."""
     kernels = Kernels()
     forward = kernels.around(compiled._forward.function)
     monkeypatch.setattr(compiled, '_forward', forward)

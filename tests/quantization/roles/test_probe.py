@@ -12,7 +12,7 @@ def pruned(layer):
 
 
 class Net(nn.Module):
-    """Built of named layers; ``run`` says what they do with the input."""
+    """A module with named layers, which ``run`` applies to the input."""
 
     def __init__(self, run, **layers):
         super().__init__()
@@ -45,7 +45,7 @@ def test_a_chain_has_one_first_and_one_last_layer():
     assert result.calls == dict(a=1, b=1, c=1)
 
 
-def test_a_sum_comes_from_both_and_an_inner_skip_from_none():
+def test_both_layers_of_a_final_sum_are_last():
     result = seen(
         lambda net, x: dict(
             out=[net.c(net.a(x) + net.b(net.a(x))) + net.d(net.a(x))]
@@ -66,7 +66,7 @@ def test_every_branch_of_the_input_has_its_first_layer():
     assert result.first == ['a', 'b']
 
 
-def test_layers_that_can_not_be_quantized_end_the_walk():
+def test_layers_without_a_quantized_class_can_be_first_and_last():
     class Other(nn.Module):
         def __init__(self):
             super().__init__()
@@ -84,7 +84,7 @@ def test_layers_that_can_not_be_quantized_end_the_walk():
     assert (result.first, result.last) == (['stem'], {'out'})
 
 
-def test_changes_in_place_lose_no_layer():
+def test_in_place_changes_hide_no_layer():
     def run(net, x):
         x -= 1
         out = net.b(net.a(x).flatten(2).transpose(1, 2)[None])
@@ -95,7 +95,7 @@ def test_changes_in_place_lose_no_layer():
     assert (result.first, result.last) == (['a'], {'b'})
 
 
-def test_what_is_returned_and_read_is_kept_apart():
+def test_features_are_kept_apart_from_predictions():
     def run(net, x):
         feature = net.a(x).relu()
         return feature, net.b(feature), net.c(feature + 1)
@@ -104,7 +104,7 @@ def test_what_is_returned_and_read_is_kept_apart():
     assert (result.last, result.passed_on) == ({'b', 'c'}, {'a'})
 
 
-def test_an_error_keeps_what_was_seen_before():
+def test_layers_before_an_error_are_recorded():
     result = seen(
         lambda net, x: net.b(net.a(x)), a=conv(), b=nn.Conv2d(9, 1, 1)
     )
@@ -112,7 +112,7 @@ def test_an_error_keeps_what_was_seen_before():
     assert (result.first, result.calls) == (['a'], dict(a=1))
 
 
-def test_no_trace_is_left():
+def test_the_module_and_the_random_state_are_unchanged():
     norm, frozen = nn.BatchNorm2d(4), conv().requires_grad_(False)
     net = Net(
         lambda net, x: net.drop(net.norm(net.a(x))) + torch.rand(1),
@@ -135,7 +135,7 @@ def test_no_trace_is_left():
 
 @pytest.mark.parametrize('by', [weight_norm, spectral_norm, pruned])
 @pytest.mark.filterwarnings('ignore:.*weight_norm.*')
-def test_weights_that_hooks_compute_are_computed_in_the_copy(by):
+def test_weights_that_hooks_compute_are_recomputed_in_the_copy(by):
     net = by(conv())
     kept = net.weight.clone()
     result = seen(lambda net, x: net.b(net.a(x)), a=net, b=conv())
@@ -144,7 +144,7 @@ def test_weights_that_hooks_compute_are_computed_in_the_copy(by):
     assert torch.equal(net.weight, kept)
 
 
-def test_norms_and_scales_are_no_kernels():
+def test_norms_and_scales_are_not_kernels():
     class Gate(nn.Module):
         def __init__(self):
             super().__init__()

@@ -37,8 +37,8 @@ def predictions(bits):
 
 
 @pytest.mark.parametrize('name', list(STUDENTS))
-def test_of_the_shipped_students_names_tell_the_same(name):
-    """The configs in configs/gor are of these; their results stand."""
+def test_names_and_probe_agree_for_the_shipped_students(name):
+    """The configs in configs/gor use these detectors."""
     model = MODELS.build(tiny(name))
     first = next(iter(find_layers(model.backbone)))
     assert first_layers(model.backbone) == {first}
@@ -55,7 +55,7 @@ def test_of_the_shipped_students_names_tell_the_same(name):
 
 
 def roles(name, part='bbox_head', **small):
-    """Of a head of a stock config, made small."""
+    """Roles in the head of a stock config, made small."""
     cfg = get_config(f'mmdet::{name}.py').model
     for key in part.split('.'):
         cfg = cfg[int(key) if key.isdigit() else key]
@@ -210,8 +210,8 @@ def roles(name, part='bbox_head', **small):
     ],
     ids=lambda value: value if isinstance(value, str) else '',
 )
-def test_a_head_predicts_by_what_it_returns(name, part, small, last):
-    """Read off mmdet's sources, head by head."""
+def test_layers_whose_output_a_head_returns_predict(name, part, small, last):
+    """The expected layers are read from mmdet's source of each head."""
     assert roles(name, part, **small).predictions == last
 
 
@@ -251,14 +251,14 @@ def test_a_head_predicts_by_what_it_returns(name, part, small, last):
     ],
     ids=lambda value: value if isinstance(value, str) else '',
 )
-def test_a_shared_head_has_a_scale_a_level(name, part, small, shared):
+def test_a_shared_head_has_one_scale_per_level(name, part, small, shared):
     calls = roles(name, part, **small).calls
     assert {calls[key] for key in shared} == {5}
     assert set(calls.values()) <= {1, 5}
 
 
 class Toy(nn.Module):
-    """What no file of mmdet has: layers without telling names."""
+    """A head whose layers have names that say nothing."""
 
     def __init__(self, in_channels=4, **own):
         super().__init__()
@@ -294,7 +294,7 @@ def toys():
         MODELS.module_dict.pop(toy.__name__)
 
 
-def test_levels_are_told_or_said_to_be_shared(toys, said):
+def test_a_head_without_declared_levels_shares_its_scales(toys, said):
     assert quantized('Toy', strides=[8, 16, 32]) == dict(
         one=(4, 3), two=(8, 3)
     )
@@ -303,7 +303,7 @@ def test_levels_are_told_or_said_to_be_shared(toys, said):
     assert 'have one input scale' in said[-1]
 
 
-def test_a_head_that_can_not_be_run_is_judged_by_name(toys, said):
+def test_a_head_that_can_not_be_run_is_judged_by_names(toys, said):
     with pytest.raises(ValueError, match='no prediction layer found in Needs'):
         quantized('NeedsMore')
     module = NeedsMore()
@@ -348,12 +348,12 @@ def test_a_head_that_can_not_be_run_is_judged_by_name(toys, said):
     ],
     ids=lambda value: '' if isinstance(value, str) else value['type'],
 )
-def test_the_first_layer_is_the_one_that_the_image_reaches(cfg, first):
+def test_the_first_layer_is_the_one_that_the_image_reaches_first(cfg, first):
     assert first_layers(stock(cfg)) == {first}
 
 
 class TwoStreams(nn.Module):
-    """Six channels: an image and what was measured with it."""
+    """Reads six channels: an image and a depth map."""
 
     def __init__(self):
         super().__init__()
@@ -383,15 +383,15 @@ class Strange(nn.Module):
         return self.inner(self.stem(image)) + depth
 
 
-def test_every_stream_has_its_first_layer():
+def test_every_branch_of_the_image_has_a_first_layer():
     assert first_layers(TwoStreams()) == {'image', 'depth'}
 
 
-def test_no_inner_layer_takes_the_place_of_one_that_stays_float():
+def test_no_other_layer_is_first_if_the_first_stays_in_float():
     assert first_layers(Unquantizable()) == {'stem'}
 
 
-def test_where_no_image_fits_the_order_decides(said):
+def test_the_order_decides_if_no_image_fits(said):
     assert first_layers(Strange()) == {'stem'}
     assert 'could not be run on zeros' in said[-1]
     assert 'no output comes from' not in said[-1]
@@ -402,7 +402,7 @@ def test_a_head_without_layers_needs_no_wrapper():
         quantized('EmbeddingRPNHead', num_proposals=3)
 
 
-def test_building_leaves_the_random_state_alone():
+def test_building_does_not_change_the_random_state():
     cfg = dict(type='RetinaHead', num_classes=2, **SMALL)
     torch.manual_seed(0)
     stock(cfg)
@@ -412,7 +412,7 @@ def test_building_leaves_the_random_state_alone():
     assert torch.equal(torch.rand(2), want)
 
 
-def test_any_mode_of_autograd_will_do():
+def test_roles_are_found_without_gradients_too():
     cfg = dict(num_classes=2, **SMALL)
     want = quantized('RetinaHead', **cfg)
     with torch.inference_mode():
