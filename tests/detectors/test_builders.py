@@ -31,7 +31,7 @@ def test_heads_that_are_not_a_dict(teacher_spec, heads):
 def test_an_entry_that_is_not_a_kd_head(heads, key):
     with pytest.raises(ValueError, match=re.escape(key)) as caught:
         build_kd_heads(heads)
-    hint = 'expected kd_heads=dict(<name>=dict(type=..., ...)) with a type '
+    hint = 'expected kd_heads=dict(<name>=dict(type=..., ...)) with one '
     assert hint in str(caught.value)
     assert "'LogitKDHead', 'ScoreKDHead']" in str(caught.value)
     assert 'kd_heads=dict(_delete_=True, ...)' in str(caught.value)

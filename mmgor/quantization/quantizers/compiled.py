@@ -37,12 +37,13 @@ class _Fused:
         try:
             return self._compiled(*args)
         except torch._dynamo.exc.TorchDynamoException as error:
-            if _ran_out_of_memory(error):
+            cause = getattr(error, 'inner_exception', error)
+            if _is_out_of_memory(cause):
                 raise
             # Raises the plain error if the arguments are at fault.
             result = self.function(*args)
             self._compiled = self.function
-            _warn(self.function.__name__, error)
+            _warn(self.function.__name__, cause)
             return result
 
 
@@ -57,20 +58,18 @@ def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, dynamic=True)
 
 
-def _ran_out_of_memory(error: RuntimeError) -> bool:
-    """Whether the compiler failed for want of memory only: the next call may
-    succeed, and no compiler is missing.
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether only memory was missing, so that the next call may succeed.
 
-    At run time, a full device raises ``torch.OutOfMemoryError``, which is none
-    of dynamo's errors.
+    This is about memory while compiling. While a kernel runs, a full device
+    raises ``torch.OutOfMemoryError``, which is not one of dynamo's errors.
     """
-    cause = getattr(error, 'inner_exception', error)
-    # Triton has no class of its own for it.
-    full = 'out of memory' in str(cause)
-    return full or isinstance(cause, (torch.OutOfMemoryError, MemoryError))
+    # Triton reports it as a RuntimeError.
+    full = 'out of memory' in str(error)
+    return full or isinstance(error, (torch.OutOfMemoryError, MemoryError))
 
 
-def _warn(name: str, error: RuntimeError) -> None:
+def _warn(name: str, error: Exception) -> None:
     reason = next(iter(str(error).splitlines()), '')
     print_log(
         f'{name} could not be compiled ({type(error).__name__}: {reason}); '
