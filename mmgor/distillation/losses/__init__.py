@@ -37,5 +37,6 @@ override ``binary`` (sigmoid scores) and ``categorical`` (softmax scores).
 The file must be imported before the config is built: import it in
 ``mmgor/distillation/__init__.py``, or name it in ``custom_imports`` of the
 config. To distil something else than features or class scores, derive a KD
-head from :class:`~mmgor.distillation.heads.base.BaseKDHead`.
+head from :class:`~mmgor.distillation.heads.base.BaseKDHead`. CONTRIBUTING.md
+walks through a new loss and its test.
 """

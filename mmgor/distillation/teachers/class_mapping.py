@@ -55,9 +55,9 @@ def _check_distinct(names: Sequence[str], owner: str) -> None:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise ValueError(
-            f'classes {repeated} are more than once in the list of {owner}, '
-            f'{list(names)[:10]}; expected distinct names. Correct its '
-            'classes=[...].'
+            f'classes {repeated} appear more than once in the list of '
+            f'{owner}, {list(names)[:10]}; expected distinct names. Correct '
+            'its classes=[...].'
         )
 
 
