@@ -53,22 +53,22 @@ def head_inputs(
         config (dict[str, Any]): The arguments that it was built with. Some of
             them are not kept as attributes.
     """
-    told = {**config, **vars(head)}
-    channels = _channels(head, told)
+    known = {**config, **vars(head)}
+    channels = _channels(head, known)
     with torch.device(next(head.parameters()).device):
         pyramids = [_maps(channels, equal) for equal in (True, False)]
-        tries: list[tuple[Any, dict[str, Any]]] = [
-            (maps, _named(told, maps)) for maps in pyramids
+        candidates: list[tuple[Any, dict[str, Any]]] = [
+            (maps, _named(known, maps)) for maps in pyramids
         ]
-        regions = torch.zeros(2, channels[0], *_region(told, 7))
+        regions = torch.zeros(2, channels[0], *_region(known, 7))
         vectors = torch.zeros(2, channels[0])
-    tries += [(data, tries[0][1]) for data in (regions, vectors)]
+    candidates += [(data, candidates[0][1]) for data in (regions, vectors)]
     required, optional = _parameters(head)
-    extra = [name for name in optional if name in tries[0][1]]
+    extra = [name for name in optional if name in candidates[0][1]]
     return [
         {name: named.get(name, data) for name in [*required, *more]}
         for more in ([], extra)[: 1 + bool(extra)]
-        for data, named in tries
+        for data, named in candidates
     ]
 
 
@@ -83,11 +83,11 @@ def _parameters(head: nn.Module) -> tuple[list[str], list[str]]:
     return required, [p.name for p in by_name if p.name not in required]
 
 
-def _channels(head: nn.Module, told: dict[str, Any]) -> list[int]:
+def _channels(head: nn.Module, known: dict[str, Any]) -> list[int]:
     """Channels of each level's feature map."""
-    named = [name for name in told if name.endswith('in_channels')]
+    named = [name for name in known if name.endswith('in_channels')]
     # The plain name comes before the name of a branch.
-    channels = next((told[name] for name in sorted(named, key=len)), None)
+    channels = next((known[name] for name in sorted(named, key=len)), None)
     if channels is None:
         layer: Any = next(iter(find_layers(head).values()))
         channels = getattr(layer, 'in_channels', None) or layer.in_features
@@ -104,25 +104,25 @@ def _maps(channels: list[int], equal: bool) -> tuple[Tensor, ...]:
     return tuple(torch.zeros(1, c, s, s) for c, s in zip(channels, sides))
 
 
-def _region(told: dict[str, Any], default: int) -> tuple[int, int]:
+def _region(known: dict[str, Any], default: int) -> tuple[int, int]:
     """Height and width of a region's feature map."""
-    size = told.get('roi_feat_size') or default
+    size = known.get('roi_feat_size') or default
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def _named(told: dict[str, Any], maps: tuple[Tensor, ...]) -> dict[str, Any]:
+def _named(known: dict[str, Any], maps: tuple[Tensor, ...]) -> dict[str, Any]:
     """Values for argument names that have only one meaning in mmdet's heads.
 
     The batch has as many images as there are decoder layers. One shape of
     ``references`` then fits heads that have references per decoder layer and
     heads that have a single set.
     """
-    depth = told.get('num_pred_layer') or 2
-    channels, classes = maps[0].shape[1], told.get('num_classes') or 1
-    dim = told.get('embed_dims') or channels
+    depth = known.get('num_pred_layer') or 2
+    channels, classes = maps[0].shape[1], known.get('num_classes') or 1
+    dim = known.get('embed_dims') or channels
     side = 4 * maps[0].shape[-1]
     image = dict(batch_input_shape=(side, side), img_shape=(side, side))
-    rois, roi = (2, channels), _region(told, 14)
+    rois, roi = (2, channels), _region(known, 14)
     return dict(
         # Heads of the DETR family: decoder layers, images, queries; then the
         # words, as BERT returns them.
@@ -149,8 +149,8 @@ def _named(told: dict[str, Any], maps: tuple[Tensor, ...]) -> dict[str, Any]:
         batch_data_samples=[DetDataSample(metainfo=image)],
         positive_infos=[
             InstanceData(
-                coeffs=torch.zeros(1, told.get('num_protos') or 1),
-                param_preds=torch.zeros(1, told.get('num_params') or 1),
+                coeffs=torch.zeros(1, known.get('num_protos') or 1),
+                param_preds=torch.zeros(1, known.get('num_params') or 1),
                 points=torch.zeros(1, 2),
                 strides=torch.ones(1),
             )

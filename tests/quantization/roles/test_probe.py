@@ -1,3 +1,5 @@
+from collections import namedtuple
+
 import pytest
 import torch
 from torch import nn
@@ -102,6 +104,15 @@ def test_features_are_kept_apart_from_predictions():
 
     result = seen(run, a=conv(), b=conv(), c=conv())
     assert (result.last, result.passed_on) == ({'b', 'c'}, {'a'})
+
+
+def test_outputs_in_a_named_tuple_are_followed():
+    output = namedtuple('output', 'box score')
+    result = seen(
+        lambda net, x: output(net.b(net.a(x)), net.c(x)),
+        **{name: conv() for name in 'abc'},
+    )
+    assert (result.first, result.last) == (['a', 'c'], {'b', 'c'})
 
 
 def test_layers_before_an_error_are_recorded():
