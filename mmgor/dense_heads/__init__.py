@@ -1,1 +1,7 @@
-"""Dense heads of any mmdet family, read in one layout."""
+"""Dense heads of any mmdet family, read in one layout.
+
+Distillation and the exported graph both read heads through this package:
+``spec`` (how a head classifies, its strides and anchors), ``scores`` and
+``boxes`` (its outputs, family by family) and ``levels`` (which feature maps
+of two models belong together).
+"""

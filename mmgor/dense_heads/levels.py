@@ -1,4 +1,4 @@
-"""Which feature map has which stride, and the pairs that two sides share."""
+"""Levels of a pyramid: their strides, and those that two models share."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,29 +7,31 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-#: Powers of two that a detector's pyramid may have.
+#: Strides that a detector's pyramid may have.
 STRIDES = tuple(2**k for k in range(11))
-#: Rows by which two maps of one stride may differ beyond padding, since one
-#: network rounds up where the other rounds down or convolves without padding.
+#: Two maps of one stride may differ by this many rows more than their padding
+#: explains: one network rounds up where the other rounds down, or convolves
+#: without padding.
 SLACK_ROWS = 2
-#: Input pixels that two maps may differ by in place of rows, exclusive, since
-#: a network may round up at its coarsest stride and upsample (CenterNet).
+#: They may also differ by any number of input pixels below this: a network may
+#: round up at its coarsest stride and upsample from there (CenterNet).
 SLACK_PIXELS = 32
 
 
 def as_list(output: Any) -> list:
-    """An output level by level: what is not a sequence is one level."""
+    """An output as a list of levels; a single tensor is one level."""
     return list(output) if isinstance(output, Sequence) else [output]
 
 
 def in_rows(levels: Sequence[Tensor]) -> Tensor:
-    """All anchors of all levels in a row, in the order of mmdet's priors.
+    """Put the anchors of all levels in a row, in the order of mmdet's priors.
 
     Args:
         levels (Sequence[Tensor]): One per level, shape (N, A, C, H, W).
 
     Returns:
-        Tensor: Shape (N, M, C), with the A anchors of a location in a row.
+        Tensor: Shape (N, M, C), with M the number of all anchors; those of
+        one location follow each other.
     """
     rows = [x.permute(0, 3, 4, 1, 2).flatten(1, 3) for x in levels]
     return torch.cat(rows, 1)
@@ -38,18 +40,18 @@ def in_rows(levels: Sequence[Tensor]) -> Tensor:
 def map_strides(
     size: tuple[int, int], shapes: Sequence[tuple[int, int]]
 ) -> list[int]:
-    """Strides of maps by their sizes.
+    """Infer the strides of maps from their sizes.
 
-    A map of stride s has size / s rows and columns, rounded up, or down where
-    a convolution does not pad. Where several powers of two fit (a 1 x 1 map
-    of a small picture), a map gets the next one after the map before it.
+    A map of stride s has size / s rows and columns, rounded up, or rounded
+    down where a convolution does not pad. If several strides fit (a 1 x 1 map
+    of a small image), the map gets the next one after that of the map before.
 
     Args:
         size (tuple[int, int]): Height and width of the detector's input.
         shapes (Sequence[tuple[int, int]]): Height and width of each map.
 
     Returns:
-        list[int]: One a map, in the order given.
+        list[int]: One stride per map, in the given order.
     """
     strides = [0] * len(shapes)
     last = 0
@@ -73,13 +75,13 @@ def pick_strides(
 ) -> list:
     """The levels of the wanted strides.
 
-    Of several with one stride the last is taken, from which a stacked
-    hourglass predicts.
+    If several levels have one stride, the last is taken: a stacked hourglass
+    predicts from this one.
 
     Args:
-        levels (Sequence): One a stride.
-        strides (Sequence[int]): Of the levels.
-        wanted (Sequence[int]): All of them must be in ``strides``.
+        levels (Sequence): One entry per level.
+        strides (Sequence[int]): Strides of the levels.
+        wanted (Sequence[int]): Wanted strides, all of them in ``strides``.
     """
     by_stride = dict(zip(strides, levels))
     return [by_stride[s] for s in wanted]
@@ -88,10 +90,15 @@ def pick_strides(
 def common_strides(
     student: Sequence[int], teacher: Sequence[int], teacher_name: str
 ) -> list[int]:
-    """Strides that both sides have, ascending.
+    """The strides that both sides have, in ascending order.
+
+    Args:
+        student (Sequence[int]): Strides of the student.
+        teacher (Sequence[int]): Strides of the teacher.
+        teacher_name (str): For the message.
 
     Raises:
-        ValueError: If there is none, listing both sides.
+        ValueError: If there is none; the message lists both sides.
     """
     common = sorted(set(student) & set(teacher))
     if not common:
@@ -103,21 +110,21 @@ def common_strides(
     return common
 
 
-def tell_shared_strides(
+def log_shared_strides(
     head: str, student: Sequence[int], shared: Sequence[int], teachers: str
 ) -> None:
-    """Log it where not all of the student's levels are taught.
+    """Log which of the student's levels get no KD signal, if any.
 
     Args:
-        head (str): What teaches, for the message.
+        head (str): Type of the KD head, for the message.
         student (Sequence[int]): All strides of the student.
-        shared (Sequence[int]): Those that its teachers have, too.
-        teachers (str): Their names, for the message.
+        shared (Sequence[int]): Strides that its teachers have, too.
+        teachers (str): Names of the teachers, for the message.
     """
     if set(student) - set(shared):
         print_log(
             f'{head}: of the strides {list(student)} of the student, only '
-            f'{list(shared)} are in {teachers}, too; the others get no '
+            f'{list(shared)} are in {teachers}, too; the others get no KD '
             'signal.',
             logger='current',
         )
@@ -126,10 +133,15 @@ def tell_shared_strides(
 def check_strides(
     strides: Sequence[int], wanted: Sequence[int], owner: str
 ) -> None:
-    """Make sure that a side has the wanted strides.
+    """Make sure that a model has the wanted strides.
+
+    Args:
+        strides (Sequence[int]): Strides that the model has.
+        wanted (Sequence[int]): Strides that it should have.
+        owner (str): Which model this is, for the message.
 
     Raises:
-        ValueError: If it lacks one, listing what it has.
+        ValueError: If one is missing; the message lists those it has.
     """
     missing = [s for s in wanted if s not in strides]
     if missing:
@@ -146,22 +158,26 @@ def crop_to_common(
     stride: int,
     teachers: Sequence[str],
 ) -> list[Tensor]:
-    """Maps of one stride, cut to the rows and columns that all have.
+    """Crop maps of one stride to the rows and columns that all have.
 
-    Inputs grow by padding at the right and at the bottom only (a teacher's
-    size divisor), so that equal indices are equal places. That is only so
-    where the strides are those that the heads tell: the sizes of two maps,
-    times the stride, may differ as those of the inputs do.
+    Padding to a teacher's size divisor is added at the right and at the
+    bottom only, so equal indices are equal locations. This holds only if the
+    maps really have the given stride. So the sizes of two maps, times the
+    stride, must not differ by more than the sizes of their inputs do.
 
     Args:
         maps (Sequence[Tensor]): Shapes (..., H_i, W_i), the student's first.
-        sizes (Sequence[tuple[int, int]]): Height and width of the input that
-            each map comes from.
-        stride (int): Of all maps.
-        teachers (Sequence[str]): Whose the other maps are, for the message.
+        sizes (Sequence[tuple[int, int]]): Height and width of the input of
+            each map.
+        stride (int): Stride of all maps.
+        teachers (Sequence[str]): Names of the teachers that the other maps
+            come from, for the message.
+
+    Returns:
+        list[Tensor]: Shapes (..., H, W), with the smallest H_i and W_i.
 
     Raises:
-        ValueError: If a map's size has another reason than its padding.
+        ValueError: If padding does not explain the size of a map.
     """
     shapes = [(x.shape[-2], x.shape[-1]) for x in maps]
     for shape, size, name in zip(shapes[1:], sizes[1:], teachers):
@@ -171,8 +187,8 @@ def crop_to_common(
             raise ValueError(
                 f'maps of stride {stride}: the student has one of size '
                 f'{shapes[0]} for an input of {sizes[0]}, teacher {name!r} '
-                f'one of {shape} for {size}; expected sizes that differ by '
-                'the padding of the inputs only. Set the strides of both '
+                f'one of {shape} for {size}; expected sizes that differ only '
+                'by the padding of the inputs. Set the strides of both '
                 "heads to those of their necks' maps."
             )
     height = min(x.shape[-2] for x in maps)

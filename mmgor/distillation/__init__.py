@@ -1,4 +1,10 @@
-"""Knowledge distillation: teachers, taps, KD heads."""
+"""Knowledge distillation from one or several teachers.
+
+``recorder`` records outputs of student and teachers, ``step`` computes the KD
+losses of one training step from them. ``teachers`` builds and runs teachers,
+``heads`` compares their outputs with the student's by the divergences in
+``losses``, and ``fusion`` makes one target of several teachers.
+"""
 
 from .fusion.boxes import weighted_boxes_fusion
 from .fusion.probabilities import TeacherFusion

@@ -1,4 +1,4 @@
-"""One step's KD losses, from several teachers and KD heads."""
+"""The distillation step: all teachers and KD heads on one batch."""
 
 from typing import Any
 
@@ -18,23 +18,24 @@ def kd_losses(
     inputs: Tensor,
     preprocessor: nn.Module,
 ) -> dict[str, Tensor]:
-    """Run the teachers one after the other and every KD head once.
+    """Run the teachers one after the other, and every KD head once.
 
-    A head runs as soon as all its teachers have answered, so that a teacher's
-    outputs are dropped before the next one runs, unless they are fused.
+    A head runs as soon as all its teachers have run. So the outputs of a
+    teacher are freed before the next one runs, unless they are fused.
 
     Args:
         heads (dict): Name -> bound KD head.
-        teachers (Teachers): Built.
-        student (dict[str, Recorded]): What the student's taps gave.
-        inputs (Tensor): The student's input, shape (N, 3, H, W).
+        teachers (Teachers): Built teachers.
+        student (dict[str, Recorded]): Tap -> the student's output.
+        inputs (Tensor): The student's input, shape (N, C, H, W).
         preprocessor (nn.Module): The student's data_preprocessor.
 
     Returns:
-        dict[str, Tensor]: ``loss_kd_<name>`` -> scalar, in the heads' order.
+        dict[str, Tensor]: ``loss_kd_<name>`` -> scalar, in the order of
+        ``heads``.
     """
     losses: dict[str, Tensor] = {}
-    answers: dict[str, dict[str, Recorded]] = {key: {} for key in heads}
+    waiting: dict[str, dict[str, Recorded]] = {key: {} for key in heads}
     samples = next(iter(student.values())).data_samples
     for same_model, tap_names in _models(heads, teachers):
         outputs = same_model[0].forward_taps(
@@ -42,14 +43,14 @@ def kd_losses(
         )
         new = {teacher.name for teacher in same_model}
         for key, head in heads.items():
-            heard, mine = answers[key], new.intersection(head.teachers)
+            ready, mine = waiting[key], new.intersection(head.teachers)
             if not mine:
                 continue
-            heard.update(dict.fromkeys(mine, outputs[head.teacher_tap]))
-            if len(heard) == len(head.teachers):
+            ready.update(dict.fromkeys(mine, outputs[head.teacher_tap]))
+            if len(ready) == len(head.teachers):
                 losses[key] = head(
                     student[head.student_tap],
-                    [heard.pop(name) for name in head.teachers],
+                    [ready.pop(name) for name in head.teachers],
                 )
         del outputs
     return {f'loss_kd_{key}': losses[key] for key in heads}
@@ -58,7 +59,7 @@ def kd_losses(
 def _models(
     heads: dict[str, Any], teachers: Teachers
 ) -> list[tuple[list[Teacher], set[str]]]:
-    """Each teacher model once: its teachers and all their taps."""
+    """The teachers that share one model, with all their taps; per model."""
     groups: dict[int, tuple[list[Teacher], set[str]]] = {}
     for name, teacher in teachers.items():
         group = groups.setdefault(id(teacher.model), ([], set()))
@@ -74,18 +75,18 @@ def _models(
 def by_teacher(
     heads: dict[str, Any], kd: dict[str, Tensor], w_kd: Tensor
 ) -> dict[str, Tensor]:
-    """What the log shows of each teacher.
+    """Values per teacher, for the log.
 
     Args:
         heads (dict): Name -> KD head, after its call.
         kd (dict[str, Tensor]): From :func:`kd_losses`.
-        w_kd (Tensor): What the distillation loss is multiplied by.
+        w_kd (Tensor): Weight of the distillation loss, a scalar.
 
     Returns:
-        dict[str, Tensor]: ``gor_w_kd_<teacher>``, w_kd times the teacher's
-        share, the mean over its KD heads; ``gor_raw_kd_<teacher>``, the loss
-        against it alone, the sum over them. Fused detections have no such
-        loss.
+        dict[str, Tensor]: ``gor_w_kd_<teacher>`` is w_kd times the teacher's
+        share, as the mean over its KD heads. ``gor_raw_kd_<teacher>`` is the
+        loss against this teacher alone, as the sum over its KD heads; fused
+        detections have no such loss.
     """
     values: dict[str, Tensor] = {}
     for name in {n: None for head in heads.values() for n in head.teachers}:

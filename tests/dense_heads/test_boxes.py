@@ -130,7 +130,7 @@ def test_distributions_that_do_not_fit():
 
 
 def test_a_head_that_decodes_in_its_own_way():
-    """FoveaHead has a DistancePointBBoxCoder and does not use it."""
+    """FoveaHead has a DistancePointBBoxCoder but does not use it."""
     cfg = dict(
         type='FoveaHead',
         num_classes=3,

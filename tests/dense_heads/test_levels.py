@@ -6,9 +6,9 @@ from mmgor.dense_heads.levels import (
     common_strides,
     crop_to_common,
     in_rows,
+    log_shared_strides,
     map_strides,
     pick_strides,
-    tell_shared_strides,
 )
 
 
@@ -39,8 +39,8 @@ def test_levels_are_found_by_stride():
 
 
 def test_anchors_of_all_levels_in_mmdets_order():
-    """Row by row, all anchors of a location one after the other."""
-    level = torch.arange(16.0).view(1, 2, 4, 1, 2)  # 2 anchors, 1 x 2 places
+    """Locations row by row; the anchors of a location follow each other."""
+    level = torch.arange(16.0).view(1, 2, 4, 1, 2)  # 2 anchors, 2 locations
     rows = in_rows([level, -level])
     assert rows.shape == (1, 8, 4)
     assert rows[0, :4, 0].tolist() == [0, 8, 1, 9]
@@ -59,10 +59,10 @@ def test_maps_are_cut_at_the_right_and_below():
     'stride, student, teacher, sizes',
     [
         (8, 40, 40, (320, 320)),
-        (8, 38, 40, (300, 320)),  # divisor 1 beside 32
-        (8, 37, 40, (300, 320)),  # ... rounded down
+        (8, 38, 40, (300, 320)),  # size divisors 1 and 32
+        (8, 37, 40, (300, 320)),  # the same, rounded down
         (8, 38, 48, (300, 384)),
-        (8, 38, 37, (300, 300)),  # rounded up beside rounded down
+        (8, 38, 37, (300, 300)),  # rounded up and rounded down
         (4, 75, 80, (300, 300)),  # upsampled from ceil(300 / 32)
         (128, 1, 3, (64, 64)),
     ],
@@ -82,26 +82,26 @@ def test_padding_does_not_explain_another_stride(rows):
     )
     with pytest.raises(ValueError, match=message):
         crop_to_common(maps, [(320, 320)] * 2, 8, ['big'])
-    # What the first teacher has says nothing about the second.
+    # A first teacher that fits does not hide a second one that does not.
     with pytest.raises(ValueError, match=message):
         crop_to_common([maps[0], *maps], [(320, 320)] * 3, 8, ['small', 'big'])
 
 
-def test_levels_without_a_teacher_are_told(monkeypatch):
-    told = []
+def test_levels_without_a_teacher_are_logged(monkeypatch):
+    logged = []
     monkeypatch.setattr(
         'mmgor.dense_heads.levels.print_log',
-        lambda text, **_: told.append(text),
+        lambda text, **_: logged.append(text),
     )
-    tell_shared_strides('ScoreKDHead', [8, 16], [8, 16], "'big'")
-    assert told == []
-    tell_shared_strides('ScoreKDHead', [8, 16], [16], "'big'")
-    (text,) = told
+    log_shared_strides('ScoreKDHead', [8, 16], [8, 16], "'big'")
+    assert logged == []
+    log_shared_strides('ScoreKDHead', [8, 16], [16], "'big'")
+    (text,) = logged
     assert r"[8, 16] of the student, only [16] are in 'big'" in text
 
 
 def test_of_two_maps_of_one_stride_the_last_is_taken():
-    """As a stacked hourglass (CornerNet) has them."""
+    """A stacked hourglass (CornerNet) gives two maps of one stride."""
     strides = map_strides((128, 128), [(32, 32), (32, 32)])
     assert strides == [4, 4]
     assert pick_strides('ab', strides, [4]) == ['b']

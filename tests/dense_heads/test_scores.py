@@ -42,7 +42,7 @@ def test_scores_are_those_that_mmdet_ranks_by(name):
             theirs = torch.zeros(CLASSES).scatter_reduce(
                 0, result.labels, result.scores, 'amax'
             )
-            if name == 'yolox':  # keeps a location's best class only
+            if name == 'yolox':  # keeps only the best class of a location
                 assert mine.argmax() == theirs.argmax()
                 mine, theirs = mine.max(), theirs.max()
             torch.testing.assert_close(mine, theirs, atol=2e-6, rtol=1e-5)
@@ -55,7 +55,7 @@ GRID = torch.cartesian_prod(
 
 def test_product_logit_matches_double_precision():
     a, b = GRID.double().unbind(1)
-    # 1 / p - 1, free of cancellation.
+    # -log(1 / p - 1), without cancellation.
     expected = -torch.log(torch.exp(-a) + torch.exp(-b) + torch.exp(-a - b))
     a, b = (x.clone().requires_grad_() for x in GRID.unbind(1))
     actual = product_logit(a, b)
@@ -66,7 +66,7 @@ def test_product_logit_matches_double_precision():
 
 
 def test_product_logit_by_hand():
-    zero = torch.zeros(())  # 1/2 * 1/2 = 1/4, of which the logit is -log 3
+    zero = torch.zeros(())  # 1/2 * 1/2 = 1/4, whose logit is -log 3
     torch.testing.assert_close(
         product_logit(zero, zero), -torch.tensor(3.0).log()
     )
@@ -151,7 +151,7 @@ def roi_head():
 @pytest.mark.parametrize('make', [detr_head, roi_head])
 def test_heads_that_are_not_dense(make):
     head = make()
-    # A DETR head's scores are a tensor of 4 axes, too: layers first.
+    # The scores of a DETR head have 4 axes, too: the first one is layers.
     outputs = (torch.zeros(6, CLASSES + 1, 5, 4), torch.zeros(6, 2, 5, 4))
     expected = f'{type(head).__name__}: .*prior_generator.*FeatureKDHead'
     with pytest.raises(ValueError, match=expected):

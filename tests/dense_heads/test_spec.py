@@ -1,4 +1,4 @@
-"""What dense heads say of themselves."""
+"""Strides of dense heads, with and without a prior generator."""
 
 import pytest
 from torch import nn

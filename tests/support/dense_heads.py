@@ -1,4 +1,4 @@
-"""Tiny stock heads of every dense family, and what mmdet reads in them."""
+"""Tiny stock heads of every dense family, and mmdet's own detections."""
 
 import torch
 from mmengine.config import ConfigDict
@@ -6,7 +6,7 @@ from mmengine.config import ConfigDict
 from mmgor.registry import MODELS
 
 CLASSES = 3
-SIDES = (4, 2, 1)  # feature maps of a 32 px image
+SIDES = (4, 2, 1)  # of the feature maps of a 32 px image
 STRIDES = [8, 16, 32]
 ANCHORS = dict(
     type='AnchorGenerator',
@@ -171,7 +171,7 @@ def features(head, images=2):
 
 
 def only(outputs, head, level, y, x):
-    """Outputs with a score of 0 everywhere but at one location."""
+    """The outputs with a score of 0 everywhere except at one location."""
     name = type(head).__name__
     zero = 0.0 if name == 'TOODHead' else -1e4
     outputs = [[m.detach().clone() for m in o] for o in outputs]
@@ -193,7 +193,7 @@ def predictions(head, outputs, images=2):
     metas = [dict(img_shape=(32, 32), scale_factor=(1.0, 1.0))] * images
     paa = type(head).__name__ == 'PAAHead'  # refuses with_nms=False
     if type(head).__name__ == 'SSDHead':  # mmdet 3.3 predicts by loss_cls,
-        head.loss_cls = torch.nn.Identity()  # which this head has not
+        head.loss_cls = torch.nn.Identity()  # which SSDHead does not have
     with torch.no_grad():
         results = head.predict_by_feat(
             *outputs, batch_img_metas=metas, rescale=False, with_nms=paa

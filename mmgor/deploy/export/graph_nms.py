@@ -1,4 +1,9 @@
-"""Decoding and non-maximum suppression as part of the graph."""
+"""Graph NMS: decoding and non-maximum suppression inside an exported graph.
+
+``mmgor.dense_heads`` reads scores and boxes of the head. This module adds
+clipping, YOLOX's rule of one class per location, and the selection: an
+operator of its own in PyTorch, ``NonMaxSuppression`` in ONNX.
+"""
 
 from typing import Any
 
@@ -24,15 +29,15 @@ def select_detections(
     score_threshold: float,
     count: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The best detections after suppression in each class.
+    """The best detections after non-maximum suppression in each class.
 
     Args:
-        boxes (Tensor): Corners in pixels, shape (1, N, 4).
+        boxes (Tensor): x1, y1, x2, y2 in pixels, shape (1, N, 4).
         scores (Tensor): Shape (1, N, classes).
-        iou_threshold (float): Of two boxes of one class that overlap more,
-            the one of lower score goes.
-        score_threshold (float): Scores must exceed it.
-        count (int): Detections at most.
+        iou_threshold (float): Of two boxes of one class with a larger IoU,
+            the one with the lower score is suppressed.
+        score_threshold (float): Only higher scores count.
+        count (int): Largest number of detections.
 
     Returns:
         tuple[Tensor, Tensor, Tensor]: Boxes (D, 4), scores (D, ) in
@@ -69,7 +74,10 @@ def write_select_detections(op: Any) -> Any:
     """The ONNX translation of :func:`select_detections`.
 
     Args:
-        op (Any): Writes the nodes.
+        op (Any): The onnxscript opset, which writes the nodes.
+
+    Returns:
+        Callable: Writes the operator for the arguments given to it.
     """
 
     def write(
@@ -87,7 +95,7 @@ def write_select_detections(op: Any) -> Any:
             op.Constant(value_floats=[iou_threshold]),
             op.Constant(value_floats=[score_threshold]),
         )
-        # Columns: picture, class, box.
+        # Columns: image, class, box.
         first = op.Constant(value_ints=[0])
         last = op.Constant(value_ints=[1])
         labels = op.Gather(selected, op.Constant(value_int=1), axis=1)
@@ -112,7 +120,8 @@ class GraphNMS(nn.Module):
 
     It does what mmdet's ``predict_by_feat`` does, with three differences:
     candidates are not cut to ``nms_pre`` per level, boxes are clipped to the
-    padded image, and boxes without area are not dropped.
+    padded image (where mmdet clips them at all), and boxes without area are
+    not dropped.
 
     Args:
         head (nn.Module): mmdet's dense head, in evaluation mode.
@@ -186,9 +195,13 @@ class GraphNMS(nn.Module):
 
 
 def _iou_threshold(test_cfg: dict[str, Any]) -> float:
-    """That of ``test_cfg.nms``, if the graph can do all else that it says."""
+    """The IoU threshold of ``test_cfg.nms``.
+
+    Raises:
+        ValueError: If ``test_cfg`` asks for what the graph cannot do.
+    """
     nms = dict(test_cfg.get('nms') or {})
-    # What is 0 or False is off.
+    # Settings of 0 or False are off.
     others = {k for k, v in nms.items() if v} - {'type', 'iou_threshold'}
     small = test_cfg.get('min_bbox_size', 0)
     if (
@@ -199,9 +212,9 @@ def _iou_threshold(test_cfg: dict[str, Any]) -> float:
     ):
         raise ValueError(
             "nms in the graph expected test_cfg.nms=dict(type='nms', "
-            'iou_threshold=...) with both keys alone and no min_bbox_size '
+            'iou_threshold=...) with these two keys only and no min_bbox_size '
             f'above 0, got nms={nms}, min_bbox_size={small}. Export without '
-            'it: detections then come from mmdet.'
+            'nms: detections then come from mmdet.'
         )
     return float(nms['iou_threshold'])
 
@@ -218,5 +231,5 @@ def _check_ranking(head: Any) -> None:
         raise ValueError(
             'nms in the graph expected a head that decodes as BaseDenseHead, '
             f'GFLHead or YOLOXHead do, got {cls.__name__} with a way of its '
-            'own. Export without it: detections then come from mmdet.'
+            'own. Export without nms: detections then come from mmdet.'
         )

@@ -1,4 +1,4 @@
-"""What every KD head has."""
+"""The base class of all KD heads: taps, teachers, classes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,17 +14,20 @@ from mmgor.io.config_values import number, text
 
 
 class BaseKDHead(nn.Module):
-    """Turns what student and teachers show of a batch into one loss.
+    """Turns the recorded outputs of student and teachers into one loss.
+
+    A subclass implements :meth:`compute`.
 
     Args:
         student_tap (str): Module path in the student.
         teacher_tap (str): Module path in the teachers, or 'detections'.
-        teacher (str | list[str], optional): Name of the teacher, or of
-            several whose answers are fused; the only one if there is one.
-        loss_weight (float): Factor inside the distillation loss, > 0.
+        teacher (str | list[str], optional): Name of the teacher, or names of
+            several teachers whose outputs are fused. May be left out if
+            there is only one teacher.
+        loss_weight (float): Factor of this head's loss, > 0.
 
     Attributes:
-        teachers (list[str]): Names.
+        teachers (list[str]): Names of the teachers.
         shares (dict[str, Tensor]): Teacher -> its share of the fused target
             in the last call, the mean over all locations. For the log.
         teacher_losses (dict[str, Tensor]): Teacher -> the loss against this
@@ -37,7 +40,7 @@ class BaseKDHead(nn.Module):
 
     #: Whether the head can learn from several teachers at once.
     fuses = False
-    #: Whether it has to know which class is which.
+    #: Whether the head compares classes, which are then mapped by name.
     reads_classes = False
     #: Whether the teacher's tap is 'detections', not a module.
     reads_detections = False
@@ -69,7 +72,7 @@ class BaseKDHead(nn.Module):
         if len(self.teachers) > 1 and not self.fuses:
             raise ValueError(
                 f'{type(self).__name__} learns from one teacher, got '
-                f'{self.teachers}; expected one such head a teacher.'
+                f'{self.teachers}; expected one such head per teacher.'
             )
         self.class_indices: list[list[int]] | None = None
         self._class_tensors: dict[torch.device, list[Tensor]] = {}
@@ -78,7 +81,7 @@ class BaseKDHead(nn.Module):
         self._bound = False
 
     def bind(self, student: nn.Module, teachers: Sequence[Teacher]) -> None:
-        """Check both taps and read what the head needs to know, once.
+        """Check both taps and read what the head needs, once.
 
         Args:
             student (nn.Module): The student detector.
@@ -103,22 +106,30 @@ class BaseKDHead(nn.Module):
         ):
             raise ValueError(
                 f'{type(self).__name__} reads classes; expected a head that '
-                f'knows some, got the RPNHead {tap!r} of the {owner}. Tap '
+                f'predicts some, got the RPNHead {tap!r} of the {owner}. Tap '
                 'another head, or use a FeatureKDHead.'
             )
 
     def check_pair(self, student: nn.Module, teacher: Teacher) -> None:
-        """What a subclass requires of the two models."""
-
-    def map_classes(self, indices: list[list[int]]) -> None:
-        """Learn where each teacher has the student's classes.
+        """Check what the subclass requires of the two models.
 
         Args:
-            indices (list[list[int]]): One a teacher, see
+            student (nn.Module): The student detector.
+            teacher (Teacher): Built.
+
+        Raises:
+            ValueError: If the two do not fit.
+        """
+
+    def map_classes(self, indices: list[list[int]]) -> None:
+        """Store at which index each teacher has the student's classes.
+
+        Args:
+            indices (list[list[int]]): One list per teacher, see
                 :func:`.class_index`.
 
         Raises:
-            ValueError: If the head cannot do with these.
+            ValueError: If the head cannot work with these.
         """
         self.class_indices = indices
         self._class_tensors.clear()
@@ -129,24 +140,25 @@ class BaseKDHead(nn.Module):
         num_classes: int,
         teacher_classes: Sequence[int | None],
     ) -> list[Tensor]:
-        """The class indices as tensors of shape (K, ), one a teacher.
+        """The class indices as tensors of shape (K, ), one per teacher.
 
         Args:
-            device (torch.device): Where; they are sent there once.
-            num_classes (int): K, the student's outputs.
-            teacher_classes (Sequence[int | None]): Each teacher's; None where
-                no head of it is recorded.
+            device (torch.device): Device of the tensors. They are copied to
+                it once and kept.
+            num_classes (int): K, the number of the student's class outputs.
+            teacher_classes (Sequence[int | None]): The same of each teacher;
+                None where no head of the teacher is recorded.
 
         Raises:
-            RuntimeError: If nobody mapped the classes.
-            ValueError: If the tapped heads have others.
+            RuntimeError: If :meth:`map_classes` was never called.
+            ValueError: If the recorded heads have other numbers of classes.
         """
         if device not in self._class_tensors:
             if self.class_indices is None:
                 raise RuntimeError(
-                    "nobody mapped the teachers' classes by name; expected "
-                    "custom_hooks=[dict(type='GoRWeightHook')], which does, "
-                    'or, without a Runner, model.map_classes(<names>).'
+                    "the teachers' classes were not mapped by name; expected "
+                    "custom_hooks=[dict(type='GoRWeightHook')], which does "
+                    'it, or, without a Runner, model.map_classes(<names>).'
                 )
             for index, outputs, name in zip(
                 self.class_indices, teacher_classes, self.teachers
@@ -164,9 +176,12 @@ class BaseKDHead(nn.Module):
         """The loss, a scalar.
 
         Args:
-            student (Recorded): What the student's tap gave.
-            teachers (Sequence[Recorded]): What each teacher's tap gave,
+            student (Recorded): Output behind the student's tap.
+            teachers (Sequence[Recorded]): Outputs behind each teacher's tap,
                 without gradient.
+
+        Raises:
+            RuntimeError: If :meth:`bind` was never called.
         """
         if not self._bound:
             raise RuntimeError(
@@ -178,7 +193,7 @@ class BaseKDHead(nn.Module):
     def compute(
         self, student: Recorded, teachers: Sequence[Recorded]
     ) -> Tensor:
-        """The loss without ``loss_weight``."""
+        """The loss without ``loss_weight``, a scalar."""
         raise NotImplementedError
 
 

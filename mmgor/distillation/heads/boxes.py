@@ -1,4 +1,4 @@
-"""KD head for box regression."""
+"""KD head for the boxes of two dense heads."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +12,8 @@ from mmgor.dense_heads.levels import (
     as_list,
     common_strides,
     crop_to_common,
+    log_shared_strides,
     pick_strides,
-    tell_shared_strides,
 )
 from mmgor.dense_heads.scores import score_logits
 from mmgor.dense_heads.spec import head_spec, head_strides
@@ -34,30 +34,30 @@ FORMS = ('iou', 'ld')
 class BoxKDHead(BaseKDHead):
     """Distils boxes between dense heads.
 
-    The loss is sum(w d) / sum(w) over pictures and locations of the levels
-    with strides that both sides have. Forms of the distance d between
+    The loss is sum(w d) / sum(w) over the images and over the locations of
+    the levels whose stride both sides have. Forms of the distance d between
     student s and teacher t at a location:
 
     - ``iou``: 1 - GIoU(s, t) (Rezatofighi et al., CVPR 2019) of the decoded
-      boxes of each side's best anchor, maps of shape (N, 4, H, W); any two
-      dense heads.
+      boxes of each side's best anchor, maps of shape (N, 4, H, W). It works
+      for any two dense heads.
     - ``ld``: localization distillation (Zheng et al., "Localization
       Distillation for Dense Object Detection", CVPR 2022, arXiv 2102.12252),
       T^2 mean_e KL(softmax(t_e / T) || softmax(s_e / T)) over the edges e
-      (left, top, right and bottom, of each anchor); t_e and s_e are the
+      (left, top, right and bottom, of each anchor). t_e and s_e are the
       logits of an edge's distance from the location, 0 ... ``reg_max``
-      strides, maps of shape (N, A * 4, reg_max + 1, H, W); GFL-type heads
-      with the same ``reg_max``.
+      strides, maps of shape (N, A * 4, reg_max + 1, H, W). It needs
+      GFL-type heads with the same ``reg_max``.
 
-    w = p^gamma, p the teacher's largest score among the classes that the
-    student has too: background has no box. It stands in for the regions that
-    the LD paper selects.
+    The weight is w = p^gamma, where p is the teacher's largest score among
+    the classes that the student has, too, since background has no box. It
+    takes the place of the regions that the LD paper selects.
 
     Args:
-        form (str): One of the two above.
-        temperature (float): T, ``ld`` only; the paper's is 10.
+        form (str): 'iou' or 'ld', see above.
+        temperature (float): T, for ``ld`` only; the paper uses 10.
         foreground_gamma (float): gamma; 0 weighs all locations the same.
-        **kwargs: Of :class:`BaseKDHead`.
+        **kwargs: Arguments of :class:`BaseKDHead`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -86,7 +86,7 @@ class BoxKDHead(BaseKDHead):
         theirs: Any = teacher.model.get_submodule(self.teacher_tap)
         strides = head_strides(mine)
         shared = common_strides(strides, head_strides(theirs), teacher.name)
-        tell_shared_strides('BoxKDHead', strides, shared, repr(teacher.name))
+        log_shared_strides('BoxKDHead', strides, shared, repr(teacher.name))
         bins = [getattr(head, 'reg_max', None) for head in (mine, theirs)]
         if self.form == 'ld' and (bins[0] is None or bins[0] != bins[1]):
             raise ValueError(
@@ -131,19 +131,20 @@ class BoxKDHead(BaseKDHead):
     def _known_classes(
         self, student: Recorded, teacher: Recorded
     ) -> tuple[Tensor, Tensor]:
-        """Which classes, on both sides, student and teacher both know."""
+        """Which classes both sides know, as a mask for each side."""
         counts = [head_spec(t.module, True) for t in (student, teacher)]
         k, k_t = (spec.num_classes - (not spec.use_sigmoid) for spec in counts)
         device = as_list(student.output[0])[0].device
         index = self.class_tensors(device, k, [k_t])[0]
         known = index != UNKNOWN
-        # What is unknown goes to one place more, which is cut off.
+        # Unknown classes mark one extra entry, which is cut off.
         marks = known.new_zeros(k_t + 1)
         marks[torch.where(known, index, k_t)] = True
         return known, marks[:k_t]
 
     def _distance(self, s: Tensor, t: Tensor) -> Tensor:
-        """(N, 4, H, W) or (N, 4, bins, H, W) to (N, H, W)."""
+        """Distances (N, H, W) of boxes (N, 4, H, W) or of distributions
+        (N, A * 4, bins, H, W)."""
         if self.form == 'iou':
             boxes = [x.movedim(1, -1) for x in (s, t)]
             return 1 - bbox_overlaps(*boxes, mode='giou', is_aligned=True)

@@ -1,4 +1,4 @@
-"""What KD heads for class scores share."""
+"""The base class of KD heads that compare class scores."""
 
 from typing import Any
 
@@ -17,26 +17,27 @@ from mmgor.registry import build_own
 
 from .base import BaseKDHead
 
-# Of probabilities that become logits again after fusion.
+#: Fused probabilities are clamped to [EPS, 1 - EPS] before their logit.
 EPS = 1e-6
 
 
 class ClassKDHead(BaseKDHead):
-    """Classes, fusion and divergence of KD on class scores.
+    """Maps classes, fuses teachers and averages the divergence of scores.
 
-    The binary KL divergence of each class's score, summed over the classes
-    that teachers know, averaged over locations with the teacher's largest
-    score to the power ``foreground_gamma`` as weight, so that the few objects
-    are not drowned by background.
+    The loss is the binary KL divergence of each class's score, summed over
+    the classes that the teachers know and averaged over locations. The weight
+    of a location is the teacher's largest score to the power
+    ``foreground_gamma``, so that background does not outweigh the few
+    objects.
 
     Args:
-        temperature (float): > 0, for any loss.
+        temperature (float): Temperature of the loss, > 0.
         foreground_gamma (float): 0 weighs all locations the same.
         loss (dict): Registered class loss, see
             :mod:`~mmgor.distillation.losses.class_kl`; default ForwardKL.
-        fusion (str): How several teachers' scores become one, see
+        fusion (str): How the scores of several teachers become one, see
             :class:`~mmgor.distillation.fusion.probabilities.TeacherFusion`.
-        **kwargs: Of :class:`BaseKDHead`.
+        **kwargs: Arguments of :class:`BaseKDHead`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -65,7 +66,7 @@ class ClassKDHead(BaseKDHead):
         self.loss: ForwardKL = build_own(
             'loss', loss, ForwardKL, 'loss=dict(type=...)'
         )
-        # Built for one teacher too, so that an unknown kind is seen.
+        # Built for one teacher too, so that an unknown fusion is refused.
         several = TeacherFusion(fusion, max(1, len(self.teachers)))
         if fusion != 'mean' and len(self.teachers) < 2:
             raise ValueError(
@@ -80,8 +81,11 @@ class ClassKDHead(BaseKDHead):
 
         Args:
             student (Tensor): Logits of shape (N, L, K).
-            teachers (list[Tensor]): Logits of shape (N, L, K_t), each in the
+            teachers (list[Tensor]): Logits of shape (N, L, K_t), each in its
                 teacher's own class order.
+
+        Returns:
+            Tensor: The loss, a scalar.
         """
         indices = self.class_tensors(
             student.device, student.shape[-1], [x.shape[-1] for x in teachers]
@@ -98,15 +102,15 @@ class ClassKDHead(BaseKDHead):
         return loss + self.fusion.regularizer(loss)
 
     def _mean_kl(self, s: Tensor, t: Tensor, kept: Tensor) -> Tensor:
-        # Multiply, not index: the mask's size would make the host wait.
+        # A product instead of an index, whose size the host would wait for.
         mask = kept.to(s.dtype)
-        # A target is weighed as it is: no gradient to a learned fusion.
+        # Weights are constants: a learned fusion gets no gradient by them.
         scores = t.detach().sigmoid() * mask
         kl = self.loss.binary(s, t, mask, self.temperature)
         return weighted_mean(kl, self._weights(scores))
 
     def _weights(self, scores: Tensor) -> Tensor:
-        """Of locations: foreground scores (N, L, K) to (N, L)."""
+        """Weights of locations (N, L) from foreground scores (N, L, K)."""
         weights = foreground_weight(scores, self.foreground_gamma)
         return self.loss.weigh_locations(weights, scores)
 

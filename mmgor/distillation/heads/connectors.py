@@ -1,16 +1,16 @@
-"""Bring student features to the teacher's channel counts."""
+"""1x1 convolutions from the student's channels to the teacher's."""
 
 from torch import Tensor, nn
 
 
 class Connectors(nn.Module):
-    """One 1x1 convolution a level where channel counts differ.
+    """One 1x1 convolution per level whose numbers of channels differ.
 
-    They exist from construction on, so that optimizer and DDP know them.
+    They are built at once, so that the optimizer and DDP find them.
 
     Args:
-        student_channels (list[int]): One a level.
-        teacher_channels (list[int]): One a level.
+        student_channels (list[int]): One per level.
+        teacher_channels (list[int]): One per level.
     """
 
     def __init__(
@@ -23,5 +23,5 @@ class Connectors(nn.Module):
         )
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Student features of shape (N, C_s, H, W) to (N, C_t, H, W)."""
+        """Map student features (N, C_s, H, W) to (N, C_t, H, W)."""
         return [level(x) for level, x in zip(self.levels, features)]

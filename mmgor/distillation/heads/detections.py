@@ -1,4 +1,4 @@
-"""KD head for final detections, which every detector gives."""
+"""KD head for final detections, which every detector has."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from mmgor.registry import MODELS
 
 from .base import BaseKDHead
 
-#: Of a box, in pixels.
+#: Boxes with a shorter side are left out; in pixels.
 MIN_SIDE = 1
 
 
@@ -42,18 +42,19 @@ class Found(NamedTuple):
 def systematic_draw(scores: Tensor, start: Tensor) -> Tensor:
     """Draw each entry with a probability equal to its score.
 
-    Systematic sampling (Madow, Ann. Math. Stat. 1949): entry i is drawn where
-    the running sum of scores, begun at ``start``, crosses an integer. So the
-    number drawn is the sum of the scores, rounded up or down.
+    Systematic sampling (Madow, Ann. Math. Stat. 1949): entry i is drawn if
+    the running sum of scores, which begins at ``start``, crosses an integer
+    there. So the number of entries drawn is the sum of the scores, rounded up
+    or down.
 
     Args:
         scores (Tensor): In [0, 1], shape (n, ).
-        start (Tensor): Uniform in [0, 1), a scalar.
+        start (Tensor): A scalar, uniform in [0, 1).
 
     Returns:
-        Tensor: Whether drawn, bool, shape (n, ).
+        Tensor: True for entries that are drawn, shape (n, ).
     """
-    # Doubles: the step over a score of 1 has to cross an integer.
+    # float64, so that a score of 1 always crosses an integer.
     sums = torch.cat([start.view(1), scores]).double().cumsum(0).floor()
     return sums[1:] > sums[:-1]
 
@@ -62,30 +63,30 @@ def systematic_draw(scores: Tensor, start: Tensor) -> Tensor:
 class DetectionKDHead(BaseKDHead):
     """Distils final detections through the student's own assigner and losses.
 
-    Works for teachers of every kind, two-stage and DETR too. Each detection
-    becomes a box to learn with a probability equal to its score, drawn anew
-    in every step: the expected target of a matched location is the score,
-    and a loss that is linear in its target has the soft label's gradient in
-    the mean, up to the head's normaliser, which counts the locations matched.
-    (Hard labels above a threshold would need one, and would throw away what
-    the teacher is unsure of.) This loss does not vanish where student and
-    teacher agree.
+    It works for teachers of every kind, including two-stage detectors and
+    DETR. In every step each detection becomes a target box with a probability
+    equal to its score. So the expected target of a matched location is the
+    score. A loss that is linear in its target then has, on average, the
+    gradient of the soft label, up to the head's normaliser, which counts the
+    matched locations. (Hard labels would need a score threshold, and would
+    discard what the teacher is unsure of.) This loss does not vanish where
+    student and teacher agree.
 
-    The number drawn in a batch is the sum of its scores, rounded up or down
-    (:func:`systematic_draw`), which keeps the normaliser steady.
-    Where that sum is below 1 it is not: a step that draws the box divides by
-    its n locations, one that does not by 1, so that a single box of score p
-    acts like a target of p / (p + n (1 - p)).
+    The number of boxes drawn in a batch is the sum of their scores, rounded
+    up or down (:func:`systematic_draw`), which keeps the normaliser steady.
+    It is not steady where that sum is below 1: a step that draws the box
+    divides by its n locations, and one that does not divides by 1. A single
+    box of score p then acts like a target of p / (p + n (1 - p)).
 
-    Boxes of classes that no teacher knows are the batch's own labels: without
-    any, the loss would teach that these classes are absent. Boxes below one
-    pixel are left out, as mmdet's data sets do.
+    For classes that no teacher knows, the batch's own ground truth is used:
+    without it, the loss would teach that these classes are absent. Boxes with
+    a side below one pixel are left out, as in mmdet's data sets.
 
     Args:
-        min_score (float): Detections below are left out.
-        iou_threshold (float): Several teachers: boxes that overlap more are
-            fused (weighted boxes fusion; Solovyev et al., 2021).
-        **kwargs: Of :class:`BaseKDHead`.
+        min_score (float): Detections with a lower score are left out.
+        iou_threshold (float): With several teachers, boxes whose IoU is
+            larger are fused (weighted boxes fusion; Solovyev et al., 2021).
+        **kwargs: Arguments of :class:`BaseKDHead`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -156,26 +157,29 @@ class DetectionKDHead(BaseKDHead):
         answers: Sequence[Sequence[InstanceData]],
         indices: Sequence[Tensor],
     ) -> tuple[Found, list[int]]:
-        """All pictures' detections in a row, and how many each has.
+        """The detections of all images in a row, and how many each has.
 
         Args:
-            answers (Sequence[Sequence[InstanceData]]): One a teacher, of as
-                many pictures each.
-            indices (Sequence[Tensor]): One a teacher, see
+            answers (Sequence[Sequence[InstanceData]]): One per teacher, with
+                one entry per image.
+            indices (Sequence[Tensor]): One per teacher, see
                 :meth:`class_tensors`.
         """
         every = [
             self._in_student_classes(InstanceData.cat(list(answer)), index)
             for answer, index in zip(answers, indices)
         ]
-        sizes = [[len(picture) for picture in answer] for answer in answers]
+        sizes = [[len(image) for image in answer] for answer in answers]
         if len(every) == 1:
             return every[0], sizes[0]
         return self._fused(every, sizes)
 
     def _in_student_classes(self, found: InstanceData, index: Tensor) -> Found:
-        """Those that are left out have a score of 0, and are never drawn: to
-        drop them would make the host wait."""
+        """Detections in the student's classes.
+
+        Those to leave out get a score of 0, so that they are never drawn. To
+        remove them would make the host wait for their number.
+        """
         labels, known = to_student_labels(found.labels, index)
         sides = found.bboxes[:, 2:] - found.bboxes[:, :2]
         # A box without area has no finite regression target.
@@ -187,8 +191,10 @@ class DetectionKDHead(BaseKDHead):
     def _fused(
         self, every: list[Found], sizes: list[list[int]]
     ) -> tuple[Found, list[int]]:
-        """Several teachers' detections as one set a picture. One copy to the
-        CPU and one back serve the batch."""
+        """Fuse the teachers' detections of each image.
+
+        The whole batch is copied to the CPU once, and back once.
+        """
         tables = [
             torch.cat([found.boxes, torch.stack(found[1:], 1)], 1)
             for found in every
@@ -196,8 +202,8 @@ class DetectionKDHead(BaseKDHead):
         rows = torch.cat(tables).cpu().split([len(table) for table in tables])
         known = torch.tensor(self.class_indices) != UNKNOWN
         fused = []
-        for picture in zip(*(x.split(n) for x, n in zip(rows, sizes))):
-            kept = [x[x[:, 4] > 0] for x in picture]
+        for image in zip(*(x.split(n) for x, n in zip(rows, sizes))):
+            kept = [x[x[:, 4] > 0] for x in image]
             boxes, scores, labels = weighted_boxes_fusion(
                 [x[:, :4] for x in kept],
                 [x[:, 4] for x in kept],
@@ -215,15 +221,15 @@ class DetectionKDHead(BaseKDHead):
 def _pick(
     boxes: Tensor, labels: Tensor, kept: Tensor, sizes: list[int]
 ) -> list[InstanceData]:
-    """Boxes to learn of each picture. The host waits once.
+    """The target boxes of each image. The host waits once.
 
     Args:
-        boxes (Tensor): What teachers found, picture by picture, then what is
-            labelled, shape (n, 4).
+        boxes (Tensor): Detections, image by image, then the ground truth,
+            image by image, shape (n, 4).
         labels (Tensor): Shape (n, ).
         kept (Tensor): Bool, shape (n, ).
-        sizes (list[int]): How many the N pictures have, found, then labelled:
-            2 N numbers.
+        sizes (list[int]): Number of detections of each of the N images, then
+            number of ground-truth boxes of each: 2 N numbers.
     """
     places = torch.arange(len(kept))
     picked = [

@@ -1,4 +1,4 @@
-"""KD head for feature maps."""
+"""KD head for feature maps, e.g. those of a neck."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,22 +23,24 @@ from .connectors import Connectors
 
 @MODELS.register_module()
 class FeatureKDHead(BaseKDHead):
-    """Distils feature maps; levels are matched by stride.
+    """Distils feature maps, whose levels are matched by stride.
 
     Args:
-        student_channels (int | list[int]): Of the student's maps.
-        teacher_channels (int | list[int], optional): Of the teacher's; where
-            they differ a 1x1 convolution connects. Default: the same.
-        strides (list[int]): Of the levels to use, which both sides must have.
-            Default: the five of an FPN.
-        loss (dict): Registered feature loss, built once a level; one with
-            the attribute ``needs_channels`` gets the teacher's. Default
-            PKDLoss.
-        **kwargs: Of :class:`BaseKDHead`.
+        student_channels (int | list[int]): Channels of the student's maps,
+            one number for all levels or one per level.
+        teacher_channels (int | list[int], optional): The same for the
+            teacher's maps. Where the two differ, a 1x1 convolution brings
+            the student's map to the teacher's channels. Default: equal.
+        strides (list[int]): Strides of the levels to compare, which both
+            sides must have. Default: the five of an FPN.
+        loss (dict): Registered feature loss, built once per level. A loss
+            with the attribute ``needs_channels`` gets the teacher's channels
+            of its level. Default: PKDLoss.
+        **kwargs: Arguments of :class:`BaseKDHead`.
 
     Raises:
-        ValueError: If channel lists and strides do not fit, or the loss is
-            none of feature maps.
+        ValueError: If channels and strides do not fit, or if the loss does
+            not compare feature maps.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class FeatureKDHead(BaseKDHead):
         levels = zip(self.strides, self.losses, self.connectors(mine), theirs)
         for stride, loss, *pair in levels:
             s, t = crop_to_common(pair, sizes, stride, self.teachers)
-            # What a loss is made of may have low-precision kernels.
+            # Operators inside the losses may run in low precision otherwise.
             with torch.autocast(s.device.type, enabled=False):
                 losses.append(loss(s.float(), t.float()))
         return torch.stack(losses).mean()
@@ -87,7 +89,7 @@ class FeatureKDHead(BaseKDHead):
         maps = as_list(recorded.output)
         if any(getattr(x, 'ndim', None) != 4 for x in maps):
             raise ValueError(
-                f'the tap of the {owner} gives no feature maps; expected '
+                f'the tap of the {owner} does not give feature maps; expected '
                 "tensors of shape (N, C, H, W), as from 'neck' or 'backbone'."
             )
         shapes = [(x.shape[-2], x.shape[-1]) for x in maps]
@@ -110,7 +112,7 @@ def _build_loss(loss: dict, channels: int) -> nn.Module:
     forward = getattr(found, 'forward', nn.Module.forward)
     if forward is nn.Module.forward:
         raise ValueError(
-            f'loss={loss!r} compares no feature maps; expected PKDLoss, '
+            f'loss={loss!r} does not compare feature maps; expected PKDLoss, '
             'CWDLoss, FeatureMSELoss, AttentionTransferLoss, MGDLoss, '
             "ACAMLoss or ResidualLoss, e.g. loss=dict(type='PKDLoss')."
         )
@@ -138,6 +140,6 @@ def _per_level(channels: Any, strides: list[int], side: str) -> list[int]:
     if len(channels) != len(strides):
         raise ValueError(
             f'{name} has {len(channels)} entries for {len(strides)} strides; '
-            'expected as many.'
+            'expected one entry per stride.'
         )
     return integers(name, channels, 1, '[256, 256, 256]')

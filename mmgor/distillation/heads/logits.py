@@ -1,4 +1,4 @@
-"""KD head for class logits of one layout."""
+"""KD head for class logits of two heads with the same anchors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -35,17 +35,18 @@ def flatten_anchors(x: Tensor, num_classes: int) -> Tensor:
 class LogitKDHead(ClassKDHead):
     """Distils class logits of dense heads with the same anchors.
 
-    Sigmoid heads: see :class:`ClassKDHead`. Softmax heads: the same losses on
-    the softmax, one teacher, the same classes.
+    For sigmoid heads see :class:`ClassKDHead`. Softmax heads get the same
+    losses on the softmax; they take one teacher, which must have the same
+    classes.
 
     Objectness, centerness or IoU beside the classes is neither distilled nor
     part of a location's weight (YOLOX-nano learned less with it there, see
     docs/results/yolox_nano.md).
 
     Args:
-        output_index (int): Which of the head's outputs holds class logits,
-            a list of (N, A * K, H, W), one a level.
-        **kwargs: Of :class:`ClassKDHead`.
+        output_index (int): Which of the head's outputs holds class logits:
+            a list with one (N, A * K, H, W) per level.
+        **kwargs: Arguments of :class:`ClassKDHead`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -61,11 +62,11 @@ class LogitKDHead(ClassKDHead):
         other = teacher.model.get_submodule(self.teacher_tap)
         if isinstance(head, YOLOV3Head) or isinstance(other, YOLOV3Head):
             raise ValueError(
-                'LogitKDHead needs class logits in an output of their own; '
-                f'expected such heads, got {type(head).__name__} in the '
-                f'student and {type(other).__name__} in teacher '
-                f'{teacher.name!r} (YOLOv3 has one output for boxes, '
-                'objectness and classes). Use a ScoreKDHead.'
+                'LogitKDHead expected heads with an output for class logits '
+                f'alone, got {type(head).__name__} in the student and '
+                f'{type(other).__name__} in teacher {teacher.name!r} (YOLOv3 '
+                'has one output for boxes, objectness and classes). Use a '
+                'ScoreKDHead.'
             )
         mine, theirs = head_spec(head), head_spec(other)
         self.use_sigmoid = mine.use_sigmoid
@@ -80,23 +81,23 @@ class LogitKDHead(ClassKDHead):
             )
         if not self.use_sigmoid and mine.num_classes != theirs.num_classes:
             raise ValueError(
-                'a softmax over other classes says nothing about these: '
-                f'expected {mine} in teacher {teacher.name!r}, too, got '
-                f'{theirs}. Use a ScoreKDHead.'
+                'softmax outputs depend on the number of classes: expected '
+                f'a {mine} in teacher {teacher.name!r}, too, got a {theirs}. '
+                'Use a ScoreKDHead.'
             )
         if not self.use_sigmoid and self.fusion is not None:
             raise ValueError(
-                'LogitKDHead fuses sigmoid heads, the student has a '
-                f'{mine}; expected one head a teacher, or a ScoreKDHead.'
+                'LogitKDHead fuses sigmoid heads only, but the student has a '
+                f'{mine}; expected one KD head per teacher, or a ScoreKDHead.'
             )
 
     def map_classes(self, indices: list[list[int]]) -> None:
         first = indices[0]
         if not self.use_sigmoid and UNKNOWN in first:
             raise ValueError(
-                'a softmax over other classes says nothing about these: '
-                f'teacher {self.teachers[0]!r} lacks {first.count(UNKNOWN)} '
-                "of the student's classes, expected all. Use a ScoreKDHead."
+                'softmax outputs depend on all classes: teacher '
+                f'{self.teachers[0]!r} lacks {first.count(UNKNOWN)} of the '
+                "student's classes, expected all. Use a ScoreKDHead."
             )
         if not self.use_sigmoid:  # the background stays last
             indices = [[*first, len(first)]]
@@ -142,9 +143,10 @@ class LogitKDHead(ClassKDHead):
             theirs = has_score_factor(recorded.module, recorded.output)
             if mine != theirs:
                 raise ValueError(
-                    'class logits beside an objectness, centerness or IoU '
-                    'are no scores of their own; expected such an output in '
-                    f'both heads or in none, got {mine} in the student '
+                    'class logits are only a part of the scores of a head '
+                    'with objectness, centerness or IoU; expected such an '
+                    f'output in both heads or in none, got {mine} in the '
+                    'student '
                     f'({type(student.module).__name__}) and {theirs} in '
                     f'teacher {name!r} ({type(recorded.module).__name__}). '
                     'Use a ScoreKDHead.'
@@ -169,7 +171,7 @@ class LogitKDHead(ClassKDHead):
 
 
 def _flat(levels: Sequence[Tensor], recorded: Recorded) -> Tensor:
-    """Logits of all levels, (N, L, K)."""
+    """Logits of all levels, shape (N, L, K)."""
     k = head_spec(recorded.module).num_classes
     parts = [flatten_anchors(x, k) for x in levels]
     return torch.cat(parts, 1).float()
@@ -183,14 +185,14 @@ def check_logits(
 ) -> None:
     """Make sure that a head's output holds class logits.
 
-    Box deltas have a multiple of K channels often enough to be taken for
-    logits without a word.
+    Box deltas often have a multiple of K channels, too, and would be taken
+    for logits silently.
 
     Args:
-        levels (Sequence[Tensor]): One a level, shape (N, A * K, H, W).
+        levels (Sequence[Tensor]): One per level, shape (N, A * K, H, W).
         num_classes (int): K.
-        anchors (Sequence[int], optional): A of each level, where known.
-        output_index (int): For the message.
+        anchors (Sequence[int], optional): A of each level, if known.
+        output_index (int): Which output this is, for the message.
 
     Raises:
         ValueError: If the channels do not fit.
@@ -215,7 +217,12 @@ def check_logits(
 def check_same_levels(
     student: Sequence[Tensor], teacher: Sequence[Tensor], teacher_name: str
 ) -> None:
-    """Make sure that logits of one layout can be compared level by level.
+    """Make sure that student and teacher have the same number of levels.
+
+    Args:
+        student (Sequence[Tensor]): One per level.
+        teacher (Sequence[Tensor]): One per level.
+        teacher_name (str): For the message.
 
     Raises:
         ValueError: If the number of levels differs.

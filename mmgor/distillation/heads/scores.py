@@ -1,4 +1,4 @@
-"""KD head for class-score maps of dense heads of any kinds."""
+"""KD head for class scores of two dense heads of any kinds."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from mmgor.dense_heads.levels import (
     common_strides,
     crop_to_common,
+    log_shared_strides,
     pick_strides,
-    tell_shared_strides,
 )
 from mmgor.dense_heads.scores import score_logits
 from mmgor.dense_heads.spec import head_strides
@@ -26,14 +26,14 @@ class ScoreKDHead(ClassKDHead):
 
     A location's score for a class is the largest over its anchors, times
     objectness, centerness or IoU where the head predicts one. Levels are
-    matched by stride; those that the student or one of the teachers lacks
-    get no signal.
+    matched by stride. A level that the student or one of the teachers does
+    not have gets no KD signal.
 
-    Equal indices are taken for equal places. Families differ by half a cell
-    there: the first location of stride s is at (s / 2, s / 2) in FCOS,
-    CenterNetUpdate, SSD and YOLOv3, at (0, 0) in RetinaNet, ATSS, GFL, YOLOX,
-    RTMDet and the like. Between the two groups a score comes from half a cell
-    further right and below, or left and above.
+    Locations are matched by their index. Families of heads differ by half a
+    cell there: the first location of stride s is at (s / 2, s / 2) in FCOS,
+    CenterNetUpdate, SSD and YOLOv3, but at (0, 0) in RetinaNet, ATSS, GFL,
+    YOLOX, RTMDet and the like. Between the two groups, matched locations are
+    s / 2 pixels apart in x and y.
     """
 
     def bind(self, student: nn.Module, teachers: Sequence[Teacher]) -> None:
@@ -45,7 +45,7 @@ class ScoreKDHead(ClassKDHead):
             theirs = teacher.model.get_submodule(self.teacher_tap)
             shared = common_strides(shared, head_strides(theirs), teacher.name)
         names = ', '.join(repr(teacher.name) for teacher in teachers)
-        tell_shared_strides('ScoreKDHead', mine, shared, names)
+        log_shared_strides('ScoreKDHead', mine, shared, names)
         self._bound = True
 
     def compute(

@@ -34,7 +34,7 @@ def test_a_box_grown_at_the_centre_has_the_iou_of_the_areas():
     head = bound(dict(IOU, loss_weight=2.0), model, model)
     small, large = constant(model, 0.0), constant(model, 0.0)
     for deltas in large.output[1]:
-        # dw = dh = ln 2, the centre stays: four times the area around it.
+        # dw = dh = ln 2: four times the area around the same centre.
         deltas.unflatten(1, (-1, 4))[:, :, 2:] = torch.tensor(2.0).log()
     got = head(small, [large])
     torch.testing.assert_close(got, torch.tensor(2 * 0.75))
@@ -57,7 +57,7 @@ def test_classes_that_the_student_lacks_do_not_count():
     head.map_classes([[4, -1, 0]])
     student, t = record(model), record(teacher)
     want = head(student, [t])
-    for logits in t.output[0]:  # what only the teacher knows
+    for logits in t.output[0]:  # a class that only the teacher knows
         logits.unflatten(1, (-1, 5))[:, :, 1:4] += 9.0
     torch.testing.assert_close(head(student, [t]), want)
     for logits in t.output[0]:
@@ -66,7 +66,7 @@ def test_classes_that_the_student_lacks_do_not_count():
 
 
 class Edges(nn.Module):
-    """A GFL head's model, as far as a KD head looks at it."""
+    """As much of a detector with a GFL head as a KD head reads."""
 
     def __init__(self, reg_max=4):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What KD heads on classes share: class lists, fusion, levels, arguments."""
+"""KD heads on classes: class lists, fusion, levels, arguments."""
 
 import pytest
 import torch
@@ -24,8 +24,7 @@ CLASS_HEADS = [*DENSE_HEADS, 'DetectionKDHead']
 
 
 def answer(teacher, kind):
-    """What a teacher shows a head of this kind; no box of DetectionKDHead's
-    is needed."""
+    """A teacher's output for a KD head of this kind; no detections."""
     if kind != 'DetectionKDHead':
         return record(teacher)
     none = InstanceData(
@@ -65,7 +64,7 @@ def test_equal_class_numbers_are_not_taken_for_equal_lists(kind):
     student = detector()
     head = bound(dict(type=kind), student, student)
     head.class_indices = None
-    message = r"nobody mapped the teachers.*\[dict\(type='GoRWeightHook'\)\]"
+    message = r"classes were not mapped.*\[dict\(type='GoRWeightHook'\)\]"
     with pytest.raises(RuntimeError, match=message):
         head(record(student), [answer(student, kind)])
 
@@ -93,7 +92,7 @@ def test_the_teacher_needs_an_output_for_each_class_it_names(kind):
 @pytest.mark.parametrize('side', ['student', 'teacher'])
 def test_an_rpn_knows_no_classes(kind, side):
     if (kind, side) == ('DetectionKDHead', 'teacher'):
-        pytest.skip('taps no head of the teacher')
+        pytest.skip('reads no head of the teacher')
     model = detector()
     model.rpn_head = RPNHead(num_classes=1, in_channels=16)
     cfg = {'type': kind, f'{side}_tap': 'rpn_head'}

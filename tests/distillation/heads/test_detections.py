@@ -13,7 +13,7 @@ DETECTIONS = dict(type='DetectionKDHead')
 
 
 def detections(samples, score):
-    """The labelled boxes as a teacher's, all with one score."""
+    """The ground-truth boxes as detections, all with one score."""
     return [
         InstanceData(
             bboxes=s.gt_instances.bboxes,
@@ -36,25 +36,25 @@ def setup(score):
 
 
 def loss_of(s, boxes):
-    """The student's own loss of labelled boxes."""
+    """The student's own loss with these boxes as ground truth."""
     metas = [x.metainfo for x in s.data_samples]
     return sum_losses(s.module.loss_by_feat(*s.output, boxes, metas, None))
 
 
 def labelled(s, *classes):
-    """The batch's own boxes of these classes."""
+    """The batch's ground truth of these classes."""
     truth = [x.gt_instances for x in s.data_samples]
     return [t[torch.isin(t.labels, torch.tensor(classes))] for t in truth]
 
 
 def test_sure_detections_are_labels():
     head, s, t = setup(1.0)
-    want = loss_of(s, labelled(s, 0, 1))  # all that there are
+    want = loss_of(s, labelled(s, 0, 1))  # all classes of the batch
     torch.testing.assert_close(head(s, [t]), want)
 
 
 def test_as_many_are_drawn_in_a_batch_as_the_scores_sum_to(monkeypatch):
-    head, s, t = setup(0.5)  # two pictures with two boxes each
+    head, s, t = setup(0.5)  # two images with two boxes each
     seen = []
     monkeypatch.setattr(
         s.module,
@@ -77,13 +77,13 @@ def test_doubtful_and_unknown_detections_are_left_out():
     want = loss_of(s, labelled(s))
     torch.testing.assert_close(head(s, [t]), want)
     head, s, t = setup(1.0)
-    head.map_classes([[7, 8, 9]])  # what the teacher finds is not asked for
+    head.map_classes([[7, 8, 9]])  # the student has none of the classes found
     torch.testing.assert_close(head(s, [t]), want)
 
 
 def test_classes_that_no_teacher_knows_are_not_taught_as_absent():
     head, s, t = setup(1.0)
-    head.map_classes([[-1, 7, 8]])  # and the teacher finds nothing else
+    head.map_classes([[-1, 7, 8]])  # the teacher does not know class 0
     torch.testing.assert_close(head(s, [t]), loss_of(s, labelled(s, 0)))
     both = bound(DETECTIONS, detector(), detector(), detector())
     both.map_classes([[-1, 7, -1], [-1, -1, 7]])
@@ -120,7 +120,7 @@ def test_labels_are_the_students():
     head, s, t = setup(1.0)
     head.map_classes([[2, 0, 1]])
     truth = copy.deepcopy(labelled(s, 0, 1))
-    for instances in truth:  # teacher's 0, 1 are the student's 1, 2
+    for instances in truth:  # the teacher's 0 and 1 are the student's 1 and 2
         instances.labels = instances.labels + 1
     torch.testing.assert_close(head(s, [t]), loss_of(s, truth))
 
@@ -162,7 +162,7 @@ def test_who_does_not_know_a_class_does_not_outvote_it():
         bboxes=box, scores=torch.tensor([0.8]), labels=torch.tensor([0])
     )
     indices = head.class_tensors(box.device, 3, [None] * 2)
-    # The second one's is dropped.
+    # The second teacher does not know the class: its box is dropped.
     (_, scores, _), _ = head._found([[found], [found]], indices)
     torch.testing.assert_close(scores, torch.tensor([0.8]))
     found.labels = torch.tensor([1])

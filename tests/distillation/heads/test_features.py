@@ -66,10 +66,10 @@ def test_only_student_and_connectors_get_gradients():
     'cfg, message',
     [
         (dict(student_channels=[4, 4]), 'student_channels has 2 entries'),
-        (dict(student_channels=4, loss='PKDLoss'), "loss='PKDLoss' compares"),
+        (dict(student_channels=4, loss='PKDLoss'), "loss='PKDLoss' does not"),
         (
             dict(student_channels=4, loss=dict(type='ForwardKL')),
-            'compares no feature maps; expected PKDLoss',
+            'does not compare feature maps; expected PKDLoss',
         ),
         (
             dict(student_channels=4, strides=[]),
@@ -124,5 +124,5 @@ def test_strides_and_channels_are_checked():
 def test_a_tap_without_feature_maps_is_an_error():
     head = feature_head(student_channels=16, student_tap='bbox_head')
     student = detector()
-    with pytest.raises(ValueError, match='tap of the student gives no feat'):
+    with pytest.raises(ValueError, match='tap of the student does not give f'):
         head(record(student), [record(student, 'neck')])

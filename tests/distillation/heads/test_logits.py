@@ -1,4 +1,4 @@
-"""LogitKDHead: its loss, and the heads whose logits it cannot compare."""
+"""LogitKDHead: its loss, and heads whose logits it cannot compare."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def test_logit_kd_equals_the_formula():
 
 
 def dense_pair(mine, theirs):
-    """A LogitKDHead, and what two heads of tests.support give."""
+    """A LogitKDHead, and the outputs of two heads of tests.support."""
     modules = [dense_heads.build(name) for name in (mine, theirs)]
     sides = []
     for module in modules:
@@ -111,7 +111,7 @@ def test_other_anchors_or_strides_need_another_head(anchors, told):
 def test_a_softmax_over_more_classes_is_no_teacher():
     cfg = retinanet_cfg(classes=4)
     cfg['bbox_head']['loss_cls'] = dict(type='CrossEntropyLoss')
-    with pytest.raises(ValueError, match='expected softmax head with 4 class'):
+    with pytest.raises(ValueError, match='expected a softmax head with 4 cla'):
         bound(LOGITS, softmax_pair(), MODELS.build(cfg))
 
 
@@ -123,7 +123,7 @@ def test_softmax_heads_are_not_fused():
 
 def test_probabilities_are_no_logits():
     cfg = retinanet_cfg()
-    cfg['bbox_head']['loss_cls']['activated'] = True  # as TOODHead has it
+    cfg['bbox_head']['loss_cls']['activated'] = True  # as in TOODHead
     student = MODELS.build(cfg)
     with pytest.raises(ValueError, match='gives probabilities'):
         bound(LOGITS, student, student)
