@@ -39,7 +39,7 @@ def ratio_weights(theta: Tensor) -> Tensor:
 
     At rest the weighted distillation loss is twice the task loss, both in
     units of their start. Twice, since the best fixed weights on three data
-    sets came to that or a little less (docs/results/ledger.md).
+    sets came to that or a little less (docs/results/comparison.md).
     """
     ratio = 2 * torch.exp(theta[0] - theta[1])
     return torch.stack([torch.ones_like(ratio), ratio])
