@@ -16,6 +16,9 @@ def build_kd_heads(kd_heads: dict) -> nn.ModuleDict:
     Args:
         kd_heads (dict): Name -> config of a registered KD head.
 
+    Returns:
+        nn.ModuleDict: Name -> KD head, not yet bound to its teachers.
+
     Raises:
         TypeError: If ``kd_heads`` is not a dict, or a head has an unknown
             key.
@@ -42,6 +45,9 @@ def build_weighting(cfg: dict) -> BaseWeighting:
 
     Args:
         cfg (dict): Config of a registered weighting.
+
+    Returns:
+        BaseWeighting: The weighting.
 
     Raises:
         TypeError: If the config has an unknown key.

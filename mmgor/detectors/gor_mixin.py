@@ -169,19 +169,20 @@ class GoRMixin(BaseDetector):
         with Recorder(self, paths) as recorder:
             task = super().loss(batch_inputs, batch_data_samples)
         size = (batch_inputs.shape[-2], batch_inputs.shape[-1])
+        student = {
+            path: Recorded(
+                self.get_submodule(path),
+                recorder[path],
+                size,
+                batch_data_samples,
+            )
+            for path in paths
+        }
         heads = dict(self._heads())
         kd = kd_losses(
             heads,
             self.teachers,
-            {
-                path: Recorded(
-                    self.get_submodule(path),
-                    recorder[path],
-                    size,
-                    batch_data_samples,
-                )
-                for path in paths
-            },
+            student,
             batch_inputs,
             self.data_preprocessor,
         )

@@ -81,7 +81,7 @@ def retinanet_cfg(channels: int = 8, fpn: int = 16, classes: int = 3) -> dict:
 
 
 def quantized_cfg(**quant: object) -> dict:
-    """The same RetinaNet with its three parts wrapped."""
+    """The same RetinaNet with quantized backbone, neck and head."""
     cfg = retinanet_cfg()
     quant = quant or dict(w_bits=4, a_bits=4)
     for part, wrapper in (
@@ -98,7 +98,7 @@ def quantized_cfg(**quant: object) -> dict:
 
 
 def student_cfg(teacher: dict, **overrides: object) -> dict:
-    """A W4A4 student of one teacher, as a user would configure it."""
+    """A W4A4 student of one teacher; ``overrides`` replace its entries."""
     cfg = quantized_cfg()
     cfg.update(
         type='GoRDetector',
@@ -118,7 +118,16 @@ def student_cfg(teacher: dict, **overrides: object) -> dict:
 
 
 def make_batch(size: int = 2, side: int = 64, boxes: int = 2) -> dict:
-    """Normalised inputs and data samples with ``boxes`` boxes each."""
+    """A preprocessed batch, the same at every call.
+
+    Args:
+        size (int): Number of images.
+        side (int): Height and width in pixels.
+        boxes (int): Number of labelled boxes per image.
+
+    Returns:
+        dict: ``inputs`` of shape (size, 3, side, side) and ``data_samples``.
+    """
     generator = torch.Generator().manual_seed(0)
     samples = []
     for _ in range(size):

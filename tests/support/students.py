@@ -118,14 +118,14 @@ def tiny(name):
 
 def quantized(cfg):
     cfg = copy.deepcopy(cfg)
-    parts = [
+    wrapped = [
         (cfg, 'backbone', 'QuantBackbone', 'backbone'),
         (cfg, 'neck', 'QuantNeck', 'neck'),
         (cfg, 'bbox_head', 'QuantHead', 'head'),
         (cfg, 'rpn_head', 'QuantHead', 'head'),
         (cfg.get('roi_head') or {}, 'bbox_head', 'QuantHead', 'head'),
     ]
-    for parent, key, wrapper, argument in parts:
+    for parent, key, wrapper, argument in wrapped:
         if key in parent:
             part = parent[key]
             part[argument] = part.pop('type')
