@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 from mmdet.utils import register_all_modules
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.runner import Runner
 from torch import Tensor
 
 from mmgor.deploy.integer_reference.layers import integer_layer
 from mmgor.deploy.loading import load_detector
+from mmgor.io.config_reader import read_config
 from mmgor.quantization import Grid, quantized_layers
 
 
@@ -70,7 +71,7 @@ class Comparison:
 def main() -> None:
     args = parse_args()
     register_all_modules()
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     model: Any = load_detector(cfg, args.checkpoint)
     found = Comparison(model)

@@ -16,12 +16,13 @@ from itertools import islice
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.runner import Runner
 from torch import nn
 
 import mmgor  # noqa: F401
 from mmgor.io.checkpoint_reader import protect_loading
+from mmgor.io.config_reader import read_config
 from mmgor.quantization import PassThrough, calibrate, quantized_layers
 
 ARMS = {
@@ -97,7 +98,7 @@ def main() -> None:
     parser.add_argument('--work-dir', default='work_dirs/sensitivity')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args()
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     # No EMAHook: it would test its own copy of the model.
     cfg.update(load_from=args.checkpoint, custom_hooks=[])

@@ -25,6 +25,7 @@ from mmgor.deploy.cost.measure import (
 from mmgor.deploy.cost.rows import EVERYTHING_ELSE, LayerCost, total_costs
 from mmgor.deploy.input_size import configured_size, padded_size
 from mmgor.deploy.loading import load_detector
+from mmgor.image_channels import COLOUR, image_channels
 from mmgor.io.atomic_write import write_text
 from mmgor.io.checkpoint import is_deployed
 from mmgor.quantization.layers.weights import weighted_layers, weights_of
@@ -175,10 +176,11 @@ def main() -> None:
     divisor = getattr(model.data_preprocessor, 'pad_size_divisor', 1)
     size = input_size(cfg, args.size, divisor)
     rows = layer_costs(model, size)
+    channels = image_channels(model) or COLOUR
     facts = {
         'Config': str(args.config),
         'Checkpoint': args.checkpoint or 'none, untrained weights',
-        'Input': f'1 x 3 x {size[0]} x {size[1]}',
+        'Input': f'1 x {channels} x {size[0]} x {size[1]}',
         'Measured in': f'PyTorch {torch.__version__} on the CPU, '
         f'{torch.get_num_threads()} thread(s)',
     }

@@ -119,9 +119,8 @@ def _is_coco(dataset: dict) -> bool:
 def _check_classes(dataset: dict, path: Path, content: dict) -> list[str]:
     """Class names of the data set, which must fit the file's categories."""
     names = [category['name'] for category in content['categories']]
-    classes = list(
-        dataset_classes(dataset, f'the data set of {path}') or names
-    )
+    found = dataset_classes(dataset, f'the data set of {path}')
+    classes = list(found or names)
     trained = [name for name in names if name in classes]
     if not trained:
         raise ValueError(

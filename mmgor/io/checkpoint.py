@@ -23,17 +23,17 @@ _SHOWN = 5
 # A model may have these prefixes where the file has none: DDP around a part
 # of the model, and mmdet's semi-supervised detectors, which hold two of them.
 _WRAPPERS = re.compile(r'\bmodule\.|^(student|teacher)\.')
-#: No weight or input of a network that trains needs a larger step size or
-#: range.
+#: Largest step size or range of a quantizer. No weight or input of a network
+#: that trains needs a larger one.
 LARGEST_STEP = 1e8
-# Far below 1 / LARGEST_STEP: channels whose weights are almost 0 have tiny
-# step sizes.
+# Smallest step size. It is far below 1 / LARGEST_STEP, since channels whose
+# weights are almost 0 have tiny steps.
 _SMALLEST_STEP = math.exp(-40)
 _DENSE = torch.contiguous_format
-# Of the weights over the stored bytes. Weights are shared: those of a head by
-# its levels, those of a decoder by its layers.
+# Weights may take this many times the stored bytes, and a few more: the levels
+# of a head share their weights, and so do the layers of a decoder.
 _MOST_SHARED = 16
-_SMALL = 2**20  # bytes
+_SMALL = 2**20
 
 
 def check_any_match(

@@ -93,7 +93,7 @@ def fold_layer(
 
 
 def _fraction_bits(weight: Tensor, bias: Tensor, grid: Grid) -> Tensor:
-    """Bits of int32 that no input can use, int32, shape (out, )."""
+    """Fraction bits that int32 has room for with any input, shape (out, )."""
     ends = torch.tensor([[grid.qmin], [grid.qmax]]) - grid.zero_point
     largest = weight.abs().flatten(1).sum(1) * ends.abs().max() + bias.abs()
     # INT32_MAX - 1: rounding the bias may add one step.
