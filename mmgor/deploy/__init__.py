@@ -1,4 +1,14 @@
-"""From a trained checkpoint to a file that runs without training code."""
+"""Deployment: from a trained checkpoint to a file that runs without it.
+
+- ``export``: writes ``.onnx`` and OpenVINO files (``export/exporter.py``)
+- ``description``: the metadata inside these files
+- ``runtime``: runs them: raw outputs, mmdet detectors, images and videos
+- ``verify``: compares them with their checkpoint
+- ``packing``: writes weights with as many bits as they have
+- ``integer_reference``: computes layers in integers only
+- ``cost``: counts operations and bytes per layer
+- ``loading``: reads a config and a checkpoint
+"""
 
 from mmgor.registry import share_names
 

@@ -1,4 +1,4 @@
-"""Packages that only deployment needs."""
+"""Imports packages that only deployment needs."""
 
 from importlib import import_module
 from typing import Any
@@ -7,13 +7,16 @@ _PIP_NAMES = {'onnx_ir': 'onnx-ir'}
 
 
 def require(name: str) -> Any:
-    """Import a package of the ``deploy`` extra.
+    """Import a package that ``pip install "mmgor[deploy]"`` installs.
 
     Args:
-        name (str): Import name, e.g. 'onnxruntime'.
+        name (str): Name of the module, e.g. 'onnxruntime'.
+
+    Returns:
+        module: The module.
 
     Raises:
-        ImportError: If it is not installed; the message says what to type.
+        ImportError: If the package is not installed.
     """
     try:
         return import_module(name)
@@ -22,7 +25,7 @@ def require(name: str) -> Any:
             raise
         package = _PIP_NAMES.get(name, name.partition('.')[0])
         raise ImportError(
-            f'{package} is not installed; expected the packages of the '
-            '"deploy" extra. Type: pip install "mmgor[deploy]" (in a '
+            f'{package} is not installed; expected the packages of '
+            'mmgor[deploy]. Type: pip install "mmgor[deploy]" (in a '
             'checkout: pip install -e ".[deploy]").'
         ) from error

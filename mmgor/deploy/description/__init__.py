@@ -1,1 +1,1 @@
-"""The description in an exported file, written and checked."""
+"""The metadata inside exported files: made, read and checked."""

@@ -1,10 +1,11 @@
-"""What an exported file may have built. It is data, never code.
+"""Lists what the config inside an exported file may build.
 
-mmengine imports and calls whatever a ``type`` names, by any dotted path; a
-scope imports ``<scope>.registry``, from the working folder, too; and mmcv
-evaluates the type of an NMS as Python. So every entry of a file's config is
-held against these lists before anything is built. Formats to come have to
-pass :func:`check_allowed`, too.
+A file is data and must never run code. But mmengine imports and calls
+whatever a ``type`` names, by any dotted path; a scope makes it import
+``<scope>.registry``, even from the working folder; and mmcv evaluates the type
+of an NMS as Python. So every entry of a file's config is compared with these
+lists before anything is built. Every further format has to pass
+:func:`check_allowed` too.
 """
 
 import math
@@ -20,7 +21,7 @@ from mmgor.registry import MODELS, TASK_UTILS, TRANSFORMS
 
 _SCOPE = 'mmdet'
 _SCOPES = (_SCOPE, 'mmcv', 'mmengine')
-# Under which key a type may be any class of a package of mmdet's.
+# Key (or pattern) -> package of mmdet, all of whose classes may be its type.
 _PACKAGES = {
     'bbox_head': (MODELS, 'mmdet.models.dense_heads.'),
     '*loss*': (MODELS, 'mmdet.models.losses.'),
@@ -28,7 +29,7 @@ _PACKAGES = {
     '*_coder': (TASK_UTILS, 'mmdet.models.task_modules.coders.'),
     '*_generator': (TASK_UTILS, 'mmdet.models.task_modules.prior_generators.'),
 }
-# ... and under which it is one of these names.
+# Key -> names that may be its type.
 _NAMES = {
     'data_preprocessor': (MODELS, 'DetDataPreprocessor'),
     'conv_cfg': (MODELS, 'Conv Conv1d Conv2d ConvWS ConvAWS'),
@@ -47,12 +48,14 @@ _NAMES = {
     ),
 }
 _NMS = ('nms', 'soft_nms')
-# They read files, import modules or load weights; export leaves them out.
+# Keys that read files, import modules or load weights. An export leaves them
+# out.
 _REFUSED = (
     *('backend_args', 'file_client_args', 'init_cfg', 'pretrained'),
     *('checkpoint', 'custom_imports', 'default_scope', 'scope'),
 )
-# Largest numbers, by key; FCOS's ranges and counts of boxes bound nothing.
+# Key (or pattern) -> largest number. It has no limit in the ranges of FCOS
+# and in numbers of boxes, which decide no size.
 _MOST = {
     **dict.fromkeys(('*_range', '*_ranges', 'test_cfg'), math.inf),
     **dict.fromkeys(('mean', 'std'), math.inf),
@@ -68,43 +71,46 @@ _MOST_PRIORS = 2**10
 
 
 def check_allowed(scope: Any, model: dict, pipeline: list) -> None:
-    """Make sure that a file's config has nothing built but what is listed.
+    """Make sure that a file's config builds only what the lists allow.
 
     Args:
-        scope (str | None): Its ``default_scope``.
+        scope (str | None): ``default_scope`` of the config.
         model (dict): ``bbox_head``, ``data_preprocessor`` and ``test_cfg``.
-        pipeline (list[dict]): Steps of its test pipeline.
+        pipeline (list[dict]): Steps of the test pipeline.
 
     Raises:
-        ValueError: If it has; names the entry.
+        ValueError: If it would build anything else, or has a number that is
+            too large; the message names the entry.
     """
     if scope not in (None, _SCOPE):
         raise ValueError(
-            f'default_scope is {scope!r}; expected {_SCOPE!r}. A config of '
-            'another scope goes with its file: python tools/test.py CONFIG '
-            'FILE'
+            f'default_scope is {scope!r}; expected {_SCOPE!r}. Run a file of '
+            'another scope with its config: python tools/test.py CONFIG FILE'
         )
     if len(pipeline) > _MOST_STEPS:
-        raise ValueError(f'pipeline has more than {_MOST_STEPS} steps')
+        raise ValueError(
+            f'pipeline has {len(pipeline)} steps; expected up to {_MOST_STEPS}'
+        )
     for registry in (MODELS, TASK_UTILS, TRANSFORMS):
-        registry.import_from_location()  # mmdet's own, fixed by mmdet
+        registry.import_from_location()  # modules of mmdet only
     for key in ('bbox_head', 'data_preprocessor', 'test_cfg'):
         _check(model.get(key), [key])
     _check(pipeline, ['pipeline'])
 
 
 def check_buildable(model: dict) -> None:
-    """Make sure that what is allowed can be built, and is of a sane size.
+    """Make sure that a head and a preprocessor can be built and are of a sane
+    size.
 
-    The head is built without memory for its weights.
+    The head is built on the meta device: its weights take no memory.
 
     Args:
-        model (dict): See :func:`check_allowed`, which is to be called first.
+        model (dict): See :func:`check_allowed`, which has to be called first.
 
     Raises:
-        ValueError: If the head has more than 2^28 weights or 1024 priors a
-            place.
-        Exception: Whatever comes of arguments that do not fit.
+        ValueError: If the head has more than 2^28 weights or 1024 priors per
+            location.
+        Exception: Any that a constructor raises if its arguments do not fit.
     """
     if model.get('data_preprocessor') is not None:
         MODELS.build(model['data_preprocessor'])
@@ -115,50 +121,50 @@ def check_buildable(model: dict) -> None:
     priors = max([0, *getattr(generator, 'num_base_priors', [])])
     if weights > _MOST_WEIGHTS or priors > _MOST_PRIORS:
         raise ValueError(
-            f'bbox_head has {weights} weights and {priors} priors a place; '
-            f'expected up to {_MOST_WEIGHTS} and {_MOST_PRIORS}'
+            f'bbox_head has {weights} weights and {priors} priors per '
+            f'location; expected up to {_MOST_WEIGHTS} and {_MOST_PRIORS}'
         )
 
 
-def _check(value: Any, place: list[str]) -> None:
-    """One entry and all below it; ``place`` has the keys that lead there."""
+def _check(value: Any, keys: list[str]) -> None:
+    """Check one entry and all below it; ``keys`` lead to it."""
     if isinstance(value, dict):
-        _check_keys(value, place)
+        _check_keys(value, keys)
         if 'type' in value:
-            _check_type(value['type'], place)
-        for key, part in value.items():
-            _check(part, [*place, key])
+            _check_type(value['type'], keys)
+        for key, entry in value.items():
+            _check(entry, [*keys, key])
     elif isinstance(value, (list, tuple)):
-        for part in value:
-            _check(part, place)
+        for entry in value:
+            _check(entry, keys)
     elif isinstance(value, (int, float)):
-        _check_number(value, place)
+        _check_number(value, keys)
 
 
-def _check_keys(entries: dict, place: list[str]) -> None:
+def _check_keys(entries: dict, keys: list[str]) -> None:
     for key, value in entries.items():
         if key == '_scope_' and value == _SCOPE:
             continue
         if key.startswith('_') or (key in _REFUSED and value is not None):
             raise ValueError(
-                f'{".".join([*place, key])} is {value!r:.100}; a file must '
-                'not say that'
+                f'{".".join([*keys, key])} is {value!r:.100}; expected a '
+                'file without this entry'
             )
 
 
-def _check_type(name: Any, place: list[str]) -> None:
-    if not _may_be(name, place[-1]):
+def _check_type(name: Any, keys: list[str]) -> None:
+    if not _may_be(name, keys[-1]):
         raise ValueError(
-            f'{".".join(place)}.type is {name!r:.100}; expected a registered '
-            'name of mmdet that fits there. A file with a class of your own '
-            'goes with its config: python tools/test.py CONFIG FILE'
+            f'{".".join(keys)}.type is {name!r:.100}; expected a registered '
+            'name of mmdet that fits there. Run a file with a class of your '
+            'own with its config: python tools/test.py CONFIG FILE'
         )
 
 
 def _may_be(name: Any, key: str) -> bool:
     if not isinstance(name, str):
         return False
-    if key == 'nms':  # of no registry
+    if key == 'nms':  # in no registry
         return name in _NMS
     if key in _NAMES:
         registry, names = _NAMES[key]
@@ -171,11 +177,10 @@ def _may_be(name: Any, key: str) -> bool:
 
 
 def _registered_as(name: str, registry: Registry) -> str:
-    """The registered name that mmengine takes a name for, '' for none; no
-    module is imported.
+    """The registered name that mmengine finds for a name; '' if none.
 
-    A name may have a scope ('mmdet.Resize') or be the path of a class, which
-    is what a new-style config becomes when it is written.
+    A name may have a scope ('mmdet.Resize'), or be the path of a class: so a
+    new-style config is written. No module is imported.
     """
     known = _known(registry)
     scope, _, rest = name.partition('.')
@@ -189,7 +194,7 @@ def _registered_as(name: str, registry: Registry) -> str:
 
 
 def _known(registry: Registry) -> dict[str, Any]:
-    """All that a registry and the ones above it have."""
+    """All names in a registry and its parents, and their classes."""
     known: dict[str, Any] = {}
     for level in _levels(registry):
         known = {**level.module_dict, **known}
@@ -202,13 +207,13 @@ def _levels(registry: Registry | None) -> Iterator[Registry]:
         registry = registry.parent
 
 
-def _check_number(value: float, place: list[str]) -> None:
-    for key in reversed(place):
+def _check_number(value: float, keys: list[str]) -> None:
+    for key in reversed(keys):
         for pattern, most in _MOST.items():
             if fnmatchcase(key, pattern):
                 if abs(value) <= most or isinstance(value, bool):
                     return
                 raise ValueError(
-                    f'{".".join(place)} is {value!r:.100}; expected up to '
+                    f'{".".join(keys)} is {value!r:.100}; expected up to '
                     f'{most}'
                 )

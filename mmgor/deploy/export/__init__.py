@@ -1,1 +1,4 @@
-"""From a trained detector to an ONNX or OpenVINO file."""
+"""Exports a trained detector as an ONNX or OpenVINO file.
+
+:func:`~.exporter.export_detector` is the entry point.
+"""

@@ -1,4 +1,4 @@
-"""Batch norm into the integers and scales of the layer before it."""
+"""Folds batch norms into the integer weights of the layers before them."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from mmgor.deploy.optional_imports import require
 from .initializers import add_initializer
 
 _FOLDED = ('Conv', 'ConvTranspose')
-# Between stored weights and a grouped deconvolution.
+# Nodes between the weights and a grouped transposed convolution.
 _SHAPING = ('Reshape', 'Transpose')
 
 
@@ -21,23 +21,23 @@ def fold_batch_norm(
     norm: tuple[NDArray, ...],
     epsilon: float,
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Quantized weights that compute the batch norm, too.
+    """Fold a batch norm into quantized weights, without rounding them again.
 
     With ``g = gamma / sqrt(var + eps)`` the output ``g (s q x + b - mean) +
-    beta`` is ``(s |g|) (q sign(g)) x + g (b - mean) + beta``: the integers
-    change their sign at most, which the symmetric range allows, so that
-    nothing is rounded again.
+    beta`` equals ``(s |g|) (q sign(g)) x + g (b - mean) + beta``. The
+    integers only change their sign, which the symmetric range allows.
 
     Args:
-        integers (NDArray): Weights, output channels first, C of them.
+        integers (NDArray): Weights; the first axis has C output channels.
         scale (NDArray): Shape () or (C, ).
         bias (NDArray): Shape (C, ).
         norm (tuple): gamma, beta, mean and variance, shape (C, ) each.
-        epsilon (float): Of the batch norm.
+        epsilon (float): Epsilon of the batch norm.
 
     Returns:
-        tuple[NDArray, NDArray, NDArray]: Integers, scale and bias, the last
-        two of shape (C, ). Where gamma is 0 the integers are 0, the scale 1.
+        tuple[NDArray, NDArray, NDArray]: Integers, scale of shape (C, ) and
+        bias of shape (C, ). Where gamma is 0, the integers are 0 and the
+        scale is 1.
     """
     gamma, beta, mean, variance = (part.astype(np.float64) for part in norm)
     gain = gamma / np.sqrt(variance + epsilon)
@@ -49,13 +49,13 @@ def fold_batch_norm(
 
 
 def fold_norms(graph: Any) -> int:
-    """Fold every batch norm that follows a quantized convolution alone.
+    """Fold every batch norm that alone reads a quantized convolution.
 
     Args:
         graph (onnx_ir.Graph): Changed in place.
 
     Returns:
-        int: Batch norms folded.
+        int: Number of folded batch norms.
     """
     count = 0
     for norm in list(graph):
@@ -69,15 +69,15 @@ def fold_norms(graph: Any) -> int:
             or conv.outputs[0].is_graph_output()
         ):
             continue
-        stored = _stored_weight(conv)
-        if stored is not None:
-            _fold(graph, conv, stored, norm)
+        weight = _dequantized_weight(conv)
+        if weight is not None:
+            _fold(graph, conv, weight, norm)
             count += 1
     return count
 
 
-def _stored_weight(conv: Any) -> Any:
-    """The DequantizeLinear that gives a convolution's weight, if any."""
+def _dequantized_weight(conv: Any) -> Any:
+    """The DequantizeLinear that gives a convolution's weight, or None."""
     node = conv.inputs[1].producer()
     while node is not None and node.op_type in _SHAPING:
         node = node.inputs[0].producer()
@@ -88,7 +88,7 @@ def _stored_weight(conv: Any) -> Any:
     )
 
 
-def _fold(graph: Any, conv: Any, stored: Any, norm: Any) -> None:
+def _fold(graph: Any, conv: Any, weight: Any, norm: Any) -> None:
     parameters = tuple(_array(value) for value in norm.inputs[1:5])
     has_bias = len(conv.inputs) > 2 and conv.inputs[2] is not None
     bias = (
@@ -97,8 +97,8 @@ def _fold(graph: Any, conv: Any, stored: Any, norm: Any) -> None:
         else np.zeros(len(parameters[0]), np.float32)
     )
     integers, scale, shift = fold_batch_norm(
-        _array(stored.inputs[0]),
-        _array(stored.inputs[1]),
+        _array(weight.inputs[0]),
+        _array(weight.inputs[1]),
         bias,
         parameters,
         norm.attributes['epsilon'].as_float(),
@@ -109,7 +109,7 @@ def _fold(graph: Any, conv: Any, stored: Any, norm: Any) -> None:
         add_initializer(graph, scale, f'{name}.weight_scale'),
     ]
     conv.resize_inputs(3)
-    conv.replace_input_with(1, _copy_path(graph, conv, stored, fresh))
+    conv.replace_input_with(1, _copy_path(graph, conv, weight, fresh))
     conv.replace_input_with(2, add_initializer(graph, shift, f'{name}.bias'))
     ir = require('onnx_ir')
     ir.convenience.replace_all_uses_with(
@@ -118,12 +118,12 @@ def _fold(graph: Any, conv: Any, stored: Any, norm: Any) -> None:
     graph.remove(norm, safe=True)
 
 
-def _copy_path(graph: Any, conv: Any, stored: Any, fresh: list) -> Any:
-    """The nodes from stored weights to the convolution once more, from other
-    integers and scales: other layers may use the old ones (a convolution
-    that a head shares across levels, with a batch norm a level)."""
+def _copy_path(graph: Any, conv: Any, weight: Any, fresh: list) -> Any:
+    """Copy the nodes from a weight to its convolution, for other integers and
+    scales. The old nodes stay for other convolutions: a head may share one
+    across levels and have one batch norm per level."""
     path = [conv.inputs[1].producer()]
-    while path[-1] is not stored:
+    while path[-1] is not weight:
         path.append(path[-1].inputs[0].producer())
     ir = require('onnx_ir')
     inputs = fresh

@@ -1,4 +1,4 @@
-"""mmcv's compiled operators, which ONNX does not have."""
+"""Refuses networks that use mmcv's compiled operators: ONNX lacks them."""
 
 import sys
 from collections.abc import Callable
@@ -11,12 +11,15 @@ from mmgor.io.checkpoint import is_deployed
 
 _COMPILED = 'mmcv._ext'
 _HINT = (
-    'Expected a detector without them; choose another backbone, neck or head.'
+    'Expected a detector without them. Choose another backbone, neck or head.'
 )
 
 
 def check_modules(detector: nn.Module) -> None:
-    """Make sure that no module is an operator of mmcv's.
+    """Make sure that no module of a detector is an operator of mmcv.
+
+    Args:
+        detector (nn.Module): Its losses are left out.
 
     Raises:
         ValueError: If one is.
@@ -30,29 +33,31 @@ def check_modules(detector: nn.Module) -> None:
     }
     if unknown:
         raise ValueError(
-            f'mmcv operators without an ONNX form: {unknown}. {_HINT}'
+            f'mmcv operators that ONNX does not have: {unknown}. {_HINT}'
         )
 
 
 def _is_operator(module: nn.Module) -> bool:
-    """Whether its class is one, or derived from one as quantized ones are."""
+    """Whether its class is an operator of mmcv, or a quantized subclass."""
     return any(
         kind.__module__.startswith('mmcv.ops') for kind in type(module).mro()
     )
 
 
 def check_calls(function: Callable[[], Any]) -> Any:
-    """Call a function, which must not call mmcv's compiled code: a head may
-    do so without a module (TOOD's calls ``deform_conv2d``).
+    """Run a network, and make sure that it calls no compiled code of mmcv.
+
+    A head may call an operator without a module: TOOD's head calls
+    ``deform_conv2d``.
 
     Args:
-        function (Callable): Runs a network.
+        function (Callable): Runs the network.
 
     Returns:
-        Any: What it gives.
+        Any: The result of the function.
 
     Raises:
-        ValueError: If it does.
+        ValueError: If the network calls compiled code.
     """
     found: dict[str, str] = {}
 
@@ -69,13 +74,13 @@ def check_calls(function: Callable[[], Any]) -> Any:
     if found:
         calls = ', '.join(f'{n} (by {owner})' for n, owner in found.items())
         raise ValueError(
-            f'mmcv operators without an ONNX form: {calls}. {_HINT}'
+            f'mmcv operators that ONNX does not have: {calls}. {_HINT}'
         )
     return result
 
 
 def _module_of(frame: FrameType | None) -> str:
-    """Class of the module whose code led to a frame."""
+    """Class name of the module whose code a frame belongs to."""
     while frame is not None:
         owner = frame.f_locals.get('self')
         if isinstance(owner, nn.Module):

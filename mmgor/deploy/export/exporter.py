@@ -1,4 +1,10 @@
-"""A trained quantized detector as an ONNX or OpenVINO file."""
+"""``export_detector``: writes a trained detector as ONNX or OpenVINO file.
+
+The steps: replace the quantizers by their integers (``frozen``), trace the
+network to an ONNX graph (``onnx_ops``), fold batch norms
+(``batch_norm_folding``), check dynamic sizes (``shape_check``), write the file
+(``saving``).
+"""
 
 import json
 import warnings
@@ -32,15 +38,17 @@ BACKENDS = {'onnxruntime': '.onnx', 'openvino': '.xml'}
 
 
 class Network(nn.Module):
-    """Backbone, neck and head of a single-stage detector, from images to
-    what the head gives, flattened.
+    """Backbone, neck and head of a single-stage detector.
+
+    It takes images and gives the outputs of the head as a flat list, or
+    detections if it has ``graph_nms``.
 
     Args:
         detector (nn.Module): With ``bbox_head``.
 
     Raises:
-        ValueError: If it is no single-stage detector, or has an operator
-            that ONNX has not.
+        ValueError: If it is not a single-stage detector, or has an operator
+            that ONNX does not have.
     """
 
     def __init__(self, detector: nn.Module) -> None:
@@ -65,7 +73,7 @@ class Network(nn.Module):
         return flatten(outputs)
 
     def outputs(self, images: Tensor) -> Any:
-        """What the head gives, in its own structure."""
+        """The outputs of the head, nested as it gives them."""
         detector: Any = self.detector
         return detector.bbox_head(detector.extract_feat(images))
 
@@ -81,29 +89,31 @@ def export_detector(
     int4: bool = False,
     nms: bool = False,
 ) -> dict[str, Any]:
-    """Write the integers of a trained detector to a file.
+    """Export a trained detector with integer weights to a file.
 
     Args:
         model (nn.Module): Detector with calibrated quantized layers.
         cfg (Config): Its config.
-        path (str | Path): ``.onnx``, or ``.xml`` for OpenVINO.
-        size (tuple[int, int]): Height and width of the padded images.
+        path (str | Path): ``.onnx`` file, or ``.xml`` for OpenVINO.
+        size (tuple[int, int]): Height and width of the padded images, in
+            pixels.
         classes (tuple[str, ...]): Class names in label order.
-        dynamic (bool): Any multiple of 32 and of the config's
-            ``pad_size_divisor`` as height and width, and any batch size.
+        dynamic (bool): Let the file take any batch size, and any height and
+            width that are multiples of 32 and of the config's
+            ``pad_size_divisor``.
         batch (int): Batch size of a file that is not dynamic.
-        int4 (bool): Store weights of up to 4 bits two in a byte.
-        nms (bool): Give boxes, scores and labels of one image instead of
-            the head's outputs (see :class:`GraphNMS`).
+        int4 (bool): Write weights of up to 4 bits as int4.
+        nms (bool): Let the graph give boxes, scores and labels of one image
+            instead of the head's outputs (see :class:`.GraphNMS`).
 
     Returns:
-        dict: ``bytes`` of what was written, ``folded`` batch norms, and the
-        file's ``metadata``.
+        dict: ``bytes`` (size of the file), ``folded`` (number of folded batch
+        norms) and ``metadata`` of the file.
 
     Raises:
         ValueError: If the model, ``size``, ``batch`` or ``classes`` do not
-            fit, a layer was never calibrated, a weight is not finite, the
-            config can't be written as JSON, or a dynamic graph is wrong at
+            fit; if a layer was never calibrated or a weight is not finite;
+            if JSON can't hold the config; or if a dynamic graph is wrong at
             another size.
         RuntimeError: If torch can't export the model.
     """
@@ -128,7 +138,8 @@ def export_detector(
     if nms:
         if dynamic or batch != 1:
             raise ValueError(
-                'nms in the graph expected a static file for one image, got '
+                'nms=True expected dynamic=False and batch=1 (a graph with '
+                'NMS takes one image of a fixed size), got '
                 f'dynamic={dynamic}, batch={batch}.'
             )
         head: Any = network.detector.bbox_head
@@ -176,13 +187,14 @@ def _check_config(
 
 
 def _check_description(metadata: dict[str, Any], path: Path) -> None:
-    """As the file's readers will look at it."""
-    said = json.loads(json.dumps(metadata))
-    check_metadata(said)
-    if not said['config']['test_dataloader']['dataset']['pipeline']:
-        return  # told already
+    """Check the metadata as the file's readers will; warn of what only some
+    of them will refuse."""
+    read_back = json.loads(json.dumps(metadata))
+    check_metadata(read_back)
+    if not read_back['config']['test_dataloader']['dataset']['pipeline']:
+        return  # _check_config has warned already
     try:
-        detector_configs(said, path)
+        detector_configs(read_back, path)
     except ValueError as error:
         warnings.warn(
             f'Detector and tools/detect.py will refuse the file: {error}',
@@ -191,15 +203,17 @@ def _check_description(metadata: dict[str, Any], path: Path) -> None:
 
 
 def _trace(
-    network: Network, images: Tensor, names: Any, unit: int | None
+    network: Network, images: Tensor, names: Any, divisor: int | None
 ) -> Any:
+    """Trace a network to an ONNX program, with dynamic sizes that are
+    multiples of ``divisor`` (None: static)."""
     require('onnx')
     require('onnxscript')
     shapes: Any = None
-    if unit is not None:
-        top = MAX_SIDE // unit
-        height = unit * torch.export.Dim('height_units', min=1, max=top)
-        width = unit * torch.export.Dim('width_units', min=1, max=top)
+    if divisor is not None:
+        most = MAX_SIDE // divisor
+        height = divisor * torch.export.Dim('height_units', min=1, max=most)
+        width = divisor * torch.export.Dim('width_units', min=1, max=most)
         shapes = {
             'images': {0: torch.export.Dim('batch'), 2: height, 3: width}
         }
@@ -217,13 +231,14 @@ def _trace(
         )
     except torch.onnx.errors.OnnxExporterError as error:
         raise RuntimeError(
-            'torch could not export the network; its report names the '
+            'torch could not export the network. Its report names the '
             f'operator and the line of the model: {error}'
         ) from error
 
 
 def _optimize(model: Any, int4: bool) -> int:
-    """Fold batch norms, store integers tightly, drop what nothing uses."""
+    """Fold batch norms, use int4 where asked for, and drop unused and equal
+    nodes; gives the number of folded batch norms."""
     passes = require('onnx_ir.passes.common')
     folded = fold_norms(model.graph)
     if int4:

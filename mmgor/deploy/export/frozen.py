@@ -1,4 +1,4 @@
-"""A trained network with its integers in place of its quantizers."""
+"""Replaces the quantizers of a trained network by their integers."""
 
 from copy import deepcopy
 
@@ -19,11 +19,13 @@ _SHOWN = 5
 
 
 class FrozenInput(nn.Module):
-    """An input quantizer as integers, one grid a call of a pass.
+    """An input quantizer that rounds as QuantizeLinear and DequantizeLinear.
+
+    A layer that a forward pass calls several times has one grid per call.
 
     Args:
         quantizer (BaseQuantizer): Calibrated input quantizer.
-        dims (int): Axes of the input.
+        dims (int): Number of axes of the input.
     """
 
     def __init__(self, quantizer: BaseQuantizer, dims: int) -> None:
@@ -54,8 +56,8 @@ class FrozenInput(nn.Module):
             return quantize_dequantize(
                 x, scale, zero_point, *self.ranges[slot], 1
             )
-        # A learned offset can put zero outside the range, where no zero
-        # point of the stored type reaches.
+        # With a trained offset, zero may lie so far outside the range that
+        # int8 or uint8 can't hold the zero point.
         shift = self.get_buffer(f'shift_{slot}')
         moved = quantize_dequantize(
             x + shift, scale, zero_point, *self.ranges[slot], 1
@@ -64,7 +66,7 @@ class FrozenInput(nn.Module):
 
 
 class FrozenWeight(nn.Module):
-    """A weight quantizer with its weight as stored integers.
+    """A weight quantizer that gives the weight from its integers.
 
     Args:
         layer (QuantLayerMixin): Calibrated layer.
@@ -84,10 +86,11 @@ class FrozenWeight(nn.Module):
 
 
 def check_calibrated(model: nn.Module) -> None:
-    """Make sure that a model has integers to deploy.
+    """Make sure that every quantized layer of a model is calibrated.
 
     Raises:
-        ValueError: If no layer is quantized, or one was never calibrated.
+        ValueError: If there is no quantized layer, or one was never
+            calibrated.
     """
     if not quantized_layers(model):
         raise ValueError(
@@ -99,15 +102,15 @@ def check_calibrated(model: nn.Module) -> None:
     if missing:
         raise ValueError(
             f'{len(missing)} quantized layers were never calibrated '
-            f'({", ".join(missing[:_SHOWN])}); expected the checkpoint of a '
-            'quantized training of this config, got one without (all of) '
-            'their ranges, or with those of other bits or another quantizer. '
+            f'({", ".join(missing[:_SHOWN])}); expected a checkpoint of '
+            'quantization-aware training with this config, got one that lacks '
+            'ranges, or has those of other bits or of another quantizer. '
             'Train first: python tools/train.py CONFIG.'
         )
 
 
 def check_weights(state_dict: dict) -> None:
-    """Make sure that tensors are worth deploying.
+    """Make sure that all weights are finite.
 
     Raises:
         ValueError: If one has NaN or infinity.
@@ -115,20 +118,23 @@ def check_weights(state_dict: dict) -> None:
     broken = non_finite_keys(state_dict)
     if broken:
         raise ValueError(
-            f'{broken[0]} is not finite; expected the checkpoint of a '
-            'training that did not diverge. Give an earlier one.'
+            f'{broken[0]} is not finite; expected a checkpoint of a training '
+            'that did not diverge. Give an earlier one.'
         )
 
 
 def freeze(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` in evaluation mode, its quantizers frozen.
+    """Copy a model and replace its quantizers by their integers.
 
     Args:
         model (nn.Module): With calibrated quantized layers.
 
+    Returns:
+        nn.Module: The copy, in evaluation mode.
+
     Raises:
-        ValueError: If no layer is quantized, one was never calibrated, or a
-            weight is not finite.
+        ValueError: If there is no quantized layer, one was never calibrated,
+            or a weight is not finite.
     """
     check_calibrated(model)
     check_weights(model.state_dict())

@@ -1,8 +1,8 @@
-"""Quantization as two torch operators, and what they become in ONNX.
+"""Two torch operators for quantization, and their translation to ONNX.
 
-The exporter keeps an operator that it does not know as one node and asks for
-its translation; so that the graph has QuantizeLinear and DequantizeLinear
-where training had fake quantization, and not the arithmetic of it.
+torch's exporter keeps a custom operator as one node and looks up its
+translation. So the graph has QuantizeLinear and DequantizeLinear where
+training had fake quantization, instead of its single additions and products.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from mmgor.quantization.quantizers.grid import along
 
 from .graph_nms import write_select_detections
 
-#: QuantizeLinear has int16 and DequantizeLinear int4 from here on.
+#: From this version on QuantizeLinear has int16, DequantizeLinear int4.
 OPSET = 21
 _STORED = {torch.uint8: (0, 255), torch.int8: (-128, 127)}
 
@@ -31,16 +31,19 @@ def quantize_dequantize(
     qmax: int,
     axis: int,
 ) -> Tensor:
-    """Round to the grid and back, as QuantizeLinear, Clip, DequantizeLinear.
+    """Round to the grid, as QuantizeLinear, Clip and DequantizeLinear do.
 
     Args:
         x (Tensor): float32, any shape.
         scale (Tensor): Shape () or (C, ).
-        zero_point (Tensor): uint8 or int8, shape of ``scale``; its dtype is
-            what the integers are stored in.
+        zero_point (Tensor): uint8 or int8, of the shape of ``scale``. Its
+            dtype is the dtype of the integers.
         qmin (int): Smallest integer.
         qmax (int): Largest integer.
-        axis (int): The axis that C runs along.
+        axis (int): The axis of ``x`` with C entries.
+
+    Returns:
+        Tensor: float32, shape of ``x``.
     """
     step = along(scale, x.dim(), axis)
     zero = along(zero_point.float(), x.dim(), axis)
@@ -62,11 +65,14 @@ def _(
 
 @torch.library.custom_op('mmgor::dequantize', mutates_args=())
 def dequantize(integers: Tensor, scale: Tensor) -> Tensor:
-    """Stored weights to float.
+    """The float values of integer weights, as DequantizeLinear gives them.
 
     Args:
         integers (Tensor): int8, output channels first.
         scale (Tensor): Shape () or (output channels, ).
+
+    Returns:
+        Tensor: float32, shape of ``integers``.
     """
     return integers.float() * along(scale, integers.dim(), 0)
 
@@ -78,7 +84,7 @@ def _(integers: Tensor, scale: Tensor) -> Tensor:
 
 @cache
 def translations() -> dict[Any, Callable]:
-    """torch operator -> function that writes its ONNX nodes."""
+    """The function that writes the ONNX nodes of each custom operator."""
     op: Any = require('onnxscript').opset21
     helper = require('onnx.numpy_helper')
 

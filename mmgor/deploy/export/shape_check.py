@@ -1,12 +1,12 @@
-"""Whether an exported graph is right for sizes it was not traced with.
+"""Checks that a dynamic graph is right for sizes it was not traced with.
 
-A traced network may keep a size of the trace as a number: an interpolation to
-a size in pixels, windows counted for the traced batch. The graph then runs for
-other sizes, too, and is wrong.
+A trace may turn a size into a constant, such as the target size of an
+interpolation or the number of windows in a batch. The graph then runs for
+other sizes too, but it is wrong.
 
-Rounding is left out on both sides, in torch and in a copy of the graph: it
-makes any two programs differ by whole steps (see docs/design.md), and has no
-part in this. Without it they agree to float precision.
+The check runs without rounding, both in torch and in a copy of the graph.
+Rounding makes any two programs differ by whole steps (see docs/design.md);
+without it they agree to float precision.
 """
 
 import tempfile
@@ -26,10 +26,11 @@ from .frozen import FrozenInput
 
 #: Largest difference of an output, in units of its standard deviation.
 TOLERANCE = 0.02
-# Images, and multiples of the divisor: odd and even, whole windows of 7 and
-# parts of them.
+# Batch size, and height and width in multiples of the divisor: odd and even,
+# whole windows of 7 and parts of windows.
 _SHAPES = ((1, 1, 1), (3, 2, 3), (1, 7, 2))
-# An output that is nearly constant has float noise of this share.
+# Least unit of a difference, relative to the root mean square of the output:
+# a nearly constant output differs by float noise.
 _FLAT = 1e-3
 
 
@@ -41,19 +42,21 @@ def check_shapes(
     size: tuple[int, int],
     path: Path,
 ) -> None:
-    """Run a dynamic graph at other batch sizes, heights and widths.
+    """Compare a dynamic graph with its network at other shapes.
+
+    Shapes that the network itself does not take are left out.
 
     Args:
-        model (onnx_ir.Model): The exported graph; it stays as it is.
-        network (nn.Module): The frozen network that it came from, images of
-            shape (N, C, H, W) to outputs. It rounds no more afterwards.
-        metadata (dict): Of the file.
-        size (tuple[int, int]): Height and width that it was traced with.
-        path (Path): What will be written, ``.onnx`` or ``.xml``.
+        model (onnx_ir.Model): The exported graph; it is not changed.
+        network (nn.Module): The frozen network that was traced. It takes
+            images of shape (N, C, H, W) and gives a list of outputs. Its
+            rounding is removed.
+        metadata (dict): Metadata of the file.
+        size (tuple[int, int]): Traced height and width, in pixels.
+        path (Path): The ``.onnx`` or ``.xml`` file to be written.
 
     Raises:
-        ValueError: If it fails or differs at one of them. (Sizes that the
-            network itself does not take are left out.)
+        ValueError: If the graph fails or differs at one of the shapes.
     """
     _drop_rounding(network)
     backend = OnnxRuntime if path.suffix == '.onnx' else OpenVINORuntime
@@ -68,16 +71,16 @@ def check_shapes(
                 raise ValueError(
                     f'{path} was not written: its graph is wrong for {batch} '
                     f'image(s) of {height} x {width} pixels (height x width):'
-                    f' {wrong}. The network turns a size that it is traced '
-                    'with into a number; expected one that works for any. '
-                    'Export it for one batch size, height and width: '
-                    '--batch N --size H W in the place of --dynamic '
+                    f' {wrong}. The trace of this network has a size as a '
+                    'constant; expected a network that is traced for any '
+                    'size. Export it for one batch size, height and width: '
+                    '--batch N --size H W instead of --dynamic '
                     '(dynamic=False).'
                 )
 
 
 def _wrong_at(shape: tuple, network: nn.Module, runtime: Runtime) -> str:
-    """What is wrong there, if anything."""
+    """How the graph fails or differs at a shape; '' if it is right."""
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     try:
         wanted = network(images)
@@ -85,7 +88,7 @@ def _wrong_at(shape: tuple, network: nn.Module, runtime: Runtime) -> str:
         return ''
     try:
         got = flatten(runtime(images))
-    except Exception as error:  # the backends' own have no common base
+    except Exception as error:  # backends' exceptions have no common base
         return f'{type(error).__name__}: {error}'
     apart = max(map(difference, wanted, got))
     # Not "greater": that would let a NaN pass.
@@ -95,7 +98,7 @@ def _wrong_at(shape: tuple, network: nn.Module, runtime: Runtime) -> str:
 
 
 def _drop_rounding(network: nn.Module) -> None:
-    """Let every frozen input quantizer pass its input on."""
+    """Replace every frozen input quantizer by the identity."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, FrozenInput):
@@ -107,7 +110,10 @@ def difference(wanted: Tensor, got: Tensor) -> float:
 
     Args:
         wanted (Tensor): Any shape.
-        got (Tensor): Infinitely far off if of another shape.
+        got (Tensor): Any shape.
+
+    Returns:
+        float: Infinity if the shapes differ.
     """
     if wanted.shape != got.shape:
         return float('inf')
@@ -120,15 +126,20 @@ def difference(wanted: Tensor, got: Tensor) -> float:
 def _shapes(
     spec: dict[str, Any], size: tuple[int, int]
 ) -> Iterator[tuple[int, int, int, int]]:
-    channels, unit = spec['channels'], spec['divisor']
+    """(N, C, H, W) to compare at: the traced size first."""
+    channels, divisor = spec['channels'], spec['divisor']
     yield 1, channels, *size
     for batch, *multiples in _SHAPES:
-        height, width = (min(m, MAX_SIDE // unit) * unit for m in multiples)
+        height, width = (
+            min(multiple, MAX_SIDE // divisor) * divisor
+            for multiple in multiples
+        )
         yield batch, channels, height, width
 
 
 def _unrounded(model: Any) -> Any:
-    """An ONNX copy, QuantizeLinear, Clip, DequantizeLinear passed by."""
+    """A copy as ONNX, without QuantizeLinear, Clip and DequantizeLinear of
+    activations."""
     copy = require('onnx_ir').to_proto(model)
     producers = {out: n for n in copy.graph.node for out in n.output}
     passed: dict[str, str] = {}

@@ -1,7 +1,8 @@
-"""Swin's windows, put together in a way that a trace keeps for any batch.
+"""Makes Swin backbones traceable for any batch size.
 
-mmdet counts the images as ``int(windows / (H * W / size / size))``. The trace
-makes a number of that, and the graph is wrong for any other batch.
+mmdet computes the batch size as ``int(windows / (H * W / size / size))``. A
+trace turns that into a constant, and the graph is wrong for any other batch
+size.
 """
 
 from functools import partial
@@ -13,13 +14,14 @@ from torch import Tensor, nn
 def join_windows(
     size: int, windows: Tensor, height: int, width: int
 ) -> Tensor:
-    """Windows back in their places.
+    """Join the windows of feature maps; does what mmdet's
+    ``ShiftWindowMSA.window_reverse`` does.
 
     Args:
-        size (int): Side of a window.
-        windows (Tensor): Shape (N * windows of an image, size, size, C).
-        height (int): Of the image, a multiple of ``size``.
-        width (int): The same.
+        size (int): Height and width of a window.
+        windows (Tensor): Shape (N * windows per map, size, size, C).
+        height (int): Height of the map, a multiple of ``size``.
+        width (int): Width of the map, a multiple of ``size``.
 
     Returns:
         Tensor: Shape (N, height, width, C).
@@ -29,7 +31,11 @@ def join_windows(
 
 
 def make_swin_traceable(network: nn.Module) -> None:
-    """Let the Swin blocks of a network use :func:`join_windows`."""
+    """Let the Swin blocks of a network use :func:`join_windows`.
+
+    Args:
+        network (nn.Module): Changed in place.
+    """
     for module in network.modules():
         if isinstance(module, ShiftWindowMSA):
             module.window_reverse = partial(join_windows, module.window_size)

@@ -1,4 +1,4 @@
-"""The config that puts an exported file in the place of a model."""
+"""``runtime_model``: the model config that evaluates an exported file."""
 
 from pathlib import Path
 from typing import Any
@@ -20,49 +20,56 @@ _NOT_DECODING = ('quant', 'train_cfg', 'test_cfg', 'init_cfg')
 
 
 def runtime_model(cfg: Config, path: str | Path) -> ConfigDict:
-    """The model config that evaluates an exported file in place of a config's
+    """The model config that evaluates an exported file instead of the config's
     own model.
 
     Args:
-        cfg (Config): A complete config; its wrapped or stock single-stage
-            model has the head of the file.
+        cfg (Config): A complete config with a single-stage model, wrapped by
+            mmgor or mmdet's own. Its head is the file's.
         path (str | Path): The exported file.
 
     Returns:
-        ConfigDict: Of a :class:`RuntimeDetector`.
+        ConfigDict: Config of a :class:`RuntimeDetector`.
 
     Raises:
-        FileNotFoundError: If the file is not there.
-        ValueError: If the file can't be read, or the config's head,
-            preprocessing or classes are not those of the file, or the
-            ``test_cfg`` is not that of a file with NMS in its graph.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file can't be read, or the config has another head,
+            preprocessing or classes than the file; for a file with NMS in
+            its graph also if it has another ``test_cfg``.
     """
     metadata = read_metadata(path)
     model = runtime_detector_cfg(cfg, path)
     with errors_naming(path):
         wanted = runtime_detector_cfg(exported_config(metadata), path)
-    parts = ['bbox_head', 'data_preprocessor']
+    keys = ['bbox_head', 'data_preprocessor']
     if metadata['nms']:
-        parts.append('test_cfg')
+        keys.append('test_cfg')
     wrong = []
-    for part in parts:
-        wrong += differences(model[part], wanted[part], part)
+    for key in keys:
+        wrong += differences(model[key], wanted[key], key)
     classes = loader_classes(cfg, 'test_dataloader')
     if classes is not None:
         wrong += differences(classes, metadata['classes'], 'classes')
     if wrong:
         raise ValueError(
             f'the config does not fit {path}: {"; ".join(wrong)}. Give the '
-            'config that it was exported with.'
+            'config that the file was exported with.'
         )
     return model
 
 
 def runtime_detector_cfg(cfg: Config, path: str | Path) -> ConfigDict:
-    """As :func:`runtime_model`, without a look into the file.
+    """The config of :func:`runtime_model`, not compared with the file.
+
+    Args:
+        cfg (Config): See :func:`runtime_model`.
+        path (str | Path): The exported file; it is not read.
+
+    Returns:
+        ConfigDict: Config of a :class:`RuntimeDetector`.
 
     Raises:
-        ValueError: If the model is of no single-stage detector.
+        ValueError: If the model is not a single-stage detector.
     """
     model = with_registered_names(model_config(cfg))
     if 'bbox_head' not in model:
@@ -75,7 +82,7 @@ def runtime_detector_cfg(cfg: Config, path: str | Path) -> ConfigDict:
         head['type'] = head.pop('head')
     return ConfigDict(
         type=RuntimeDetector.__name__,
-        # New-style configs have none, and names are looked up in one.
+        # New-style configs have no scope, but names are looked up in one.
         _scope_=cfg.get('default_scope') or 'mmdet',
         file=str(path),
         bbox_head=head,
@@ -85,12 +92,15 @@ def runtime_detector_cfg(cfg: Config, path: str | Path) -> ConfigDict:
 
 
 def differences(ours: Any, theirs: Any, name: str) -> list[str]:
-    """Where two nested configs differ, a line each.
+    """Describe where two nested configs differ.
 
     Args:
-        ours (Any): Of the config.
-        theirs (Any): Of the file.
-        name (str): What they are.
+        ours (Any): Value in the config.
+        theirs (Any): Value in the file.
+        name (str): Name of the value.
+
+    Returns:
+        list[str]: One line per entry that differs.
     """
     if isinstance(ours, dict) and isinstance(theirs, dict):
         keys = [*ours, *(key for key in theirs if key not in ours)]

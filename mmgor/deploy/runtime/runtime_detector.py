@@ -1,4 +1,7 @@
-"""An exported file as an mmdet detector: decoding and NMS are mmdet's own."""
+"""``RuntimeDetector``: an exported file as a detector of mmdet.
+
+The file computes the outputs of the head; mmdet decodes them and suppresses.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,21 +21,21 @@ from .runtime import open_runtime
 
 @MODELS.register_module()
 class RuntimeDetector(BaseDetector):
-    """Backbone, neck and head run in a file; their outputs are decoded here.
+    """Runs an exported file and decodes its outputs.
 
-    A file with decoding and NMS in its graph gives detections by itself.
+    A file with NMS in its graph gives detections by itself.
 
     Args:
-        file (str): ``.onnx`` or ``.xml`` that ``tools/export.py`` wrote.
-        bbox_head (dict): The stock head; its ``predict_by_feat`` decodes the
-            outputs, its own layers never run.
+        file (str): ``.onnx`` or ``.xml`` file that ``tools/export.py`` wrote.
+        bbox_head (dict): mmdet's head. Its ``predict_by_feat`` decodes the
+            outputs; its layers never run.
         data_preprocessor (dict, optional): As in training.
-        test_cfg (dict, optional): Of the head.
+        test_cfg (dict, optional): ``test_cfg`` of the head.
         threads (int, optional): See :func:`open_runtime`.
         integer_kernels (bool): See :func:`open_runtime`.
 
     Raises:
-        FileNotFoundError: If the file is not there.
+        FileNotFoundError: If the file does not exist.
         ValueError: If the file can't be used.
     """
 
@@ -52,10 +55,10 @@ class RuntimeDetector(BaseDetector):
         )
 
     def fit(self, images: Tensor) -> Tensor:
-        """Pad at the right and the bottom to a size that the file takes.
+        """Pad images at the right and the bottom to a size the file takes.
 
-        With the ``data_preprocessor``'s own padding: it pads after it has
-        normalised.
+        The padding has the ``pad_value`` of the ``data_preprocessor``, which
+        also pads after it has normalized.
 
         Args:
             images (Tensor): Shape (N, C, H, W), preprocessed.
@@ -64,7 +67,7 @@ class RuntimeDetector(BaseDetector):
             Tensor: Shape (N, C, H', W').
 
         Raises:
-            ValueError: If they are larger than the file takes.
+            ValueError: If the images are larger than the file takes.
         """
         spec = self.runtime.metadata['input']
         missing = []
@@ -76,7 +79,7 @@ class RuntimeDetector(BaseDetector):
                     f'{spec["width"]} (height x width), got a batch of '
                     f'{images.shape[2]} x {images.shape[3]} from the test '
                     'pipeline. Lower the scale of its Resize, or export for '
-                    'a size that holds all pictures, upright ones too.'
+                    'a size that holds all images, upright ones too.'
                 )
             missing.append(wanted - side)
         value = getattr(self.data_preprocessor, 'pad_value', 0)
@@ -87,11 +90,12 @@ class RuntimeDetector(BaseDetector):
 
         Args:
             images (Tensor): Shape (N, C, H, W), preprocessed, of a size that
-                the file takes. Any N: a file of batch B runs B at a time.
+                the file takes. N may be any number: a file of batch size B
+                runs B images at a time.
 
         Returns:
-            list: Tensors of N entries on the images' device, nested as the
-            head gives them.
+            list: Tensors with N entries on the device of ``images``, nested
+            as the head gives them.
 
         Raises:
             RuntimeError: If the file gives detections instead.
@@ -103,8 +107,8 @@ class RuntimeDetector(BaseDetector):
             )
         batch = self.runtime.metadata['input']['batch'] or len(images)
         runs = []
-        for part in images.split(batch):
-            full = F.pad(part, (0,) * 7 + (batch - len(part),))
+        for some in images.split(batch):
+            full = F.pad(some, (0,) * 7 + (batch - len(some),))
             runs.append(self.runtime(full))
         return map_nested(
             lambda *tensors: torch.cat(tensors)[: len(images)].to(
@@ -120,15 +124,16 @@ class RuntimeDetector(BaseDetector):
         size: Sequence[int],
         rescale: bool = True,
     ) -> list[Any]:
-        """Boxes of raw outputs, by the head's own code.
+        """Decode raw outputs with the head's own code.
 
         Args:
             outputs (list): From :meth:`outputs`.
             samples (list[DetDataSample]): N samples.
             size (Sequence[int]): Height and width of the images that gave
-                the outputs. They may be larger than the samples' batch was.
-            rescale (bool): Boxes in the pictures' own pixels, not in those
-                of the resized ones.
+                the outputs. They may be larger than the batch of the samples
+                was.
+            rescale (bool): Give boxes in pixels of the original images
+                instead of the resized ones.
 
         Returns:
             list[InstanceData]: Boxes, scores and labels of each image.
@@ -143,7 +148,7 @@ class RuntimeDetector(BaseDetector):
     def detect(
         self, images: Tensor, samples: list, rescale: bool = True
     ) -> list[Any]:
-        """Run the file and, where it does not decode by itself, its head.
+        """Detect objects: run the file and, if it has no NMS, decode.
 
         Args:
             images (Tensor): Shape (N, C, H, W), preprocessed, of a size that
@@ -165,11 +170,12 @@ class RuntimeDetector(BaseDetector):
     def _instances(
         self, detections: list[Tensor], meta: dict[str, Any], rescale: bool
     ) -> Any:
+        """Detections of a graph with NMS, clipped and scaled as mmdet does."""
         device = self.data_preprocessor.device
-        boxes, scores, labels = (part.to(device) for part in detections)
+        boxes, scores, labels = (found.to(device) for found in detections)
         coder = getattr(self.bbox_head, 'bbox_coder', None)
         if getattr(coder, 'clip_border', False):
-            # The graph knows the padded image only.
+            # The graph knows only the size of the padded image.
             height, width = meta['img_shape'][:2]
             limit = boxes.new_tensor([width, height, width, height])
             boxes = boxes.clamp(min=0).minimum(limit)
@@ -183,7 +189,7 @@ class RuntimeDetector(BaseDetector):
         batch_data_samples: list,
         rescale: bool = True,
     ) -> list:
-        """Detections as of any single-stage detector.
+        """Detect objects in a batch, as any detector of mmdet does.
 
         Args:
             batch_inputs (Tensor): Shape (N, C, H, W), preprocessed.
@@ -203,23 +209,23 @@ class RuntimeDetector(BaseDetector):
         return self.outputs(self.fit(batch_inputs))
 
     def extract_feat(self, batch_inputs: Tensor) -> Any:
-        """An exported file does not show its features.
+        """Not possible: an exported file does not give its features.
 
         Raises:
             RuntimeError: Always.
         """
         raise RuntimeError(
-            f'{self.runtime.path} gives the outputs of the head alone; for '
+            f'{self.runtime.path} gives only the outputs of the head; for '
             'features use the config and the checkpoint that it came from.'
         )
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> Any:
-        """An exported file is not trained.
+        """Not possible: an exported file can't be trained.
 
         Raises:
             RuntimeError: Always.
         """
         raise RuntimeError(
-            f'{self.runtime.path} can not be trained; train the config and '
-            'the checkpoint that it came from and export again.'
+            f'{self.runtime.path} can not be trained; train with the config '
+            'and the checkpoint that it came from, and export again.'
         )

@@ -1,1 +1,1 @@
-"""Compares an exported file with its checkpoint."""
+"""Compares an exported file with the checkpoint it came from."""

@@ -1,4 +1,4 @@
-"""How far the outputs and detections of two programs are apart."""
+"""Measures how much the outputs and detections of two programs differ."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,27 +9,27 @@ from torch import Tensor
 
 #: Largest mean difference of an output, in units of its standard deviation.
 MEAN_TOLERANCE = 0.1
-#: Largest difference of a mAP in points (hundredths).
+#: Largest difference of a mAP, in points (hundredths).
 MAP_TOLERANCE = 0.1
-#: Detections from this score on are counted.
+#: Detections with this score or more are counted.
 COUNTED_SCORE = 0.3
-#: Smallest share of them that the other side must have, too. Right exports
-#: had 0.96 (RetinaNet, W4A4) and 0.86 (YOLOX-nano, W4A4).
+#: Smallest share of the counted detections that the other side must have too.
+#: Correct exports had 0.96 (RetinaNet, W4A4) and 0.86 (YOLOX-nano, W4A4).
 MATCHED_SHARE = 0.75
 _IOU = 0.9
 _QUANTILE = 0.99
-# Values an image that the quantile is taken of.
+# Number of values per image that the quantile is computed from.
 _SAMPLED = 10_000
 
 
 class OutputDifference:
-    """How far one output of the head is from PyTorch's, over all images.
+    """How much one output of the file differs from PyTorch's, over all images.
 
     The unit is the standard deviation of PyTorch's output. (The outputs of
-    the prediction layers are not quantized: there is no step to count in.)
+    the head are not quantized, so there is no quantization step to count in.)
 
     Args:
-        name (str): Of the output.
+        name (str): Name of the output.
     """
 
     def __init__(self, name: str) -> None:
@@ -40,7 +40,7 @@ class OutputDifference:
         self._sampled: list[Tensor] = []
 
     def add(self, reference: Tensor, got: Tensor) -> None:
-        """Take in a batch.
+        """Add a batch.
 
         Args:
             reference (Tensor): PyTorch's output, any shape.
@@ -58,43 +58,44 @@ class OutputDifference:
 
     @property
     def unit(self) -> float:
-        """The standard deviation; 1 for an output that is constant."""
+        """The standard deviation; 1 for a constant output."""
         mean, square, _ = (self._sums / self._count).tolist()
         return max(square - mean * mean, 0.0) ** 0.5 or 1.0
 
     @property
     def mean(self) -> float:
-        """Mean absolute difference in units."""
+        """Mean absolute difference, in units."""
         return float(self._sums[2]) / self._count / self.unit
 
     @property
     def quantile(self) -> float:
-        """99 % of the values are no further apart, in units."""
+        """99 % of the values differ by at most this, in units."""
         ordered = torch.cat(self._sampled).sort().values
         return float(ordered[int(_QUANTILE * (len(ordered) - 1))]) / self.unit
 
     @property
     def max(self) -> float:
-        """Largest absolute difference in units."""
+        """Largest absolute difference, in units."""
         return self._largest / self.unit
 
 
 @dataclass
 class Verification:
-    """What :func:`.verify_export` found.
+    """The result of :func:`.verify_export`.
 
     Attributes:
-        outputs (list[OutputDifference]): One an output of the head.
-        images (int): Pictures that outputs and detections are of.
-        detections (int): Detections of both sides from
-            :data:`COUNTED_SCORE` on.
-        matched (int): Those that the other side has, too: the same class,
-            IoU above 0.9, any score.
-        score_difference (float): Largest, over matched pairs.
-        metrics (list[dict]): The evaluator's, of PyTorch and of the file;
-            an empty list if not asked for.
-        same_weights (bool): Whether the file says that it was exported from
-            this checkpoint's weights.
+        outputs (list[OutputDifference]): One per output of the head.
+        images (int): Number of images that were compared.
+        detections (int): Number of detections with a score of
+            :data:`COUNTED_SCORE` or more, of both sides together.
+        matched (int): Number of those that the other side has too: of the
+            same class, with an IoU above 0.9 and any score.
+        score_difference (float): Largest difference of the scores of a
+            matched pair.
+        metrics (list[dict]): Metrics of PyTorch and of the file; empty if
+            they were not evaluated.
+        same_weights (bool): Whether the file was exported from the weights
+            of this checkpoint, by their SHA-256.
     """
 
     outputs: list[OutputDifference] = field(default_factory=list)
@@ -108,12 +109,12 @@ class Verification:
     def add_outputs(
         self, names: list[str], ours: list[Tensor], theirs: list[Tensor]
     ) -> None:
-        """Take in the raw outputs of a batch.
+        """Add the raw outputs of a batch.
 
         Args:
-            names (list[str]): Of the outputs.
-            ours (list[Tensor]): PyTorch's, N entries each.
-            theirs (list[Tensor]): The file's.
+            names (list[str]): Names of the outputs.
+            ours (list[Tensor]): PyTorch's outputs, N entries each.
+            theirs (list[Tensor]): The file's outputs, of the same shapes.
         """
         if not self.outputs:
             self.outputs = [OutputDifference(name) for name in names]
@@ -122,11 +123,11 @@ class Verification:
             output.add(reference, got)
 
     def add_detections(self, ours: Any, theirs: Any) -> None:
-        """Take in the detections of a picture.
+        """Add the detections in an image.
 
         Args:
-            ours (InstanceData): PyTorch's.
-            theirs (InstanceData): The file's.
+            ours (InstanceData): PyTorch's detections.
+            theirs (InstanceData): The file's detections.
         """
         self.images += 1
         pairs = match_detections(ours, theirs)
@@ -144,31 +145,35 @@ class Verification:
         map_tolerance: float = MAP_TOLERANCE,
         matched_share: float = MATCHED_SHARE,
     ) -> list[str]:
-        """What is further apart than tolerated, a line each.
+        """List the differences that are larger than tolerated.
 
         Args:
-            mean_tolerance (float): Mean difference of an output, in units.
-            map_tolerance (float): Difference of a mAP in points. CocoMetric
-                rounds to 0.1 points.
+            mean_tolerance (float): Largest mean difference of an output, in
+                units.
+            map_tolerance (float): Largest difference of a mAP, in points.
+                CocoMetric rounds to 0.1 points.
             matched_share (float): Smallest ``matched / detections``.
+
+        Returns:
+            list[str]: One line per difference.
         """
         lines = []
         if not self.same_weights:
             lines.append(
                 'weights: the file was exported from another checkpoint '
-                '(another SHA-256); give that one, or export again'
+                '(their SHA-256 differ); give that one, or export again'
             )
         lines += [
             f'{output.name}: mean difference {output.mean:.3g}, tolerated '
             f'{mean_tolerance:g}'
             for output in self.outputs
-            # Not "greater": that would let a NaN pass.
+            # "not <=" instead of ">", so that NaN fails.
             if not output.mean <= mean_tolerance
         ]
         if not self.matched >= matched_share * self.detections:
             lines.append(
-                f'detections: {self.matched} of {self.detections} are on the '
-                f'other side, too, wanted a share of {matched_share:g}'
+                f'detections: the other side has {self.matched} of '
+                f'{self.detections}, expected a share of {matched_share:g}'
             )
         return lines + self._map_failures(map_tolerance)
 
@@ -179,14 +184,15 @@ class Verification:
         keys = _map_keys(self.metrics)
         if not keys:
             return [
-                'no mAP to compare: expected a metric named ...mAP of '
-                f'test_evaluator, got {sorted({*ours, *theirs}) or "none"}'
+                'no mAP to compare: expected test_evaluator to give a metric '
+                'whose name ends in mAP, got '
+                f'{sorted({*ours, *theirs}) or "none"}'
             ]
         lines = []
         for key in keys:
             if key not in ours or key not in theirs:
                 lines.append(f'{key}: only one side has detections')
-            # Not "greater", here too.
+            # NaN fails here too.
             elif not abs(ours[key] - theirs[key]) * 100 <= tolerance + 1e-6:
                 lines.append(
                     f'{key}: {100 * ours[key]:.1f} and '
@@ -195,12 +201,12 @@ class Verification:
         return lines
 
     def text(self) -> str:
-        """A table for the eye."""
-        lines = [f'{self.images} pictures']
+        """The result as a printable table."""
+        lines = [f'{self.images} images']
         if self.outputs:
             lines += [
-                "Raw outputs; differences in units of PyTorch's standard "
-                'deviation:',
+                'Raw outputs; differences in units of the standard deviation '
+                "of PyTorch's output:",
                 f'{"output":<16}{"std":>10}{"mean":>10}{"99 %":>10}'
                 f'{"max":>10}',
             ]
@@ -210,10 +216,10 @@ class Verification:
             for o in self.outputs
         ]
         lines.append(
-            f'Detections of score {COUNTED_SCORE} or more: '
-            f'{self.matched} of {self.detections} (both sides together) are '
-            f'on the other side, too (same class, IoU above {_IOU}); largest '
-            f'difference of a score {self.score_difference:.3g}'
+            f'Detections with a score of {COUNTED_SCORE} or more: the other '
+            f'side has {self.matched} of {self.detections} (both sides '
+            f'together; same class, IoU above {_IOU}); largest difference of '
+            f'a score: {self.score_difference:.3g}'
         )
         for key in _map_keys(self.metrics):
             ours, theirs = (
@@ -230,16 +236,19 @@ def _map_keys(metrics: list[dict[str, float]]) -> list[str]:
 
 
 def match_detections(ours: Any, theirs: Any) -> list[tuple[int, int]]:
-    """Pairs of one class that overlap by more than 0.9, each used once.
+    """Pair detections of the same class whose IoU is above 0.9.
+
+    The detections of ``ours`` choose in descending order of their scores,
+    each the largest overlap that is left.
 
     Args:
         ours (InstanceData): ``bboxes`` (n, 4), ``labels`` (n, ) and
             ``scores`` (n, ).
-        theirs (InstanceData): The same of m detections.
+        theirs (InstanceData): The same for m detections.
 
     Returns:
-        list[tuple[int, int]]: Indices; the highest scores of ``ours`` choose
-        first, each the largest overlap that is left.
+        list[tuple[int, int]]: Indices of the pairs; each detection is in one
+        pair at most.
     """
     overlaps = bbox_overlaps(ours.bboxes, theirs.bboxes)
     overlaps[ours.labels[:, None] != theirs.labels[None]] = 0

@@ -1,11 +1,11 @@
-"""An exported file against the checkpoint that it came from.
+"""``verify_export``: compares an exported file with its checkpoint.
 
-Both get the same pictures. Fake quantization rounds sums of floats; where the
-file's runtime adds in another order, a value near the middle of two steps
-flips to the neighbouring one, and the layers behind it carry that on. So
-single values differ by whole steps between any two correct programs, the more
-the fewer bits there are, and the largest difference says little. What counts
-is the mean over a tensor, and what the evaluator makes of it all.
+Both get the same images. Fake quantization rounds sums of floats. If the
+file's runtime adds in another order, a value halfway between two steps may
+round to the other one, and later layers carry that on. So single values of
+any two correct programs differ by whole steps, which are larger the fewer
+bits there are. The largest difference therefore says little; the mean over a
+tensor and the metrics of the evaluator count.
 """
 
 from copy import deepcopy
@@ -38,26 +38,30 @@ def verify_export(
     evaluate: bool = False,
     integer_kernels: bool = False,
 ) -> Verification:
-    """Run a checkpoint and the file exported from it on the test pictures.
+    """Run a checkpoint and the file exported from it on the test images.
 
-    Both see the same inputs, padded to the file's size, and one head decodes
-    the outputs of both, so that what differs is due to the file alone. Of a
-    file with NMS in its graph only detections can be compared.
+    Both get the same inputs, padded to the file's size, and one head decodes
+    the outputs of both. So every difference comes from the file. For a file
+    with NMS in its graph only detections are compared.
 
     Args:
         cfg (Config): The config of both, with test data.
-        checkpoint (str | Path): Of the fake-quantized model.
-        path (str | Path): ``.onnx`` or ``.xml``.
-        images (int): Pictures to compare outputs and detections on, rounded
-            up to whole batches; the first ones of the test data.
-        evaluate (bool): Also evaluate both on all pictures, with the
-            config's ``test_evaluator``.
+        checkpoint (str | Path): Checkpoint of the fake-quantized model.
+        path (str | Path): ``.onnx`` or ``.xml`` file.
+        images (int): Number of images to compare outputs and detections on:
+            the first ones of the test data, rounded up to whole batches.
+        evaluate (bool): Also evaluate both on all images, with the config's
+            ``test_evaluator``.
         integer_kernels (bool): See :func:`.open_runtime`.
 
+    Returns:
+        Verification: The differences.
+
     Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If the file can't be used or does not fit the config, or
-            would be held to nothing, or a layer was never calibrated.
+        FileNotFoundError: If a file does not exist.
+        ValueError: If the file can't be used or does not fit the config, if
+            it gives detections and ``evaluate`` is False, or if a layer was
+            never calibrated.
         RuntimeError: If the checkpoint does not fit the config.
     """
     images = integer('images', images, 1)
@@ -71,9 +75,9 @@ def verify_export(
     metadata = exported.runtime.metadata
     if metadata['nms'] and not evaluate:
         raise ValueError(
-            f'{path} gives detections, not raw outputs: a few of them alone '
-            'show too little. Type --map (evaluate=True), or verify an '
-            'export without nms.'
+            f'{path} gives detections instead of raw outputs, and detections '
+            'on a few images show too little. Type --map (evaluate=True), or '
+            'verify an export without nms.'
         )
     loader = Runner.build_dataloader(cfg.test_dataloader)
     evaluators = [Evaluator(deepcopy(cfg.test_evaluator)) for _ in range(2)]
@@ -112,7 +116,7 @@ def _run(
     samples: list,
     found: Verification | None,
 ) -> list[list[Any]]:
-    """Detections of both sides; what differs is added to ``found``."""
+    """Detections of both sides; the differences are added to ``found``."""
     reference = model.bbox_head(model.extract_feat(inputs))
     metadata, size = exported.runtime.metadata, inputs.shape[2:]
     if metadata['nms']:

@@ -86,18 +86,18 @@ def test_what_a_file_may_not_say(hostile):
         (('config', 'filename'), 'evil.py', 'filename'),
         ((*HEAD, 'feat_channels'), 10**9, 'feat_channels'),
         ((*HEAD, 'stacked_convs'), 999, 'stacked_convs is 999'),
-        (HEAD, wide, 'weights and 9 priors a place'),
-        ((*HEAD, 'anchor_generator', 'scales_per_octave'), 999, 'priors a'),
+        (HEAD, wide, 'weights and 9 priors per location'),
+        ((*HEAD, 'anchor_generator', 'scales_per_octave'), 999, 'priors per'),
         ((*HEAD, 'num_classes'), 3, 'bbox_head.num_classes is 3'),
-        (('classes',), ['\x1b[2J', *'abcd'], 'control signs'),
-        (('classes',), ['\ud800', *'abcd'], 'control signs'),
+        (('classes',), ['\x1b[2J', *'abcd'], 'control characters'),
+        (('classes',), ['\ud800', *'abcd'], 'control characters'),
         (('input', 'divisor'), 0, 'divisor is 0; expected 1 to 4096'),
         (('input', 'height'), 10**6, 'height is 1000000'),
         (('input', 'name'), 'x', 'metadata says'),
         (('input', 'height'), 32, 'metadata says'),
         (('outputs', 0), ['nope'], 'metadata says'),
         (('outputs',), [], 'outputs is'),
-        (('outputs',), json.loads('[' * 500 + ']' * 500), '64 lists'),
+        (('outputs',), json.loads('[' * 500 + ']' * 500), 'up to 64 deep'),
     ):
         hostile.say(hostile.changed(place, value))
         try:

@@ -109,9 +109,9 @@ def test_an_evaluation_without_map_fails(metrics, got):
 )
 def test_share_of_matched_detections(matched, fails):
     total = Verification(detections=10, matched=matched)
-    lines = [f'detections: {matched} of 10 are on the other side'] * fails
+    lines = [f'detections: the other side has {matched} of 10'] * fails
     found = total.failures(matched_share=0.8)
-    assert [line.split(', too')[0] for line in found] == lines
+    assert [line.split(', expected')[0] for line in found] == lines
     assert total.failures(matched_share=0) == []
     assert len(total.failures(matched_share=float('nan'))) == 1
 
