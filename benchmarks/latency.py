@@ -1,14 +1,18 @@
-"""Speed and mAP of exported students, against float32 and what else one
-would use.
+"""Compare speed and mAP of exported students with float32 and other tools.
 
-Batch 1, the same pictures for all, arms in turn on every picture, so that a
-machine whose speed drifts slows all alike. Opponents are the float student
-after the runtimes' own post-training quantization at 8 bits, calibrated on
-training pictures: ONNX Runtime's static one (per channel, QDQ, weights of 7
-bits where the CPU has no VNNI, as its manual says), with ranges to the largest
-value and to a percentile; NNCF's for OpenVINO, by its default and with zero
-points (its preset "mixed", for activations like SiLU). Needs the "deploy"
-extra and nncf.
+All arms run with batch size 1 on the same images. They take turns on every
+image, so that a machine that slows down slows all of them.
+
+The other tools are the 8-bit post-training quantization (PTQ) of the runtimes,
+applied to the float student and calibrated on training images:
+
+- ONNX Runtime's static quantization: per channel, QDQ, and 7-bit weights on
+  CPUs without VNNI, as its manual says. The ranges go to the largest value or
+  to a percentile.
+- NNCF for OpenVINO: its default, and its preset "mixed", which has zero points
+  (for activations like SiLU).
+
+It needs the packages of mmgor[deploy], and nncf.
 
 python benchmarks/latency.py FLOAT_CONFIG FLOAT_CHECKPOINT \
     --student W4A4 CONFIG CHECKPOINT --size 256 320 --map
@@ -48,10 +52,10 @@ from mmgor.image_channels import COLOUR, image_channels
 from mmgor.io.config_reader import unwrapped_datasets
 
 FLOAT = 'float32'
-# Files of the other arms.
+# File names of the other arms.
 TAKEN = ('float', 'static', 'percentile', 'nncf', 'mixed')
-# For a percentile ONNX Runtime keeps every activation of every picture.
-PERCENTILE_PICTURES = 32
+# For a percentile ONNX Runtime keeps every activation of every image.
+PERCENTILE_IMAGES = 32
 
 
 @dataclass
@@ -59,9 +63,9 @@ class Arm:
     """A file in a runtime.
 
     Args:
-        name (str): For the table.
+        name (str): Name in the table.
         path (Path): The file.
-        cfg (Config): That evaluates it.
+        cfg (Config): Config that evaluates it.
         integer_kernels (bool): See ``open_runtime``.
     """
 
@@ -77,10 +81,11 @@ class Arm:
 
     @property
     def size(self) -> int:
-        parts = [self.path]
+        """In bytes, with the weights."""
+        files = [self.path]
         if self.path.suffix == '.xml':
-            parts.append(self.path.with_suffix('.bin'))
-        return sum(part.stat().st_size for part in parts)
+            files.append(self.path.with_suffix('.bin'))
+        return sum(file.stat().st_size for file in files)
 
 
 def parse_args() -> argparse.Namespace:
@@ -88,8 +93,8 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('config', help='of the float student')
-    parser.add_argument('checkpoint', help='of the float student')
+    parser.add_argument('config', help='config of the float student')
+    parser.add_argument('checkpoint', help='checkpoint of the float student')
     parser.add_argument(
         '--student',
         nargs=3,
@@ -101,30 +106,37 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--size', nargs=2, type=int, required=True, metavar=('H', 'W')
     )
-    parser.add_argument('--pictures', type=int, default=16)
+    parser.add_argument(
+        '--pictures', type=int, default=16, help='number of test images'
+    )
     parser.add_argument('--rounds', type=int, default=10)
     parser.add_argument('--threads', type=int, default=1)
-    parser.add_argument('--calibration', type=int, default=300)
-    parser.add_argument('--map', action='store_true', help='evaluate, too')
+    parser.add_argument(
+        '--calibration',
+        type=int,
+        default=300,
+        help='number of training images for PTQ',
+    )
+    parser.add_argument('--map', action='store_true', help='also evaluate')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
         default={},
-        help='key=value, into every config',
+        help='key=value, for every config',
     )
     args = parser.parse_args()
     names = [name for name, _, _ in args.student]
     if len({*names, *TAKEN}) < len(names) + len(TAKEN):
         parser.error(f'--student: names must differ and be none of {TAKEN}')
-    # OpenVINO takes a comma in a file's name for the end of it.
+    # OpenVINO ends a file name at a comma.
     if any(mark in name for name in names for mark in ',/'):
-        parser.error(f'--student: names are file names, got {names}')
+        parser.error(f'--student: expected names without , and /, got {names}')
     return args
 
 
 def read_config(path: str, args: argparse.Namespace) -> Config:
-    """A config with the options of the command line."""
+    """A config with the command line's options."""
     cfg = Config.fromfile(path)
     cfg.merge_from_dict(args.cfg_options)
     return cfg
@@ -133,7 +145,7 @@ def read_config(path: str, args: argparse.Namespace) -> Config:
 def images(
     cfg: Config, model: Any, size: list[int], count: int, split: str
 ) -> Iterator[Tensor]:
-    """Preprocessed pictures of a split, (1, C, H, W) each, padded."""
+    """Preprocessed and padded images of a split, shape (1, C, H, W) each."""
     loader = deepcopy(cfg.test_dataloader)
     if split == 'train':
         source = next(unwrapped_datasets(cfg.train_dataloader.dataset))
@@ -147,15 +159,15 @@ def images(
         missing = [want - got for want, got in zip(size, inputs.shape[2:])]
         if min(missing) < 0:
             raise ValueError(
-                f'a padded picture of {tuple(inputs.shape[2:])} (height, '
+                f'a padded image of {tuple(inputs.shape[2:])} (height, '
                 f'width) is larger than {tuple(size)}; type a --size that '
-                'holds all.'
+                'holds all images.'
             )
         yield torch.nn.functional.pad(inputs, (0, missing[1], 0, missing[0]))
 
 
 def export_float(cfg: Config, model: Any, path: Path, size: list[int]) -> None:
-    """The float student, described as an export of mmgor."""
+    """Export the float student, with the metadata of a quantized one."""
     network = Network(model).eval()
     channels = image_channels(model) or COLOUR
     zeros = torch.zeros(1, channels, *size)
@@ -182,20 +194,20 @@ def export_float(cfg: Config, model: Any, path: Path, size: list[int]) -> None:
 
 
 class Reader(quantization.CalibrationDataReader):
-    """Pictures, as ONNX Runtime asks for them."""
+    """Gives ONNX Runtime one calibration image after another."""
 
-    def __init__(self, pictures: Iterator[Tensor]) -> None:
-        self.pictures = pictures
+    def __init__(self, images: Iterator[Tensor]) -> None:
+        self.images = images
 
     def get_next(self) -> dict | None:
-        picture = next(self.pictures, None)
-        return None if picture is None else dict(images=picture.numpy())
+        image = next(self.images, None)
+        return None if image is None else dict(images=image.numpy())
 
 
 def quantize_onnx(
     source: Path, target: Path, data: list[Tensor], **recipe: Any
 ) -> None:
-    """ONNX Runtime's static quantization."""
+    """Quantize with ONNX Runtime's static quantization."""
     prepared = target.with_suffix('.prepared.onnx')
     quantization.shape_inference.quant_pre_process(source, prepared)
     quantization.quantize_static(
@@ -217,12 +229,12 @@ def quantize_onnx(
 def quantize_openvino(
     source: Path, target: Path, data: list[Tensor], **recipe: Any
 ) -> None:
-    """NNCF's post-training quantization."""
+    """Quantize with NNCF's post-training quantization."""
     model = openvino.Core().read_model(source)
     text = model.get_rt_info([KEY]).value
     quantized = nncf.quantize(
         model,
-        nncf.Dataset(data, lambda picture: picture.numpy()),
+        nncf.Dataset(data, lambda image: image.numpy()),
         subset_size=len(data),
         **recipe,
     )
@@ -230,13 +242,13 @@ def quantize_openvino(
 
 
 def has_vnni() -> bool:
-    """Whether the CPU multiplies 8-bit integers without saturating."""
+    """Whether the CPU adds products of 8-bit integers without saturation."""
     info = Path('/proc/cpuinfo')
     return info.is_file() and 'vnni' in info.read_text()
 
 
 def peers(plain: Path, data: list[Tensor], cfg: Config) -> list[Arm]:
-    """Write what the runtimes' own tools make of the float student."""
+    """Quantize the float student with the runtimes' own tools."""
     static, percentile, default, mixed = (
         plain.with_name(name)
         for name in ('static.onnx', 'percentile.onnx', 'nncf.xml', 'mixed.xml')
@@ -245,7 +257,7 @@ def peers(plain: Path, data: list[Tensor], cfg: Config) -> list[Arm]:
     quantize_onnx(
         plain,
         percentile,
-        data[:PERCENTILE_PICTURES],
+        data[:PERCENTILE_IMAGES],
         calibrate_method=quantization.CalibrationMethod.Percentile,
     )
     ir = plain.with_suffix('.xml')
@@ -262,7 +274,7 @@ def peers(plain: Path, data: list[Tensor], cfg: Config) -> list[Arm]:
 
 
 def build_arms(args: argparse.Namespace, folder: Path) -> list[Arm]:
-    """Write all files."""
+    """Write the files of all arms."""
     cfg = read_config(args.config, args)
     model = load_detector(cfg, args.checkpoint)
     data = list(images(cfg, model, args.size, args.calibration, 'train'))
@@ -293,37 +305,38 @@ def build_arms(args: argparse.Namespace, folder: Path) -> list[Arm]:
 
 
 def measure(
-    arms: list[Arm], pictures: list[Tensor], args: argparse.Namespace
+    arms: list[Arm], images: list[Tensor], args: argparse.Namespace
 ) -> None:
-    """Fill ``times``, in seconds, a value a picture and round."""
+    """Fill ``times`` with one value per image and round, in seconds."""
     runtimes = [
         open_runtime(arm.path, args.threads, arm.integer_kernels)
         for arm in arms
     ]
     for round_ in range(args.rounds + 1):  # the first one warms up
-        for picture in pictures:
+        for image in images:
             for arm, runtime in zip(arms, runtimes):
                 started = time.perf_counter()
-                runtime(picture)
+                runtime(image)
                 spent = time.perf_counter() - started
                 if round_:
                     arm.times.append(spent)
 
 
 def evaluate(arm: Arm, folder: Path, threads: int) -> float:
-    """COCO mAP in points, by the config's test set and evaluator."""
+    """COCO mAP in points, on the config's test set."""
     cfg = deepcopy(arm.cfg)
     cfg.model = runtime_model(cfg, arm.path)
     cfg.model.update(integer_kernels=arm.integer_kernels, threads=threads)
     cfg.load_from, cfg.work_dir = None, str(folder / 'test')
-    # No forks beside the runtimes' threads.
+    # No worker processes beside the runtimes' threads.
     cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
     metrics = Runner.from_cfg(cfg).test()
     return 100 * metrics.get('coco/bbox_mAP', 0.0)
 
 
 def row(arm: Arm, arms: list[Arm], score: str) -> str:
-    """One line of the table; ratios are to float32 in the same runtime."""
+    """One line of the table, with the speed relative to float32 in the same
+    runtime."""
     floats = next(
         a for a in arms if a.backend == arm.backend and a.name == FLOAT
     )
@@ -345,8 +358,9 @@ def main() -> None:
         arms = build_arms(args, folder)
         cfg = arms[0].cfg
         model = load_detector(cfg, None)
-        pictures = list(images(cfg, model, args.size, args.pictures, 'test'))
-        measure(arms, pictures, args)
+        count = args.pictures
+        inputs = list(images(cfg, model, args.size, count, 'test'))
+        measure(arms, inputs, args)
         arms.sort(key=lambda arm: arm.backend == 'OpenVINO')
         scores = [
             f'{evaluate(arm, folder, args.threads):.1f}' if args.map else ''
@@ -361,7 +375,7 @@ def main() -> None:
     vnni = 'with' if has_vnni() else 'without'
     print(
         f'\n1 x 3 x {args.size[0]} x {args.size[1]}, {args.threads} '
-        f'thread(s), CPU {vnni} VNNI, {len(pictures)} pictures, '
+        f'thread(s), CPU {vnni} VNNI, {len(inputs)} images, '
         f'{args.rounds} rounds\n'
     )
     print('\n'.join(lines))

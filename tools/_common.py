@@ -1,4 +1,4 @@
-"""What the command-line tools share."""
+"""Flags, configs and runners of the command-line tools."""
 
 import argparse
 import os
@@ -8,12 +8,12 @@ from pathlib import Path
 try:
     import mmgor
 
-    if mmgor.__file__ is None:  # a folder of that name, without code
+    if mmgor.__file__ is None:  # another folder called mmgor, without code
         raise ModuleNotFoundError(name='mmgor')
 except ModuleNotFoundError as error:
     if error.name != 'mmgor':
         raise
-    # A checkout that was not installed.
+    # mmgor is not installed: import it from the checkout.
     sys.modules.pop('mmgor', None)
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     import mmgor
@@ -27,18 +27,18 @@ from mmgor.io.checkpoint_reader import protect_loading
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
-    """mmdet's flag for config entries."""
+    """Add mmdet's flag for config entries."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
         help='override config entries: key=value, lists as key="[a,b]" or '
-        'key=a,b, nested as key="[(a,b),(c,d)]", without white space',
+        'key=a,b, nested lists as key="[(a,b),(c,d)]", without spaces',
     )
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags that mmdet's train and test tools have in common."""
+    """Add the flags that mmdet's train and test tools have in common."""
     parser.add_argument(
         '--work-dir', help='folder for logs, checkpoints and metrics'
     )
@@ -55,11 +55,14 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """The config with the command line's ``--cfg-options``.
+    """Load the config and apply ``--cfg-options``.
+
+    Args:
+        args (Namespace): With ``config`` and ``cfg_options``.
 
     Raises:
-        FileNotFoundError: If it does not exist.
-        RuntimeError: If it cannot be read.
+        FileNotFoundError: If the config does not exist.
+        RuntimeError: If it can't be read.
     """
     cfg = config_reader.read_config(args.config)
     if args.cfg_options is not None:
@@ -68,7 +71,10 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def read_config(args: argparse.Namespace) -> Config:
-    """Load the config, apply overrides, settle the work directory.
+    """Load the config, apply the common flags, set the work directory.
+
+    Args:
+        args (Namespace): The common flags and ``config``.
 
     Raises:
         FileNotFoundError: If the config does not exist.
@@ -84,9 +90,10 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """mmengine's Runner, or the one the config names.
+    """Build mmengine's Runner, or the one that the config names.
 
-    What it loads cannot run code; see :func:`protect_loading`.
+    The checkpoints that it loads cannot run code: see
+    :func:`protect_loading`.
     """
     protect_loading()
     if 'runner_type' in cfg:

@@ -1,4 +1,4 @@
-"""Draw what an exported detector finds in a picture, a folder or a video.
+"""Detect objects in an image, a folder or a video, and draw them.
 
 python tools/detect.py student.onnx street.jpg --out detections
 """
@@ -24,12 +24,15 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('model', help='.onnx or .xml of tools/export.py')
-    parser.add_argument('input', type=Path, help='picture, folder or video')
+    parser.add_argument('input', type=Path, help='image, folder or video')
     parser.add_argument(
         '--out', type=Path, required=True, help='folder to write to'
     )
     parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='lowest score shown'
+        '--score-thr',
+        type=float,
+        default=0.3,
+        help='lowest score that is drawn (default: %(default)s)',
     )
     args = parser.parse_args()
     if not args.input.exists():
@@ -41,15 +44,22 @@ def parse_args() -> argparse.Namespace:
 
 
 def detect_images(detector: Detector, source: Path, out: Path) -> int:
-    """Write every picture of ``source`` with its boxes, under its name; give
-    the number of those that can't be used.
+    """Write the images of a file or folder with boxes, under their names.
+
+    Args:
+        detector (Detector): Finds the boxes.
+        source (Path): Image or folder.
+        out (Path): Folder to write to.
+
+    Returns:
+        int: Number of images that were skipped because they can't be used.
     """
     skipped = 0
     for path in list_images(source):
         try:
             (sample,) = detector(path)
         except ValueError as error:
-            # One of thousands should not stop the others.
+            # One bad image should not stop thousands of others.
             print(f'skipped: {error}', file=sys.stderr)
             skipped += 1
             continue
@@ -60,7 +70,7 @@ def detect_images(detector: Detector, source: Path, out: Path) -> int:
 
 
 def detect_video(detector: Detector, source: Path, out: Path) -> None:
-    """Write the video with boxes as .mp4; nothing half-written stays."""
+    """Write a video with boxes as .mp4; an error leaves no file behind."""
     target = out / f'{source.stem}.mp4'
     with writing(target) as part:
         frames = write_video(detector, source, part)
@@ -68,7 +78,7 @@ def detect_video(detector: Detector, source: Path, out: Path) -> None:
 
 
 def write_video(detector: Detector, source: Path, target: Path) -> int:
-    """Write the video with boxes; give the number of its frames."""
+    """Write a video with boxes; returns the number of its frames."""
     video = open_video(source)
     codec = cv2.VideoWriter_fourcc(*'mp4v')
     writer = cv2.VideoWriter(str(target), codec, video.fps, video.resolution)
@@ -86,21 +96,25 @@ def write_video(detector: Detector, source: Path, target: Path) -> int:
 
 
 def check_video(path: Path, frames: int) -> None:
-    """OpenCV's writer says nothing of frames that did not get to the disk.
+    """Make sure that all frames are on the disk: OpenCV does not say.
+
+    Args:
+        path (Path): The video.
+        frames (int): Number of frames that were written.
 
     Raises:
-        OSError: If there are others than ``frames``.
+        OSError: If the video has another number of frames.
     """
     written = int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT))
     if written != frames:
         raise OSError(
-            f'{path} was not written as a whole: expected {frames} frames, '
-            f'got {max(written, 0)}. Make room on the disk.'
+            f'{path} was not written completely: expected {frames} frames, '
+            f'got {max(written, 0)}. Free space on the disk.'
         )
 
 
 def describe(detector: Detector, sample: DetDataSample) -> str:
-    """As in "2 person, 1 dog"."""
+    """The number of objects per class, such as "2 person, 1 dog"."""
     labels = sample.pred_instances.labels.tolist()
     counts = [
         f'{labels.count(label)} {detector.classes[label]}'
@@ -118,7 +132,7 @@ def main() -> None:
         return
     skipped = detect_images(detector, args.input, args.out)
     if skipped:
-        sys.exit(f'skipped pictures: {skipped}, see above')
+        sys.exit(f'skipped images: {skipped}, see above')
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
-"""Write a trained quantized detector as ONNX or OpenVINO IR.
+"""Export a trained quantized detector to ONNX or OpenVINO IR.
 
-Weights as integers, batch norm folded, QuantizeLinear and DequantizeLinear
-(with Clip below 8 bits) where training had fake quantization.
+The file has integer weights and folded batch norms. It has QuantizeLinear and
+DequantizeLinear (with Clip below 8 bits) where training had fake quantization.
 
 python tools/export.py CONFIG CHECKPOINT --backend onnxruntime --out m.onnx
 python tools/export.py CONFIG CHECKPOINT --backend openvino --out m.xml
@@ -40,8 +40,8 @@ def parse_args() -> argparse.Namespace:
         nargs=2,
         type=int,
         metavar=('H', 'W'),
-        help='padded images in pixels; by default what the test pipeline '
-        'resizes to',
+        help='height and width of the padded images in pixels; by default '
+        'the size that the test pipeline resizes to',
     )
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument(
@@ -51,12 +51,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--int4',
         action='store_true',
-        help='store weights of up to 4 bits two in a byte',
+        help='write weights of up to 4 bits as int4',
     )
     parser.add_argument(
         '--nms',
         action='store_true',
-        help='decode and suppress inside the graph: boxes, scores, labels',
+        help='put decoding and NMS into the graph: boxes, scores, labels',
     )
     add_cfg_options(parser)
     args = parser.parse_args()
@@ -71,7 +71,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def default_size(cfg: Config, dynamic: bool) -> tuple[int, int]:
-    """Height and width of the test pictures, padded as their batch is."""
+    """Height and width of the padded test images, in pixels."""
     size = padded_size(configured_size(cfg), size_divisor(cfg, dynamic))
     unequal = size[0] != size[1]
     keeps_ratio = any(
@@ -80,10 +80,10 @@ def default_size(cfg: Config, dynamic: bool) -> tuple[int, int]:
     if unequal and not dynamic and keeps_ratio:
         side = max(size)
         warnings.warn(
-            f'the file will take pictures of up to {size[0]} x {size[1]} '
-            '(height x width), but the test pipeline keeps their ratio: '
-            'those of the other orientation will be refused. To take them, '
-            f'type --dynamic, or --size {side} {side}.',
+            f'the file will take images of up to {size[0]} x {size[1]} '
+            '(height x width), but the test pipeline keeps their aspect '
+            'ratio: images of the other orientation will be refused. To take '
+            f'them, type --dynamic, or --size {side} {side}.',
             stacklevel=2,
         )
     return size

@@ -1,4 +1,4 @@
-"""Draw GoR's weight curves of a run.
+"""Plot the loss weights of GoR over a run.
 
 python tools/plot_weights.py work_dirs/retinanet_r18_w4_from_r101
 """
@@ -12,8 +12,10 @@ from mmgor.hooks import plot_weight_curves, read_scalars
 
 
 def find_scalars(source: Path) -> Path:
-    """The newest scalars.json with a ``gor_*`` value under a work directory,
-    or the file itself.
+    """Find the newest scalars.json with a ``gor_*`` value.
+
+    Args:
+        source (Path): Work directory, or the file itself.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -40,7 +42,10 @@ def main() -> None:
         'source', type=Path, help='work directory or scalars.json'
     )
     parser.add_argument(
-        '--out', type=Path, default=Path('weights.png'), help='the picture'
+        '--out',
+        type=Path,
+        default=Path('weights.png'),
+        help='image to write (default: %(default)s)',
     )
     args = parser.parse_args()
     scalars = find_scalars(args.source)

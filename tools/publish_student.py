@@ -1,8 +1,8 @@
-"""Strip a training checkpoint to what inference needs.
+"""Reduce a training checkpoint to the tensors that inference needs.
 
-Keeps the student's tensors (weights, scales, ranges; the averaged ones if EMA
-was on) and the class names. The result loads with
-``torch.load(weights_only=True)`` anywhere, without mmgor's allow-list.
+It keeps the student's tensors (weights, scales, ranges; the averaged ones if
+EMA was on) and the class names. The result loads anywhere with
+``torch.load(weights_only=True)``, even without mmgor.
 
 python tools/publish_student.py work_dirs/NAME/epoch_12.pth student.pth
 """
@@ -23,19 +23,21 @@ from mmgor.io.class_names import checkpoint_classes
 
 
 def publish(source: Path, target: Path) -> dict[str, int]:
-    """Write the stripped checkpoint.
+    """Write the reduced checkpoint.
 
     Args:
         source (Path): Training checkpoint.
         target (Path): The new file.
 
     Returns:
-        dict[str, int]: Kept and dropped keys, bytes of both files.
+        dict[str, int]: Number of ``kept`` and ``dropped`` keys, and
+        ``source_bytes`` and ``target_bytes`` of the files.
 
     Raises:
-        FileNotFoundError: If ``source`` is not there.
-        ValueError: If it can't be read or holds no weights, a weight is NaN
-            or infinite, it has an odd meta, or both are one file.
+        FileNotFoundError: If ``source`` does not exist.
+        ValueError: If ``source`` can't be read, has no weights, a weight
+            that is not finite or an unexpected meta, or if both paths are
+            the same file.
     """
     if not source.is_file():
         raise FileNotFoundError(f'checkpoint not found: {source}')
@@ -55,7 +57,7 @@ def publish(source: Path, target: Path) -> dict[str, int]:
     classes = checkpoint_classes(checkpoint.get('meta') or {}, str(source))
     if classes:
         meta['dataset_meta'] = dict(classes=list(classes))
-    buffer = BytesIO()  # torch's own writer can't tell that a disk is full
+    buffer = BytesIO()  # torch's own writer does not report a full disk
     torch.save(dict(state_dict=kept, meta=meta), buffer)
     write_checkpoint(target, buffer.getvalue())
     return dict(
@@ -74,8 +76,8 @@ def _check_tensors(source: Path, state_dict: dict[str, Any]) -> None:
     }
     if others:
         raise ValueError(
-            f'{source} has entries that are not tensors: {others}; expected a '
-            'checkpoint that tools/train.py wrote.'
+            f'{source} has entries that are not tensors: {others}; expected '
+            'a checkpoint that tools/train.py wrote.'
         )
 
 

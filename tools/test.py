@@ -1,6 +1,6 @@
 """Evaluate a checkpoint or an exported file (.onnx, .xml).
 
-The flags are those of mmdet's tools/test.py.
+The flags are the same as in mmdet's tools/test.py.
 
 python tools/test.py configs/gor/retinanet_r18_w4_from_r101.py CHECKPOINT
 """
@@ -39,14 +39,14 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--out', help='write predictions to this .pkl file')
     parser.add_argument(
-        '--show', action='store_true', help='show pictures with boxes'
+        '--show', action='store_true', help='show images with boxes'
     )
     parser.add_argument(
         '--show-dir',
-        help='write pictures with boxes to work_dir/timestamp/SHOW_DIR',
+        help='write images with boxes to work_dir/timestamp/SHOW_DIR',
     )
     parser.add_argument(
-        '--wait-time', type=float, default=2, help='seconds a picture'
+        '--wait-time', type=float, default=2, help='seconds per image'
     )
     parser.add_argument(
         '--tta', action='store_true', help='test-time augmentation'
@@ -59,10 +59,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def enable_tta(cfg: Config) -> None:
-    """Wrap the model for test-time augmentation, by default a flip."""
+    """Wrap the model for test-time augmentation; the default is a flip."""
     if 'tta_model' not in cfg:
         warnings.warn(
-            'no tta_model in the config; using a flip with NMS', stacklevel=2
+            'no tta_model in the config; using a flip and NMS', stacklevel=2
         )
         cfg.tta_model = dict(
             type='DetTTAModel',
@@ -99,7 +99,8 @@ def main() -> None:
         cfg = trigger_visualization_hook(cfg, args)
     if args.tta:
         enable_tta(cfg)
-    if os.environ['LOCAL_RANK'] == '0':  # large files take a while to read
+    # Only once: large annotation files take long to read.
+    if os.environ['LOCAL_RANK'] == '0':
         test = cfg.get('test_dataloader'), cfg.get('test_evaluator')
         check_evaluation_data(*test)
     runner = build_runner(cfg)

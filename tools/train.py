@@ -1,4 +1,4 @@
-"""Train a detector; the flags are those of mmdet's tools/train.py.
+"""Train a detector; the flags are the same as in mmdet's tools/train.py.
 
 python tools/train.py configs/gor/retinanet_r18_w4_from_r101.py
 """
@@ -23,14 +23,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate with the batch size',
+        help='scale the learning rate by the batch size',
     )
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
-        help='resume from this checkpoint, or without a value from the '
-        'newest good one in the work directory',
+        help='resume from this checkpoint; without a value, from the newest '
+        'intact one in the work directory',
     )
     add_common_arguments(parser)
     return parser.parse_args()
@@ -39,8 +39,13 @@ def parse_args() -> argparse.Namespace:
 def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
     """Put --amp, --auto-scale-lr and --resume into the config.
 
+    Args:
+        cfg (Config): Changed in place.
+        args (Namespace): The flags.
+
     Raises:
-        RuntimeError: If the config cannot scale its learning rate.
+        RuntimeError: If the config lacks the base batch size that scaling
+            the learning rate needs.
     """
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -60,8 +65,11 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def resume_newest(cfg: Config) -> None:
-    """Go on from the newest good checkpoint of the work directory; where
-    there is none, from ``load_from``, which mmdet's own tool drops then."""
+    """Resume from the newest intact checkpoint of the work directory.
+
+    If there is none, training starts from ``load_from``. (mmdet's tool would
+    drop ``load_from``.)
+    """
     found = find_checkpoint(cfg.work_dir)
     if found is None and cfg.get('load_from'):
         print(
@@ -78,7 +86,8 @@ def main() -> None:
     setup_cache_size_limit_of_dynamo()
     cfg = read_config(args)
     apply_flags(cfg, args)
-    if os.environ['LOCAL_RANK'] == '0':  # large files take a while to read
+    # Only once: large annotation files take long to read.
+    if os.environ['LOCAL_RANK'] == '0':
         check_training_data(cfg.get('train_dataloader'))
         if cfg.get('val_cfg') is not None:
             val = cfg.get('val_dataloader'), cfg.get('val_evaluator')

@@ -1,7 +1,8 @@
-"""Compare an exported file with the checkpoint that it came from.
+"""Compare an exported file with the checkpoint it came from.
 
-Raw outputs and detections on the same test pictures, with --map also what the
-config's evaluator makes of both. Exit status 1: further apart than tolerated.
+Both run on the same test images; their raw outputs and detections are
+compared, with --map also their mAP on all test images. The exit status is 1 if
+they differ more than tolerated.
 
 python tools/verify_export.py CONFIG CHECKPOINT student.onnx --map
 """
@@ -32,37 +33,39 @@ def parse_args() -> argparse.Namespace:
         '--images',
         type=int,
         default=32,
-        help='test pictures to compare outputs on (default: %(default)s)',
+        help='number of test images to compare on (default: %(default)s)',
     )
     parser.add_argument(
         '--tolerance',
         type=float,
         default=MEAN_TOLERANCE,
-        help='largest mean difference of an output in units of its standard '
+        help='largest mean difference of an output, in units of its standard '
         'deviation (default: %(default)s)',
     )
     parser.add_argument(
         '--map',
         action='store_true',
-        help='also evaluate both on all test pictures',
+        help='also evaluate both on all test images',
     )
     parser.add_argument(
         '--map-tolerance',
         type=float,
         default=MAP_TOLERANCE,
-        help='largest difference of a mAP in points (default: %(default)s)',
+        help='largest difference of the mAP, in points of 0.01 (default: '
+        '%(default)s)',
     )
     parser.add_argument(
         '--matched',
         type=float,
         default=MATCHED_SHARE,
-        help=f'smallest share of the detections of score {COUNTED_SCORE} or '
-        'more that the other side has, too (default: %(default)s)',
+        help='smallest share of the detections with a score of '
+        f'{COUNTED_SCORE} or more that the other side has too (default: '
+        '%(default)s)',
     )
     parser.add_argument(
         '--integer-kernels',
         action='store_true',
-        help="with the backend's integer kernels, which are not exact",
+        help="use the backend's integer kernels, which are not exact",
     )
     add_cfg_options(parser)
     return parser.parse_args()

@@ -13,7 +13,7 @@ def require(name: str) -> Any:
         name (str): Name of the module, e.g. 'onnxruntime'.
 
     Returns:
-        module: The module.
+        Any: The module.
 
     Raises:
         ImportError: If the package is not installed.

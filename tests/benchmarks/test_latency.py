@@ -32,14 +32,14 @@ def test_names_that_differ(monkeypatch):
     assert latency.parse_args().student == [['W4A4', 'c.py', 'c.pth']]
 
 
-def test_pictures_are_padded_and_never_cut(tmp_path):
+def test_images_are_padded_and_never_cut(tmp_path):
     scenes = tiny_scenes(tmp_path)
     model = retinanet_cfg()
     cfg = Config(dict(model=model, test_dataloader=loader(scenes, 'eval')))
     detector = load_detector(cfg, None)
-    (picture,) = latency.images(cfg, detector, [96, 64], 1, 'test')
-    assert picture.shape == (1, 3, 96, 64)
-    assert (picture[:, :, 64:] == 0).all()
+    (image,) = latency.images(cfg, detector, [96, 64], 1, 'test')
+    assert image.shape == (1, 3, 96, 64)
+    assert (image[:, :, 64:] == 0).all()
     with pytest.raises(ValueError, match=r'\(64, 64\) .* than \(96, 32\)'):
         list(latency.images(cfg, detector, [96, 32], 1, 'test'))
 

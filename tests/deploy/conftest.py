@@ -1,8 +1,4 @@
-"""One tiny quantized RetinaNet, exported once for all tests here.
-
-``tests/deploy`` is a package: a second top-level module named ``conftest``
-would hide ``tests/conftest.py`` from the tests that import it.
-"""
+"""A tiny quantized RetinaNet that is exported once for all tests here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +17,13 @@ from tests.support.training import tiny_scenes, training_config
 
 @dataclass
 class Exported:
-    """A student's config, checkpoint and files.
+    """A student's config, checkpoint and exported files.
 
     Attributes:
-        scenes (Path): Data folder; eval.json has four pictures of 64 px.
-        config (Path): Of a W4A4 ``GoRDetector``.
+        scenes (Path): Data folder; eval.json has four images of 64 px.
+        config (Path): Config of a W4A4 ``GoRDetector``.
         checkpoint (Path): Its calibrated weights.
-        onnx (Path): Exported for one image of 64 x 96.
+        onnx (Path): Exported for one image of 64 x 96 (height x width).
         xml (Path): The same for OpenVINO.
     """
 
@@ -66,7 +62,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         onnx=folder / 'student.onnx',
         xml=folder / 'student.xml',
     )
-    # No training: no teacher.
+    # A teacher is needed for training only.
     teacher = dict(config='unused.py', checkpoint='unused.pth')
     cfg = training_config(files.scenes, folder / 'work', teacher)
     cfg.dump(files.config)
@@ -74,7 +70,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     model = MODELS.build(files.cfg().model)
     images = torch.randn(4, 3, 64, 96)
     calibrate(model, [images], model)
-    # Calibration saw the batch's own statistics.
+    # Calibration used the statistics of the batch: store them.
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 1.0
@@ -84,6 +80,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         dict(state_dict=model.state_dict(), meta=meta), files.checkpoint
     )
     export_detector(model, files.cfg(), files.onnx, (64, 96), tuple(CLASSES))
-    # To trace the model a second time would take longer than all tests.
+    # To trace the model again would take longer than all tests.
     to_openvino(files.onnx, files.xml)
     return files

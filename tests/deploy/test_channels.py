@@ -1,4 +1,4 @@
-"""Students of grey images, from a config with classes in it to detections."""
+"""Students that take grey images, from a new-style config to detections."""
 
 import cv2
 import mmcv
@@ -26,7 +26,7 @@ META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 
 
 def student_cfg(channels=1):
-    """New style: classes where others have names."""
+    """A new-style config: its types are classes instead of names."""
     cfg = quantized_cfg(w_bits=8, a_bits=8)
     cfg.type = StockRetinaNet
     cfg.data_preprocessor = dict(
@@ -94,7 +94,7 @@ def test_detector_of_grey_images(grey, exported):
         torch.testing.assert_close(
             got.pred_instances.bboxes, wanted.pred_instances.bboxes
         )
-    # Decoders have weights of their own for the three colours.
+    # A decoder turns colours into grey with other weights than OpenCV.
     colour = mmcv.imread(path)
     assert as_input(colour, 1)['img'].shape == image.shape
     assert np.abs(as_input(colour, 1)['img'] - image.astype(int)).max() < 9
@@ -102,8 +102,8 @@ def test_detector_of_grey_images(grey, exported):
     assert detector.draw(image, wanted).shape == (64, 64, 3)
 
 
-def test_a_picture_as_the_config_loads_it(grey, exported, monkeypatch):
-    """The picture is blamed, and not the file."""
+def test_an_image_with_other_channels(grey, exported, monkeypatch):
+    """The message names the image, not the file."""
     path = next((exported.scenes / 'images').iterdir())
     detector = Detector(grey[2])
     monkeypatch.setattr(detector, '_channels', 4)

@@ -1,4 +1,4 @@
-"""Exported files with another description of themselves."""
+"""Exported files whose metadata is replaced by hostile metadata."""
 
 import copy
 import json
@@ -6,7 +6,7 @@ import json
 from mmgor.deploy.description.metadata_reader import read_metadata
 from mmgor.deploy.runtime.runtime import OnnxRuntime
 
-#: Instead of a value: nothing, another type, a wrong or a huge number.
+#: Replaces a value: None, other types, wrong and huge numbers.
 VALUES = (
     *(None, True, 'x', -1, 0, 1.5, float('nan'), float('inf'), 10**12, 10**40),
     *([], {}, [-1], dict(type='subprocess.Popen', args=['touch', 'ran'])),
@@ -15,8 +15,14 @@ DELETED = object()
 
 
 class Hostile:
-    """Gives :class:`Detector` an exported file with other metadata, without
-    writing it. The graph is opened once."""
+    """Gives :class:`.Detector` an exported file with other metadata.
+
+    Nothing is written, and the graph is opened only once.
+
+    Args:
+        path (Path): An exported ``.onnx`` file.
+        monkeypatch (MonkeyPatch): Replaces the reader of the text.
+    """
 
     def __init__(self, path, monkeypatch):
         self.path = path
@@ -34,7 +40,7 @@ class Hostile:
         monkeypatch.setattr(OnnxRuntime, '_open', opened)
 
     def say(self, metadata):
-        """What the file says from now on: a dict or a text."""
+        """Let the file have this metadata (a dict or text) from now on."""
         text = metadata
         if not isinstance(metadata, str):
             text = json.dumps(metadata)
@@ -44,7 +50,12 @@ class Hostile:
         )
 
     def changed(self, place, value):
-        """The metadata with another value at a place, a tuple of keys."""
+        """A copy of the metadata with another value at a place.
+
+        Args:
+            place (tuple): Keys and indices that lead to the value.
+            value (Any): The new value, or DELETED.
+        """
         metadata = copy.deepcopy(self.metadata)
         *path, last = place
         entry = metadata
@@ -58,11 +69,11 @@ class Hostile:
 
 
 def places(value, path=()):
-    """All entries in nested dicts, and the first one of each list."""
+    """Places of all entries of dicts, and of the first one of each list."""
     if isinstance(value, dict):
         items = value.items()
     else:
         items = enumerate(value[:1]) if isinstance(value, list) else ()
-    for key, part in items:
+    for key, entry in items:
         yield (*path, key)
-        yield from places(part, (*path, key))
+        yield from places(entry, (*path, key))

@@ -1,4 +1,4 @@
-"""tools/export.py: the size that a file gets."""
+"""tools/export.py: the image size of the exported file."""
 
 import sys
 import warnings
@@ -44,14 +44,14 @@ def exported_size(tmp_path, monkeypatch):
     return run
 
 
-def test_upright_pictures_that_will_not_fit(exported_size):
+def test_upright_images_that_will_not_fit(exported_size):
     mmdets = dict(scale=(1333, 800), keep_ratio=True)
     hint = r'up to 800 x 1344 .*type --dynamic, or --size 1344 1344'
     with pytest.warns(UserWarning, match=hint):
         assert exported_size(**mmdets) == (800, 1344)
 
 
-def test_pictures_that_fit(exported_size):
+def test_images_that_fit(exported_size):
     mmdets = dict(scale=(1333, 800), keep_ratio=True)
     with warnings.catch_warnings():
         warnings.simplefilter('error')

@@ -25,8 +25,8 @@ def tool(name, *args):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['train.py', 'test.py'])
-def test_flags_are_mmdets(name):
-    """Every flag that the installed mmdet's own tool has."""
+def test_all_flags_of_mmdet_are_there(name):
+    """Of the installed version."""
     import mmdet
 
     stock = Path(mmdet.__file__).parent / '.mim' / 'tools' / name

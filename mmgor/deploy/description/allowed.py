@@ -54,8 +54,8 @@ _REFUSED = (
     *('backend_args', 'file_client_args', 'init_cfg', 'pretrained'),
     *('checkpoint', 'custom_imports', 'default_scope', 'scope'),
 )
-# Key (or pattern) -> largest number. It has no limit in the ranges of FCOS
-# and in numbers of boxes, which decide no size.
+# Key (or pattern) -> largest number. Ranges of FCOS and numbers of boxes have
+# no limit: no memory is allocated for them.
 _MOST = {
     **dict.fromkeys(('*_range', '*_ranges', 'test_cfg'), math.inf),
     **dict.fromkeys(('mean', 'std'), math.inf),

@@ -111,7 +111,7 @@ def has_external_data(message: Any) -> bool:
     the machine.
 
     Args:
-        message (protobuf Message): A model or a part of one.
+        message (Message): A protobuf message: a model or a part of one.
     """
     for field, value in message.ListFields():
         if field.name == 'external_data':

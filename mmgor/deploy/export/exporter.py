@@ -1,4 +1,4 @@
-"""``export_detector``: writes a trained detector as ONNX or OpenVINO file.
+"""``export_detector``: writes a trained detector to an ONNX or OpenVINO file.
 
 The steps: replace the quantizers by their integers (``frozen``), trace the
 network to an ONNX graph (``onnx_ops``), fold batch norms

@@ -22,7 +22,7 @@ def save_exported(model: Any, metadata: dict[str, Any], path: Path) -> int:
 
     Args:
         model (onnx_ir.Model): The graph; gets the metadata.
-        metadata (dict): From :func:`make_metadata`.
+        metadata (dict): From :func:`.make_metadata`.
         path (Path): ``.onnx`` or ``.xml`` file to write.
 
     Returns:
@@ -48,7 +48,7 @@ def save_onnx(model: Any, metadata: dict[str, Any], path: Path) -> None:
 
     Args:
         model (onnx_ir.Model): The graph; gets the metadata.
-        metadata (dict): From :func:`make_metadata`.
+        metadata (dict): From :func:`.make_metadata`.
         path (Path): File to write.
     """
     model.metadata_props[KEY] = json.dumps(metadata)
@@ -60,7 +60,7 @@ def to_openvino(source: Path, target: Path) -> None:
     """Convert an exported ``.onnx`` file to OpenVINO IR with its metadata.
 
     Args:
-        source (Path): File of :func:`export_detector`.
+        source (Path): File of :func:`.export_detector`.
         target (Path): ``.xml`` to write; its ``.bin`` is written beside it.
     """
     converted = require('openvino').convert_model(source)

@@ -45,7 +45,7 @@ class Detector:
             ``tools/export.py`` wrote.
         threads (int, optional): Number of threads of the backend. By default
             the backend chooses.
-        integer_kernels (bool): See :func:`open_runtime`.
+        integer_kernels (bool): See :func:`.open_runtime`.
         score_thr (float): Detections with a lower score are left out.
 
     Raises:
@@ -224,7 +224,7 @@ def detector_configs(
         path (str | Path): The exported file.
 
     Returns:
-        tuple[ConfigDict, list]: Config of a :class:`RuntimeDetector`, and
+        tuple[ConfigDict, list]: Config of a :class:`.RuntimeDetector`, and
         the test pipeline for images.
 
     Raises:

@@ -29,7 +29,7 @@ def runtime_model(cfg: Config, path: str | Path) -> ConfigDict:
         path (str | Path): The exported file.
 
     Returns:
-        ConfigDict: Config of a :class:`RuntimeDetector`.
+        ConfigDict: Config of a :class:`.RuntimeDetector`.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -66,7 +66,7 @@ def runtime_detector_cfg(cfg: Config, path: str | Path) -> ConfigDict:
         path (str | Path): The exported file; it is not read.
 
     Returns:
-        ConfigDict: Config of a :class:`RuntimeDetector`.
+        ConfigDict: Config of a :class:`.RuntimeDetector`.
 
     Raises:
         ValueError: If the model is not a single-stage detector.

@@ -1,4 +1,4 @@
-"""An exported file is data: whatever it says, it is used or refused."""
+"""Hostile metadata is refused; nothing in it is run."""
 
 import json
 import sys
@@ -32,7 +32,10 @@ POPEN = dict(type='subprocess.Popen', args=['touch', 'ran'])
 
 @pytest.fixture
 def hostile(exported, monkeypatch, tmp_path):
-    """In a folder with modules that a file could name; none is imported."""
+    """An exported file in a folder with modules that it could name.
+
+    None of them may be imported.
+    """
     for name in ('evil', 'FocalLoss', 'Resize'):
         (tmp_path / name).mkdir()
         for module in ('__init__', 'registry', 'Resize'):
@@ -44,7 +47,7 @@ def hostile(exported, monkeypatch, tmp_path):
     assert not (tmp_path / 'ran').exists()
 
 
-def test_what_a_file_may_not_say(hostile):
+def test_refused_entries(hostile):
     step = (*PIPELINE, 1)
     wide = hostile.metadata['config']['model']['bbox_head']
     wide = dict(wide, feat_channels=60000, stacked_convs=2)
@@ -110,9 +113,10 @@ def test_what_a_file_may_not_say(hostile):
     assert not {'evil', 'FocalLoss', 'Resize'} & set(sys.modules)
 
 
-def test_any_entry_may_be_wrong(hostile, exported):
-    """Each loses its value, and gets one out of a list of odd ones."""
-    picture = next((exported.scenes / 'images').iterdir())
+def test_every_entry_may_be_wrong(hostile, exported):
+    """Each entry is deleted, and replaced by an odd value: the file is used,
+    or refused by name."""
+    image = next((exported.scenes / 'images').iterdir())
     used = 0
     for i, place in enumerate(places(hostile.metadata)):
         if place[0] == 'quantization' or place[2:3] in NEVER_BUILT:
@@ -120,7 +124,7 @@ def test_any_entry_may_be_wrong(hostile, exported):
         for value in (DELETED, VALUES[i % len(VALUES)]):
             hostile.say(hostile.changed(place, value))
             try:
-                Detector(hostile.path, threads=1, score_thr=0)(picture)
+                Detector(hostile.path, threads=1, score_thr=0)(image)
                 used += 1
             except ValueError as error:
                 assert str(hostile.path) in str(error), place
@@ -138,25 +142,25 @@ def test_every_entry_has_to_be_there(hostile):
             read_metadata(hostile.path)
 
 
-def test_a_pipeline_that_fails_on_pictures(hostile, exported):
+def test_a_pipeline_that_fails_on_images(hostile, exported):
     place = ('config', 'test_dataloader', 'dataset', 'pipeline', 2, 'scale')
     hostile.say(hostile.changed(place, 'large'))
-    picture = next((exported.scenes / 'images').iterdir())
+    image = next((exported.scenes / 'images').iterdir())
     with pytest.raises(ValueError, match=f'^{hostile.path} can not be used'):
-        Detector(hostile.path, threads=1)(picture)
+        Detector(hostile.path, threads=1)(image)
 
 
 @pytest.mark.parametrize(
     'text', ['[' * 10**5, '[]', 'null', '1e999', '{"format": NaN}', '\ud800']
 )
-def test_texts_that_are_no_metadata(text, hostile):
+def test_texts_that_are_not_metadata(text, hostile):
     hostile.say(text)
     with pytest.raises(ValueError, match='has damaged or outdated'):
         read_metadata(hostile.path)
 
 
-def test_a_config_is_compared_with_data_alone(hostile, exported):
-    """tools/test.py builds the config that it is given, not the file's."""
+def test_a_config_is_compared_without_building_the_files(hostile, exported):
+    """tools/test.py builds only the config that it is given."""
     hostile.say(hostile.changed((*HEAD, 'loss_cls'), POPEN))
     with pytest.raises(ValueError, match=r"loss_cls\.type is 'FocalLoss' in"):
         runtime_model(exported.cfg(), hostile.path)
@@ -166,8 +170,8 @@ def test_a_config_is_compared_with_data_alone(hostile, exported):
 
 
 @pytest.mark.parametrize('suffix', ['.onnx', '.xml'])
-def test_a_file_that_was_sealed_again(suffix, exported, tmp_path):
-    """The seal has no key: anyone can write it."""
+def test_a_valid_checksum_makes_no_file_safe(suffix, exported, tmp_path):
+    """Anyone can compute a checksum."""
     metadata = read_metadata(exported.onnx)
     metadata['config']['model']['bbox_head']['bbox_coder'] = dict(
         POPEN, args=['touch', str(tmp_path / 'ran')]
@@ -208,16 +212,16 @@ def test_weights_in_other_files(inside, exported, tmp_path):
 
 
 def test_more_labels_than_names(exported, monkeypatch):
-    """What the graph gives may be anything, too."""
+    """The outputs of the graph are checked too."""
     detector = Detector(exported.onnx, threads=1, score_thr=0.0)
     detector.classes = detector.classes[:1]
-    pictures = sorted((exported.scenes / 'images').iterdir())
+    images = sorted((exported.scenes / 'images').iterdir())
     with pytest.raises(ValueError, match=r'student\.onnx .*label'):
-        detector(pictures)
+        detector(images)
 
 
 def test_names_of_written_new_style_configs(hostile):
-    """A class becomes its path; one that is registered is the same class."""
+    """A class is written as its path, which is allowed if it is registered."""
     import mmdet.models.dense_heads.retina_head as module
 
     for name in (
@@ -232,7 +236,7 @@ def test_names_of_written_new_style_configs(hostile):
 
 
 CONFIGS = Path(__file__).resolve().parents[3] / 'configs' / 'gor'
-# Without a dense head of one stage, which is not exported.
+# They have no single-stage dense head and are not exported.
 OTHERS = ('deformable-detr', 'faster-rcnn')
 
 

@@ -10,9 +10,9 @@ onnx = pytest.importorskip('onnx')
 ort = pytest.importorskip('onnxruntime')
 ir = pytest.importorskip('onnx_ir')
 
-# One convolution for two levels with a batch norm each, a grouped
-# deconvolution behind a transposition, and a batch norm that must stay
-# because its input is used twice.
+# A convolution that two levels share, with one batch norm per level; a grouped
+# transposed convolution whose weight is transposed; and a batch norm that must
+# stay because its input is used twice.
 TEXT = """
 <ir_version: 10, opset_import: ["": 21]>
 net (float[1, 2, 5, 5] x) => (float[1, 3, 5, 5] a, float[1, 3, 5, 5] b,
@@ -77,22 +77,22 @@ def test_folded_graph_computes_the_same(arrays):
     folded = ir.from_proto(model)
     assert fold_norms(folded.graph) == 3
     norms = [n for n in folded.graph if n.op_type == 'BatchNormalization']
-    assert len(norms) == 1  # y4 is used by the addition, too
+    assert len(norms) == 1  # the addition uses y4 too
     after = run(ir.to_proto(folded), x)
     for old, new in zip(before, after):
         np.testing.assert_allclose(new, old, atol=2e-5)
 
 
-def test_weights_of_each_level_are_their_own(arrays):
+def test_each_level_has_its_own_weights(arrays):
     folded = ir.from_proto(build(arrays))
     fold_norms(folded.graph)
-    stored = {
+    weights = {
         node.outputs[0].name: node.inputs[1].producer().inputs[0]
         for node in folded.graph
         if node.op_type == 'Conv'
     }
     first, second, shared = (
-        value.const_value.numpy() for value in stored.values()
+        value.const_value.numpy() for value in weights.values()
     )
     np.testing.assert_array_equal(shared, arrays['q'])
     sign = np.sign(arrays['g1']).astype(np.int8).reshape(3, 1, 1, 1)
@@ -140,8 +140,8 @@ def test_fold_by_hand():
     assert bias.tolist() == [-3.5, 11.0]
 
 
-def test_int4_holds_what_fits(arrays):
-    arrays['q'][0, 0, 0, 0] = 8  # one too many
+def test_only_weights_that_fit_become_int4(arrays):
+    arrays['q'][0, 0, 0, 0] = 8  # too large for int4
     model = ir.from_proto(build(arrays))
     assert use_int4_weights(model.graph) == 1
     dtypes = {

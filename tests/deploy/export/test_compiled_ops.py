@@ -9,7 +9,7 @@ from mmgor.deploy.export.compiled_ops import check_calls, check_modules
 
 
 class Sampling(nn.Module):
-    """As TOOD's head: the operator is called, and is no module."""
+    """Calls an operator without a module, as the head of TOOD does."""
 
     def forward(self, x):
         offset = x.new_zeros(1, 18, *x.shape[2:])

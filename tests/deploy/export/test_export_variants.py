@@ -1,4 +1,4 @@
-"""Layers of other classes than torch's, exported: exact, or refused."""
+"""Layers of mmcv's classes: their export is exact, or refused."""
 
 import pytest
 import torch
@@ -18,9 +18,8 @@ SIZE = (64, 64)
 
 
 @pytest.mark.parametrize('kind', ['Conv2dAdaptivePadding', 'ConvAWS'])
-def test_the_file_computes_what_the_model_does(kind, tmp_path):
-    """In ONNX Runtime, node for node. What differs would be rounding that
-    turned: none does here."""
+def test_the_file_computes_the_same(kind, tmp_path):
+    """Node by node in ONNX Runtime; here no quantization step flips."""
     torch.manual_seed(0)
     cfg = quantized_cfg(w_bits=4, a_bits=4)
     cfg.backbone.update(num_stages=1, out_indices=(0,))
@@ -49,7 +48,7 @@ def test_the_file_computes_what_the_model_does(kind, tmp_path):
         torch.testing.assert_close(torch.from_numpy(have), want)
 
 
-def test_quantized_mmcv_operators_are_refused_as_stock_ones_are():
+def test_quantized_operators_of_mmcv_are_refused():
     model = nn.Module()
     model.bbox_head = nn.Module()
     model.bbox_head.lossless = nn.Sequential(

@@ -33,7 +33,7 @@ ort = pytest.importorskip('onnxruntime')
 
 
 def run(path, images):
-    """Without optimization: node for node, in float32."""
+    """Run a file node by node, without optimization."""
     options = ort.SessionOptions()
     options.graph_optimization_level = (
         ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -46,7 +46,7 @@ def run(path, images):
 
 
 def shallow_cfg():
-    """Two stages, two levels: traced with dynamic sizes in seconds."""
+    """Two stages and two levels: the trace takes seconds."""
     cfg = quantized_cfg(
         w_bits=4,
         a_bits=4,
@@ -85,7 +85,7 @@ def test_dynamic_file(shallow, tmp_path):
             scores, boxes = shallow(images)
         got = run(path, images)
         for a, b in zip([*scores, *boxes], got, strict=True):
-            # Steps may flip where sums are ordered differently.
+            # Sums in another order may flip quantization steps.
             assert (a - b).abs().mean() < 0.02 * a.std()
     graph = onnx.load(path).graph
     kinds = {node.op_type for node in graph.node}
@@ -152,7 +152,7 @@ def test_metadata(exported):
     full = exported.cfg()
     for part in ('backbone', 'neck', 'bbox_head', 'data_preprocessor'):
         assert cfg.model[part] == full.model[part]
-    # Nothing of training and no paths.
+    # No settings of the training and no paths.
     assert 'teachers' in full.model and 'teachers' not in cfg.model
     assert list(cfg.test_dataloader.dataset) == ['pipeline']
     pipeline = full.test_dataloader.dataset.pipeline
@@ -243,21 +243,21 @@ def test_suffix(shallow, tmp_path):
         export_detector(shallow, cfg, tmp_path / 'n.pth', (64, 64), NAMES)
 
 
-def test_two_stages_are_named():
+def test_two_stage_detectors_are_refused():
     detector = nn.Module()
     detector.roi_head = nn.Identity()
     with pytest.raises(ValueError, match='expected a single-stage detector'):
         Network(detector)
 
 
-def test_masks_are_named():
+def test_mask_heads_are_refused():
     detector = nn.Module()
     detector.bbox_head = detector.mask_head = nn.Identity()
     with pytest.raises(ValueError, match=r'not exported .*a mask head'):
         Network(detector)
 
 
-def test_operators_are_named():
+def test_operators_of_mmcv_are_refused():
     detector = MODELS.build(shallow_cfg())
     detector.neck.lateral_convs[1] = DeformConv2dPack(8, 8, 3)
     name = r"neck\.lateral_convs\.1': 'DeformConv2dPack'"
@@ -265,7 +265,7 @@ def test_operators_are_named():
         Network(detector)
 
 
-def test_nothing_half_written_stays(shallow, tmp_path, monkeypatch):
+def test_an_error_leaves_no_file(shallow, tmp_path, monkeypatch):
     def full_disk(source, target):
         target.with_suffix('.bin').touch()
         raise OSError('disk full')
@@ -279,7 +279,7 @@ def test_nothing_half_written_stays(shallow, tmp_path, monkeypatch):
 
 @pytest.fixture
 def untraced(monkeypatch):
-    """To trace takes longer than what is tested."""
+    """A trace would take longer than the test."""
 
     def trace(*_):
         raise RuntimeError('traced')
@@ -287,8 +287,8 @@ def untraced(monkeypatch):
     monkeypatch.setattr('mmgor.deploy.export.exporter._trace', trace)
 
 
-def test_configs_with_classes_of_no_name(shallow, tmp_path, untraced):
-    """Refused before anything takes long."""
+def test_configs_with_unregistered_classes(shallow, tmp_path, untraced):
+    """They are refused before the trace."""
     cfg = Config(dict(model=shallow_cfg()))
     cfg.model.backbone.backbone = type('Own', (nn.Module,), {})
     with pytest.raises(ValueError, match=r'Own, which is in none of mmdet'):
@@ -313,7 +313,7 @@ def test_preprocessor_beside_the_model():
     assert exported_config(metadata).model.data_preprocessor == preprocessor
 
 
-def test_paths_stay_at_home():
+def test_metadata_has_no_paths():
     model = retinanet_cfg()
     secret = '/home/alice/weights.pth'
     model.init_cfg = dict(type='Pretrained', checkpoint=secret)
@@ -335,7 +335,7 @@ def test_paths_stay_at_home():
 
 
 def save(model, path):
-    """With the checksum of what it is now."""
+    """Save with the right checksum."""
     onnx.save(model, path)
     append_onnx_checksum(path)
 
@@ -369,7 +369,7 @@ def test_foreign_and_missing_files(exported, tmp_path):
         read_metadata(tmp_path / 'cut.onnx')
 
 
-def test_onnx_ends_with_the_digest_of_all_before(exported, tmp_path):
+def test_onnx_ends_with_the_checksum_of_all_before(exported, tmp_path):
     content = exported.onnx.read_bytes()
     entry = onnx.load(exported.onnx).metadata_props[-1]
     end = onnx.ModelProto(metadata_props=[entry]).SerializeToString()
@@ -380,7 +380,7 @@ def test_onnx_ends_with_the_digest_of_all_before(exported, tmp_path):
 
 
 def test_one_damaged_bit(exported, tmp_path):
-    """Of a weight: the file is still an ONNX model, of other integers."""
+    """The file is still a valid ONNX model, with another weight."""
     model = onnx.load(exported.onnx)
     largest = max(model.graph.initializer, key=lambda i: len(i.raw_data))
     content = bytearray(exported.onnx.read_bytes())
@@ -406,7 +406,7 @@ def test_a_missing_checksum(exported, tmp_path):
         read_metadata(tmp_path / 'bare.xml')
 
 
-def test_onnx_written_anew(exported, tmp_path):
+def test_onnx_saved_by_another_program(exported, tmp_path):
     model = onnx.load(exported.onnx)
     model.doc_string = 'changed'
     onnx.save(model, tmp_path / 'other.onnx')
@@ -415,7 +415,7 @@ def test_onnx_written_anew(exported, tmp_path):
 
 
 def test_one_rounding_for_equal_grids(exported):
-    """Calibration gives the readers of a tensor one grid."""
+    """Calibration gives all layers that read a tensor the same grid."""
     graph = onnx.load(exported.onnx).graph
     rounded = [n for n in graph.node if n.op_type == 'QuantizeLinear']
     assert len({tuple(node.input) for node in rounded}) == len(rounded)
@@ -432,6 +432,6 @@ def test_one_rounding_for_equal_grids(exported):
         for group in groups
         for _ in range(layers[group[0]].input_quantizer.num_slots)
     ]
-    # P7's convolution reads what the head reads as P6.
+    # The convolution of P7 reads P6, as the head does.
     expected[expected.index(2)] += 1
     assert sorted(shared) == sorted(expected)

@@ -16,7 +16,7 @@ from mmgor.quantization.convert import quantize_layers
 
 
 def network(**quant):
-    """Two calls of one convolution, a depthwise one, a deconvolution."""
+    """A convolution called twice, a depthwise and a transposed one."""
     torch.manual_seed(0)
     net = nn.ModuleDict(
         dict(
@@ -40,12 +40,12 @@ def network(**quant):
 def compare(net, x):
     net.eval()
     frozen = freeze(net)
-    # forward is a closure over the quantized layers.
+    # forward uses the layers in net: compute before they are replaced.
     expected = net(x)
     for name in list(net):
         net[name] = frozen[name]
     torch.testing.assert_close(net(x), expected, atol=1e-5, rtol=1e-5)
-    # The slots start again.
+    # A second pass starts with the first grid again.
     torch.testing.assert_close(net(x), expected, atol=1e-5, rtol=1e-5)
 
 
@@ -71,7 +71,7 @@ def test_frozen_network_computes_the_same(kind, bits):
 
 @pytest.mark.parametrize('kind', ['LSQQuantizer', 'LSQPlusQuantizer'])
 @pytest.mark.parametrize('offset', [-3.0, 300.0])
-def test_scales_a_channel_and_zero_outside_the_range(kind, offset):
+def test_scales_per_channel_and_zero_outside_the_range(kind, offset):
     net = network(
         w_bits=4,
         a_bits=4,

@@ -1,4 +1,4 @@
-"""Graphs that keep a size of the trace."""
+"""Graphs in which the trace has made a size constant."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +22,11 @@ SPEC = dict(
 
 
 class Tiny(nn.Module):
-    """Rounds its input to three bits; has a size of the trace where told."""
+    """Rounds its input to three bits.
+
+    Args:
+        kept (str, optional): 'batch' or 'size': what the trace makes constant.
+    """
 
     def __init__(self, kept):
         super().__init__()
@@ -36,7 +40,7 @@ class Tiny(nn.Module):
         x = images
         y = self.conv(self.input_quantizer(x))
         if self.kept == 'batch':
-            # Counted in float, as mmdet's Swin counts images.
+            # Computed in float, as the batch size in mmdet's Swin.
             y = y + int(x.shape[0] / (x.shape[1] / 2)) * y.mean(1, True)
         if self.kept == 'size':
             y = y[..., : 2 * int(x.shape[3] / (x.shape[1] / 2) / 4), :]
@@ -57,7 +61,7 @@ def test_right_for_every_size(suffix):
     check_shapes(model, network, metadata, (64, 64), Path(f'x{suffix}'))
 
 
-def test_a_batch_size_of_the_trace():
+def test_a_constant_batch_size():
     network, model = traced('batch')
     metadata = dict(input=SPEC, outputs=['out'])
     message = (
@@ -68,7 +72,7 @@ def test_a_batch_size_of_the_trace():
         check_shapes(model, network, metadata, (64, 64), Path('x.onnx'))
 
 
-def test_a_height_of_the_trace():
+def test_a_constant_height():
     network, model = traced('size')
     metadata = dict(input=SPEC, outputs=['out'])
     with pytest.raises(ValueError, match=r'wrong for 1 image\(s\) of 32 x 32'):
@@ -79,7 +83,7 @@ def test_difference_by_hand():
     wanted = torch.tensor([-1.0, 1.0, -1.0, 1.0])
     got = wanted + torch.tensor([0.0, 0.5, 0.0, -0.25])
     assert difference(wanted, got) == 0.5
-    # Of a constant: a thousandth of its size is the unit.
+    # The unit of a constant is a thousandth of its size.
     flat = torch.full((4,), -2.0)
     assert difference(flat, flat + 1e-3) == pytest.approx(0.5, rel=1e-3)
     assert difference(torch.zeros(2), torch.zeros(2)) == 0

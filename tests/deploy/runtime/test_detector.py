@@ -1,4 +1,4 @@
-"""Detection from the file alone."""
+"""``Detector`` and tools/detect.py: detection with only the exported file."""
 
 import importlib.util
 import re
@@ -26,12 +26,12 @@ TOOL = Path(__file__).resolve().parents[3] / 'tools' / 'detect.py'
 
 @pytest.fixture(scope='module')
 def detector(exported):
-    """Keeps all ten boxes that the untrained student finds in a picture."""
+    """Keeps all ten boxes that the untrained student finds in an image."""
     return Detector(exported.onnx, threads=1, score_thr=0.0)
 
 
 @pytest.fixture(scope='module')
-def pictures(exported):
+def images(exported):
     return sorted((exported.scenes / 'images').iterdir())
 
 
@@ -42,29 +42,29 @@ def same(got, wanted):
         )
 
 
-def test_detects_what_mmdet_does(detector, pictures, exported):
+def test_detects_the_same_as_mmdet(detector, images, exported):
     model = MODELS.build(runtime_model(exported.cfg(), exported.onnx)).eval()
     model.cfg = exported.cfg()
     model.cfg.test_dataloader.dataset.pipeline.pop(1)  # LoadAnnotations
-    wanted = inference_detector(model, str(pictures[0]))
+    wanted = inference_detector(model, str(images[0]))
     assert len(wanted.pred_instances) == 10
-    same(detector(pictures[0])[0], wanted)
-    same(detector(str(pictures[0]))[0], wanted)
-    same(detector(mmcv.imread(pictures[0]))[0], wanted)
+    same(detector(images[0])[0], wanted)
+    same(detector(str(images[0]))[0], wanted)
+    same(detector(mmcv.imread(images[0]))[0], wanted)
     assert detector.classes == list(CLASSES)
 
 
-def test_score_threshold(detector, exported, pictures):
-    scores = detector(pictures[0])[0].pred_instances.scores
+def test_score_threshold(detector, exported, images):
+    scores = detector(images[0])[0].pred_instances.scores
     least = float(scores[4:6].mean())
     selective = Detector(exported.onnx, threads=1, score_thr=least)
-    got = selective(pictures[0])[0].pred_instances.scores
+    got = selective(images[0])[0].pred_instances.scores
     torch.testing.assert_close(got, scores[:5])
 
 
-def test_boxes_are_in_pixels_of_the_picture(detector, pictures):
-    small = mmcv.imread(pictures[0])
-    # Blocks of four equal pixels, which the pipeline takes back to one.
+def test_boxes_are_in_pixels_of_the_image(detector, images):
+    small = mmcv.imread(images[0])
+    # Four equal pixels for each one; the pipeline halves both sides again.
     large = small.repeat(2, 0).repeat(2, 1)
     (wanted,) = detector(small)
     (got,) = detector(large)
@@ -73,11 +73,11 @@ def test_boxes_are_in_pixels_of_the_picture(detector, pictures):
     )
 
 
-def test_lists_folders_and_batches(detector, pictures, tmp_path):
-    one_by_one = [detector(path)[0] for path in pictures[:3]]
-    for sample, wanted in zip(detector(pictures[:3]), one_by_one, strict=True):
+def test_lists_folders_and_batches(detector, images, tmp_path):
+    one_by_one = [detector(path)[0] for path in images[:3]]
+    for sample, wanted in zip(detector(images[:3]), one_by_one, strict=True):
         same(sample, wanted)
-    for path, name in zip(pictures[:3], ('c.PNG', 'a.png', 'b.png')):
+    for path, name in zip(images[:3], ('c.PNG', 'a.png', 'b.png')):
         shutil.copy(path, tmp_path / name)
     (tmp_path / 'notes.txt').touch()
     (tmp_path / 'd.png').mkdir()
@@ -86,14 +86,14 @@ def test_lists_folders_and_batches(detector, pictures, tmp_path):
         same(sample, one_by_one[i])
 
 
-def test_inputs_that_are_no_pictures(detector, tmp_path):
+def test_inputs_that_are_not_images(detector, tmp_path):
     with pytest.raises(FileNotFoundError, match=r'image not found: .*none'):
         detector(tmp_path / 'none.png')
     with pytest.raises(FileNotFoundError, match=r'image not found: .*none'):
         detector([tmp_path / 'none.png'])
     with pytest.raises(ValueError, match=r'no image in .*\.jpg, '):
         detector(tmp_path)
-    (tmp_path / 'broken.png').write_bytes(b'no picture')
+    (tmp_path / 'broken.png').write_bytes(b'not an image')
     with pytest.raises(ValueError, match=r'broken\.png could not be decoded'):
         detector(tmp_path)
     (tmp_path / 'broken.png').write_bytes(b'')
@@ -118,39 +118,39 @@ def test_inputs_that_are_no_pictures(detector, tmp_path):
 
 
 @pytest.mark.parametrize('score_thr', [float('nan'), 2, -1, '0.3', None])
-def test_thresholds_that_are_none(score_thr):
+def test_odd_score_thresholds(score_thr):
     with pytest.raises(ValueError, match='score_thr must be'):
         Detector('student.onnx', score_thr=score_thr)
 
 
 @pytest.fixture(scope='module')
-def clip(pictures, tmp_path_factory):
-    """Three pictures as a video without loss."""
+def clip(images, tmp_path_factory):
+    """Three images as a lossless video."""
     path = tmp_path_factory.mktemp('clip') / 'clip.avi'
     codec = cv2.VideoWriter_fourcc(*'FFV1')
     writer = cv2.VideoWriter(str(path), codec, 5, (64, 64))
     if not writer.isOpened():
         pytest.skip('this OpenCV has no FFV1')
-    for picture in pictures[:3]:
-        writer.write(mmcv.imread(picture))
+    for image in images[:3]:
+        writer.write(mmcv.imread(image))
     writer.release()
     return path
 
 
-def test_video(detector, clip, pictures, tmp_path):
+def test_video(detector, clip, images, tmp_path):
     frames = list(detector.video(clip))
-    for (frame, sample), path in zip(frames, pictures[:3], strict=True):
+    for (frame, sample), path in zip(frames, images[:3], strict=True):
         assert np.abs(frame.astype(int) - mmcv.imread(path)).max() <= 3
         same(sample, detector(frame)[0])
     with pytest.raises(FileNotFoundError, match='video not found'):
         detector.video(tmp_path / 'none.avi')
-    (tmp_path / 'broken.avi').write_bytes(b'no video')
+    (tmp_path / 'broken.avi').write_bytes(b'not a video')
     with pytest.raises(ValueError, match='no frame that OpenCV can decode'):
         detector.video(tmp_path / 'broken.avi')
 
 
-def test_video_without_a_count_of_frames(detector, pictures, tmp_path):
-    stream = [cv2.imencode('.jpg', mmcv.imread(p))[1] for p in pictures[:3]]
+def test_video_without_a_number_of_frames(detector, images, tmp_path):
+    stream = [cv2.imencode('.jpg', mmcv.imread(p))[1] for p in images[:3]]
     path = tmp_path / 'camera.mjpeg'
     path.write_bytes(b''.join(frame.tobytes() for frame in stream))
     frames = [frame for frame, _ in detector.video(path)]
@@ -179,7 +179,7 @@ def test_files_without_loading(pipeline, got, exported, monkeypatch):
         Detector(exported.onnx)
 
 
-def test_scope_in_the_pipeline(exported, pictures, monkeypatch):
+def test_scope_in_the_pipeline(exported, images, monkeypatch):
     def config(metadata):
         cfg = exported_config(metadata)
         cfg.test_dataloader.dataset.pipeline[0].type = 'mmcv.LoadImageFromFile'
@@ -188,13 +188,13 @@ def test_scope_in_the_pipeline(exported, pictures, monkeypatch):
     monkeypatch.setattr(
         'mmgor.deploy.runtime.detector.exported_config', config
     )
-    (sample,) = Detector(exported.onnx, threads=1, score_thr=0.0)(pictures[0])
+    (sample,) = Detector(exported.onnx, threads=1, score_thr=0.0)(images[0])
     assert len(sample.pred_instances) == 10
 
 
-def test_draws_boxes(detector, pictures):
+def test_draws_boxes(detector, images):
     image = np.full((200, 300, 3), (250, 10, 10), np.uint8)  # blue in BGR
-    (sample,) = detector(pictures[0])
+    (sample,) = detector(images[0])
     sample.pred_instances = sample.pred_instances[:1]
     sample.pred_instances.bboxes = torch.tensor([[50.0, 60.0, 150.0, 120.0]])
     before = image.copy()
@@ -210,13 +210,11 @@ def test_draws_boxes(detector, pictures):
 
 
 @pytest.mark.slow
-def test_tool_needs_nothing_but_the_file(
-    detector, exported, pictures, tmp_path
-):
-    """As on another machine: no config, no checkpoint, no data set."""
+def test_tool_needs_nothing_but_the_file(detector, exported, images, tmp_path):
+    """As on another machine: without config, checkpoint and data set."""
     shutil.copy(exported.onnx, tmp_path / 'student.onnx')
     shutil.copytree(exported.scenes / 'images', tmp_path / 'in')
-    scores = [d.pred_instances.scores for d in detector(pictures)]
+    scores = [d.pred_instances.scores for d in detector(images)]
     threshold = torch.cat(scores).median() + 1e-6
     done = subprocess.run(
         [
@@ -228,7 +226,7 @@ def test_tool_needs_nothing_but_the_file(
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    names = [path.name for path in pictures]
+    names = [path.name for path in images]
     assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == names
     lines = done.stdout.splitlines()[-len(names) :]
     for name, line, found in zip(names, lines, scores, strict=True):
@@ -244,16 +242,16 @@ def load_tool():
     return tool
 
 
-def test_tool_skips_what_is_no_picture(
+def test_tool_skips_files_that_are_not_images(
     exported, tmp_path, monkeypatch, capsys
 ):
     shutil.copytree(exported.scenes / 'images', tmp_path / 'in')
     good = len(list((tmp_path / 'in').iterdir()))
-    (tmp_path / 'in' / '0.png').write_bytes(b'no picture')
+    (tmp_path / 'in' / '0.png').write_bytes(b'not an image')
     out = tmp_path / 'out'
     argv = ['x', str(exported.onnx), str(tmp_path / 'in'), '--out', str(out)]
     monkeypatch.setattr(sys, 'argv', argv)
-    with pytest.raises(SystemExit, match='skipped pictures: 1, see'):
+    with pytest.raises(SystemExit, match='skipped images: 1, see'):
         load_tool().main()
     assert re.search(
         r'skipped: .*0\.png could not be decoded', capsys.readouterr().err
@@ -271,7 +269,7 @@ def test_tool_writes_a_video(exported, clip, tmp_path, monkeypatch, capsys):
 
 
 def test_tool_keeps_a_good_video(exported, clip, tmp_path, monkeypatch):
-    """Where detection breaks off in the middle."""
+    """If detection stops in the middle."""
     (tmp_path / 'clip.mp4').write_text('good')
     argv = ['x', str(exported.onnx), str(clip), '--out', str(tmp_path)]
     monkeypatch.setattr(sys, 'argv', argv)
@@ -280,11 +278,11 @@ def test_tool_keeps_a_good_video(exported, clip, tmp_path, monkeypatch):
     def draw(self, image, sample):
         frames.append(image)
         if len(frames) == 2:
-            raise RuntimeError('broke off')
+            raise RuntimeError('stopped')
         return image
 
     monkeypatch.setattr(Detector, 'draw', draw)
-    with pytest.raises(RuntimeError, match='broke off'):
+    with pytest.raises(RuntimeError, match='stopped'):
         load_tool().main()
     (left,) = tmp_path.iterdir()
     assert left.read_text() == 'good'

@@ -1,4 +1,4 @@
-"""Runtimes on a file written by hand, and on the exported student."""
+"""Both runtimes on a hand-written file and on the exported student."""
 
 import copy
 import json
@@ -25,7 +25,7 @@ DYNAMIC = dict(batch=None, height=None, width=None)
 
 
 def write(folder, suffix, spec=DYNAMIC, operator='Mul', **changes):
-    """A file that doubles and triples its input, in mmgor's clothes."""
+    """Write a file with metadata that doubles and triples its input."""
     helper = onnx.helper
     shape = [spec['batch'], 3, spec['height'], spec['width']]
     real = onnx.TensorProto.FLOAT
@@ -81,7 +81,7 @@ def test_outputs_by_name_and_structure(suffix, spec, tmp_path):
     runtime = open_runtime(write(tmp_path, suffix, spec), threads=1)
     images = torch.randn(2, 3, 32, 64)
     (double,), (triple,) = runtime(images)
-    runtime(torch.zeros(2, 3, 32, 64))  # writes into no buffer given away
+    runtime(torch.zeros(2, 3, 32, 64))  # must not change earlier results
     torch.testing.assert_close(double, 2 * images)
     torch.testing.assert_close(triple, 3 * images)
 
@@ -113,7 +113,7 @@ def test_other_images_are_refused(spec, images, message, tmp_path):
 
 
 @both
-def test_files_that_are_no_exports(suffix, tmp_path):
+def test_files_that_are_not_exports(suffix, tmp_path):
     with pytest.raises(FileNotFoundError, match=r'tools/export\.py CONFIG'):
         open_runtime(tmp_path / f'none{suffix}')
     path = write(tmp_path, suffix, format=99, version='9.0')
@@ -125,7 +125,7 @@ def test_files_that_are_no_exports(suffix, tmp_path):
         open_runtime(path)
 
 
-def test_lost_weights_of_openvino(tmp_path):
+def test_a_missing_bin_file(tmp_path):
     path = write(tmp_path, '.xml')
     path.with_suffix('.bin').unlink()
     with pytest.raises(ValueError, match=r'its \.bin is missing'):
@@ -144,7 +144,7 @@ def test_weights_of_another_export(exported, tmp_path):
         open_runtime(path)
 
 
-def test_operators_the_backend_lacks(tmp_path):
+def test_operators_that_the_backend_lacks(tmp_path):
     path = write(tmp_path, '.onnx', operator='NoSuchThing')
     with pytest.raises(ValueError, match='could not be opened by ONNX Runt'):
         open_runtime(path)
@@ -172,7 +172,7 @@ def test_copies_share_the_opened_file(tmp_path):
 
 
 @both
-def test_exported_student_computes_the_student(suffix, exported):
+def test_exported_student_computes_the_same(suffix, exported):
     path = exported.onnx if suffix == '.onnx' else exported.xml
     runtime = open_runtime(path, threads=1)
     model = exported.model()
@@ -183,8 +183,8 @@ def test_exported_student_computes_the_student(suffix, exported):
         expected = model.bbox_head(model.extract_feat(images))
 
     def apart(got, want):
-        # A sum of floats in another order flips a step here and there;
-        # integer kernels would round all biases: 0.2 and more.
+        # Sums of floats in another order flip single steps. Integer kernels
+        # would round all biases, which gives 0.2 or more.
         assert (got - want).abs().mean() < 0.05 * want.std()
         return 1
 
@@ -193,7 +193,7 @@ def test_exported_student_computes_the_student(suffix, exported):
 
 
 def test_the_page_opens_files_without_mmgor(exported, monkeypatch):
-    """With the options that it sets, the plain runtimes are exact."""
+    """Its options make the runtimes exact."""
     blocks = re.findall(r'```python\n(.*?)```', PAGE.read_text(), re.S)
     (block,) = (b for b in blocks if 'InferenceSession' in b)
     monkeypatch.chdir(exported.onnx.parent)  # student.onnx and student.xml
@@ -212,5 +212,5 @@ def test_the_page_opens_files_without_mmgor(exported, monkeypatch):
     ):
         for got, want in zip(found, [*scores, *boxes], strict=True):
             apart = (torch.from_numpy(got) - want).abs().mean()
-            # Integer kernels: 0.2 and more.
+            # Integer kernels would give 0.2 or more.
             assert apart < 0.05 * want.std()

@@ -1,4 +1,4 @@
-"""An exported file in mmdet's place of a model."""
+"""``RuntimeDetector``: an exported file as a detector of mmdet."""
 
 import copy
 import importlib.util
@@ -27,10 +27,10 @@ TOOL = Path(__file__).resolve().parents[3] / 'tools' / 'test.py'
 
 
 class Network:
-    """A runtime that is the student itself, and keeps what it sees.
+    """A runtime that runs the student itself and records its inputs.
 
-    One image at a time: the sums of larger batches have another order, which
-    flips steps.
+    It runs one image at a time: a larger batch adds in another order, which
+    flips quantization steps.
     """
 
     def __init__(self, model, metadata, batch=1):
@@ -51,7 +51,7 @@ class Network:
 
 @pytest.fixture
 def detector(exported):
-    """The detector of the exported file, on PyTorch's own outputs."""
+    """The detector of the exported file, with PyTorch's outputs."""
     cfg = exported.cfg()
     cfg.model.data_preprocessor.pad_value = 3
     model = MODELS.build(runtime_cfg(exported, cfg)).eval()
@@ -60,7 +60,7 @@ def detector(exported):
 
 
 def runtime_cfg(exported, cfg):
-    """Without the check that the preprocessing is the same."""
+    """A config whose preprocessing differs from the file's."""
     model = runtime_model(exported.cfg(), exported.onnx)
     model.data_preprocessor = cfg.model.data_preprocessor
     return model
@@ -68,9 +68,9 @@ def runtime_cfg(exported, cfg):
 
 def test_pads_as_the_preprocessor_does(detector):
     detector.runtime.metadata['input'].update(height=96, width=160)
-    pictures = [torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)]
+    images = [torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)]
     got = detector.data_preprocessor(
-        dict(inputs=pictures, data_samples=None), False
+        dict(inputs=images, data_samples=None), False
     )['inputs']
     assert got.shape[2:] == (64, 96)
     config = dict(
@@ -80,7 +80,7 @@ def test_pads_as_the_preprocessor_does(detector):
         pad_value=3,
     )
     further = DetDataPreprocessor(pad_size_divisor=160, **config)
-    wanted = further(dict(inputs=pictures, data_samples=None))['inputs']
+    wanted = further(dict(inputs=images, data_samples=None))['inputs']
     torch.testing.assert_close(detector.fit(got), wanted[:, :, :96])
     assert (detector.fit(got)[:, :, 64:] == 3).all()
 
@@ -91,7 +91,7 @@ def test_pads_to_the_divisor_of_a_dynamic_file(detector):
 
 
 def test_boxes_where_the_file_is_larger_than_the_batch(detector, monkeypatch):
-    """CenterNet's head places boxes by the size that its map is of."""
+    """CenterNet's head scales boxes by the size of the whole image."""
     detector.runtime.metadata['input'].update(height=96, width=160)
     detector.bbox_head = MODELS.build(
         dict(
@@ -114,8 +114,8 @@ def test_boxes_where_the_file_is_larger_than_the_batch(detector, monkeypatch):
     assert sample.pred_instances.labels.tolist() == [2]
 
 
-def test_places_what_a_graph_detects(detector):
-    """A file with NMS inside knows the padded image alone."""
+def test_detections_of_a_graph_with_nms(detector):
+    """The graph knows only the padded image."""
     detector.runtime.metadata['nms'] = True
     boxes = torch.tensor([[10.0, 20.0, 30.0, 40.0], [40.0, 30.0, 96.0, 64.0]])
     found = boxes, torch.tensor([0.9, 0.4]), torch.tensor([3, 0])
@@ -125,14 +125,14 @@ def test_places_what_a_graph_detects(detector):
         sample.set_metainfo(dict(img_shape=(60, 90), scale_factor=(0.5, 0.25)))
     got = detector.predict(torch.zeros(2, 3, 64, 96), samples)
     assert [len(images) for images in detector.runtime.seen] == [1, 1]
-    # The second box is cut to 90 x 60; then x counts twice, y four times.
+    # The second box is clipped to 90 x 60. Then x is doubled, y quadrupled.
     wanted = [[20.0, 80.0, 60.0, 160.0], [80.0, 120.0, 180.0, 240.0]]
     for sample in got:
         instances = sample.pred_instances
         assert instances.bboxes.tolist() == wanted
         assert instances.scores is found[1] and instances.labels is found[2]
-    cut = detector.predict(torch.zeros(1, 3, 64, 96), samples[:1], False)
-    assert cut[0].pred_instances.bboxes.tolist() == [
+    clipped = detector.predict(torch.zeros(1, 3, 64, 96), samples[:1], False)
+    assert clipped[0].pred_instances.bboxes.tolist() == [
         [10.0, 20.0, 30.0, 40.0],
         [40.0, 30.0, 90.0, 60.0],
     ]
@@ -141,13 +141,13 @@ def test_places_what_a_graph_detects(detector):
 
 
 @pytest.mark.parametrize('batch', [1, 2, None])
-def test_predicts_what_the_student_does(batch, detector, exported):
+def test_predicts_the_same_as_the_student(batch, detector, exported):
     student = exported.model()
     detector.runtime.metadata['input']['batch'] = batch
     data = make_batch(size=3, side=64)
     samples = [copy.deepcopy(data['data_samples']) for _ in range(2)]
     for ours, theirs in zip(*samples):
-        # Boxes go back to the pictures' own pixels.
+        # Boxes are scaled back to pixels of the original images.
         for sample in (ours, theirs):
             sample.set_metainfo(
                 dict(scale_factor=(0.5, 0.25), ori_shape=(256, 128))
@@ -170,7 +170,7 @@ def test_predicts_what_the_student_does(batch, detector, exported):
     assert shapes == {1: [1, 1, 1], 2: [2, 2], None: [3]}[batch]
 
 
-def test_larger_pictures_are_refused(detector):
+def test_larger_images_are_refused(detector):
     with pytest.raises(ValueError, match=r'takes images of 64 x 96 .*96 x 96'):
         detector.fit(torch.zeros(1, 3, 96, 96))
 
@@ -199,7 +199,7 @@ def test_a_float_config_with_the_same_head(exported):
 
 
 def test_a_config_without_a_scope(exported):
-    """As new-style ones are: their classes are in the file by name."""
+    """As new-style configs are; the file has the names of their classes."""
     cfg = exported.cfg()
     cfg.default_scope = None
     with DefaultScope.overwrite_default_scope('mmengine'):
@@ -214,8 +214,8 @@ def test_preprocessor_beside_the_model(exported):
     assert runtime_model(cfg, exported.onnx) == wanted
 
 
-def test_suppression_inside_of_a_file(exported, monkeypatch):
-    """A config that asks for another one gets what the graph has."""
+def test_another_test_cfg_than_that_of_a_graph_with_nms(exported, monkeypatch):
+    """It would have no effect, so it is refused."""
     cfg = stock()
     cfg.model.test_cfg.score_thr = 0.5
     runtime_model(cfg, exported.onnx)
@@ -284,7 +284,7 @@ def run_test_tool(monkeypatch, tmp_path, *argv):
 
 
 def fewer_pixels(exported):
-    """Options for pictures of 32 x 32, so that padding happens."""
+    """Options for images of 32 x 32, which have to be padded."""
     scale = 'test_dataloader.dataset.pipeline.2.scale=(32,32)'
     return [exported.config, exported.onnx, '--cfg-options', scale]
 

@@ -1,4 +1,4 @@
-"""Differences by hand, and an export against right and wrong checkpoints."""
+"""Differences by hand; an export compared with its and other checkpoints."""
 
 import importlib.util
 import sys
@@ -32,7 +32,7 @@ def test_difference_by_hand():
     assert difference.max == pytest.approx(2 / unit)
 
 
-def test_quantile_leaves_the_largest_percent():
+def test_quantile_leaves_out_the_largest_percent():
     difference = OutputDifference('output_0_0')
     reference = torch.tensor([-1.0, 1.0]).repeat(500)[None]
     apart = torch.full_like(reference, 0.5)
@@ -43,7 +43,7 @@ def test_quantile_leaves_the_largest_percent():
     assert difference.max == pytest.approx(7.0)
 
 
-def test_constant_outputs_are_counted_as_they_are():
+def test_constant_outputs_have_unit_one():
     difference = OutputDifference('output_0_0')
     difference.add(torch.full((1, 4), 0.1), torch.full((1, 4), 0.3))
     assert difference.mean == pytest.approx(0.2)
@@ -55,7 +55,7 @@ def test_constant_outputs_are_counted_as_they_are():
 )
 def test_mean_above_tolerance_fails(got, fails):
     difference = OutputDifference('output_0_0')
-    # Of the values -1 and 1 one is moved: half of it is the mean.
+    # One of two values is moved: the mean is half of the difference.
     difference.add(torch.tensor([[-1.0, 1.0]]), torch.tensor([[-1.0, got]]))
     lines = Verification([difference]).failures(mean_tolerance=0.1)
     assert [line.startswith('output_0_0: mean') for line in lines] == (
@@ -73,7 +73,7 @@ def test_mean_above_tolerance_fails(got, fails):
             {'coco/bbox_mAP': 0.469},
             ['coco/bbox_mAP: 47.1 and 46.9, tolerated 0.1 points'],
         ),
-        # Other metrics are not held to it.
+        # Other metrics are not compared.
         (
             {'coco/bbox_mAP': 0.3, 'coco/bbox_mAP_50': 0.471},
             {'coco/bbox_mAP': 0.3, 'coco/bbox_mAP_50': 0.4},
@@ -117,7 +117,7 @@ def test_share_of_matched_detections(matched, fails):
 
 
 def found(*rows):
-    """Detections of (x, side, label, score): squares that start at (x, 0)."""
+    """Square boxes from rows of (x, side, label, score), at (x, 0)."""
     rows = torch.tensor(rows).reshape(-1, 4)
     x, side, label, score = rows.unbind(1)
     return InstanceData(
@@ -142,7 +142,8 @@ def test_matches_by_hand():
 
 def test_detections_are_counted_on_both_sides():
     total = Verification()
-    # One pair above the counted score, one half below, one alone, one low.
+    # A pair of high scores, a pair with one low score, one without a
+    # partner, and one of a low score.
     ours = found((0, 9, 0, 0.9), (50, 9, 0, 0.35), (200, 9, 0, 0.1))
     theirs = found((0, 9, 0, 0.8), (50, 9, 0, 0.2), (90, 9, 0, 0.7))
     total.add_detections(ours, theirs)
@@ -167,7 +168,7 @@ def test_the_checkpoint_of_the_file(suffix, exported):
 
 @pytest.fixture(scope='module')
 def other(exported, tmp_path_factory):
-    """A checkpoint whose box layer was trained on."""
+    """A checkpoint with another box layer."""
     checkpoint = torch.load(exported.checkpoint)
     checkpoint['state_dict']['bbox_head.retina_reg.weight'].neg_()
     path = tmp_path_factory.mktemp('other') / 'other.pth'
@@ -184,7 +185,7 @@ def test_another_checkpoint(exported, other):
 
 
 def test_a_checkpoint_that_computes_nearly_the_same(exported, tmp_path):
-    """As one of another epoch may: within every tolerance, but another."""
+    """As one of another epoch may: the weights still differ."""
     checkpoint = torch.load(exported.checkpoint)
     checkpoint['state_dict']['bbox_head.retina_cls.bias'] += 1e-6
     torch.save(checkpoint, tmp_path / 'near.pth')
@@ -203,11 +204,11 @@ def test_a_checkpoint_without_ranges(exported, tmp_path):
 
 
 def test_swapped_classes(exported, tmp_path):
-    """In the mean over an output they may not show."""
+    """The mean over an output may not show them, the detections do."""
     checkpoint = torch.load(exported.checkpoint)
     for part in ('weight', 'bias', 'weight_quantizer.log_scale'):
         values = checkpoint['state_dict'][f'bbox_head.retina_cls.{part}']
-        # Nine anchors; each class takes the channels of another.
+        # Nine anchors; every class gets the channels of the one before.
         anchors = values.clone().unflatten(0, (9, len(CLASSES)))
         values.copy_(anchors.roll(1, 1).flatten(0, 1))
     torch.save(checkpoint, tmp_path / 'swapped.pth')
@@ -218,8 +219,8 @@ def test_swapped_classes(exported, tmp_path):
     assert [line.split(':')[0] for line in lines] == ['weights', 'detections']
 
 
-def test_files_with_nms_are_held_to_the_map(exported, monkeypatch):
-    # Whatever the file: it says that it gives detections.
+def test_files_with_nms_are_compared_by_map(exported, monkeypatch):
+    # A file without NMS whose metadata says that it gives detections.
     class Detecting(RuntimeDetector):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
