@@ -42,11 +42,12 @@ from torch import Tensor
 
 from mmgor.deploy import open_runtime, runtime_model
 from mmgor.deploy.description.checksum import append_onnx_checksum
-from mmgor.deploy.description.metadata import KEY, make_metadata, size_divisor
+from mmgor.deploy.description.metadata import KEY, make_metadata
 from mmgor.deploy.export.exporter import Network, export_detector
 from mmgor.deploy.export.onnx_ops import OPSET
 from mmgor.deploy.export.saving import save_onnx, save_openvino, to_openvino
 from mmgor.deploy.head_outputs import flatten, name_outputs
+from mmgor.deploy.input_size import size_divisor
 from mmgor.deploy.loading import class_names, load_detector
 from mmgor.image_channels import COLOUR, image_channels
 from mmgor.io.config_reader import unwrapped_datasets

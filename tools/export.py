@@ -14,12 +14,12 @@ from pathlib import Path
 from _common import add_cfg_options, load_config
 from mmengine.config import Config
 
-from mmgor.deploy.description.metadata import size_divisor
 from mmgor.deploy.export.exporter import BACKENDS, export_detector
 from mmgor.deploy.input_size import (
     configured_resizes,
     configured_size,
     padded_size,
+    size_divisor,
 )
 from mmgor.deploy.loading import class_names, load_detector
 

@@ -1,12 +1,15 @@
-"""Read the input size of a network from the test pipeline of a config."""
+"""Read the input size of a network from its config."""
 
 from collections.abc import Iterator, Sequence
-from math import ceil
+from math import ceil, lcm
 from typing import Any
 
 from mmengine.config import Config
 
-from mmgor.io.config_reader import loader_datasets, type_name
+from mmgor.io.config_reader import loader_datasets, model_config, type_name
+
+# Other sides are not halved evenly from level to level.
+_DYNAMIC_DIVISOR = 32
 
 
 def configured_pipeline(cfg: Config) -> list[dict[str, Any]]:
@@ -22,6 +25,21 @@ def configured_pipeline(cfg: Config) -> list[dict[str, Any]]:
         if isinstance(dataset, dict):
             return list(dataset.get('pipeline') or [])
     return []
+
+
+def size_divisor(cfg: Config, dynamic: bool = False) -> int:
+    """The number that divides height and width of every padded batch.
+
+    Args:
+        cfg (Config): With ``pad_size_divisor`` in its ``data_preprocessor``.
+        dynamic (bool): For a file of dynamic sizes: also a multiple of 32.
+
+    Returns:
+        int: In pixels.
+    """
+    preprocessing = model_config(cfg).get('data_preprocessor') or {}
+    divisor = int(preprocessing.get('pad_size_divisor', 1))
+    return lcm(divisor, _DYNAMIC_DIVISOR if dynamic else 1)
 
 
 def padded_size(size: Sequence[int], divisor: int) -> tuple[int, int]:

@@ -2,8 +2,11 @@ import pytest
 from mmdet.datasets.transforms import Resize
 from mmengine.config import Config
 
-from mmgor.deploy.description.metadata import size_divisor
-from mmgor.deploy.input_size import configured_size, padded_size
+from mmgor.deploy.input_size import (
+    configured_size,
+    padded_size,
+    size_divisor,
+)
 
 
 def test_size_of_the_test_images():

@@ -3,7 +3,7 @@ import torch
 from mmdet.models import RetinaNet
 from mmengine.config import Config
 
-from mmgor.deploy.description.metadata import size_divisor
+from mmgor.deploy.input_size import size_divisor
 from mmgor.deploy.loading import class_names, load_detector
 from mmgor.quantization import quantized_layers
 from mmgor.registry import MODELS

@@ -5,7 +5,6 @@ names of the outputs, the classes, the preprocessing, the head and the test
 pipeline.
 """
 
-from math import lcm
 from typing import Any
 
 from mmengine.config import Config
@@ -34,8 +33,6 @@ _LEFT_OUT = (
     'pretrained',
     'backend_args',
 )
-# Other sides are not halved evenly from level to level.
-_DYNAMIC_DIVISOR = 32
 
 
 def make_metadata(
@@ -108,18 +105,3 @@ def _for_inference(cfg: Config) -> dict[str, Any]:
             dataset=dict(pipeline=without(pipeline, _LEFT_OUT))
         ),
     )
-
-
-def size_divisor(cfg: Config, dynamic: bool = False) -> int:
-    """The number that divides height and width of every padded batch.
-
-    Args:
-        cfg (Config): With ``pad_size_divisor`` in its ``data_preprocessor``.
-        dynamic (bool): For a file of dynamic sizes: also a multiple of 32.
-
-    Returns:
-        int: In pixels.
-    """
-    preprocessing = model_config(cfg).get('data_preprocessor') or {}
-    divisor = int(preprocessing.get('pad_size_divisor', 1))
-    return lcm(divisor, _DYNAMIC_DIVISOR if dynamic else 1)

@@ -15,10 +15,10 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmgor.deploy.description.metadata import make_metadata, size_divisor
+from mmgor.deploy.description.metadata import make_metadata
 from mmgor.deploy.description.metadata_check import MAX_SIDE, check_metadata
 from mmgor.deploy.head_outputs import flatten, name_outputs
-from mmgor.deploy.input_size import configured_pipeline
+from mmgor.deploy.input_size import configured_pipeline, size_divisor
 from mmgor.deploy.optional_imports import require
 from mmgor.deploy.runtime.detector import detector_configs
 from mmgor.image_channels import COLOUR, image_channels
