@@ -1,5 +1,7 @@
 """The documentation runs, its configs build, and its paths exist."""
 
+import doctest
+import importlib
 import re
 from pathlib import Path
 
@@ -125,6 +127,18 @@ def test_the_newcomers_walk_is_true(name, path):
     text = (ROOT / path).read_text()
     for part in name.split('.'):
         assert re.search(rf'^ *(class|def) {part}\b', text, re.MULTILINE), part
+
+
+MODULES = [
+    '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+    for path in sorted((ROOT / 'mmgor').rglob('*.py'))
+    if '>>> ' in path.read_text()
+]
+
+
+@pytest.mark.parametrize('module', MODULES)
+def test_examples_in_docstrings(module):
+    assert doctest.testmod(importlib.import_module(module)).failed == 0
 
 
 def test_readme_is_short():

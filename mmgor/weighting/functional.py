@@ -30,7 +30,12 @@ def weights_of(theta: Tensor) -> Tensor:
 
 
 def zero_sum_weights(theta: Tensor) -> Tensor:
-    """u_i = 2 w_i / (w_T + w_K): in (0, 2), summing to 2."""
+    """u_i = 2 w_i / (w_T + w_K): in (0, 2), summing to 2.
+
+    Example:
+        >>> zero_sum_weights(torch.zeros(2))
+        tensor([1., 1.])
+    """
     return 2 * torch.softmax(-theta, 0)
 
 
@@ -40,6 +45,10 @@ def ratio_weights(theta: Tensor) -> Tensor:
     At rest the weighted distillation loss is twice the task loss, both in
     units of their start. Twice, since the best fixed weights on three data
     sets came to that or a little less (docs/results/comparison.md).
+
+    Example:
+        >>> ratio_weights(torch.zeros(2))
+        tensor([1., 2.])
     """
     ratio = 2 * torch.exp(theta[0] - theta[1])
     return torch.stack([torch.ones_like(ratio), ratio])
@@ -56,6 +65,13 @@ def theta_gradient(theta: Tensor, strength: Tensor) -> Tensor:
         theta (Tensor): Shape (2, ).
         strength (Tensor): What the game is over: the losses, or the norms of
             their gradients, per unit. Shape (2, ), not negative.
+
+    Example:
+        At the start both losses are 1, and the thetas rest at 0. Then the
+        distillation loss falls to a half, and its theta has to fall.
+
+        >>> theta_gradient(torch.zeros(2), torch.tensor([1.0, 0.5]))
+        tensor([0.0000, 0.5000])
     """
     gradient = (1 - weights_of(theta) * strength).clamp(min=-1)
     return torch.where(torch.isfinite(gradient), gradient, 0.0)

@@ -56,9 +56,11 @@ class Detector:
         classes (list[str]): Class names in label order.
 
     Example:
-        >>> detector = Detector('student.onnx')
-        >>> (sample,) = detector('street.jpg')
-        >>> boxes = sample.pred_instances.bboxes  # (n, 4), x1 y1 x2 y2
+        .. code-block:: python
+
+            detector = Detector('student.onnx')
+            (sample,) = detector('street.jpg')
+            boxes = sample.pred_instances.bboxes  # (n, 4), x1 y1 x2 y2
     """
 
     def __init__(

@@ -39,6 +39,10 @@ def certainty(probabilities: Tensor) -> Tensor:
 
     Returns:
         Tensor: In [0, 1], shape (...), in float32 or higher precision.
+
+    Example:
+        >>> certainty(torch.tensor([[0.0, 0.5], [0.0, 1.0], [0.0, 0.0]]))
+        tensor([0., 1., 1.])
     """
     largest = probabilities.amax(-1)
     # With p = (1 + d) / 2: 1 - H(p) / ln 2 has no exact digits near d = 0.

@@ -28,6 +28,13 @@ def pkd(student: Tensor, teacher: Tensor) -> Tensor:
 
     Returns:
         Tensor: Scalar in [0, 2].
+
+    Example:
+        >>> maps = torch.tensor([0.0, 1.0, 2.0, 3.0]).view(1, 1, 2, 2)
+        >>> round(pkd(maps, 5 * maps + 1).item(), 4)
+        0.0
+        >>> round(pkd(maps, -maps).item(), 4)
+        2.0
     """
     return F.mse_loss(_standardised(student), _standardised(teacher)) / 2
 
