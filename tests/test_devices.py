@@ -14,6 +14,7 @@ ONCE = {'distillation/heads/base.py', 'distillation/teachers/preprocessing.py'}
 
 
 @pytest.mark.parametrize('name', list(STUDENTS))
+@pytest.mark.slow
 def test_students(name, tmp_path):
     with virtual_cuda() as device:
         model = built(student_of_itself(name, tmp_path))

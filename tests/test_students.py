@@ -17,6 +17,7 @@ ITERATIONS = 3
 
 
 @pytest.mark.parametrize('name', list(STUDENTS))
+@pytest.mark.slow
 def test_a_few_iterations(name, tmp_path):
     torch.manual_seed(0)
     cfg = student_of_itself(name, tmp_path)

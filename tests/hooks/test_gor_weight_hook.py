@@ -24,6 +24,7 @@ from tests.support.toy_game import Constant, Falling, Toy, run
     ],
     ids=lambda o: o['type'] + str(o.get('momentum', '')),
 )
+@pytest.mark.slow
 def test_theta_arrives_within_a_tenth_of_the_run(
     tmp_path, optimizer, iters, clip
 ):

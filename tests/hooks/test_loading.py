@@ -156,6 +156,7 @@ def test_nan_in_init_cfg(kind, part, config, weights, tmp_path):
 
 
 @pytest.mark.parametrize('part', ['state_dict', 'ema_state_dict', 'optimizer'])
+@pytest.mark.slow
 def test_nan_in_what_is_resumed(part, config, tmp_path):
     config.custom_hooks.append(dict(type='EMAHook'))
     Runner.from_cfg(config).train()

@@ -152,6 +152,7 @@ def in_child(function):
 
 
 @pytest.mark.parametrize('point', POINTS)
+@pytest.mark.slow
 def test_a_kill_at_any_point_loses_nothing(point, scenes, straight, tmp_path):
     config = run_config(scenes, tmp_path / 'run', max_keep_ckpts=1)
 

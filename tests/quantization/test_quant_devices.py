@@ -52,6 +52,7 @@ def layers(**quant):
 @pytest.mark.parametrize(
     'quant', QUANTIZERS, ids=lambda q: q.get('input_quantizer', q).__str__()
 )
+@pytest.mark.slow
 def test_quantizers_are_calibrated_and_train_as_on_the_cpu(quant):
     inputs = torch.randn(8, 3, 32, 32)
     convs, run = layers(**quant)

@@ -131,6 +131,7 @@ def test_only_the_last_layer_of_a_branch_predicts():
     ],
     ids=lambda value: value if isinstance(value, str) else '',
 )
+@pytest.mark.slow
 def test_the_other_detrs(name, channels, layers, coordinates):
     torch.manual_seed(0)
     model = MODELS.build(quantized(few_layers(name, channels)))

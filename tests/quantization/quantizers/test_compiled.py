@@ -200,6 +200,7 @@ def test_without_a_compiler_the_plain_function_runs(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     'function', [functional.fake_quantize, functional.fake_quantize_backward]
 )
+@pytest.mark.slow
 def test_compiled_equals_eager(function, monkeypatch):
     """With the real compiler, which conftest.py switches off elsewhere."""
     monkeypatch.delenv('TORCHDYNAMO_DISABLE')
