@@ -1,4 +1,4 @@
-"""What a dense head says of itself: how it classifies, and its priors.
+"""How a dense head classifies, and which strides and anchors it has.
 
 mmdet spreads this over ``loss_cls``, ``cls_out_channels``,
 ``prior_generator`` and attributes of single families. Everything else in

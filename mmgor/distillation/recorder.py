@@ -1,8 +1,8 @@
 """Record what modules of a detector return during one forward pass.
 
 A "tap" is the dotted path of a module, as in the settings ``student_tap`` and
-``teacher_tap``. :class:`Recorder` records the output behind each tap, and
-:class:`Recorded` is what a KD head gets of it.
+``teacher_tap``. :class:`Recorder` records the output behind each tap; KD heads
+receive it as :class:`Recorded`.
 """
 
 from collections.abc import Callable, Iterable

@@ -59,7 +59,7 @@ def kd_losses(
 def _models(
     heads: dict[str, Any], teachers: Teachers
 ) -> list[tuple[list[Teacher], set[str]]]:
-    """The teachers that share one model, with all their taps; per model."""
+    """Group the teachers by their model, with all taps of each group."""
     groups: dict[int, tuple[list[Teacher], set[str]]] = {}
     for name, teacher in teachers.items():
         group = groups.setdefault(id(teacher.model), ([], set()))
