@@ -39,8 +39,9 @@ def test_a_student_trains_on_a_gpu(amp, teacher_spec):
 
 
 def test_hooks(teacher_spec):
-    """The host waits once per step for NonFiniteLossHook, after the first and
-    every fifth step for GoRWeightHook, and once per measured gradient."""
+    """The host waits once per step for NonFiniteLossHook and once when its
+    training starts, after the first and every fifth step for GoRWeightHook,
+    and once per measured gradient."""
     hooks = [
         NonFiniteLossHook(),
         GoRWeightHook(gradient_interval=1),
@@ -53,6 +54,7 @@ def test_hooks(teacher_spec):
         device.waits.clear()
         steps_of(model, batch, hooks, steps=5)
         assert by_file(device.waits) == {
+            'hooks/broken_state.py': 1,
             'hooks/nonfinite_loss_hook.py': 5,
             'hooks/gor_weight_hook.py': 1,
             'weighting/gradients.py': 5,

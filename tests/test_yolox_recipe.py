@@ -14,7 +14,7 @@ from mmengine.hub import get_config
 from mmengine.runner import Runner
 
 from mmgor.datasets.shapes import CLASSES
-from mmgor.hooks.utils import unwrapped_model
+from mmgor.hooks.student import unwrapped_model
 from mmgor.quantization import quantized_layers
 from tests.support.students import quantized, tiny
 from tests.support.training import tiny_scenes, training_config

@@ -1,6 +1,7 @@
 """Watches the game: its parameters, its log, its curves."""
 
 import math
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from mmgor.io.config_values import integer, number
 from mmgor.registry import HOOKS
 from mmgor.weighting.theta_steps import default_theta_lr, move_thetas
 
+from .optimizer_groups import exempt_in_runner
+from .student import unwrapped_model
 from .teacher_metrics import verify_teachers
-from .utils import check_batches, keep_from_decay, unwrapped_model
+from .training_batches import check_batches
 from .weight_plot import plot_weight_curves, read_scalars
 
 _PREFIX = 'gor_weighting.'
@@ -57,13 +60,15 @@ class GoRWeightHook(Hook):
         theta_lr (float, optional): Default: the balancer's own, if it has
             one, else 60 / optimizer steps of the run, in [0.02, 0.3].
         gradient_interval (int): 0 measures nothing.
-        verify_teacher (int): Before training, log each teacher's metrics on
-            so many evaluation pictures, as the student's pipeline and the
-            teacher's data_preprocessor show them to it; 0: none.
+        num_verify_images (int): Before training, log each teacher's metrics
+            on this many evaluation images, which go through the student's
+            pipeline and the teacher's data_preprocessor. 0: do not.
         collapse (float): Warn when the smaller weighted loss's share of the
             sum is below this.
+        verify_teacher (None): The old name of ``num_verify_images``.
 
     Raises:
+        TypeError: If ``verify_teacher`` is given.
         ValueError: If an argument is out of range.
     """
 
@@ -73,17 +78,32 @@ class GoRWeightHook(Hook):
         self,
         theta_lr: float | None = None,
         gradient_interval: int = 0,
-        verify_teacher: int = 0,
+        num_verify_images: int = 0,
         collapse: float = 1e-3,
+        *,
+        verify_teacher: None = None,
     ) -> None:
+        if verify_teacher is not None:
+            raise TypeError(
+                'GoRWeightHook: verify_teacher has another name now; expected '
+                f'num_verify_images={verify_teacher!r}.'
+            )
         self.theta_lr = theta_lr
         if theta_lr is not None:
             self.theta_lr = number('theta_lr', theta_lr, '(0, inf)')
         self.gradient_interval = integer(
             'gradient_interval', gradient_interval, 0
         )
-        self.verify_teacher = integer('verify_teacher', verify_teacher, 0)
+        self.num_verify_images = integer(
+            'num_verify_images', num_verify_images, 0
+        )
         self.collapse = number('collapse', collapse, '(0, 0.5)')
+        self._registered = ExitStack()
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        """Forget an earlier training, which an error may have ended."""
+        self._registered.close()
         self._warned = False
         self._by_hand = False
         self._first = True
@@ -131,6 +151,7 @@ class GoRWeightHook(Hook):
                 does not hold its parameters as it should.
             ValueError: If a teacher knows none of the student's classes.
         """
+        self._start_anew()
         model = unwrapped_model(runner)
         if not hasattr(model, 'gor_weighting'):
             raise RuntimeError(
@@ -140,8 +161,8 @@ class GoRWeightHook(Hook):
                 'the hook.'
             )
         map_classes(runner, model)
-        if self.verify_teacher:
-            verify_teachers(runner, model, self.verify_teacher)
+        if self.num_verify_images:
+            verify_teachers(runner, model, self.num_verify_images)
         check_batches(runner)
         self._keep_scalars(runner)
         # A balancer that learns, measures or counts has state to save.
@@ -149,19 +170,26 @@ class GoRWeightHook(Hook):
         thetas = dict(model.gor_weighting.named_parameters())
         if not thetas:  # nothing to learn
             return
+        self._move_thetas(runner, model.gor_weighting)
+
+    def _move_thetas(self, runner: Runner, weighting: Any) -> None:
+        """Let them move until training ends."""
         wrapper = runner.optim_wrapper
-        if self.theta_lr is None:
-            steps = runner.max_iters / wrapper._accumulative_counts
-            self.theta_lr = default_theta_lr(model.gor_weighting, steps)
-        move_thetas(model.gor_weighting, wrapper.optimizer, self.theta_lr)
-        model.gor_weighting.moved_by_hook = True
+        steps = runner.max_iters / wrapper._accumulative_counts
+        rate = self.theta_lr or default_theta_lr(weighting, steps)
+        for handle in move_thetas(weighting, wrapper.optimizer, rate):
+            self._registered.callback(handle.remove)
+        weighting.moved_by_hook = True
+        self._registered.callback(setattr, weighting, 'moved_by_hook', False)
 
     def _keep_scalars(self, runner: Runner) -> None:
         named = dict(unwrapped_model(runner).named_parameters())
         fusions = {k: v for k, v in named.items() if k.endswith(_FUSION)}
         thetas = {k: v for k, v in named.items() if k.startswith(_PREFIX)}
-        keep_from_decay(runner, fusions, 'the learned weights of the teachers')
-        keep_from_decay(runner, thetas, "the balancer's thetas")
+        exempt_in_runner(
+            runner, fusions, 'the learned weights of the teachers'
+        )
+        exempt_in_runner(runner, thetas, "the balancer's thetas")
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
@@ -216,6 +244,7 @@ class GoRWeightHook(Hook):
         )
 
     def after_train(self, runner: Runner) -> None:
+        self._registered.close()
         self._look(runner)
         if not is_main_process():
             return

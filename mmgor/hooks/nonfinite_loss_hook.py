@@ -1,5 +1,6 @@
 """Skips updates that are not finite, and stops when they persist."""
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from mmgor.registry import HOOKS
 
 from .batch_images import name_images
 from .broken_state import broken_tensors, check_state
-from .utils import unwrapped_model
+from .student import unwrapped_model
 
 #: Iterations between two looks at all parameters and buffers.
 CHECK_INTERVAL = 50
@@ -51,6 +52,12 @@ class NonFiniteLossHook(Hook):
 
     def __init__(self, max_consecutive: int = 10) -> None:
         self.max_consecutive = integer('max_consecutive', max_consecutive, 1)
+        self._registered = ExitStack()
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        """Forget an earlier training, which an error may have ended."""
+        self._registered.close()
         self.consecutive = 0
         # Of the iteration's optimizer step; None: there was none.
         self._dropped: bool | None = None
@@ -58,15 +65,22 @@ class NonFiniteLossHook(Hook):
         self._saved: list[Tensor] = []
 
     def before_train(self, runner: Runner) -> None:
+        """Check the optimizer's steps and its losses until training ends."""
+        self._start_anew()
         wrapper = runner.optim_wrapper
         check = torch.compiler.disable(self._check)  # it may compile the step
-        wrapper.optimizer.register_step_pre_hook(check)
+        handle = wrapper.optimizer.register_step_pre_hook(check)
+        self._registered.callback(handle.remove)
         scale_loss = wrapper.scale_loss
 
         def scale_checked_loss(loss: Tensor) -> Tensor:
             return scale_loss(pass_non_finite_on(loss))
 
         wrapper.scale_loss = scale_checked_loss
+        self._registered.callback(setattr, wrapper, 'scale_loss', scale_loss)
+
+    def after_train(self, runner: Runner) -> None:
+        self._registered.close()
 
     def before_train_iter(
         self, runner: Runner, *args: Any, **kwargs: Any

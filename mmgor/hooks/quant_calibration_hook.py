@@ -31,8 +31,9 @@ from mmgor.quantization import (
 from mmgor.registry import HOOKS
 from mmgor.trial_run import random_states_kept
 
-from .training_batches import training_batches
-from .utils import check_batches, keep_from_decay, run_losses, unwrapped_model
+from .optimizer_groups import exempt_in_runner
+from .student import run_losses, unwrapped_model
+from .training_batches import check_batches, training_batches
 
 
 @HOOKS.register_module()
@@ -41,7 +42,7 @@ class QuantCalibrationHook(Hook):
 
     Runs after weights were loaded or resumed: layers whose ranges came from
     a quantized checkpoint keep them. The model sees what a training step
-    shows it (:func:`.utils.run_losses`), of the batches that training starts
+    shows it (:func:`.student.run_losses`), of the batches that training starts
     with, whatever sampler or wrapper makes them. Checks that the step sizes
     are in the optimizer without weight decay. The per-layer table goes to the
     log and to ``quant_table.json`` in the work directory.
@@ -119,7 +120,7 @@ class QuantCalibrationHook(Hook):
             if '_quantizer.' in name and parameter.requires_grad
         }
         what = 'the step sizes of the quantizers'
-        keep_from_decay(runner, step_sizes, what)
+        exempt_in_runner(runner, step_sizes, what)
 
     def _calibrate(self, runner: Runner, model: Any, names: list[str]) -> None:
         with random_states_kept():

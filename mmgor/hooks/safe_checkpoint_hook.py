@@ -46,8 +46,10 @@ class WholeFileBackend(LocalBackend):
         """What is removed inside goes at the end, and stays if it fails."""
         waiting: list[str | Path] = []
         self._waiting = waiting
-        yield
-        self._waiting = None
+        try:
+            yield
+        finally:
+            self._waiting = None
         for filepath in waiting:
             self.remove(filepath)
 
@@ -75,7 +77,13 @@ class SafeCheckpointHook(CheckpointHook):
         **kwargs: As mmengine's.
     """
 
+    out_dir: Any
     backend_args: dict | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # ``before_train`` replaces both each time that training starts.
+        self._as_configured = self.out_dir, self.backend_args
 
     def before_run(self, runner: Runner) -> None:
         if runner._resume is not True or runner._load_from is not None:
@@ -93,6 +101,7 @@ class SafeCheckpointHook(CheckpointHook):
         )
 
     def before_train(self, runner: Runner) -> None:
+        self.out_dir, self.backend_args = self._as_configured
         self._choose_backend(runner)
         super().before_train(runner)
         if isinstance(self.file_backend, WholeFileBackend):

@@ -14,7 +14,7 @@ from mmgor.quantization import (
 )
 from mmgor.registry import HOOKS
 
-from .utils import run_student, unwrapped_model
+from .student import run_forward, unwrapped_model
 
 
 @HOOKS.register_module()
@@ -40,6 +40,10 @@ class SharedInputHook(Hook):
     def __init__(self) -> None:
         self._groups: list[list[BaseQuantizer]] = []
 
+    def before_train(self, runner: Runner) -> None:
+        """Forget the groups of an earlier training."""
+        self._groups = []
+
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
@@ -51,7 +55,7 @@ class SharedInputHook(Hook):
         if self._groups:
             return
         model = unwrapped_model(runner)
-        found = [input_groups(model, lambda: run_student(model, data_batch))]
+        found = [input_groups(model, lambda: run_forward(model, data_batch))]
         # Ranks that shared other layers would part without a word.
         dist.broadcast_object_list(found)
         names = found[0]
@@ -66,7 +70,7 @@ class SharedInputHook(Hook):
         self._groups = [
             [layers[name].input_quantizer for name in group] for group in names
         ]
-        self._share()
+        share_ranges(self._groups)
 
     def after_train_iter(
         self,
@@ -76,8 +80,4 @@ class SharedInputHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Share what the iteration made of them."""
-        self._share()
-
-    def _share(self) -> None:
-        for group in self._groups:
-            share_ranges(group)
+        share_ranges(self._groups)

@@ -1,4 +1,4 @@
-"""What a teacher is worth on the student's evaluation pictures."""
+"""What a teacher is worth on the student's evaluation images."""
 
 import copy
 from typing import Any
@@ -14,7 +14,7 @@ SUSPICIOUS_MAP = 0.05
 
 
 def verify_teachers(runner: Runner, model: Any, num_images: int) -> None:
-    """Log teachers' metrics on the first evaluation pictures.
+    """Log teachers' metrics on the first evaluation images.
 
     A teacher of features alone may know other classes, and is left out.
 
@@ -25,14 +25,14 @@ def verify_teachers(runner: Runner, model: Any, num_images: int) -> None:
 
     Raises:
         RuntimeError: If the run has no evaluation data or no evaluator, or
-            one that must see all pictures and would not.
+            one that must see all images and would not.
         ValueError: If a joined data set's parts differ in their classes.
     """
     if getattr(runner.val_loop, 'evaluator', None) is None:
         raise RuntimeError(
-            'verify_teacher needs evaluation pictures; expected '
+            'num_verify_images needs evaluation images; expected '
             'val_dataloader, val_evaluator and val_cfg in the config, or '
-            'verify_teacher=0.'
+            'num_verify_images=0.'
         )
     judged = model.class_teachers()
     for name, teacher in model.teachers.items():
@@ -54,7 +54,7 @@ def verify_teachers(runner: Runner, model: Any, num_images: int) -> None:
                 'the mAP it was published with. Check that config and '
                 'checkpoint belong together, its data_preprocessor (channel '
                 'order, mean, std) and its class names. (CocoMetric says '
-                '-1 where the pictures have no labels.)'
+                '-1 where the images have no labels.)'
             )
 
 
@@ -73,7 +73,7 @@ def teacher_metrics(
         dict[str, float]: {} from CocoMetric if the teacher finds no box.
 
     Raises:
-        RuntimeError: If the evaluator must see all pictures and would not.
+        RuntimeError: If the evaluator must see all images and would not.
         ValueError: If a joined data set's parts differ in their classes.
     """
     loop: Any = runner.val_loop
@@ -83,8 +83,8 @@ def teacher_metrics(
     if hasattr(evaluator, 'dataset_prefixes') and num_images < whole:
         raise RuntimeError(
             f'{type(evaluator).__name__} must see all {whole} evaluation '
-            f'pictures, got verify_teacher={num_images}. Set '
-            f'verify_teacher={whole}, or 0 for none.'
+            f'images, got num_verify_images={num_images}. Set '
+            f'num_verify_images={whole}, or 0 for none.'
         )
     classes = dataset_classes(loader.dataset, 'val_dataloader.dataset')
     ids: list = []
@@ -104,6 +104,6 @@ def teacher_metrics(
     for metric in evaluator.metrics:
         if hasattr(metric, 'img_ids'):  # CocoMetric: else misses count
             metric.img_ids = sorted(set(everyone))
-    # Samplers repeat the first pictures at the end, so that all ranks have
+    # Samplers repeat the first images at the end, so that all ranks have
     # the same number; the evaluator drops what goes beyond this size.
     return evaluator.evaluate(min(len(everyone), whole))

@@ -62,6 +62,26 @@ def training_batches(runner: Runner, count: int) -> list[Any]:
     return batches
 
 
+def check_batches(runner: Runner) -> None:
+    """Make sure that an epoch has at least one batch.
+
+    Args:
+        runner (Runner): Its train loop built.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if runner.max_iters or not runner.max_epochs:
+        return
+    loader = runner.train_dataloader
+    size = loader.batch_size or loader.batch_sampler.batch_size
+    raise ValueError(
+        f'an epoch has no batch: expected at least {size} images with '
+        f'batch_size={size} and drop_last=True, got {len(loader.dataset)}. '
+        'Set a smaller train_dataloader.batch_size, or drop_last=False.'
+    )
+
+
 @contextmanager
 def _own_transforms(dataset: Any) -> Iterator[None]:
     """Copies of the transforms stand in for them: some keep the images that

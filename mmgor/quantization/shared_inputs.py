@@ -87,19 +87,30 @@ def _recorded(
 
 
 @torch.no_grad()
-def share_ranges(quantizers: Sequence[BaseQuantizer]) -> None:
-    """Give all quantizers the mean of their ranges.
+def share_ranges(groups: Sequence[Sequence[BaseQuantizer]]) -> None:
+    """Give the quantizers of each group the mean of their ranges.
 
     LSQ's step sizes, which are stored as logarithms, get their geometric mean;
-    everything else that is learned or averaged gets the arithmetic mean.
+    everything else that is trained or averaged gets the arithmetic mean. All
+    groups change at once: tensor by tensor it would take hundreds of kernels.
 
     Args:
-        quantizers (Sequence[BaseQuantizer]): Quantizers of the same class and
-            size. They are changed in place.
+        groups (Sequence[Sequence[BaseQuantizer]]): In a group, quantizers of
+            the same class and size. They are changed in place.
     """
-    states = [quantizer.state_dict() for quantizer in quantizers]
-    for key, first in states[0].items():
-        if first.is_floating_point():
-            mean = torch.stack([state[key] for state in states]).mean(0)
-            for state in states:
-                state[key].copy_(mean)
+    by_size: dict[int, list[tuple[Tensor, ...]]] = {}
+    for group in groups:
+        states = [quantizer.state_dict(keep_vars=True) for quantizer in group]
+        by_size.setdefault(len(group), []).extend(
+            tuple(state[key] for state in states)
+            for key, first in states[0].items()
+            if first.is_floating_point()
+        )
+    for size, shared in by_size.items():
+        members = [list(tensors) for tensors in zip(*shared)]
+        total = members[0]
+        for others in members[1:]:
+            total = list(torch._foreach_add(total, others))
+        mean = torch._foreach_div(total, size)
+        for tensors in members:
+            torch._foreach_copy_(tensors, mean)

@@ -133,7 +133,7 @@ class GoRWeighting(ThetaWeighting):
             self.calls += usable
         fixed = self.theta().detach()
         gradient = functional.theta_gradient(fixed, self.strength / self.units)
-        own = self.learn(torch.where(usable, gradient, 0.0))
+        own = self.theta_loss(torch.where(usable, gradient, 0.0))
         weights = FORMS[self.form](fixed)
         return weights * self.units[0] / self.units, own
 

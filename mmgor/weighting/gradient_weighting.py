@@ -28,7 +28,7 @@ class GradientWeighting(StatelessWeighting):
     def needs_gradients(self) -> bool:
         return self.training
 
-    def formula(
+    def compute_weights(
         self, losses: Tensor, gradients: GradientStats | None
     ) -> Tensor:
         assert gradients is not None

@@ -24,7 +24,7 @@ class StatelessWeighting(BaseWeighting):
         super().__init__()
         self.register_buffer('weights', torch.ones(2))
 
-    def formula(
+    def compute_weights(
         self, losses: Tensor, gradients: GradientStats | None
     ) -> Tensor:
         """The weights, shape (2, ); see :meth:`.BaseWeighting.weigh`."""
@@ -35,7 +35,7 @@ class StatelessWeighting(BaseWeighting):
     ) -> tuple[Tensor, None]:
         if not self.training:
             return self.weights.clone(), None
-        found = self.formula(losses, gradients)
+        found = self.compute_weights(losses, gradients)
         holds = functional.usable(losses) & torch.isfinite(found).all()
         if gradients is not None:
             holds &= functional.usable(gradients.norms)

@@ -40,7 +40,7 @@ class ThetaWeighting(BaseWeighting):
         """Both thetas, shape (2, ), with their graph."""
         return torch.stack([self.theta_task, self.theta_kd]).float()
 
-    def learn(self, gradient: Tensor) -> Tensor:
+    def theta_loss(self, gradient: Tensor) -> Tensor:
         """A scalar of value 0 with this gradient to the thetas.
 
         Args:

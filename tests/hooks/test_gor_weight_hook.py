@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from mmgor.hooks.gor_weight_hook import GoRWeightHook, map_classes
-from mmgor.registry import MODELS
-from mmgor.weighting.theta_steps import default_theta_lr
+from mmgor.registry import HOOKS, MODELS
+from mmgor.weighting.theta_steps import default_theta_lr, move_thetas
 from tests.support.toy_game import Constant, Falling, Toy, run
 
 
@@ -106,9 +106,10 @@ def test_accumulated_gradients_slow_nothing(tmp_path, accumulate):
     assert model.distances[-1] < 0.1
 
 
-def test_thetas_take_no_part_in_clipping(tmp_path):
-    optimizer = dict(type='SGD', lr=0.01, weight_decay=1e-4)
-    _, model = run(tmp_path, optimizer, 8)
+def test_thetas_take_no_part_in_clipping():
+    model = Toy(change_at=8, factor=0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    move_thetas(model.gor_weighting, optimizer, 0.1)
     loss, _ = model.parse_losses(model(torch.ones(1)))
     loss.backward()
     grads = [p.grad for p in model.gor_weighting.parameters()]
@@ -151,10 +152,17 @@ def test_hook_without_a_gor_model():
     [
         (dict(theta_lr=0.0), 'theta_lr must be positive'),
         (dict(gradient_interval=-1), 'gradient_interval must be'),
-        (dict(verify_teacher=-1), 'verify_teacher must be'),
+        (dict(num_verify_images=-1), 'num_verify_images must be'),
         (dict(collapse=0.7), r'collapse must be in \(0, 0.5\)'),
     ],
 )
 def test_bad_hook_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         GoRWeightHook(**kwargs)
+
+
+@pytest.mark.parametrize('number', [0, 200])
+def test_the_old_name_of_num_verify_images_is_refused(number):
+    message = f'expected num_verify_images={number}'
+    with pytest.raises(TypeError, match=message):
+        HOOKS.build(dict(type='GoRWeightHook', verify_teacher=number))

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmgor.hooks import QuantCalibrationHook
-from mmgor.hooks.utils import run_losses
+from mmgor.hooks.student import run_losses
 from mmgor.quantization import calibrate, uncalibrated_layers
 from mmgor.quantization.convert import quantize_layers
 from mmgor.quantization.policy import QuantPolicy

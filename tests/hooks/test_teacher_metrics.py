@@ -1,4 +1,4 @@
-"""A teacher's worth on the run's own evaluation pictures."""
+"""A teacher's worth on the run's own evaluation images."""
 
 import re
 
@@ -178,7 +178,9 @@ def test_joined_data_sets(runner, monkeypatch):
     joined(runner, monkeypatch)
     line, _, _ = metrics_told(runner, monkeypatch, 1.0, 8)
     assert f' one/{want},' in line and f' two/{want},' in line
-    with pytest.raises(RuntimeError, match=r'all 8 .* Set verify_teacher=8'):
+    with pytest.raises(
+        RuntimeError, match=r'all 8 .* Set num_verify_images=8'
+    ):
         verify_teachers(runner, runner.model, 7)
 
 
@@ -204,11 +206,13 @@ def test_a_teacher_of_features_may_know_other_classes(runner, monkeypatch):
 
 def test_no_evaluation_data(runner, monkeypatch):
     monkeypatch.setattr(runner, '_val_loop', None)
-    with pytest.raises(RuntimeError, match='verify_teacher needs evaluation'):
+    with pytest.raises(
+        RuntimeError, match='num_verify_images needs evaluation'
+    ):
         verify_teachers(runner, runner.model, 4)
 
 
 def test_no_evaluator(runner, monkeypatch):
     monkeypatch.delattr(runner.val_loop, 'evaluator')
-    with pytest.raises(RuntimeError, match='evaluation pictures; expected'):
+    with pytest.raises(RuntimeError, match='evaluation images; expected'):
         verify_teachers(runner, runner.model, 4)

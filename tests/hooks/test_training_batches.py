@@ -20,7 +20,7 @@ from torch.utils.data import (
     Subset,
 )
 
-from mmgor.hooks.training_batches import training_batches
+from mmgor.hooks.training_batches import check_batches, training_batches
 from mmgor.trial_run import random_states_kept
 
 SIZES = [(4, 2), (2, 4), (2, 4), (4, 2), (2, 2), (4, 2), (2, 4)]
@@ -248,6 +248,24 @@ def test_too_few_images_for_a_batch():
     )
     with pytest.raises(RuntimeError, match='as many images as a batch'):
         training_batches(runner, 1)
+
+
+def epochs_of(images, batch, epochs=1):
+    """A runner whose loader drops the last batch."""
+    loader = DataLoader(range(images), batch_size=batch, drop_last=True)
+    return SimpleNamespace(
+        train_dataloader=loader,
+        max_epochs=epochs,
+        max_iters=epochs * len(loader),
+    )
+
+
+def test_an_epoch_without_a_batch():
+    check_batches(epochs_of(8, 4))
+    check_batches(epochs_of(3, 4, epochs=0))  # calibration alone
+    message = 'at least 4 images with batch_size=4 and drop_last=True, got 3'
+    with pytest.raises(ValueError, match=message):
+        check_batches(epochs_of(3, 4))
 
 
 def test_several_loaders_are_refused():

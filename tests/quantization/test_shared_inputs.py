@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -140,7 +142,7 @@ def test_mean_of_steps_is_geometric():
     one.log_scale.data.fill_(torch.tensor(0.02).log())
     two.log_scale.data.fill_(torch.tensor(0.08).log())
     before = model.three.input_quantizer.log_scale.clone()
-    share_ranges([one, two])
+    share_ranges([[one, two]])
     for quantizer in (one, two):
         assert quantizer.log_scale.exp().item() == pytest.approx(0.04)
         assert int(quantizer.qmax) == 7
@@ -153,6 +155,19 @@ def test_mean_of_averaged_ranges():
     one, two = (model.get_submodule(n).input_quantizer for n in group)
     one.low.fill_(-1), two.low.fill_(-3)
     one.high.fill_(2), two.high.fill_(6)
-    share_ranges([one, two])
+    share_ranges([[one, two]])
     assert [q.low.item() for q in (one, two)] == [-2, -2]
     assert [q.high.item() for q in (one, two)] == [4, 4]
+
+
+def test_groups_of_several_sizes_are_shared_at_once():
+    steps = [[0.02, 0.08], [0.01, 0.02, 0.04], [0.3, 0.3]]
+    groups = [[LSQQuantizer(4) for _ in group] for group in steps]
+    for group, values in zip(groups, steps):
+        for quantizer, value in zip(group, values):
+            quantizer.log_scale.data.fill_(math.log(value))
+    share_ranges(groups)
+    got = [[q.log_scale.exp().item() for q in group] for group in groups]
+    want = [[0.04] * 2, [0.02] * 3, [0.3] * 2]
+    for values, mean in zip(got, want):
+        assert values == pytest.approx(mean)

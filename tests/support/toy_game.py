@@ -97,6 +97,7 @@ def run(
     load_from=None,
     resume=False,
     paramwise=PARAMWISE,
+    hooks=(),
     **hook,
 ):
     model = model or Toy(change_at=iters // 2, factor=0.5)
@@ -126,7 +127,7 @@ def run(
             begin=0,
             end=iters,
         ),
-        custom_hooks=[dict(type='GoRWeightHook', **hook)],
+        custom_hooks=[dict(type='GoRWeightHook', **hook), *hooks],
         default_hooks=dict(
             checkpoint=None, logger=dict(type='LoggerHook', interval=1)
         ),

@@ -79,6 +79,6 @@ class FAMOWeighting(ThetaWeighting):
             self.moments.copy_(torch.where(moved, moments, self.moments))
             self.logs.copy_(logs)
             self.count += usable
-        return functional.famo_weights(theta, logs.exp()), self.learn(
+        return functional.famo_weights(theta, logs.exp()), self.theta_loss(
             direction
         )

@@ -27,7 +27,7 @@ class GeometricMeanWeighting(StatelessWeighting):
     mean's of the mean losses, not a mean of the ranks' own. AMP: float32.
     """
 
-    def formula(
+    def compute_weights(
         self, losses: Tensor, gradients: GradientStats | None
     ) -> Tensor:
         return functional.geometric_mean_weights(losses)

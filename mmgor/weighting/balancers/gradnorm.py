@@ -67,4 +67,4 @@ class GradNormWeighting(ThetaWeighting):
                 weights, gradients.norms, losses, self.first, self.alpha
             )
             direction = torch.where(usable, found, 0.0)
-        return weights, self.learn(direction)
+        return weights, self.theta_loss(direction)

@@ -34,6 +34,8 @@ class RevisedUncertaintyWeighting(ThetaWeighting):
     ) -> tuple[Tensor, Tensor]:
         theta = self.theta().detach()
         known = torch.where(functional.usable(losses), losses, torch.nan)
-        own = self.learn(functional.revised_uncertainty_gradient(theta, known))
+        own = self.theta_loss(
+            functional.revised_uncertainty_gradient(theta, known)
+        )
         value = torch.log1p(torch.exp(2 * theta)).sum()
         return functional.precision_weights(theta), own + value

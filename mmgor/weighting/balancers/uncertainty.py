@@ -35,5 +35,5 @@ class UncertaintyWeighting(ThetaWeighting):
     ) -> tuple[Tensor, Tensor]:
         theta = self.theta().detach()
         known = torch.where(functional.usable(losses), losses, torch.nan)
-        own = self.learn(functional.uncertainty_gradient(theta, known))
+        own = self.theta_loss(functional.uncertainty_gradient(theta, known))
         return functional.precision_weights(theta), own + theta.sum()

@@ -35,7 +35,7 @@ class UWSOWeighting(StatelessWeighting):
         super().__init__()
         self.temperature = number('temperature', temperature, '(0, inf)')
 
-    def formula(
+    def compute_weights(
         self, losses: Tensor, gradients: GradientStats | None
     ) -> Tensor:
         return functional.inverse_loss_weights(losses, self.temperature)

@@ -13,8 +13,10 @@ from mmengine.optim import (
 )
 from torch import nn
 
-from mmgor.hooks.no_decay import schedule_new_groups
-from mmgor.hooks.utils import check_optimizer
+from mmgor.hooks.optimizer_groups import (
+    exempt_from_decay,
+    schedule_new_groups,
+)
 from mmgor.weighting import GoRWeighting
 from tests.support.toy_game import Toy, run
 
@@ -86,7 +88,7 @@ def test_every_constructor(constructor, paramwise):
     own = dict(model.gor_weighting.named_parameters())
     quantizer = model.reference_points.input_quantizer
     own |= dict(quantizer.named_parameters())
-    check_optimizer(optimizer, own, 'these')
+    exempt_from_decay(optimizer, own, 'these')
     spared = {id(p) for p in own.values()}
     assert any(before[p][1] > 0 for p in spared)
     assert settings(optimizer) == {
@@ -98,8 +100,35 @@ def test_every_constructor(constructor, paramwise):
         given = [names[id(p)] for p in group['params']]
         assert group.get('param_names', given) == given
     groups = len(optimizer.param_groups)
-    check_optimizer(optimizer, own, 'these')
+    exempt_from_decay(optimizer, own, 'these')
     assert len(optimizer.param_groups) == groups
+
+
+def scalars():
+    return dict(a=nn.Parameter(torch.ones(())), b=nn.Parameter(torch.ones(())))
+
+
+def sgd(parameters, **kwargs):
+    return torch.optim.SGD([dict(params=parameters, **kwargs)], lr=0.1)
+
+
+def test_parameters_without_decay_stay_in_their_group():
+    mine, other = scalars(), nn.Parameter(torch.ones(1))
+    optimizer = sgd([*mine.values(), other])
+    exempt_from_decay(optimizer, mine, 'the scalars')
+    (group,) = optimizer.param_groups
+    assert group['params'] == [*mine.values(), other]
+
+
+def test_parameters_that_a_constructor_left_out_are_added():
+    """mmyolo's look for modules' weights and biases alone."""
+    stock, mine = nn.Parameter(torch.ones(1)), scalars()
+    optimizer = sgd([stock], weight_decay=0.1, momentum=0.8)
+    exempt_from_decay(optimizer, mine, 'the scalars')
+    first, own = optimizer.param_groups
+    assert first['params'] == [stock]
+    assert own['params'] == list(mine.values())
+    assert own == dict(first, weight_decay=0, params=own['params'])
 
 
 @pytest.mark.parametrize(
@@ -117,7 +146,7 @@ def test_schedulers_follow_new_groups(kind, kwargs):
     optimizer = torch.optim.SGD([weight, theta], lr=0.5, weight_decay=0.1)
     wrapper = OptimWrapper(optimizer)
     scheduler = kind(wrapper, **kwargs)
-    check_optimizer(optimizer, dict(theta=theta), 'the theta')
+    exempt_from_decay(optimizer, dict(theta=theta), 'the theta')
     schedule_new_groups(dict(a=[scheduler]))
     schedule_new_groups([scheduler])
     seen = []
