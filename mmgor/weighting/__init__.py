@@ -1,4 +1,16 @@
-"""Balancers of the task loss against the distillation loss."""
+"""Balancers: how much the task loss and the distillation loss count.
+
+- ``gor``: our method, the Game of Regularizer, with two trainable scalars
+  (theta_task and theta_kd). ``fixed``: weights set by hand.
+- ``balancers``: methods from the literature, one per file.
+- ``base``: what a balancer is. Three base classes refine it:
+  ``theta_weighting`` (trains two thetas), ``stateless_weighting`` (weights
+  from this step's losses) and ``gradient_weighting`` (weights from this step's
+  gradients).
+- ``functional``: all equations, as pure functions.
+- ``gradients``: measures the two losses' gradients at the shared features.
+- ``theta_steps``: where the thetas move. ``GoRWeightHook`` calls it.
+"""
 
 from .balancers.cagrad import CAGradWeighting
 from .balancers.dwa import DWAWeighting

@@ -1,4 +1,4 @@
-"""What every balancer of task and distillation loss has in common."""
+"""The base class of all balancers: it weighs the losses of one step."""
 
 import logging
 from collections.abc import Sequence
@@ -14,11 +14,14 @@ Losses = dict[str, Tensor | list[Tensor]]
 
 
 def total_loss(losses: Losses) -> Tensor:
-    """Sum of the entries mmengine would optimise, as it would sum them.
+    """Sum the losses as mmengine's ``parse_losses`` does.
 
     Args:
-        losses (dict): Names to a tensor or a list of tensors (one a level);
-            names without 'loss' (``acc``) are left out.
+        losses (dict): Name -> tensor, or list of tensors (one per level).
+            Names without 'loss' (``acc``) are left out.
+
+    Returns:
+        Tensor: Scalar.
 
     Raises:
         ValueError: If no entry has 'loss' in its name.
@@ -30,8 +33,8 @@ def total_loss(losses: Losses) -> Tensor:
             terms += [part.mean() for part in parts]
     if not terms:
         raise ValueError(
-            f'expected a loss to weigh, got the keys {list(losses)}; names '
-            "of losses contain 'loss'."
+            f'expected a loss to weigh, got the keys {list(losses)}; the name '
+            "of a loss contains 'loss'."
         )
     return torch.stack(terms).sum()
 
@@ -39,9 +42,11 @@ def total_loss(losses: Losses) -> Tensor:
 class BaseWeighting(nn.Module):
     """Weighs the task losses against the distillation losses.
 
+    A subclass implements :meth:`weigh`.
+
     Attributes:
-        measure_gradients (bool): Measure gradients at the shared features in
-            the next call, for the log only.
+        measure_gradients (bool): Set it to measure the gradients at the
+            shared features in the next call, for the log only.
     """
 
     def __init__(self) -> None:
@@ -50,29 +55,30 @@ class BaseWeighting(nn.Module):
         self._warned = False
 
     def needs_gradients(self) -> bool:
-        """Whether this call's ``weigh`` takes the gradients' sizes."""
+        """Whether :meth:`weigh` needs the gradients in this call."""
         return False
 
     def weigh(
         self, losses: Tensor, gradients: GradientStats | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Effective weights for this step.
+        """Choose the weights of this step.
 
         Args:
-            losses (Tensor): Task and distillation loss over all ranks,
-                detached, shape (2, ).
-            gradients (GradientStats, optional): Norms and cosine of their
-                gradients at the shared features, where
-                :meth:`needs_gradients` held.
+            losses (Tensor): Task and distillation loss, the mean over all
+                ranks, detached, shape (2, ).
+            gradients (GradientStats, optional): Norms and cosine of the two
+                gradients at the shared features; None unless
+                :meth:`needs_gradients` is true.
 
         Returns:
-            tuple[Tensor, Tensor | None]: Weights of shape (2, ), detached,
-            and a scalar ``loss_gor`` for the balancer's own parameters.
+            tuple[Tensor, Tensor | None]: The weights, detached, shape (2, ),
+            and the scalar ``loss_gor`` that trains the thetas, if there are
+            any.
         """
         raise NotImplementedError
 
     def diagnostics(self) -> dict[str, Tensor]:
-        """Further values to log, without 'loss' in their names."""
+        """More values to log; their names must not contain 'loss'."""
         return {}
 
     def forward(
@@ -81,17 +87,17 @@ class BaseWeighting(nn.Module):
         kd_losses: Losses,
         shared: Sequence[Tensor] = (),
     ) -> dict:
-        """Weigh one step's losses.
+        """Weigh the losses of one step.
 
         Args:
             task_losses (dict): The stock detector's losses.
             kd_losses (dict): ``loss_kd_<name>`` -> scalar.
-            shared (Sequence[Tensor]): Features both losses depend on, where
-                gradients are measured.
+            shared (Sequence[Tensor]): Features that both losses depend on;
+                gradients are measured there.
 
         Returns:
-            dict: The weighted losses under their names, ``loss_gor`` if the
-            balancer learns, and ``gor_*`` diagnostics.
+            dict: The weighted losses under their names, ``loss_gor`` if there
+            are thetas, and values to log under ``gor_*``.
         """
         task, kd = total_loss(task_losses), total_loss(kd_losses)
         raw = torch.stack([task.detach(), kd.detach()]).float()
@@ -122,17 +128,17 @@ class BaseWeighting(nn.Module):
         return weighted
 
     def _warn_of_overflow(self, losses: Tensor, norms: Tensor) -> None:
-        """Say once that gradients are not finite where losses are."""
+        """Warn once: the losses are finite, but a gradient is not."""
         if self._warned or not torch.isfinite(losses).all():
             return
         self._warned = True
         print_log(
-            f'{type(self).__name__} learns nothing from steps whose gradients '
-            'at the shared features overflow: expected finite norms, got '
-            f'{norms[0]:.3g} of the task and {norms[1]:.3g} of the '
+            f'{type(self).__name__} skips steps whose gradients at the shared '
+            'features overflow: expected finite norms, got '
+            f'{norms[0]:.3g} for the task loss and {norms[1]:.3g} for the '
             "distillation loss. Lower that loss's loss_weight, or set "
             "optim_wrapper=dict(type='AmpOptimWrapper', dtype='bfloat16', "
-            '...) (said once).',
+            '...). This warning comes only once.',
             logger='current',
             level=logging.WARNING,
         )

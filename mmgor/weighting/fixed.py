@@ -14,9 +14,9 @@ from .gradients import GradientStats
 class FixedWeighting(BaseWeighting):
     """task_weight * task + kd_weight * distillation.
 
-    Losses of very different size: a weight means another share for every pair
-    of losses and has to be searched again. Cost: none. DDP and AMP: nothing
-    is needed.
+    Losses of very different size: what a weight means depends on the sizes of
+    the two losses, so it has to be searched for again with every new loss.
+    Cost: none. DDP and AMP: nothing is needed.
 
     Args:
         task_weight (float): At least 0.

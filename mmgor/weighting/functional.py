@@ -1,50 +1,53 @@
-"""The equations of the Game of Regularizer and of the other balancers.
+"""The equations of all balancers: the Game of Regularizer and the others.
 
-Let L_i be the task and the distillation loss (i = T, K), m_i their means at
-the start, theta_i their trainable scalars and w_i = exp(-theta_i). The game's
-potential is
+The Game of Regularizer: let L_i be the task and the distillation loss
+(i = T, K), m_i its mean at the start of training, theta_i its trainable scalar
+and w_i = exp(-theta_i). The game's potential is
 
-    J = sum_i (w_i L_i / m_i + theta_i),   dJ/dtheta_i = 1 - w_i L_i / m_i,
+    J = sum_i (w_i L_i / m_i + theta_i),   dJ/dtheta_i = 1 - w_i L_i / m_i.
 
-so each player rests at w_i = m_i / L_i, and none gains by driving a weight to
-zero or to infinity. All tensors have shape (2, ): task first.
+Each player comes to rest at w_i = m_i / L_i, and neither gains by driving its
+weight to zero or to infinity.
 
-For the other balancers n_i is the norm of loss i's gradient g_i at the shared
-features and c the cosine between the two. Gradient surgery's direction is
-w_T g_T + w_K g_K; with two losses both weights follow from n_T, n_K and c
-alone. Where a method fixes the sum of its weights, they sum to 2 here, also
-where the paper's sum to 1: equal losses then get (1, 1), and a learning rate
-means the same for all.
+The other balancers: n_i is the norm of g_i, the gradient of loss i at the
+shared features, and c is the cosine between the two. Methods that combine
+gradients descend w_T g_T + w_K g_K; for two losses, both weights are functions
+of n_T, n_K and c alone. Where a method fixes the sum of its weights, they sum
+to 2 here, even if the paper's sum to 1: equal losses then get (1, 1), and a
+learning rate means the same for every balancer.
+
+A tensor of shape (2, ) has the task's value first.
 """
 
 import torch
 from torch import Tensor
 
-# Below the smallest difference of two gradients that float32 can tell.
+# Less than the smallest difference of two gradients that float32 resolves.
 TINY = 1e-12
 
 
 def weights_of(theta: Tensor) -> Tensor:
-    """w = exp(-theta)."""
+    """w = exp(-theta), shape (2, )."""
     return torch.exp(-theta)
 
 
 def zero_sum_weights(theta: Tensor) -> Tensor:
-    """u_i = 2 w_i / (w_T + w_K): in (0, 2), summing to 2.
+    """u_i = 2 w_i / (w_T + w_K), each in (0, 2); they sum to 2.
 
     Example:
-        >>> zero_sum_weights(torch.zeros(2))
-        tensor([1., 1.])
+        >>> zero_sum_weights(torch.tensor([1.0, 3.0]).log())  # w = (1, 1/3)
+        tensor([1.5000, 0.5000])
     """
     return 2 * torch.softmax(-theta, 0)
 
 
 def ratio_weights(theta: Tensor) -> Tensor:
-    """(1, 2 w_K / w_T): the task's weight stays 1.
+    """(1, 2 w_K / w_T): the weight of the task loss stays 1.
 
-    At rest the weighted distillation loss is twice the task loss, both in
-    units of their start. Twice, since the best fixed weights on three data
-    sets came to that or a little less (docs/results/comparison.md).
+    At rest the weighted distillation loss is twice the task loss, each
+    relative to its mean at the start. The factor is 2 because the best fixed
+    weights on three data sets gave about that ratio or a little less
+    (docs/results/comparison.md).
 
     Example:
         >>> ratio_weights(torch.zeros(2))
@@ -57,14 +60,16 @@ def ratio_weights(theta: Tensor) -> Tensor:
 def theta_gradient(theta: Tensor, strength: Tensor) -> Tensor:
     """dJ/dtheta = 1 - w * strength, bounded to [-1, 1].
 
-    The bound only acts where a strength is more than twice its reference
-    exp(theta): a spike of one batch then moves theta no further than a
-    vanishing loss does. A non-finite strength gives 0: theta stays.
+    The bound acts only where a strength is more than twice exp(theta), the
+    value at which theta would rest. A spike of one batch then moves theta no
+    further than a vanishing loss does. Where the strength is not finite the
+    gradient is 0, so theta stays.
 
     Args:
         theta (Tensor): Shape (2, ).
-        strength (Tensor): What the game is over: the losses, or the norms of
-            their gradients, per unit. Shape (2, ), not negative.
+        strength (Tensor): What the game is played over: the losses, or the
+            norms of their gradients, relative to their means at the start.
+            Shape (2, ), not negative.
 
     Example:
         At the start both losses are 1, and the thetas rest at 0. Then the
@@ -78,7 +83,7 @@ def theta_gradient(theta: Tensor, strength: Tensor) -> Tensor:
 
 
 def attach_gradient(theta: Tensor, gradient: Tensor) -> Tensor:
-    """A scalar of value 0 whose gradient to ``theta`` is ``gradient``."""
+    """A scalar of value 0 whose gradient at ``theta`` is ``gradient``."""
     term = (theta * gradient.detach()).sum()
     return term - term.detach()
 
@@ -86,13 +91,16 @@ def attach_gradient(theta: Tensor, gradient: Tensor) -> Tensor:
 def running_mean(
     mean: Tensor, value: Tensor, count: Tensor, momentum: float
 ) -> Tensor:
-    """Exponential mean that starts as a plain one; skips non-finite values.
+    """Update a running mean; values that are not finite are skipped.
+
+    The first 1 / ``momentum`` values count alike; then the mean decays
+    exponentially.
 
     Args:
         mean (Tensor): Mean so far, shape (2, ).
         value (Tensor): New values, shape (2, ).
-        count (Tensor): Values seen before these, shape (2, ).
-        momentum (float): Least share of the new value.
+        count (Tensor): How many values the mean has seen, shape (2, ).
+        momentum (float): Smallest share that a new value gets.
     """
     share = torch.clamp(1.0 / (count + 1), min=momentum)
     return torch.where(
@@ -101,15 +109,18 @@ def running_mean(
 
 
 def distance(theta: Tensor, reference: Tensor) -> Tensor:
-    """How far theta is from its resting point log(reference), in nats.
+    """How far theta is from where it would rest, log(reference), in nats.
 
-    The reference is a mean strength as in :func:`theta_gradient`.
+    Args:
+        theta (Tensor): Shape (2, ).
+        reference (Tensor): Mean of the strengths that :func:`theta_gradient`
+            takes, shape (2, ).
     """
     return theta - torch.log(reference)
 
 
 def usable(values: Tensor) -> Tensor:
-    """Whether all are finite and positive, shape ()."""
+    """Whether all values are finite and positive, shape ()."""
     return (torch.isfinite(values) & (values > 0)).all()
 
 
@@ -119,20 +130,21 @@ def precision_weights(theta: Tensor) -> Tensor:
 
 
 def uncertainty_gradient(theta: Tensor, losses: Tensor) -> Tensor:
-    """d/dtheta of L / (2 sigma^2) + log(sigma), theta = log(sigma).
+    """d/dtheta of L / (2 sigma^2) + log(sigma), with theta = log(sigma).
 
-    1 - L / sigma^2, bounded to [-1, 1] as :func:`theta_gradient` is: at rest
-    sigma^2 = L.
+    It is 1 - L / sigma^2, bounded to [-1, 1] as in :func:`theta_gradient`. At
+    rest sigma^2 = L.
     """
     return theta_gradient(2 * theta, losses)
 
 
 def revised_uncertainty_gradient(theta: Tensor, losses: Tensor) -> Tensor:
-    """As above for L / (2 sigma^2) + log(1 + sigma^2), over its second part.
+    """d/dtheta of L / (2 sigma^2) + log(1 + sigma^2), over its second part.
 
-    With s = sigma^2 the two parts' slopes are -L / s and 2 s / (1 + s); their
-    quotient makes 1 - L (1 + s) / (2 s^2). Sign and zero are the gradient's,
-    but it does not vanish with s, where theta would creep.
+    With s = sigma^2 the slopes of the two terms are -L / s and 2 s / (1 + s).
+    Their sum divided by the second is 1 - L (1 + s) / (2 s^2): it has the sign
+    and the zero of the gradient but does not vanish with s, where theta would
+    hardly move. Bounded to [-1, 1] as in :func:`theta_gradient`.
     """
     variance = torch.exp(2 * theta)
     strength = losses * (1 + variance) / (2 * variance)
@@ -140,40 +152,41 @@ def revised_uncertainty_gradient(theta: Tensor, losses: Tensor) -> Tensor:
 
 
 def inverse_loss_weights(losses: Tensor, temperature: float) -> Tensor:
-    """w = 2 softmax(1 / (L temperature))."""
+    """w = 2 softmax(1 / (L * temperature))."""
     return 2 * torch.softmax(1 / (losses * temperature), 0)
 
 
 def descent_weights(
     last: Tensor, before: Tensor, temperature: float
 ) -> Tensor:
-    """w = 2 softmax(r / temperature), r the mean losses' ratio.
+    """w = 2 softmax(r / temperature), with r = last / before.
 
     Args:
         last (Tensor): Mean losses of the last window, shape (2, ).
-        before (Tensor): Those of the window before it, shape (2, ).
+        before (Tensor): Mean losses of the window before, shape (2, ).
         temperature (float): Positive.
     """
     return 2 * torch.softmax(last / before / temperature, 0)
 
 
 def geometric_mean_weights(losses: Tensor) -> Tensor:
-    """The gradient of sqrt(L_T L_K) to the losses: sqrt(L_other / L) / 2."""
+    """The derivatives of sqrt(L_T L_K): sqrt(L_other / L) / 2."""
     return 0.5 * torch.sqrt(losses.flip(0) / losses)
 
 
 def famo_weights(theta: Tensor, losses: Tensor) -> Tensor:
-    """w ~ z / L, summing to 2, with z = softmax(-theta)."""
+    """w proportional to z / L, with z = softmax(-theta); they sum to 2."""
     weights = torch.softmax(-theta, 0) / losses
     return 2 * weights / weights.sum()
 
 
 def famo_gradient(theta: Tensor, decrease: Tensor, decay: float) -> Tensor:
-    """decay theta - J decrease, J_ij = z_i (1[i = j] - z_j).
+    """decay * theta - J decrease, where J_ij = z_i (1[i = j] - z_j).
 
     Args:
         theta (Tensor): The negated logits, shape (2, ).
-        decrease (Tensor): Of the log losses in a step, shape (2, ).
+        decrease (Tensor): How much the log losses fell in a step, shape
+            (2, ).
         decay (float): The paper's gamma.
     """
     share = torch.softmax(-theta, 0)
@@ -183,12 +196,12 @@ def famo_gradient(theta: Tensor, decrease: Tensor, decay: float) -> Tensor:
 def adam_step(
     gradient: Tensor, moments: Tensor, count: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Adam's step for a learning rate of 1 (Kingma & Ba, algorithm 1).
+    """Adam's step at a learning rate of 1 (Kingma & Ba, algorithm 1).
 
     Args:
         gradient (Tensor): Shape (2, ).
-        moments (Tensor): First and second so far, shape (2, 2).
-        count (Tensor): Steps with this one, shape ().
+        moments (Tensor): First and second moment so far, shape (2, 2).
+        count (Tensor): Number of steps, including this one, shape ().
 
     Returns:
         tuple[Tensor, Tensor]: The step to subtract, shape (2, ), and the new
@@ -207,13 +220,22 @@ def gradnorm_gradient(
     first: Tensor,
     alpha: float,
 ) -> Tensor:
-    """d/dtheta of ``sum_i |G_i - m r_i^alpha|`` over m; w = 2 softmax(-theta).
+    """d/dtheta of ``sum_i |G_i - m r_i^alpha|``, divided by m.
 
-    G_i = w_i n_i with the mean m, held fixed in the target, and r_i is the
-    relative inverse training rate, L_i / first_i over its mean. With
-    dw_i / dtheta_j = -w_i (1[i = j] - w_j / 2), the slopes s_i = -w_i n_i
-    sign(G_i - m r_i^alpha) make s_j - w_j / 2 (s_T + s_K): 0 where both are
-    on the same side of their targets and the norms are equal.
+    G_i = w_i n_i are the weighted norms, with w = 2 softmax(-theta), and m is
+    their mean, a constant in the target m r_i^alpha. r_i is the relative
+    inverse training rate: L_i / first_i divided by its mean over i. With
+    dw_i / dtheta_j = -w_i (1[i = j] - w_j / 2) and the slopes
+    s_i = -G_i sign(G_i - m r_i^alpha), the result is
+    s_j - w_j / 2 (s_T + s_K), divided by m. It is 0 where n_T = n_K and both
+    G_i are on the same side of their targets.
+
+    Args:
+        weights (Tensor): w, shape (2, ).
+        norms (Tensor): n, shape (2, ).
+        losses (Tensor): L, shape (2, ).
+        first (Tensor): The losses of the first step, shape (2, ).
+        alpha (float): The paper's alpha.
 
     Returns:
         Tensor: Shape (2, ), in [-2, 2].
@@ -227,10 +249,11 @@ def gradnorm_gradient(
 
 
 def imtl_g_weights(norms: Tensor) -> Tensor:
-    """w_i ~ 1 / n_i, summing to 2: equal projections on both gradients.
+    """w_i proportional to 1 / n_i; they sum to 2.
 
-    (w_T g_T + w_K g_K) . (g_T / n_T - g_K / n_K) = 0 makes
-    (w_T n_T - w_K n_K) (1 - c) = 0, whatever c is.
+    The direction then has equal projections on both unit gradients:
+    (w_T g_T + w_K g_K) . (g_T / n_T - g_K / n_K) = 0 means
+    (w_T n_T - w_K n_K) (1 - c) = 0, so c does not matter.
     """
     return 2 * norms.flip(0) / norms.sum()
 
@@ -238,15 +261,20 @@ def imtl_g_weights(norms: Tensor) -> Tensor:
 def pcgrad_weights(norms: Tensor, cosine: Tensor) -> Tensor:
     """w_T = 1 - c n_K / n_T where c < 0, else 1; w_K likewise.
 
-    The sum of both gradients, each without its part along the other.
+    The direction is the sum of both gradients, each without its component
+    along the other.
+
+    Example:
+        >>> pcgrad_weights(torch.tensor([1.0, 2.0]), torch.tensor(-0.5))
+        tensor([2.0000, 1.2500])
     """
     return 1 - cosine.clamp(max=0) * norms.flip(0) / norms
 
 
 def mgda_weights(norms: Tensor, cosine: Tensor) -> Tensor:
-    """2 (x, 1 - x), x in [0, 1] with the shortest x g_T + (1 - x) g_K.
+    """2 (x, 1 - x), with the x in [0, 1] of the shortest x g_T + (1 - x) g_K.
 
-    x : (1 - x) as n_K^2 - k : n_T^2 - k, neither below 0, k = c n_T n_K.
+    x : (1 - x) = max(n_K^2 - k, 0) : max(n_T^2 - k, 0), with k = c n_T n_K.
     Equal gradients get (1, 1).
     """
     a, b, inner, span = _gram(norms, cosine)
@@ -255,20 +283,23 @@ def mgda_weights(norms: Tensor, cosine: Tensor) -> Tensor:
 
 
 def cagrad_weights(norms: Tensor, cosine: Tensor, radius: float) -> Tensor:
-    """The direction within a ball around the mean that serves both best.
+    """Weights of the best direction in a ball around the mean gradient.
 
-    The direction is 2 d with ``d = g_0 + s g_w / |g_w|``. Here g_0 is the mean
-    gradient, ``s = radius |g_0|`` and g_w = x g_T + (1 - x) g_K, where x in
-    [0, 1] minimises the dual ``f(x) = g_w . g_0 + s |g_w|``. Its first part is
-    linear with the slope p = (n_T^2 - n_K^2) / 2. In the second,
-    ``|g_w|^2 = A (x - x_0)^2 + D``. So f is flat at
-    x = x_0 - p sqrt(D / (A (s^2 A - p^2))). If s^2 A <= p^2 it is flat
-    nowhere, and x is 0 or 1.
+    The best direction d maximises the smaller of d . g_T and d . g_K. It is
+    ``d = g_0 + s g_w / |g_w|``, with the mean gradient g_0, ``s = radius
+    |g_0|`` and g_w = x g_T + (1 - x) g_K, where x in [0, 1] minimises the dual
+    ``f(x) = g_w . g_0 + s |g_w|``. The first term is linear in x with the
+    slope p = (n_T^2 - n_K^2) / 2; in the second, ``|g_w|^2 = A (x - x_0)^2 +
+    D``. So f has slope 0 at x = x_0 - p sqrt(D / (A (s^2 A - p^2))). If s^2 A
+    <= p^2 there is no such point, and x is 0 or 1.
 
     Args:
         norms (Tensor): Shape (2, ), positive.
         cosine (Tensor): Shape ().
-        radius (float): The paper's c, in [0, 1): 0 gives (1, 1).
+        radius (float): The paper's c, in [0, 1); 0 gives (1, 1).
+
+    Returns:
+        Tensor: The coefficients of g_T and g_K in 2 d, shape (2, ).
     """
     a, b, inner, span = _gram(norms, cosine)
     size = radius * (a + b + 2 * inner).clamp(min=0).sqrt() / 2
@@ -288,8 +319,10 @@ def cagrad_weights(norms: Tensor, cosine: Tensor, radius: float) -> Tensor:
 
 
 def _gram(norms: Tensor, cosine: Tensor) -> tuple[Tensor, ...]:
-    """|g_T|^2, |g_K|^2, g_T . g_K and |g_T - g_K|^2 (at least TINY), with the
-    longer gradient as the unit of length."""
+    """|g_T|^2, |g_K|^2, g_T . g_K and |g_T - g_K|^2 (at least TINY).
+
+    All are relative to the squared length of the longer gradient.
+    """
     a, b = (norms / norms.max()) ** 2
     inner = cosine * (a * b).sqrt()
     return a, b, inner, (a + b - 2 * inner).clamp(min=TINY)

@@ -10,80 +10,83 @@ from . import functional
 from .gradients import GradientStats
 from .theta_weighting import ThetaWeighting
 
-#: What the student sees of the thetas.
+#: How each form turns the thetas into weights.
 FORMS = {
     'ratio': functional.ratio_weights,
     'zero_sum': functional.zero_sum_weights,
     'barrier': functional.weights_of,
     'gradient': functional.zero_sum_weights,
 }
-# exp(+-20) = 5e8 either way: beyond, something is wrong.
+# exp(20) = 5e8; a theta beyond this limit means that something is wrong.
 THETA_LIMIT = 20.0
 
 
 @MODELS.register_module()
 class GoRWeighting(ThetaWeighting):
-    """Game of Regularizer (after arXiv 2509.20854; see ``functional`` for
-    the equations, which are ours).
+    """Game of Regularizer (after arXiv 2509.20854).
 
-    The thetas play over the losses, each in units of its mean at the start
-    of the game. Forms:
+    The equations are in :mod:`mmgor.weighting.functional`; they are ours. The
+    thetas play over the losses, each relative to its mean at the start of the
+    game (its unit). This class computes their gradient; they move in
+    :mod:`mmgor.weighting.theta_steps`. With ``w = exp(-theta)``, the forms
+    are:
 
-    - ``ratio``: with ``w = exp(-theta)`` the student sees
-      ``(1, 2 w_K / w_T)``: the task loss as without distillation, and a
-      distillation loss that comes to rest at twice the task loss.
-    - ``barrier``: the student sees ``w``. The weights grow as the losses
-      fall, so that the student's gradient keeps its size.
-    - ``zero_sum``: the student sees ``u = 2 softmax(-theta)``, so that the
-      weights sum to 2.
-    - ``gradient``: as ``zero_sum``, over the norms of the two gradients at
-      the shared features in place of the losses.
+    - ``ratio``: the weights are ``(1, 2 w_K / w_T)``. The task loss counts as
+      it does without distillation, and the weighted distillation loss comes to
+      rest at twice the task loss.
+    - ``barrier``: the weights are ``w``. They grow as the losses fall, so the
+      student's gradient keeps its size.
+    - ``zero_sum``: the weights are ``2 softmax(-theta)``, which sum to 2.
+    - ``gradient``: as ``zero_sum``, but the game is played over the norms of
+      the two gradients at the shared features.
 
-    The distillation loss then gets the task loss's unit, so that a stock
-    learning rate keeps its meaning whatever the two losses' units are: the
-    weights start at (1, L_T / L_K), those of ``ratio`` at (1, 2 L_T / L_K).
+    The distillation loss's weight is then multiplied by the ratio of the
+    units, task over distillation, so that a stock learning rate keeps its
+    meaning: the weights start at (1, L_T / L_K), those of ``ratio`` at
+    (1, 2 L_T / L_K).
 
-    In the first ``init_iters`` calls the units follow the running mean and
-    the thetas stay at 0, so that the game starts balanced; then they are
-    trained. A call counts where both losses (``gradient``: norms, where they
-    are measured) are finite and positive, any other leaves the game as it is;
-    until the first their units are 1.
+    In the first ``init_iters`` calls (the balanced start) the units follow the
+    running mean and the thetas stay at 0; after that they are trained. Only
+    calls in which both losses (``gradient``: both norms, if they are measured)
+    are finite and positive count; other calls change nothing. Until the first
+    call that counts, the units are 1.
 
-    Losses of very different size: the balanced start takes either's unit out;
-    a unit that changes later is followed at the thetas' own step size.
+    Losses of very different size: the balanced start takes the units out. If a
+    unit changes later, the thetas follow at their own step size.
 
-    A distillation loss that vanishes (a student that agrees with its teacher)
-    is followed as well, down to theta_kd = -THETA_LIMIT. Falling from 1 to
-    1e-9 beside a task loss of 1 it gets the weight 2 exp(20) = 1e9 from
-    ``ratio`` (whose bound is 2 exp(2 THETA_LIMIT), should the task loss grow
-    as far) and half of it from ``barrier``: its remainder is trained like the
-    task. ``zero_sum`` and ``gradient`` drive the task's weight to
-    2 exp(-20) = 4e-9: the task is trained no more.
+    They also follow a distillation loss that vanishes because the student
+    agrees with its teacher, down to theta_kd = -THETA_LIMIT. Say it falls from
+    1 to 1e-9 while the task loss stays at 1. Then ``ratio`` gives it the
+    weight 2 exp(20) = 1e9 and ``barrier`` half of that, so that what remains
+    of it is trained like the task (the bound of ``ratio``, 2 exp(2
+    THETA_LIMIT), is reached if the task loss grows as far). ``zero_sum`` and
+    ``gradient`` lower the task's weight to 2 exp(-20) = 4e-9: the task is not
+    trained any more.
 
-    Cost: none that shows in a step (docs/results/balancers.md); ``gradient``
-    takes two more backward passes, from each loss down to the features, in
-    the balanced start and in one of ``gradient_interval`` steps after it. DDP
-    and AMP: see
-    :class:`~mmgor.weighting.theta_weighting.ThetaWeighting`; norms are means
-    over the ranks' own.
+    Cost: a step takes as long as one with fixed weights, within 1 %
+    (docs/results/balancers.md). ``gradient`` runs two more backward passes,
+    from each loss down to the features, in each call of the balanced start and
+    in every ``gradient_interval``-th call after it. DDP and AMP: see
+    :class:`~mmgor.weighting.theta_weighting.ThetaWeighting`; norms are
+    averaged over the ranks.
 
     Attributes:
         theta_task (nn.Parameter): Shape ().
         theta_kd (nn.Parameter): Shape ().
-        units (Tensor): Mean losses (``gradient``: norms) of the balanced
+        units (Tensor): Mean losses (``gradient``: mean norms) in the balanced
             start, task first, shape (2, ).
 
     Args:
-        form (str): One of those above.
-        init_iters (int): Calls of the balanced start.
-        momentum (float): Of the running mean that the units follow in the
-            balanced start and the log's distance to equilibrium is measured
-            against.
-        gradient_interval (int): ``gradient`` only: after the balanced start,
-            measure every so many calls.
+        form (str): 'ratio', 'barrier', 'zero_sum' or 'gradient'.
+        init_iters (int): Number of calls in the balanced start.
+        momentum (float): Momentum of the running mean of the losses, which
+            sets the units in the balanced start and the logged distance to
+            equilibrium.
+        gradient_interval (int): For ``gradient``: the number of calls between
+            two measurements after the balanced start.
 
     Raises:
-        ValueError: On an unknown form, or numbers out of range.
+        ValueError: If the form is unknown or a number is out of range.
     """
 
     mean: Tensor
@@ -145,7 +148,12 @@ class GoRWeighting(ThetaWeighting):
 
     @torch.no_grad()
     def _observe(self, strength: Tensor, usable: Tensor) -> None:
-        """Update the running mean; keep the game balanced at the start."""
+        """Update the running mean, and hold the thetas in the balanced start.
+
+        Args:
+            strength (Tensor): Losses or norms, shape (2, ).
+            usable (Tensor): Whether this call counts, a bool of shape ().
+        """
         self.strength.copy_(torch.where(usable, strength, self.strength))
         mean = functional.running_mean(
             self.mean, strength, self.count, self.momentum

@@ -1,4 +1,4 @@
-"""What balancers that combine two gradients have in common."""
+"""Base class of the balancers that combine the two losses' gradients."""
 
 from torch import Tensor
 
@@ -7,22 +7,22 @@ from .stateless_weighting import StatelessWeighting
 
 
 class GradientWeighting(StatelessWeighting):
-    """Gradient surgery: the direction as a combination of two gradients.
+    """Weights that are a function of the two losses' gradients.
 
-    The papers combine gradients of the shared parameters and give each head
-    its own loss's gradient. Here they are measured at the shared features (as
-    MGDA-UB does, Sener & Koltun, NeurIPS 2018, section 3.3: the gradient at
-    the parameters is theirs through one and the same Jacobian), and the
-    weights multiply the losses, thus also in the head: a weight of 100 is a
-    hundredfold gradient there.
+    The papers combine the gradients of the shared parameters, while each head
+    gets the gradient of its own loss. Here the gradients are measured at the
+    shared features, as MGDA-UB does (Sener & Koltun, NeurIPS 2018, section
+    3.3): both reach the parameters through the same Jacobian. The weights
+    multiply the losses, so they act in the head too: a weight of 100 makes the
+    head's gradient 100 times as large.
 
-    Cost: 1.08 to 1.09 of a step with fixed weights on the demo's student
-    (docs/results/balancers.md): two more backward passes, from each loss down
-    to the features (through the head). DDP: norms and cosine are means over
-    the ranks' own, so that the weights are equal on all; no parameter gets a
-    gradient from the measurement, and DDP notices nothing. AMP: losses are
-    scaled for the measurement, and measured once more as they are where that
-    overflows; weights are float32.
+    Cost: a step takes 1.08 to 1.09 times as long as one with fixed weights
+    (the demo's student, docs/results/balancers.md). The rest is two more
+    backward passes, from each loss through the head down to the features.
+    DDP: norms and cosine are averaged over the ranks, so all ranks have the
+    same weights; the measurement gives no parameter a gradient, so DDP sees
+    nothing of it. AMP: losses are scaled up for the measurement; if a gradient
+    overflows, it is measured again without scaling. The weights are float32.
     """
 
     def needs_gradients(self) -> bool:
@@ -35,5 +35,12 @@ class GradientWeighting(StatelessWeighting):
         return self.combine(gradients)
 
     def combine(self, gradients: GradientStats) -> Tensor:
-        """The two gradients' coefficients, shape (2, )."""
+        """Compute the weights; a subclass implements this.
+
+        Args:
+            gradients (GradientStats): Norms and cosine of the two gradients.
+
+        Returns:
+            Tensor: Shape (2, ).
+        """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What balancers whose weights follow from this step alone have in common."""
+"""Base class of the balancers whose weights depend on this step alone."""
 
 import torch
 from torch import Tensor
@@ -9,13 +9,14 @@ from .gradients import GradientStats
 
 
 class StatelessWeighting(BaseWeighting):
-    """Weights by a formula in this step's losses and gradients.
+    """Weights that are a function of this step's losses and gradients.
 
-    Where a loss or a gradient is not finite and positive, or the formula's
-    result overflows, and outside training, the last weights hold.
+    The last weights are used again outside training, and where a loss or a
+    gradient's norm is not finite and positive, or the new weights are not
+    finite.
 
     Attributes:
-        weights (Tensor): The last weights, shape (2, ); first (1, 1).
+        weights (Tensor): The last weights, shape (2, ); (1, 1) at first.
     """
 
     weights: Tensor
@@ -27,7 +28,15 @@ class StatelessWeighting(BaseWeighting):
     def compute_weights(
         self, losses: Tensor, gradients: GradientStats | None
     ) -> Tensor:
-        """The weights, shape (2, ); see :meth:`.BaseWeighting.weigh`."""
+        """Compute the weights; a subclass implements this.
+
+        Args:
+            losses (Tensor): As for :meth:`.BaseWeighting.weigh`.
+            gradients (GradientStats, optional): As there.
+
+        Returns:
+            Tensor: Shape (2, ), detached.
+        """
         raise NotImplementedError
 
     def weigh(

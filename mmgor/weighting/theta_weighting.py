@@ -1,4 +1,4 @@
-"""What balancers with two trainable scalars have in common."""
+"""Base class of the balancers with two trainable scalars, the thetas."""
 
 import torch
 from torch import Tensor, nn
@@ -8,22 +8,23 @@ from .base import BaseWeighting
 
 
 class ThetaWeighting(BaseWeighting):
-    """Weights that follow from two trainable scalars.
+    """Weights that are a function of two trainable scalars, the thetas.
 
-    The gradient is a balancer's own closed form, in units in which a step
-    size between 0.02 and 0.3 suits any losses. ``GoRWeightHook`` takes it
-    from here and moves the thetas by plain gradient descent when the
-    optimizer steps, whatever that one is.
+    Each balancer computes the thetas' gradient in closed form, scaled so that
+    a step size between 0.02 and 0.3 suits any losses. :meth:`theta_loss` keeps
+    it, and ``GoRWeightHook`` moves the thetas along it by plain gradient
+    descent (:mod:`mmgor.weighting.theta_steps`) whenever the optimizer steps,
+    whichever optimizer that is.
 
-    DDP: the thetas' gradient comes from losses and norms over all ranks, so
-    that it is the same on each. AMP: everything is in float32.
+    DDP: the gradient comes from losses and norms over all ranks, so it is the
+    same on each. AMP: everything is float32.
 
     Attributes:
         theta_task (nn.Parameter): Shape ().
         theta_kd (nn.Parameter): Shape ().
-        theta_lr (float, optional): Step size of the method's own; None:
-            ``GoRWeightHook``'s, which follows from the length of the run.
-        moved_by_hook (bool): Whether ``GoRWeightHook`` moves the thetas.
+        theta_lr (float, optional): A step size that belongs to the method.
+            None: ``GoRWeightHook`` chooses it from the length of the run.
+        moved_by_hook (bool): Whether ``GoRWeightHook`` moves the thetas now.
     """
 
     theta_lr: float | None = None
@@ -37,14 +38,19 @@ class ThetaWeighting(BaseWeighting):
         self._gradient_calls = 0
 
     def theta(self) -> Tensor:
-        """Both thetas, shape (2, ), with their graph."""
+        """Both thetas as one tensor of shape (2, ), with a gradient."""
         return torch.stack([self.theta_task, self.theta_kd]).float()
 
     def theta_loss(self, gradient: Tensor) -> Tensor:
-        """A scalar of value 0 with this gradient to the thetas.
+        """Keep the thetas' gradient for their next step.
 
         Args:
-            gradient (Tensor): Of (task, kd), shape (2, ), detached.
+            gradient (Tensor): With respect to (theta_task, theta_kd),
+                detached, shape (2, ).
+
+        Returns:
+            Tensor: A scalar of value 0 with this gradient, to be used as
+            ``loss_gor``: it makes the thetas a part of the graph.
         """
         if self.training:
             self._gradient_sum = self._gradient_sum + gradient
@@ -52,11 +58,14 @@ class ThetaWeighting(BaseWeighting):
         return functional.attach_gradient(self.theta(), gradient)
 
     def take_gradient(self) -> Tensor | None:
-        """The thetas' gradient, the mean over the calls since the last time
-        it was taken, shape (2, ); None if there were none.
+        """Hand over the thetas' gradient and forget it.
 
-        It is what ``theta.grad`` holds before a loss scaler, gradient
-        clipping or accumulation changed it.
+        Unlike ``theta.grad``, it is not changed by a loss scaler, gradient
+        clipping or gradient accumulation.
+
+        Returns:
+            Tensor, optional: Its mean over the calls since it was last taken,
+            shape (2, ); None if there was no call.
         """
         if not self._gradient_calls:
             return None

@@ -95,7 +95,7 @@ def test_gradients_that_overflow_in_any_case_are_told_once(cfg, monkeypatch):
         out = weigh_half(weighting, (3.0, 4.0), (1e5, 0.0))
     (text,) = told
     assert text.startswith(cfg['type'])
-    assert 'got 5 of the task and inf' in text
+    assert 'got 5 for the task loss and inf' in text
     close(weights_in(out), [1.0, 1.0])
     after = weighting.state_dict()
     assert all(torch.equal(after[key], before[key]) for key in before)

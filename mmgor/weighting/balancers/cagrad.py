@@ -1,4 +1,4 @@
-"""CAGrad: the best of the worse improvement near the mean gradient."""
+"""CAGrad: helps the loss that improves least, near the mean gradient."""
 
 from torch import Tensor
 
@@ -11,23 +11,22 @@ from mmgor.weighting.gradients import GradientStats
 
 @MODELS.register_module()
 class CAGradWeighting(GradientWeighting):
-    """Weights of 2 d, where d maximises min_i d . g_i in a ball.
+    """The weights of 2 d, where d maximises min_i d . g_i in a ball.
 
-    The ball is ``|d - g_0| <= c |g_0|`` around the mean gradient g_0.
-
-    Twice the paper's direction, so that c = 0 gives
-    (1, 1); its optional rescaling by 1 + c^2 is left out. The dual in one
-    variable has a closed form (``functional.cagrad_weights``).
+    The ball is ``|d - g_0| <= c |g_0|`` around the mean gradient g_0. Twice
+    the paper's direction, so that c = 0 gives (1, 1); the paper's optional
+    rescaling by 1 + c^2 is left out. The dual problem has one variable and a
+    closed form (``functional.cagrad_weights``).
 
     Source: Liu et al., "Conflict-Averse Gradient Descent for Multi-task
     Learning", NeurIPS 2021, algorithm 1.
 
     Losses of very different size: the improvements d . g_i are compared in the
-    losses' own units, so that the worse is the smaller gradient's, which gets
-    all of the ball: its weighted norm is about c times the larger one's, a
-    share of c / (1 + c) whatever the ratio is. The larger rules, within
-    bounds; the smaller one's weight is c times the ratio, which is felt in the
-    head.
+    losses' own units, so the loss with the smaller gradient improves less and
+    gets the whole radius. Its weighted norm is about c times that of the other
+    loss, a share of c / (1 + c) whatever the ratio of the norms is. The larger
+    loss dominates, but not without bound. The weight of the smaller loss is
+    about c times the ratio of the norms, which acts in the head too.
 
     Cost, DDP, AMP: see
     :class:`~mmgor.weighting.gradient_weighting.GradientWeighting`.

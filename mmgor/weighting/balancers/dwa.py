@@ -1,4 +1,4 @@
-"""Dynamic weight average: more weight for the loss that falls slower."""
+"""Dynamic weight average: the loss that falls more slowly gets more weight."""
 
 import torch
 from torch import Tensor
@@ -12,30 +12,34 @@ from mmgor.weighting.gradients import GradientStats
 
 @MODELS.register_module()
 class DWAWeighting(BaseWeighting):
-    """w = 2 softmax(r / T), r_i the ratio of loss i's last two means.
+    """w = 2 softmax(r / T), where r_i is the ratio of loss i's last two means.
 
-    The paper's means are an epoch's; here they are over windows of
-    ``interval`` calls, which need no data loader to count and give short runs
-    a history, too. Until two windows are full the weights are (1, 1).
+    The paper takes the mean over an epoch. Here it is over a window of
+    ``interval`` calls, so the balancer does not need to know the data loader,
+    and short runs have a history too. Until two windows are full, the weights
+    are (1, 1).
 
     Source: Liu, Johns & Davison, "End-to-End Multi-Task Learning with
     Attention", CVPR 2019, eq. 7.
 
-    Losses of very different size: it is blind to size. Constant units cancel
-    in r, the weights stay near (1, 1), and the larger loss rules. A loss that
-    jumps up counts as one that falls slower: for a window it gets more weight,
-    and nearly all of it from a factor of 10 on.
+    Losses of very different size: it does not balance them. Constant units
+    cancel in r, so the weights stay near (1, 1) and the larger loss dominates.
+    A loss that jumps up counts as one that falls more slowly: it gets more
+    weight for one window, and nearly all of it if it jumps by a factor of 10
+    or more.
 
-    Cost: none that shows in a step (docs/results/balancers.md). DDP: the
-    losses are means over ranks. AMP: float32.
+    Cost: a step takes as long as one with fixed weights, within 1 %
+    (docs/results/balancers.md). DDP: losses are averaged over the ranks. AMP:
+    float32.
 
     Attributes:
-        last (Tensor): Means of the last full window, shape (2, ).
-        before (Tensor): Means of the one before it, shape (2, ).
+        last (Tensor): Mean losses of the last full window, shape (2, ).
+        before (Tensor): Mean losses of the window before it, shape (2, ).
 
     Args:
-        interval (int): Calls in a window; an epoch's for the paper's method.
-        temperature (float): T.
+        interval (int): Number of calls in a window; the paper's method has as
+            many as an epoch has iterations.
+        temperature (float): The paper's T.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -68,13 +72,13 @@ class DWAWeighting(BaseWeighting):
         return weights, None
 
     def _observe(self, losses: Tensor) -> None:
-        """Add to the window; at its end, move the windows on."""
+        """Add the losses to the window; start a new one when it is full."""
         usable = functional.usable(losses)
         self.total += torch.where(usable, losses, 0.0)
         self.count += usable
         full = self.count >= self.interval
         mean = self.total / self.count.clamp(min=1)
-        # The first window is compared with itself: ratios of 1.
+        # The first window is compared with itself, which gives ratios of 1.
         previous = torch.where(self.windows > 0, self.last, mean)
         self.before.copy_(torch.where(full, previous, self.before))
         self.last.copy_(torch.where(full, mean, self.last))

@@ -1,4 +1,4 @@
-"""Fast adaptive multitask optimisation: equal relative descent."""
+"""FAMO: both losses are to fall at the same relative rate."""
 
 import torch
 from torch import Tensor
@@ -12,34 +12,35 @@ from mmgor.weighting.theta_weighting import ThetaWeighting
 
 @MODELS.register_module()
 class FAMOWeighting(ThetaWeighting):
-    """w_i ~ z_i / L_i, z = softmax(xi), summing to 2; the paper's sum to 1.
+    """w_i proportional to z_i / L_i, with z = softmax(xi) and xi = -theta.
 
-    xi moves against J^T d + gamma xi, where d is the last step's decrease of
-    the log losses and J the Jacobian of z: the loss that fell less gains
-    share. theta = -xi.
+    The weights sum to 2; the paper's sum to 1. xi moves against
+    J^T d + gamma xi, where d is the decrease of the log losses in the last
+    step and J the Jacobian of z, so the loss that fell less gains share.
 
     Source: Liu et al., "FAMO: Fast Adaptive Multitask Optimization", NeurIPS
     2023, algorithm 1. Differences: the paper's d compares the losses before
     and after the step, for which its released code runs the same batch a
-    second time. Here the next step's losses stand in: no second forward, but
-    the difference of two batches is in d as noise. As in that code Adam's
-    normalisation gives the step of xi, with a rate of 0.025: there is no
-    resting point at which it had to arrive.
+    second time. Here the losses of the next step are used instead. That saves
+    a forward pass, but d contains the difference between two batches as noise.
+    As in the released code, xi is moved by Adam at a rate of 0.025; that rate
+    does not depend on the length of the run, since xi has no resting point.
 
-    Losses of very different size: the weighted losses' shares are z, whatever
-    the units, and a constant factor cancels in d. Their sum is the harmonic
-    mean of L_i / z_i: a small loss makes the whole gradient small. A loss that
-    jumps up is one that did not fall: through Adam's momentum xi moves by up
-    to about 30 step sizes, then hardly for a thousand steps, since the spike
-    stays in the second moment.
+    Losses of very different size: the shares of the weighted losses are z,
+    whatever the units, and a constant factor cancels in d. The weighted sum is
+    the harmonic mean of L_i / z_i, so one small loss makes the whole gradient
+    small. A loss that jumps up counts as one that did not fall: with Adam's
+    momentum, xi moves by up to about 30 step sizes. After that it hardly moves
+    for a thousand steps, because the spike stays in the second moment.
 
-    Cost: none that shows in a step (docs/results/balancers.md). DDP and AMP:
-    see :class:`~mmgor.weighting.theta_weighting.ThetaWeighting`.
+    Cost: a step takes as long as one with fixed weights, within 1 %
+    (docs/results/balancers.md). DDP and AMP: see
+    :class:`~mmgor.weighting.theta_weighting.ThetaWeighting`.
 
     Attributes:
-        logs (Tensor): Last usable log losses, shape (2, ).
-        moments (Tensor): Adam's first and second, shape (2, 2).
-        count (Tensor): Usable calls, shape ().
+        logs (Tensor): Last log losses that were finite, shape (2, ).
+        moments (Tensor): Adam's first and second moment, shape (2, 2).
+        count (Tensor): Number of calls with finite, positive losses, shape ().
 
     Args:
         gamma (float): Decay of xi.
@@ -68,7 +69,7 @@ class FAMOWeighting(ThetaWeighting):
         logs = torch.where(usable, losses.log(), self.logs)
         direction = torch.zeros_like(theta)
         if self.training:
-            # The first call has nothing to be compared with.
+            # The first call has no losses to compare with.
             moved = usable & (self.count > 0)
             step, moments = functional.adam_step(
                 functional.famo_gradient(theta, self.logs - logs, self.gamma),

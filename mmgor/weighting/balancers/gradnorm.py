@@ -1,4 +1,4 @@
-"""GradNorm: gradients of one size, larger for the loss that lags."""
+"""GradNorm: gradients of equal size, larger for the loss that lags behind."""
 
 import torch
 from torch import Tensor
@@ -12,23 +12,26 @@ from mmgor.weighting.theta_weighting import ThetaWeighting
 
 @MODELS.register_module()
 class GradNormWeighting(ThetaWeighting):
-    """Weighted gradient norms G_i pulled to mean(G) r_i^alpha.
+    """Moves the weighted gradient norms G_i towards mean(G) r_i^alpha.
 
-    G_i = w_i n_i; r_i = (L_i / L_i(0)) over its mean. The weights descend
-    ``sum_i |G_i - mean(G) r_i^alpha|``, the target held fixed, and sum to 2.
-    w = 2 softmax(-theta): weights stay positive, and the gradient (in units
-    of mean(G)) does not know the losses' units.
+    G_i = w_i n_i, and r_i is L_i / L_i(0) divided by its mean over i. The
+    thetas minimise ``sum_i |G_i - mean(G) r_i^alpha|`` with the target as a
+    constant. w = 2 softmax(-theta), so the weights stay positive and sum to 2.
+    The thetas' gradient is divided by mean(G), so it does not depend on the
+    losses' units.
 
     Source: Chen et al., ICML 2018, eq. 1 and 2. Differences: the paper moves
-    the weights themselves, and measures at the last shared layer's parameters.
+    the weights themselves and measures at the parameters of the last shared
+    layer.
 
-    Losses of very different size: constant units cancel once it has arrived
-    (log of the norms' ratio to go, two to four step sizes a step). Where both
-    can be at their targets it never rests: the absolute value's slope does
-    not vanish, so theta moves about the target by a step size. L(0) is one
-    batch's; a loss that jumps up later counts as one that lags, and with
+    Losses of very different size: constant units cancel once the thetas have
+    arrived. They have the logarithm of the norms' ratio to go, at two to four
+    step sizes per step. Where both norms can reach their targets the thetas
+    never come to rest: the slope of the absolute value does not vanish, so
+    they move around the target by a step size. L(0) is the loss of a single
+    batch. A loss that jumps up later counts as one that lags behind, and with
     alpha = 1.5 gets nearly all of the gradient. From weights near 0 the way
-    back is slow: the softmax's slope has both weights as factors.
+    back is slow: both weights are factors in the slope of the softmax.
 
     Cost, DDP, AMP: see
     :class:`~mmgor.weighting.gradient_weighting.GradientWeighting`.
@@ -37,7 +40,7 @@ class GradNormWeighting(ThetaWeighting):
         first (Tensor): L(0), shape (2, ); 0 until it is known.
 
     Args:
-        alpha (float): How much more a lagging loss gets.
+        alpha (float): How strongly a loss that lags behind is favoured.
 
     Raises:
         ValueError: If ``alpha`` is negative.

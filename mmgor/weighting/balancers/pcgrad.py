@@ -1,4 +1,4 @@
-"""PCGrad: each gradient without its part against the other."""
+"""PCGrad: removes from each gradient what conflicts with the other."""
 
 from torch import Tensor
 
@@ -10,20 +10,20 @@ from mmgor.weighting.gradients import GradientStats
 
 @MODELS.register_module()
 class PCGradWeighting(GradientWeighting):
-    """The sum of both gradients, each projected where they conflict.
+    """The sum of both gradients, each projected if they conflict.
 
-    For a cosine c < 0, g_T loses its part along g_K and g_K its part along
-    g_T: w_T = 1 - c n_K / n_T, w_K = 1 - c n_T / n_K. Else (1, 1). The
-    paper's random order is one of more than one other task; with two losses
-    there is none.
+    If the cosine c is negative, g_T loses its component along g_K, and g_K its
+    component along g_T: w_T = 1 - c n_K / n_T, w_K = 1 - c n_T / n_K.
+    Otherwise the weights are (1, 1). The paper visits the other tasks in
+    random order; with two losses there is only one other.
 
     Source: Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS
     2020, algorithm 1.
 
-    Losses of very different size: no balancer of sizes. Each gradient keeps
-    sqrt(1 - c^2) of its length or all of it, so that the larger rules by the
-    ratio it had. In a conflict the smaller one's weight is about the ratio of
-    the norms, which is felt in the head.
+    Losses of very different size: it does not balance them. Each gradient
+    keeps its length or sqrt(1 - c^2) of it, so the larger one dominates by the
+    same ratio as before. In a conflict the weight of the loss with the smaller
+    gradient is about the ratio of the norms, which acts in the head too.
 
     Cost, DDP, AMP: see
     :class:`~mmgor.weighting.gradient_weighting.GradientWeighting`.

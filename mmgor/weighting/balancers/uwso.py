@@ -1,4 +1,4 @@
-"""Soft optimal uncertainty weighting: a softmax of inverse losses."""
+"""UW-SO, soft optimal uncertainty weighting: a softmax of inverse losses."""
 
 from torch import Tensor
 
@@ -16,16 +16,18 @@ class UWSOWeighting(StatelessWeighting):
     Source: Kirchdorfer et al., "Analytical Uncertainty-Based Loss Weighting
     in Multi-Task Learning", arXiv 2408.07985, section 3 (UW-SO).
 
-    Losses of very different size: not invariant to units. Two large losses
-    have inverses near 0 and are weighed alike, so that the larger rules; with
-    L T far below 1 the softmax saturates and the smaller loss gets all. The
-    temperature has the unit 1 / loss and must be searched for each pair.
+    Losses of very different size: the result depends on their units. Two large
+    losses have inverses near 0 and get equal weights, so the larger one
+    dominates. If L T is far below 1, the softmax saturates and the smaller
+    loss gets all the weight. The temperature has the unit 1 / loss and must be
+    searched for with every pair of losses.
 
-    Cost: none that shows in a step (docs/results/balancers.md). DDP: the
-    losses are means over ranks. AMP: float32.
+    Cost: a step takes as long as one with fixed weights, within 1 %
+    (docs/results/balancers.md). DDP: losses are averaged over the ranks. AMP:
+    float32.
 
     Args:
-        temperature (float): T.
+        temperature (float): The paper's T.
 
     Raises:
         ValueError: If ``temperature`` is not positive.
