@@ -1,4 +1,17 @@
-"""Hooks: checkpoints, calibration, shared inputs, loss weights, bad losses."""
+"""Hooks of mmengine's Runner.
+
+- ``gor_weight_hook``: moves the thetas, logs, checks and plots the loss
+  weights (``weight_plot``), and measures the teachers (``teacher_metrics``).
+- ``quant_calibration_hook``: calibrates quantizers before training.
+- ``shared_input_hook``: one input range for layers that read one tensor.
+- ``nonfinite_loss_hook``: skips steps with a loss or gradient that is not
+  finite; ``broken_state`` and ``batch_images`` say what was wrong.
+- ``safe_checkpoint_hook``: checkpoints that survive a kill or a full disk.
+
+Several hooks use ``student`` (find the student in a Runner and run it),
+``optimizer_groups`` (no weight decay for thetas and step sizes) and
+``training_batches`` (the batches that training starts with).
+"""
 
 from .gor_weight_hook import GoRWeightHook
 from .nonfinite_loss_hook import NonFiniteLossHook

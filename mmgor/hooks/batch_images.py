@@ -1,4 +1,4 @@
-"""Which images a batch is of, for messages."""
+"""Names the images of a batch, for messages."""
 
 from typing import Any
 
@@ -7,16 +7,17 @@ from torch import Tensor
 
 
 def name_images(data_batch: Any) -> str:
-    """Files of a batch's images, and those whose boxes do not fit them.
+    """Name the image files of a batch, and those whose boxes do not fit.
 
-    Boxes beyond their image, or without a size, come from an image that is
-    not as wide and high as its annotations say (one that was turned, say).
+    A box that is outside its image or has no area often means that the image
+    does not have the size in its annotations; it may have been rotated, for
+    example.
 
     Args:
         data_batch (Any): As the train dataloader gives it.
 
     Returns:
-        str: Empty where samples tell no files.
+        str: Empty if the samples do not name their files.
     """
     is_dict = isinstance(data_batch, dict)
     samples = data_batch.get('data_samples') if is_dict else None

@@ -1,7 +1,7 @@
-"""Finds the parameter or buffer that is broken, whatever the loss says.
+"""Finds broken parameters and buffers, even while the loss stays finite.
 
-In training batch norm does not read its averages, and a step size far above
-its tensor rounds everything to 0: the loss stays finite.
+Batch norm does not read its averages in training, and a step size far above
+the values of its tensor rounds all of them to 0. Neither shows in the loss.
 """
 
 import math
@@ -14,15 +14,15 @@ from mmgor.io.checkpoint import LARGEST_STEP
 
 @torch.no_grad()
 def broken_tensors(model: nn.Module) -> list[str]:
-    """What is not finite, and step sizes and ranges that are out of all
-    bounds.
+    """Find tensors that are not finite, and absurd step sizes and ranges.
+
+    The host waits for the device once.
 
     Args:
-        model (nn.Module): Its parameters and buffers are read; the host
-            waits once.
+        model (nn.Module): Its parameters and buffers are checked.
 
     Returns:
-        list[str]: A line each: name and what is wrong.
+        list[str]: For each broken tensor, its name and what is wrong with it.
     """
     named = {
         name: tensor
@@ -45,26 +45,36 @@ def broken_tensors(model: nn.Module) -> list[str]:
 
 
 def _largest_step(name: str, tensor: torch.Tensor, size: float) -> float:
-    """Of a quantizer's parameter or buffer with this largest magnitude."""
+    """Largest step or range in a quantizer's parameter or buffer.
+
+    Args:
+        name (str): Path of the tensor.
+        tensor (Tensor): The parameter or buffer.
+        size (float): Its largest magnitude.
+    """
     if not name.endswith('log_scale'):
         return size
     if size <= math.log(LARGEST_STEP):
         return math.exp(size)
-    return float(tensor.max().exp())  # the large one may be a small step
+    # The largest magnitude may be a negative logarithm, that of a tiny step.
+    return float(tensor.max().exp())
 
 
 def check_state(model: nn.Module) -> None:
-    """Stop a training that goes on with a broken tensor.
+    """Refuse to train on with a broken tensor.
+
+    Args:
+        model (nn.Module): Its parameters and buffers are checked.
 
     Raises:
-        RuntimeError: Naming it.
+        RuntimeError: If one is broken; the message names it.
     """
     lines = broken_tensors(model)
     if lines:
         raise RuntimeError(
             'expected a finite state with step sizes below '
             f'{LARGEST_STEP:g}, got {len(lines)} broken tensors: '
-            f'{"; ".join(lines[:3])}. Training stops: a model with it '
+            f'{"; ".join(lines[:3])}. Training stops, because such a model '
             'detects nothing. Check load_from, or resume from an earlier '
             'checkpoint.'
         )

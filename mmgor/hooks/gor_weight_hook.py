@@ -1,4 +1,4 @@
-"""Watches the game: its parameters, its log, its curves."""
+"""GoRWeightHook: moves the thetas, and logs, checks and plots the weights."""
 
 import math
 from contextlib import ExitStack
@@ -25,46 +25,48 @@ from .weight_plot import plot_weight_curves, read_scalars
 
 _PREFIX = 'gor_weighting.'
 _FUSION = 'fusion.logits'
-#: Iterations between two looks at the weights, each of which makes the host
-#: wait. Fewer than NonFiniteLossHook's default lets pass before it stops.
+#: Iterations between two checks of the weights; each makes the host wait for
+#: the device. By default NonFiniteLossHook stops a run after ten bad steps, so
+#: the check comes earlier.
 LOOK_EVERY = 5
 _WATCHED = ('gor_w_task', 'gor_w_kd', 'gor_raw_task', 'gor_raw_kd')
 
 
 @HOOKS.register_module()
 class GoRWeightHook(Hook):
-    """Lets the thetas play, logs and checks the weights.
+    """Moves the balancer's thetas; logs and checks the loss weights.
 
-    The detector puts effective weights, thetas and raw losses under
-    ``gor_*`` into its outputs, from where mmengine writes them to the console
-    line, ``scalars.json`` and TensorBoard; ``loss_*`` there are the weighted
-    losses. This hook
+    The detector adds the weights, thetas and unweighted losses to its outputs
+    under ``gor_*``. mmengine writes them to the console, to ``scalars.json``
+    and to TensorBoard; ``loss_*`` there are the weighted losses. This hook
 
-    - makes sure that the balancer's thetas are in the optimizer, without
-      weight decay;
-    - moves them, whenever the optimizer steps, by plain gradient descent at
-      ``theta_lr``: their gradient is bounded by 1 and vanishes at the resting
-      point, so that momentum would overshoot and Adam's normalisation never
-      come to rest, and warm-up, clipping and loss scaling would slow the game
-      down by factors that have nothing to do with it. It arrives within a
-      few per cent of the run with any optimizer;
+    - makes sure that the thetas are in the optimizer, without weight decay;
+    - moves the thetas by plain gradient descent at ``theta_lr``, whenever the
+      optimizer steps (:mod:`mmgor.weighting.theta_steps`). Their gradient is
+      at most 1 and vanishes where they rest. Momentum would overshoot there,
+      Adam's normalisation would never let them rest, and warm-up, clipping and
+      loss scaling would slow them down by unrelated factors. This way they
+      arrive within a few per cent of the run with any optimizer;
     - maps each teacher's classes to the student's by name;
-    - measures, every ``gradient_interval`` iterations, the norm ratio and
-      the cosine of the two weighted gradients at the detector's
-      ``gradient_tap`` (costs two backward passes through the head);
-    - warns when a weight collapses (one set by hand to 0 does not) or a value
-      is not finite, after the first iteration or within five;
+    - measures, every ``gradient_interval`` iterations, the ratio of the norms
+      and the cosine of the two weighted gradients at the detector's
+      ``gradient_tap``, which costs two backward passes through the head;
+    - warns if one of the weighted losses is next to nothing beside the other
+      (unless its weight was set to 0 by hand) or a value is not finite, after
+      the first iteration or within five;
     - draws ``gor_weights.png`` at the end of training.
 
     Args:
-        theta_lr (float, optional): Default: the balancer's own, if it has
-            one, else 60 / optimizer steps of the run, in [0.02, 0.3].
-        gradient_interval (int): 0 measures nothing.
+        theta_lr (float, optional): Step size of the thetas. Default: that of
+            the balancer, if it has one, else 60 divided by the number of
+            optimizer steps of the run, kept within [0.02, 0.3].
+        gradient_interval (int): Iterations between two measurements of the
+            gradients. 0: do not measure.
         num_verify_images (int): Before training, log each teacher's metrics
             on this many evaluation images, which go through the student's
             pipeline and the teacher's data_preprocessor. 0: do not.
-        collapse (float): Warn when the smaller weighted loss's share of the
-            sum is below this.
+        collapse (float): Warn if the share of the smaller weighted loss in
+            the sum is below this.
         verify_teacher (None): The old name of ``num_verify_images``.
 
     Raises:
@@ -111,19 +113,20 @@ class GoRWeightHook(Hook):
         self._unseen: list[tuple[int, Tensor]] = []
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Write down who teaches: learned weights go by position."""
+        """Save the teachers' names: a trained fusion has a weight for each
+        teacher, in their order."""
         teachers = kd_teachers(unwrapped_model(runner))
         checkpoint['meta']['kd_teachers'] = teachers
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Let weights of another run start a game of their own.
+        """Drop thetas and teachers' weights unless the run is resumed.
 
-        Only a resumed run goes on with its file's thetas, counters and learned
-        weights of the teachers; others would start without their balanced
-        start, or with weights of other teachers.
+        Only a resumed run goes on with the thetas, the counters and the
+        trained weights of the teachers in its file. In any other run, those
+        would skip the balanced start or belong to other teachers.
 
         Raises:
-            ValueError: If a resumed file's KD heads had other teachers.
+            ValueError: If the resumed file's KD heads had other teachers.
         """
         state_dict = checkpoint.get('state_dict', checkpoint)
         if runner._resume:
@@ -131,8 +134,9 @@ class GoRWeightHook(Hook):
             theirs = checkpoint.get('meta', {}).get('kd_teachers', own)
             if theirs != own:
                 raise ValueError(
-                    'resume from a file of other teachers: expected kd_heads '
-                    f'that learn from {own}, got {theirs}. {RESUME_HINT}'
+                    'resume from a file with other teachers: expected '
+                    f'kd_heads that learn from {own}, got {theirs}. '
+                    f'{RESUME_HINT}'
                 )
             return
         for key in list(state_dict):
@@ -140,16 +144,16 @@ class GoRWeightHook(Hook):
                 del state_dict[key]
 
     def before_run(self, runner: Runner) -> None:
-        """Take weight decay off thetas and learned weights of teachers."""
-        self._keep_scalars(runner)
+        """Take weight decay off the thetas and the teachers' weights."""
+        self._exempt_scalars(runner)
 
     def before_train(self, runner: Runner) -> None:
-        """Check parameters and classes, take over the thetas' steps.
+        """Check the model and the classes, and start to move the thetas.
 
         Raises:
-            RuntimeError: If the model has no weighting, or the optimizer
-                does not hold its parameters as it should.
-            ValueError: If a teacher knows none of the student's classes.
+            RuntimeError: If the model has no ``gor_weighting``.
+            ValueError: If a teacher knows none of the student's classes, or
+                an epoch has no batch.
         """
         self._start_anew()
         model = unwrapped_model(runner)
@@ -164,16 +168,14 @@ class GoRWeightHook(Hook):
         if self.num_verify_images:
             verify_teachers(runner, model, self.num_verify_images)
         check_batches(runner)
-        self._keep_scalars(runner)
-        # A balancer that learns, measures or counts has state to save.
+        self._exempt_scalars(runner)
+        # Only weights set by hand have no state to save.
         self._by_hand = not model.gor_weighting.state_dict()
-        thetas = dict(model.gor_weighting.named_parameters())
-        if not thetas:  # nothing to learn
-            return
-        self._move_thetas(runner, model.gor_weighting)
+        if list(model.gor_weighting.parameters()):
+            self._move_thetas(runner, model.gor_weighting)
 
     def _move_thetas(self, runner: Runner, weighting: Any) -> None:
-        """Let them move until training ends."""
+        """Let the thetas move until training ends."""
         wrapper = runner.optim_wrapper
         steps = runner.max_iters / wrapper._accumulative_counts
         rate = self.theta_lr or default_theta_lr(weighting, steps)
@@ -182,12 +184,12 @@ class GoRWeightHook(Hook):
         weighting.moved_by_hook = True
         self._registered.callback(setattr, weighting, 'moved_by_hook', False)
 
-    def _keep_scalars(self, runner: Runner) -> None:
+    def _exempt_scalars(self, runner: Runner) -> None:
         named = dict(unwrapped_model(runner).named_parameters())
         fusions = {k: v for k, v in named.items() if k.endswith(_FUSION)}
         thetas = {k: v for k, v in named.items() if k.startswith(_PREFIX)}
         exempt_in_runner(
-            runner, fusions, 'the learned weights of the teachers'
+            runner, fusions, 'the trained weights of the teachers'
         )
         exempt_in_runner(runner, thetas, "the balancer's thetas")
 
@@ -215,7 +217,8 @@ class GoRWeightHook(Hook):
         self._first = False
 
     def _look(self, runner: Runner) -> None:
-        """Warn of the first collapse among what was not looked at yet."""
+        """Check the iterations since the last look; warn of the first
+        collapse."""
         unseen, self._unseen = self._unseen, []
         if not unseen:
             return
@@ -228,7 +231,7 @@ class GoRWeightHook(Hook):
         self, runner: Runner, iteration: int, values: list[float]
     ) -> None:
         weights, raw = values[:2], values[2:]
-        # Weights alone have the inverse of the losses' units.
+        # Weighted losses: the weights alone depend on the losses' units.
         task, kd = (w * x for w, x in zip(weights, raw))
         total = task + kd
         if math.isfinite(total) and total != 0:
@@ -238,12 +241,13 @@ class GoRWeightHook(Hook):
         self._warned = True
         runner.logger.warning(
             f'weighted losses at iteration {iteration}: task {task:.3g}, '
-            f'distillation {kd:.3g}. The smaller has less than '
-            f'{self.collapse:g} of the sum, so that only the other is '
-            'trained, or one is not finite (said once).'
+            f'distillation {kd:.3g}. Either one is not finite, or the smaller '
+            f'is less than {self.collapse:g} of the sum, so that only the '
+            'other is trained. This warning comes only once.'
         )
 
     def after_train(self, runner: Runner) -> None:
+        """Stop moving the thetas; draw the curves."""
         self._registered.close()
         self._look(runner)
         if not is_main_process():
@@ -251,7 +255,7 @@ class GoRWeightHook(Hook):
         scalars = Path(runner.log_dir) / 'vis_data' / 'scalars.json'
         if not scalars.is_file():
             runner.logger.warning(
-                f'no {scalars}: weight curves not drawn; '
+                f'weight curves were not drawn: {scalars} does not exist; '
                 'expected visualizer.vis_backends=[dict(type='
                 "'LocalVisBackend')].",
             )
@@ -262,13 +266,13 @@ class GoRWeightHook(Hook):
                 Path(runner.work_dir) / 'gor_weights.png',
             )
         except ValueError as error:  # a finished training must not fail here
-            runner.logger.warning(f'weight curves not drawn: {error}')
+            runner.logger.warning(f'weight curves were not drawn: {error}')
             return
         runner.logger.info(f'Weight curves: {path}')
 
 
 def kd_teachers(model: Any) -> dict[str, list[str]]:
-    """Name of each KD head -> names of its teachers, in their order."""
+    """Name of each KD head -> names of its teachers, in order."""
     heads = getattr(model, 'kd_heads', {})
     return {name: list(head.teachers) for name, head in heads.items()}
 
@@ -276,9 +280,13 @@ def kd_teachers(model: Any) -> dict[str, list[str]]:
 def map_classes(runner: Runner, model: Any) -> None:
     """Map the teachers' classes to those of the training data by name.
 
+    Args:
+        runner (Runner): Its train dataloader built.
+        model (GoRMixin): The student.
+
     Raises:
-        ValueError: If a teacher knows none of them, or names are unknown and
-            numbers differ.
+        ValueError: If a teacher knows none of the classes, or the names are
+            unknown and the numbers of classes differ.
     """
     data = runner.train_dataloader.dataset
     student = dataset_classes(data, 'train_dataloader.dataset')
@@ -287,14 +295,15 @@ def map_classes(runner: Runner, model: Any) -> None:
         if student is None or teacher.classes is None:
             runner.logger.warning(
                 f'class names of teacher {teacher.name!r} or of the training '
-                'data are unknown: equal numbers are taken for equal lists. '
-                f'Set teachers=dict({teacher.name}=dict(classes=[...], ...)).'
+                'data are unknown; their classes are taken to be the same, '
+                'in the same order. Set teachers=dict('
+                f'{teacher.name}=dict(classes=[...], ...)).'
             )
             continue
         lacking = [c for c in student if c not in teacher.classes]
         if lacking:
             runner.logger.warning(
                 f'teacher {teacher.name!r} lacks {len(lacking)} of '
-                f'{len(student)} classes, which get no KD signal from it: '
+                f'{len(student)} classes, so they get no KD signal from it: '
                 f'{lacking[:10]}.'
             )

@@ -1,4 +1,4 @@
-"""Skips updates that are not finite, and stops when they persist."""
+"""NonFiniteLossHook: skips steps that are not finite, or stops the run."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -16,32 +16,34 @@ from .batch_images import name_images
 from .broken_state import broken_tensors, check_state
 from .student import unwrapped_model
 
-#: Iterations between two looks at all parameters and buffers.
+#: Iterations between two checks of all parameters and buffers.
 CHECK_INTERVAL = 50
 
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
-    """Makes a step with a non-finite loss or gradient one that never was.
+    """Undoes steps with a loss or gradient that is not finite.
 
-    Works with any detector. The gradients are taken away right before the
-    optimizer steps, so that neither momentum nor weight decay moves a weight;
-    buffers (batch-norm statistics, ranges, running means) and a balancer's
-    thetas, which no optimizer moves, go back to where the last good step left
-    them. A loss that is not finite on one rank makes every rank's reduced
-    gradients non-finite, so all skip together, and all are told.
+    Works with any detector. Right before the optimizer steps, the gradients
+    are removed, so neither momentum nor weight decay moves a weight. Buffers
+    (batch-norm statistics, ranges, running means) and the thetas, which the
+    optimizer does not move, go back to where the last good step left them. A
+    loss that is not finite on one rank makes the reduced gradients of all
+    ranks non-finite, so all ranks skip the step together, and all say so.
 
-    A broken tensor behind a finite loss (NaN in an average of batch norm, a
-    step size out of all bounds) stops training by its name: at the start,
-    every 50 iterations, at an epoch's end and before a checkpoint is saved.
+    A tensor may be broken while the loss is finite: NaN in an average of batch
+    norm, or an absurd step size. Such a tensor stops the training with its
+    name. All tensors are checked when training starts, every 50 iterations, at
+    the end of an epoch and before a checkpoint is saved.
 
-    Whether an optimizer steps is the host's to decide: it waits for the
-    device once an iteration, for the gradients or, where there is no step
-    (accumulation, a loss scaler that skips), for the loss; once more where it
-    looks at the state.
+    Only the host can decide whether the optimizer steps. It therefore waits
+    for the device once per iteration: for the gradients, or for the loss if
+    there is no step (accumulation, or a loss scaler that skips). A check of
+    all tensors makes it wait once more.
 
     Args:
-        max_consecutive (int): Stop after this many such steps in a row.
+        max_consecutive (int): Stop the run after this many such steps in a
+            row.
 
     Raises:
         ValueError: If ``max_consecutive`` is less than 1.
@@ -59,13 +61,14 @@ class NonFiniteLossHook(Hook):
         """Forget an earlier training, which an error may have ended."""
         self._registered.close()
         self.consecutive = 0
-        # Of the iteration's optimizer step; None: there was none.
+        # Whether this iteration's optimizer step was skipped; None: there was
+        # no step.
         self._dropped: bool | None = None
         self._places: list[tuple[nn.Module, str]] = []
         self._saved: list[Tensor] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Check the optimizer's steps and its losses until training ends."""
+        """Check each step of the optimizer until training ends."""
         self._start_anew()
         wrapper = runner.optim_wrapper
         check = torch.compiler.disable(self._check)  # it may compile the step
@@ -80,12 +83,13 @@ class NonFiniteLossHook(Hook):
         self._registered.callback(setattr, wrapper, 'scale_loss', scale_loss)
 
     def after_train(self, runner: Runner) -> None:
+        """Leave the optimizer as it was."""
         self._registered.close()
 
     def before_train_iter(
         self, runner: Runner, *args: Any, **kwargs: Any
     ) -> None:
-        if not self._saved:  # not before: calibration fills buffers, too
+        if not self._saved:  # not earlier, since calibration fills buffers
             model = unwrapped_model(runner)
             check_state(model)
             self._places = _places(model)
@@ -101,13 +105,13 @@ class NonFiniteLossHook(Hook):
         """Undo a bad step and count it.
 
         Raises:
-            RuntimeError: After ``max_consecutive`` skipped updates in a row.
+            RuntimeError: After ``max_consecutive`` skipped steps in a row.
         """
         outputs = outputs or {}
         bad, self._dropped = self._dropped, None
         if bad is None:
-            # A loss scaler skips a step by itself, and a part of an
-            # accumulated step is no step yet.
+            # A loss scaler may have skipped the step, or gradients are still
+            # being accumulated.
             bad = _on_any_rank(_not_finite(outputs.get('loss')))
         if not bad:
             self.consecutive = 0
@@ -120,15 +124,14 @@ class NonFiniteLossHook(Hook):
         weighting = getattr(unwrapped_model(runner), 'gor_weighting', None)
         take_gradient = getattr(weighting, 'take_gradient', None)
         if take_gradient is not None:
-            take_gradient()  # else the next step would
+            take_gradient()  # so that the next step does not take it
         names = [
             k for k, v in outputs.items() if 'loss' in k and _not_finite(v)
         ]
         runner.logger.warning(
             f'iteration {runner.iter + 1}: non-finite '
             f'{names or "gradient (or loss of another rank)"}'
-            f'{name_images(data_batch)}; this update '
-            'is skipped.'
+            f'{name_images(data_batch)}; this step is skipped.'
         )
         if self.consecutive >= self.max_consecutive:
             broken = broken_tensors(unwrapped_model(runner))
@@ -142,13 +145,14 @@ class NonFiniteLossHook(Hook):
                 'or use more bits.'
             )
             raise RuntimeError(
-                f'the loss was not finite in {self.consecutive} updates in a '
-                f'row (last at iteration {runner.iter + 1}); training stops. '
+                f'the loss was not finite in {self.consecutive} steps in a '
+                f'row (the last at iteration {runner.iter + 1}); training '
+                'stops. '
                 f'{hint}'
             )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Save no broken model.
+        """Refuse to save a broken model.
 
         Raises:
             RuntimeError: If a parameter or buffer is broken.
@@ -156,7 +160,7 @@ class NonFiniteLossHook(Hook):
         check_state(unwrapped_model(runner))
 
     def after_train_epoch(self, runner: Runner, *_: Any) -> None:
-        """Look at the state, also where nothing is saved.
+        """Check all tensors, even if no checkpoint is saved.
 
         Raises:
             RuntimeError: If a parameter or buffer is broken.
@@ -172,21 +176,26 @@ class NonFiniteLossHook(Hook):
         ]
         if not gradients:
             return
-        # The largest norm is inf or nan where any value is.
+        # A gradient's largest magnitude is inf or nan if any of its values is.
         norms = torch._foreach_norm(gradients, float('inf'))
         self._dropped = _on_any_rank(_not_finite(torch.stack(norms)))
         if self._dropped:
             optimizer.zero_grad(set_to_none=True)
 
     def _state(self) -> list[Tensor]:
-        """What goes back. Looked up anew: a module that moves, or that keeps
-        a mean by assignment, has other tensors."""
+        """The tensors that an undone step puts back.
+
+        They are looked up each time: a module that was moved to a device, or
+        that updates a mean by assignment, holds other tensors than before.
+        """
         return [getattr(module, name) for module, name in self._places]
 
 
 def pass_non_finite_on(loss: Tensor) -> Tensor:
-    """The loss as it is, but with gradients that are not finite where it is
-    not: L1 to a box at infinity is infinite with a gradient of 1.
+    """Give the loss gradients that are not finite wherever it is not.
+
+    An infinite loss may have finite gradients: the L1 distance to a box at
+    infinity has a gradient of 1. A finite loss is not changed.
 
     Args:
         loss (Tensor): Any shape.
@@ -195,7 +204,10 @@ def pass_non_finite_on(loss: Tensor) -> Tensor:
 
 
 def _places(model: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Owner and name of what a step may move, but no optimizer does."""
+    """Module and name of each buffer and theta.
+
+    A step may change them, but not through the optimizer.
+    """
     thetas = getattr(model, 'gor_weighting', nn.Module())
     return [
         (module, name)
@@ -210,7 +222,8 @@ def _places(model: nn.Module) -> list[tuple[nn.Module, str]]:
 
 @torch.no_grad()
 def _copy(sources: list[Tensor], destinations: list[Tensor]) -> None:
-    """At once for each dtype: one by one they are hundreds of kernels."""
+    """Copy all tensors of a dtype at once: one by one would take hundreds of
+    kernels."""
     groups: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
     for pair in zip(destinations, sources):
         groups.setdefault(pair[0].dtype, []).append(pair)
@@ -220,14 +233,15 @@ def _copy(sources: list[Tensor], destinations: list[Tensor]) -> None:
 
 
 def _on_any_rank(bad: Tensor) -> bool:
-    """Whether ``bad``, a bool of shape (), holds on one. The host waits."""
-    told = bad.int()
-    dist.all_reduce(told, 'max')
-    return bool(told)
+    """Whether ``bad``, a bool of shape (), is true on any rank. The host
+    waits for the device."""
+    worst = bad.int()
+    dist.all_reduce(worst, 'max')
+    return bool(worst)
 
 
 def _not_finite(value: Any) -> Tensor:
-    """Whether a log value is not finite, shape ()."""
+    """Whether a logged value is not finite, a bool of shape ()."""
     if not isinstance(value, Tensor):
         return torch.tensor(False)
     return ~torch.isfinite(value).all()

@@ -1,4 +1,4 @@
-"""Calibrates quantizers before training and reports the bit policy."""
+"""QuantCalibrationHook: calibrates quantizers, reports the bits of layers."""
 
 from functools import partial
 from logging import INFO, WARNING
@@ -38,23 +38,23 @@ from .training_batches import check_batches, training_batches
 
 @HOOKS.register_module()
 class QuantCalibrationHook(Hook):
-    """Fills uncalibrated quantizers before the first iteration.
+    """Calibrates the quantizers that need it before the first iteration.
 
-    Runs after weights were loaded or resumed: layers whose ranges came from
-    a quantized checkpoint keep them. The model sees what a training step
-    shows it (:func:`.student.run_losses`), of the batches that training starts
-    with, whatever sampler or wrapper makes them. Checks that the step sizes
-    are in the optimizer without weight decay. The per-layer table goes to the
-    log and to ``quant_table.json`` in the work directory.
+    It runs after weights were loaded or resumed: layers whose ranges came from
+    a quantized checkpoint keep them. The model runs as in a training step
+    (:func:`.student.run_losses`), on the batches that training starts with,
+    whichever sampler or wrapper makes them. The hook also makes sure that the
+    step sizes are in the optimizer, without weight decay. A table of all
+    layers goes to the log and to ``quant_table.json`` in the work directory.
 
     Args:
-        num_batches (int): Training batches to look at.
+        num_batches (int): Number of training batches to calibrate on.
 
     Raises:
         ValueError: If ``num_batches`` is less than 1.
     """
 
-    # EMAHook's copy, made before, catches up: it takes everything over at its
+    # EMAHook has copied the model by then, but takes over all tensors at its
     # first update.
     priority = 'LOW'
 
@@ -62,12 +62,13 @@ class QuantCalibrationHook(Hook):
         self.num_batches = integer('num_batches', num_batches, 1)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Check a file before it is loaded.
+        """Check a checkpoint before the model loads it.
 
         Raises:
-            RuntimeError: If it matches nothing, or, in a resume, not all.
-            ValueError: If a number in it is not finite, or a step size is
-                absurd.
+            RuntimeError: If none of its keys match the model, or, when
+                resuming, not all of them.
+            ValueError: If it has a value that is not finite or an absurd step
+                size.
         """
         model = unwrapped_model(runner)
         state_dict = named_weights('the checkpoint', checkpoint)
@@ -82,15 +83,15 @@ class QuantCalibrationHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Take weight decay off the step sizes."""
-        self._keep_step_sizes(runner)
+        self._exempt_step_sizes(runner)
 
     def before_train(self, runner: Runner) -> None:
-        """Calibrate what is not calibrated, print and save the table.
+        """Calibrate what is not calibrated; log and save the table.
 
         Raises:
             RuntimeError: If the model has no quantized layer, or one that
-                calibration did not reach, or if step sizes are not in the
-                optimizer as they should be.
+                calibration did not reach.
+            ValueError: If an epoch has no batch.
         """
         model = unwrapped_model(runner)
         if not quantized_layers(model):
@@ -100,7 +101,7 @@ class QuantCalibrationHook(Hook):
                 '...) and the same for neck and head, or remove the hook.'
             )
         check_batches(runner)
-        self._keep_step_sizes(runner)
+        self._exempt_step_sizes(runner)
         names = uncalibrated_layers(model)
         with counting_macs(model) as macs:
             if names:
@@ -112,7 +113,7 @@ class QuantCalibrationHook(Hook):
             runner.logger.log(WARNING if much else INFO, line)
             save_table(table, Path(runner.work_dir) / 'quant_table.json')
 
-    def _keep_step_sizes(self, runner: Runner) -> None:
+    def _exempt_step_sizes(self, runner: Runner) -> None:
         parameters = unwrapped_model(runner).named_parameters()
         step_sizes = {
             name: parameter
@@ -133,10 +134,14 @@ class QuantCalibrationHook(Hook):
 
 
 def check_resume_ranges(model: Any, state_dict: dict) -> None:
-    """Make sure that a resumed file has this model's bits.
+    """Make sure that a resumed file was trained with this model's bits.
+
+    Args:
+        model (nn.Module): The model that resumes.
+        state_dict (dict): From the file.
 
     Raises:
-        RuntimeError: If it has others, naming the first such layer.
+        RuntimeError: If a layer has other bits; the message names the first.
     """
     for name, layer in quantized_layers(model).items():
         for kind in ('weight_quantizer', 'input_quantizer'):

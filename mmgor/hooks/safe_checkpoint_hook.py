@@ -1,4 +1,4 @@
-"""Checkpoints that a kill or a full disk can't take away."""
+"""SafeCheckpointHook: checkpoints that survive a kill or a full disk."""
 
 import os
 import pickle
@@ -27,7 +27,7 @@ _LEFTOVERS = ('.*.tmp.pth', '.*.tmp.sha256', '.last_checkpoint.*.tmp')
 
 
 class WholeFileBackend(LocalBackend):
-    """Local files that are written as a whole, each with its digest."""
+    """Local files that are written whole or not at all, with a checksum."""
 
     _waiting: list[str | Path] | None = None
 
@@ -43,7 +43,10 @@ class WholeFileBackend(LocalBackend):
 
     @contextmanager
     def removing_last(self) -> Iterator[None]:
-        """What is removed inside goes at the end, and stays if it fails."""
+        """Put off removals in the ``with`` block until it has succeeded.
+
+        If it fails, the files stay.
+        """
         waiting: list[str | Path] = []
         self._waiting = waiting
         try:
@@ -59,22 +62,22 @@ register_backend(_BACKEND, WholeFileBackend, force=True)
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """mmengine's CheckpointHook, but at no moment without a good checkpoint.
+    """mmengine's CheckpointHook, but a good checkpoint exists at any moment.
 
     - A checkpoint and ``last_checkpoint`` get their names when they are
-      complete and on the disk; older ones are removed after that.
-    - The SHA-256 of ``epoch_1.pth`` is in ``epoch_1.pth.sha256``, as
-      ``sha256sum -c`` reads it. Whatever loads the file compares.
-    - With ``resume=True`` and no ``load_from``, the run goes on from the
-      newest good checkpoint, and where there is none starts from the
+      complete and on the disk. Older checkpoints are removed after that.
+    - ``epoch_1.pth.sha256`` has the SHA-256 of ``epoch_1.pth``, in the format
+      of ``sha256sum -c``. mmgor compares it whenever it loads the file.
+    - With ``resume=True`` and without ``load_from``, the run goes on from the
+      newest good checkpoint. If there is none, it starts from the
       ``load_from`` of the config file. The log says which.
 
-    Where ``out_dir`` is no local folder, or with ``backend_args``, files are
+    If ``out_dir`` is not a local folder, or with ``backend_args``, files are
     written as by mmengine's hook; the log says so.
 
     Args:
-        *args: As mmengine's.
-        **kwargs: As mmengine's.
+        *args: As for mmengine's hook.
+        **kwargs: As for mmengine's hook.
     """
 
     out_dir: Any
@@ -115,8 +118,9 @@ class SafeCheckpointHook(CheckpointHook):
         if given or not isinstance(stock, LocalBackend):
             runner.logger.warning(
                 f'checkpoints go to {self.out_dir or runner.work_dir} with '
-                f'backend_args={given}: only in local folders without them '
-                'are they written as a whole and with a digest.'
+                f'backend_args={given}: they may be left half written and '
+                'have no checksum. Expected a local folder and no '
+                'backend_args.'
             )
         else:
             self.backend_args = dict(backend=_BACKEND)
@@ -146,13 +150,18 @@ class SafeCheckpointHook(CheckpointHook):
         self._remove(outdated)
 
     def _note_step(self, runner: Runner, step: int) -> list[str]:
-        """Add a step to those that are kept, which the checkpoint itself
-        tells; give the files that are to go when it is written."""
+        """Note that this step's checkpoint is kept, and which are not.
+
+        The checkpoint itself stores which steps are kept.
+
+        Returns:
+            list[str]: Files to remove once the new checkpoint is written.
+        """
         if self.max_keep_ckpts <= 0:
             return []
         before = list(self.keep_ckpt_ids)
         if step not in before[-1:]:
-            self.keep_ckpt_ids.append(step)  # the first one falls out
+            self.keep_ckpt_ids.append(step)  # drops the oldest
         kept = list(self.keep_ckpt_ids)
         runner.message_hub.update_info('keep_ckpt_ids', kept)
         return [
@@ -167,7 +176,7 @@ class SafeCheckpointHook(CheckpointHook):
         if not isinstance(self.file_backend, WholeFileBackend):
             super()._save_best_checkpoint(runner, metrics)
             return
-        # The last checkpoint is written again, to tell the best one's name.
+        # This rewrites the last checkpoint, which stores the best one's name.
         with self.file_backend.removing_last():
             super()._save_best_checkpoint(runner, metrics)
 
@@ -189,8 +198,11 @@ class SafeCheckpointHook(CheckpointHook):
 
 
 def _written_load_from(cfg: Any) -> str | None:
-    """What the config file says; ``--resume`` of mmdet's tool takes it out of
-    the config."""
+    """``load_from`` as the config file has it.
+
+    The option ``--resume`` of mmdet's training script removes it from the
+    config.
+    """
     path = cfg.filename
     if path and Path(path).is_file():
         return Config.fromfile(path).get('load_from')

@@ -1,4 +1,4 @@
-"""Keeps one rounding for layers that read one tensor."""
+"""SharedInputHook: layers that read the same tensor round it the same way."""
 
 from typing import Any
 
@@ -19,19 +19,20 @@ from .student import run_forward, unwrapped_model
 
 @HOOKS.register_module()
 class SharedInputHook(Hook):
-    """Trains input quantizers that read one tensor as one.
+    """Gives input quantizers that read the same tensor the same range.
 
-    A runtime rounds a tensor once a grid, so that layers that learn grids of
-    their own cost time on the device: the two branches of a CSP block, the
-    downsampling of a residual block, the first layers for classes and boxes.
-    After every iteration they get the mean of what they learned. Names and
-    shapes in checkpoints stay as they are, and the exported file has one
-    QuantizeLinear for all of them.
+    A runtime rounds a tensor once per grid. Layers that read one tensor but
+    train a grid each therefore cost time on the device: the two branches of a
+    CSP block, the downsampling of a residual block, the first layers for
+    classes and boxes. After every iteration this hook gives them the mean of
+    their ranges. Names and shapes in checkpoints do not change, and the
+    exported file has one QuantizeLinear for all of these layers.
 
-    Which layers these are is seen in a pass over the first training batch:
-    those that read the same tensors in every call, with as many bits, and are
-    trained. Train with the hook from the start: a copy that EMAHook resumes
-    from a run without it comes to shared values only as its average moves.
+    The groups are found in a forward pass over the first training batch:
+    layers that are trained, have the same number of bits and read the same
+    tensors in every call. Use the hook from the start of training. If EMAHook
+    resumes its copy from a run without this hook, the copy reaches the shared
+    values only as its average moves.
     """
 
     # Before EMAHook, which is to average what is shared.
@@ -47,22 +48,23 @@ class SharedInputHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
-        """Find the groups and share what they have, once.
+        """Find the groups and share their ranges, once per training.
 
         Raises:
-            RuntimeError: If there is none.
+            RuntimeError: If there is no group.
         """
         if self._groups:
             return
         model = unwrapped_model(runner)
         found = [input_groups(model, lambda: run_forward(model, data_batch))]
-        # Ranks that shared other layers would part without a word.
+        # If ranks shared different layers, they would silently diverge.
         dist.broadcast_object_list(found)
         names = found[0]
         if not names:
             raise RuntimeError(
-                'SharedInputHook found no quantized layers that read one '
-                'tensor with as many bits; remove it from custom_hooks.'
+                'SharedInputHook found no quantized layers that read the '
+                'same tensor: expected at least two, with the same number of '
+                'bits. Remove the hook from custom_hooks.'
             )
         lines = [' = '.join(group) for group in names]
         runner.logger.info('Shared inputs\n' + '\n'.join(lines))
@@ -79,5 +81,5 @@ class SharedInputHook(Hook):
         data_batch: Any = None,
         outputs: dict | None = None,
     ) -> None:
-        """Share what the iteration made of them."""
+        """Share the ranges that this iteration changed."""
         share_ranges(self._groups)

@@ -1,4 +1,4 @@
-"""What a teacher is worth on the student's evaluation images."""
+"""Evaluates the teachers on the student's evaluation images."""
 
 import copy
 from typing import Any
@@ -8,25 +8,26 @@ from mmengine.runner import Runner
 
 from mmgor.io.class_names import dataset_classes
 
-# A teacher below this teaches noise; most often its config is not the one
-# that it was trained with.
+# A teacher below this mAP teaches noise. Most often its config is not the one
+# it was trained with.
 SUSPICIOUS_MAP = 0.05
 
 
 def verify_teachers(runner: Runner, model: Any, num_images: int) -> None:
-    """Log teachers' metrics on the first evaluation images.
+    """Log each teacher's metrics on the first evaluation images.
 
-    A teacher of features alone may know other classes, and is left out.
+    A teacher whose classes no KD head reads is left out: it may know other
+    classes than the student.
 
     Args:
         runner (Runner): With a val_dataloader and a val_evaluator.
         model (GoRMixin): The student, its teachers built.
-        num_images (int): Pictures, over all ranks.
+        num_images (int): Number of images, over all ranks.
 
     Raises:
         RuntimeError: If the run has no evaluation data or no evaluator, or
-            one that must see all images and would not.
-        ValueError: If a joined data set's parts differ in their classes.
+            one that has to see all images and would not.
+        ValueError: If the parts of a joined data set differ in their classes.
     """
     if getattr(runner.val_loop, 'evaluator', None) is None:
         raise RuntimeError(
@@ -44,47 +45,48 @@ def verify_teachers(runner: Runner, model: Any, num_images: int) -> None:
             continue
         metrics = teacher_metrics(runner, model, teacher, num_images)
         values = ', '.join(f'{k} {v:.4g}' for k, v in metrics.items())
-        values = values or 'no metrics, as if it had found no box at all'
+        values = values or 'no metrics, as if it had not found any box'
         runner.logger.info(f'Teacher {name!r} before training: {values}')
         maps = [v for k, v in metrics.items() if k.endswith('mAP')]
-        # CocoMetric says nothing where there is no box.
+        # CocoMetric returns nothing if there is no box.
         if not metrics or not all(v >= SUSPICIOUS_MAP for v in maps):
             runner.logger.warning(
                 f'teacher {name!r} detects next to nothing; expected about '
-                'the mAP it was published with. Check that config and '
+                'the mAP it was published with. Check that its config and '
                 'checkpoint belong together, its data_preprocessor (channel '
-                'order, mean, std) and its class names. (CocoMetric says '
-                '-1 where the images have no labels.)'
+                'order, mean, std) and its class names. (CocoMetric gives '
+                '-1 if the images have no labels.)'
             )
 
 
 def teacher_metrics(
     runner: Runner, model: Any, teacher: Any, num_images: int
 ) -> dict[str, float]:
-    """Metrics of the run's own evaluator for one teacher.
+    """Evaluate one teacher with a copy of the run's evaluator.
 
     Args:
-        runner (Runner): With a val_loop, whose evaluator stays as it is.
+        runner (Runner): With a val_loop.
         model (GoRMixin): The student.
         teacher (Teacher): Built.
-        num_images (int): Pictures, over all ranks.
+        num_images (int): Number of images, over all ranks.
 
     Returns:
-        dict[str, float]: {} from CocoMetric if the teacher finds no box.
+        dict[str, float]: The metrics; {} from CocoMetric if the teacher finds
+        no box.
 
     Raises:
-        RuntimeError: If the evaluator must see all images and would not.
-        ValueError: If a joined data set's parts differ in their classes.
+        RuntimeError: If the evaluator has to see all images and would not.
+        ValueError: If the parts of a joined data set differ in their classes.
     """
     loop: Any = runner.val_loop
     loader, evaluator = loop.dataloader, copy.deepcopy(loop.evaluator)
     whole = len(loader.dataset)
-    # MultiDatasetsEvaluator cuts what it got at the data sets' sizes.
+    # MultiDatasetsEvaluator splits the results at the sizes of the data sets.
     if hasattr(evaluator, 'dataset_prefixes') and num_images < whole:
         raise RuntimeError(
-            f'{type(evaluator).__name__} must see all {whole} evaluation '
+            f'{type(evaluator).__name__} has to see all {whole} evaluation '
             f'images, got num_verify_images={num_images}. Set '
-            f'num_verify_images={whole}, or 0 for none.'
+            f'num_verify_images={whole}, or 0 to evaluate no teacher.'
         )
     classes = dataset_classes(loader.dataset, 'val_dataloader.dataset')
     ids: list = []
@@ -102,8 +104,9 @@ def teacher_metrics(
             break
     everyone = [i for part in all_gather_object(ids) for i in part]
     for metric in evaluator.metrics:
-        if hasattr(metric, 'img_ids'):  # CocoMetric: else misses count
+        # CocoMetric would count all other images as missed.
+        if hasattr(metric, 'img_ids'):
             metric.img_ids = sorted(set(everyone))
-    # Samplers repeat the first images at the end, so that all ranks have
-    # the same number; the evaluator drops what goes beyond this size.
+    # Samplers repeat the first images at the end, so that all ranks have the
+    # same number; the evaluator drops the results beyond this size.
     return evaluator.evaluate(min(len(everyone), whole))

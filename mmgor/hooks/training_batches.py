@@ -1,4 +1,4 @@
-"""The batches that training would start with, without taking them from it."""
+"""Gives the batches that training starts with, and leaves them to it."""
 
 import copy
 import logging
@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, IterableDataset
 
-# What torch refuses, or has no use for, without worker processes.
+# Settings that torch refuses, or does not need, without worker processes.
 _OF_WORKERS = (
     'num_workers',
     'persistent_workers',
@@ -24,27 +24,27 @@ _OF_WORKERS = (
 
 
 def training_batches(runner: Runner, count: int) -> list[Any]:
-    """Up to ``count`` batches as training sees them.
+    """Get up to ``count`` batches as training will see them.
 
-    They come from a loader of its own: to stop half-way through training's
-    would end the generator that mmengine's InfiniteSampler keeps for the
-    whole run.
+    They come from a separate loader. To stop half-way through the training
+    loader would end the generator that mmengine's InfiniteSampler keeps for
+    the whole run.
 
     Args:
         runner (Runner): Its train loop built.
-        count (int): How many at most.
+        count (int): Largest number of batches.
 
     Raises:
-        TypeError: If training reads something other than one DataLoader.
+        TypeError: If training does not read from one DataLoader.
         RuntimeError: If there is no batch.
     """
     stock = runner.train_dataloader
     if not isinstance(stock, DataLoader):
         raise TypeError(
             'calibration expected one torch DataLoader to train on, got '
-            f'{type(stock).__name__}. Calibrate by '
+            f'{type(stock).__name__}. Calibrate with '
             'mmgor.quantization.calibrate(model, batches, run), save the '
-            'state dict, and give the file as load_from.'
+            'state dict, and set load_from to the file.'
         )
     config = runner._train_dataloader
     if isinstance(config, dict):
@@ -57,7 +57,7 @@ def training_batches(runner: Runner, count: int) -> list[Any]:
         raise RuntimeError(
             'calibration got no batch: expected a train_dataloader with at '
             'least one. Check its ann_file and filter_cfg, and, with '
-            'drop_last=True, that it has as many images as a batch.'
+            'drop_last=True, that it has at least as many images as a batch.'
         )
     return batches
 
@@ -84,8 +84,11 @@ def check_batches(runner: Runner) -> None:
 
 @contextmanager
 def _own_transforms(dataset: Any) -> Iterator[None]:
-    """Copies of the transforms stand in for them: some keep the images that
-    they mix (CachedMosaic), or a random generator."""
+    """Use copies of the data set's transforms inside the ``with`` block.
+
+    Some transforms keep images that they mix later (CachedMosaic), or a random
+    generator.
+    """
     owners = [p for p in _parts(dataset) if 'pipeline' in vars(p)]
     stock = [part.pipeline for part in owners]
     for part in owners:
@@ -98,7 +101,7 @@ def _own_transforms(dataset: Any) -> Iterator[None]:
 
 
 def _parts(dataset: Any) -> Iterator[Any]:
-    """A data set and those that it wraps or joins."""
+    """Yield a data set and all data sets that it wraps or joins."""
     held = getattr(dataset, '__dict__', None)
     if held is not None:
         yield dataset
@@ -113,9 +116,9 @@ def _copied(pipeline: Any) -> Any:
         return copy.deepcopy(pipeline)
     except Exception as error:  # whatever a copy may raise
         print_log(
-            'The transforms of the training data cannot be copied '
-            f'({type(error).__name__}: {error}): calibration runs those of '
-            'training, and leaves what they keep of its images.',
+            'the transforms of the training data cannot be copied '
+            f'({type(error).__name__}: {error}). Calibration runs the '
+            'originals, which may keep some of its images.',
             logger='current',
             level=logging.WARNING,
         )
@@ -123,13 +126,13 @@ def _copied(pipeline: Any) -> Any:
 
 
 def _from_config(runner: Runner, config: dict, dataset: Any) -> DataLoader:
-    """As the Runner builds it, but from the data set that is there."""
+    """Build the loader as the Runner does, but with the existing data set."""
     config = dict(config)
-    if 'worker_init_fn' not in config:  # else it runs in workers only
+    if 'worker_init_fn' not in config:  # it would need worker processes
         for key in _OF_WORKERS:
             config.pop(key, None)
         config['num_workers'] = 0
-    # The Runner copies a data set, but not a function that gives it.
+    # The Runner would copy a data set, but it does not copy a function.
     config['dataset'] = dict(type=lambda: dataset)
     randomness = getattr(runner, '_randomness_cfg', {})
     return runner.build_dataloader(
@@ -140,7 +143,7 @@ def _from_config(runner: Runner, config: dict, dataset: Any) -> DataLoader:
 
 
 def _from_built(stock: DataLoader) -> DataLoader:
-    """For a loader that the Runner was given: one with the same settings."""
+    """Copy the settings of a loader that the Runner did not build."""
     sampling: dict[str, Any] = {}
     if isinstance(stock.dataset, IterableDataset):
         sampling.update(batch_size=stock.batch_size, drop_last=stock.drop_last)
@@ -152,10 +155,10 @@ def _from_built(stock: DataLoader) -> DataLoader:
 
 
 def _at_start(sampler: Any) -> Any:
-    """A copy of a sampler, or of a batch sampler and the one in it.
+    """Copy a sampler, or a batch sampler and the sampler inside it.
 
     Raises:
-        TypeError: If it can't be copied.
+        TypeError: If it cannot be copied.
     """
     if isinstance(sampler, InfiniteSampler):
         kind = type(sampler)
@@ -172,5 +175,5 @@ def _at_start(sampler: Any) -> Any:
         raise TypeError(
             f'calibration could not copy the {type(sampler).__name__} of the '
             f'train_dataloader that the Runner was given ({error}); expected '
-            'train_dataloader as a dict, from which it builds its own.'
+            'train_dataloader=dict(...), from which it builds another loader.'
         ) from error

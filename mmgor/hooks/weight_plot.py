@@ -1,4 +1,4 @@
-"""Draw the game: weights, thetas, losses and gradients over iterations."""
+"""Plots weights, thetas, losses and gradients over the iterations."""
 
 import json
 from pathlib import Path
@@ -46,16 +46,16 @@ PANELS = [
 
 
 def read_scalars(path: Path) -> list[dict]:
-    """Read mmengine's ``scalars.json`` (one JSON object a line).
+    """Read mmengine's ``scalars.json``, which has one JSON object per line.
 
     Args:
         path (Path): The file.
 
     Returns:
-        list[dict]: Training records that have a ``gor_*`` value.
+        list[dict]: The training records with a ``gor_*`` value.
 
     Raises:
-        ValueError: If a line is no JSON object with a step.
+        ValueError: If a line is not a JSON object with a step.
     """
     records = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -79,7 +79,7 @@ def plot_weight_curves(records: list[dict], out: Path) -> Path:
 
     Args:
         records (list[dict]): From :func:`read_scalars`.
-        out (Path): The picture.
+        out (Path): The PNG file.
 
     Returns:
         Path: ``out``.
@@ -115,7 +115,8 @@ def plot_weight_curves(records: list[dict], out: Path) -> Path:
 
 
 def _teacher_keys(records: list[dict], keys: dict[str, str]) -> dict[str, str]:
-    """``gor_w_kd_<teacher>`` beside ``gor_w_kd``, and so for the losses."""
+    """Keys of the curves per teacher, such as ``gor_w_kd_<teacher>``, for each
+    of ``keys`` that has some."""
     prefixes = tuple(f'{key}_' for key in keys if key.endswith('_kd'))
     found = {k for record in records for k in record if k.startswith(prefixes)}
     return {key: key.partition('_kd_')[2] for key in sorted(found)}

@@ -1,4 +1,4 @@
-"""A step that went wrong names its images."""
+"""The warning about a bad step names the images of the batch."""
 
 from types import SimpleNamespace
 
@@ -49,7 +49,7 @@ def test_the_warning_names_the_images_of_the_batch():
         [1.0, 2.0, NAN, 9.0],
     ],
 )
-def test_an_image_that_is_not_as_large_as_its_boxes_say(box):
+def test_an_image_with_boxes_that_do_not_fit_is_named(box):
     boxes = torch.tensor([[1.0, 2.0, 8.0, 9.0], box, box])
     for kind in (boxes, HorizontalBoxes(boxes)):
         told = name_images(batch_of(kind[:2]))
@@ -61,5 +61,5 @@ def test_an_image_that_is_not_as_large_as_its_boxes_say(box):
 @pytest.mark.parametrize(
     'batch', [None, [], {}, dict(data_samples=None), make_batch()]
 )
-def test_batches_that_tell_no_files(batch):
+def test_batches_that_do_not_name_their_files(batch):
     assert name_images(batch) == ''

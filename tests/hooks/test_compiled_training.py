@@ -1,4 +1,4 @@
-"""mmengine's ``compile`` takes a whole step, optimizer hooks included."""
+"""mmengine's ``compile`` compiles a whole step, with the optimizer's hooks."""
 
 import torch
 from mmengine.config import Config
@@ -15,7 +15,7 @@ from mmgor.registry import MODELS
 
 
 class Compiled(BaseModel):
-    """Quantized layers, one of them called twice, and a balancer."""
+    """A balancer and quantized layers, one of which is called twice."""
 
     def __init__(self):
         super().__init__()
@@ -29,7 +29,7 @@ class Compiled(BaseModel):
         self.seen = []
 
     def map_classes(self, classes):
-        """It has no KD heads that would care."""
+        """There are no KD heads that need them."""
 
     def class_teachers(self):
         return []
@@ -81,7 +81,7 @@ def train(tmp_path, name, **changes):
 def test_a_compiled_run_is_the_plain_one(tmp_path, monkeypatch):
     want = train(tmp_path, 'plain')
     monkeypatch.delenv('TORCHDYNAMO_DISABLE')
-    # Its kernels' own compiler takes its time; test_compiled looks at it.
+    # Compiling the kernels themselves takes long; test_compiled covers it.
     for kernel in (compiled._forward, compiled._backward):
         monkeypatch.setattr(kernel, '_compiled', kernel.function)
     torch._dynamo.reset()

@@ -1,4 +1,4 @@
-"""The game arrives: any optimizer, any length, clipping and warm-up."""
+"""The thetas arrive with any optimizer, length, clipping and warm-up."""
 
 from types import SimpleNamespace
 
@@ -28,7 +28,7 @@ from tests.support.toy_game import Constant, Falling, Toy, run
 def test_theta_arrives_within_a_tenth_of_the_run(
     tmp_path, optimizer, iters, clip
 ):
-    """The KD loss halves in mid-run: ln 2 = 0.69 nats to go."""
+    """The KD loss halves in mid-run, so theta_kd has ln 2 = 0.69 to go."""
     _, model = run(tmp_path, optimizer, iters, clip)
     start = model.distances[2 : iters // 2]
     assert max(start) < 0.05
@@ -47,19 +47,19 @@ def test_theta_arrives_within_a_tenth_of_the_run(
     ids=lambda o: o['type'],
 )
 def test_other_balancers_thetas_arrive(tmp_path, optimizer, name):
-    """Ten to one, they end at equal shares: ln 10 = 2.3 nats to go."""
+    """From ten to one to equal shares: the thetas have ln 10 = 2.3 to go."""
     model = Constant(dict(type=f'{name}Weighting'))
     run(tmp_path, optimizer, 100, dict(max_norm=0.1), model=model)
     assert model.shares[0] == pytest.approx(10 / 11)
     arrived = torch.tensor(model.shares[10:])
-    # GradNorm moves about its target by a step size, at most 0.3.
+    # GradNorm moves around its target by one step size, at most 0.3.
     assert (arrived - 0.5).abs().max() < 0.17
     assert abs(arrived.mean() - 0.5) < 0.06
 
 
 def test_famo_moves_by_a_step_of_its_own(tmp_path):
     """Adam's first step is the rate itself: 0.025, as in the paper's code.
-    The task loss did not fall, so that it gains share."""
+    The task loss did not fall, so it gains share."""
     model = Falling(dict(type='FAMOWeighting'))
     optimizer = dict(type='SGD', lr=0.01, weight_decay=1e-4)
     run(tmp_path, optimizer, 2, model=model)
@@ -73,8 +73,8 @@ def test_the_default_rate_follows_from_the_length_of_the_run(steps, rate):
     assert default_theta_lr(weighting, steps) == pytest.approx(rate)
 
 
-def test_weights_of_another_game_start_a_new_one(tmp_path):
-    """Its thetas, counters and unit stay behind; a resumed run keeps them."""
+def test_load_from_brings_no_thetas_along_and_resume_does(tmp_path):
+    """The same holds for the counters and units."""
     optimizer = dict(type='SGD', lr=0.01, weight_decay=1e-4)
     runner, first = run(tmp_path / 'a', optimizer, 10)
     first.weight.data.fill_(7.0)
@@ -99,7 +99,7 @@ def test_weights_of_another_game_start_a_new_one(tmp_path):
 
 
 @pytest.mark.parametrize('accumulate', [4, 16])
-def test_accumulated_gradients_slow_nothing(tmp_path, accumulate):
+def test_thetas_arrive_with_accumulated_gradients(tmp_path, accumulate):
     optimizer = dict(type='AdamW', lr=1e-3, weight_decay=0.05)
     _, model = run(tmp_path, optimizer, 1000, accumulate=accumulate)
     assert max(model.distances[600:]) < 0.25
@@ -124,7 +124,7 @@ def runner_with(classes):
     )
 
 
-def test_classes_are_mapped_and_gaps_are_told():
+def test_classes_are_mapped_and_missing_ones_are_named():
     told, mapped = [], []
     runner = runner_with(['a', 'b', 'c'])
     runner.logger.warning = told.append

@@ -1,4 +1,4 @@
-"""What a Runner loads is checked, however the model is wrapped."""
+"""Checkpoints a Runner loads are checked, however the model is wrapped."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def config(scenes, teacher, tmp_path):
 
 @pytest.fixture(scope='module')
 def weights(scenes, teacher, tmp_path_factory):
-    """A calibrated student's."""
+    """State dict of a calibrated student."""
     torch.manual_seed(2)
     config = training_config(scenes, tmp_path_factory.mktemp('x'), teacher)
     model = MODELS.build(config.model)
@@ -56,7 +56,7 @@ AUGMENT = dict(
 
 
 def augmented(config):
-    """As tools/test.py --tta."""
+    """As ``tools/test.py --tta`` does."""
     config.model = ConfigDict(
         type='DetTTAModel',
         tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=9),
@@ -90,7 +90,7 @@ def test_augmented_tests_refuse_a_foreign_file(config, tmp_path):
 
 
 def test_semi_supervised_detectors_load_a_detector(weights, tmp_path):
-    """mmdet's hand one file to their student and teacher."""
+    """mmdet's load one file into both their student and their teacher."""
     semi = MODELS.build(
         dict(
             type='SemiBaseDetector',

@@ -1,4 +1,4 @@
-"""A bad step never was: weights, buffers and optimizer state stay."""
+"""A bad step changes no weight, no buffer and no state of the optimizer."""
 
 import math
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from mmgor.registry import MODELS
 
 
 class Values(Dataset):
-    """One number a picture; some are not finite."""
+    """One number per image; some are not finite."""
 
     def __init__(self, values):
         self.values = values
@@ -29,7 +29,7 @@ class Values(Dataset):
 
 
 class Stock(BaseModel):
-    """A detector that knows nothing of mmgor, with batch norm."""
+    """A detector with batch norm and without anything of mmgor."""
 
     def __init__(self):
         super().__init__()
@@ -42,7 +42,7 @@ class Stock(BaseModel):
 
 
 class Distance(Stock):
-    """Its loss may be infinite, its gradients never are."""
+    """Its loss may be infinite, but its gradients are always finite."""
 
     def forward(self, inputs, data_samples=None, mode='loss'):
         kept = inputs.nan_to_num(3.0, 3.0, 3.0)
@@ -51,7 +51,7 @@ class Distance(Stock):
 
 
 class Counting(Stock):
-    """Keeps a count by assignment: its buffer is another tensor each time."""
+    """Counts by assignment, so its buffer is a new tensor each time."""
 
     def __init__(self):
         super().__init__()
@@ -63,7 +63,7 @@ class Counting(Stock):
 
 
 class Game(Stock):
-    """A student whose distillation loss alone is not finite at times."""
+    """A student with a distillation loss that is sometimes not finite."""
 
     def __init__(self, init_iters):
         super().__init__()
@@ -166,8 +166,8 @@ def test_a_buffer_that_is_assigned_goes_back(tmp_path):
 
 @pytest.mark.parametrize('init_iters', [1, 20])
 def test_a_bad_step_leaves_the_game(tmp_path, init_iters):
-    """Thetas are moved by the forward in the balanced start, then by a hook;
-    neither is the optimizer."""
+    """In the balanced start the forward pass sets the thetas, after it the
+    hook moves them; the optimizer never does."""
 
     def play(values):
         hooks = [GoRWeightHook(theta_lr=0.1)]
@@ -184,7 +184,7 @@ def test_a_bad_step_leaves_the_game(tmp_path, init_iters):
 
 
 def test_a_bad_step_leaves_no_gradient_to_the_thetas():
-    """Where a loss scaler skips the optimizer's step, nobody takes it."""
+    """If a loss scaler skips the optimizer's step, no hook takes it."""
     model = Game(20)
     told = []
     runner = SimpleNamespace(
@@ -199,8 +199,8 @@ def test_a_bad_step_leaves_no_gradient_to_the_thetas():
     assert model.gor_weighting.take_gradient() is None
 
 
-def test_a_bad_step_of_another_rank_is_this_one_s_too(monkeypatch):
-    """Where a loss scaler skips the step, its own loss does not tell."""
+def test_a_bad_step_of_another_rank_is_undone_here_too(monkeypatch):
+    """If a loss scaler skips the step, this rank's loss does not show it."""
     told = []
     model = Stock()
     runner = SimpleNamespace(
@@ -233,7 +233,7 @@ def test_accumulation_with_one_bad_part_skips_the_whole_step(tmp_path):
 
 
 def test_an_average_of_buffers_stays_finite(tmp_path):
-    """As in YOLOX's recipe, whose EMAHook comes before normal hooks."""
+    """As in YOLOX's recipe, in which EMAHook comes before normal hooks."""
     ema = EMAHook(update_buffers=True, momentum=0.5)
     ema.priority = 49
     train(tmp_path, [1.0, 2.0, math.nan, 1.0, 3.0, 4.0], hooks=[ema])
@@ -241,7 +241,7 @@ def test_an_average_of_buffers_stays_finite(tmp_path):
 
 
 def test_it_stops_when_bad_steps_persist(tmp_path):
-    with pytest.raises(RuntimeError, match='not finite in 2 updates in a row'):
+    with pytest.raises(RuntimeError, match='not finite in 2 steps in a row'):
         train(tmp_path, [1.0, 2.0, *[math.nan] * 4], max_consecutive=2)
 
 
@@ -251,7 +251,7 @@ def test_a_good_step_starts_the_count_anew(tmp_path):
 
 
 class Breaks(Stock):
-    """Something breaks it at the second call; the loss never tells."""
+    """The second call breaks a tensor; the loss stays finite."""
 
     def __init__(self, name, value):
         super().__init__()
@@ -282,14 +282,14 @@ def test_a_broken_tensor_behind_a_finite_loss(tmp_path, name, value, told):
         train(tmp_path, [1.0, 2.0] * 4, make=lambda: Breaks(name, value))
 
 
-def test_a_very_small_step_is_sound(tmp_path):
-    """What a channel of zeros comes to."""
+def test_a_very_small_step_is_not_broken(tmp_path):
+    """A channel of zeros gets one."""
     name = 'input_quantizer.log_scale'
     states = train(tmp_path, [1.0, 2.0] * 4, make=lambda: Breaks(name, -90.0))
     assert len(states) == 4
 
 
-def test_a_broken_weight_is_named_in_place_of_the_learning_rate(tmp_path):
+def test_a_broken_weight_is_named_instead_of_the_learning_rate(tmp_path):
     with pytest.raises(RuntimeError, match=r'broken: linear\.bias is not'):
         train(
             tmp_path,

@@ -1,4 +1,4 @@
-"""Parameters that must not decay, whatever built the optimizer."""
+"""Some parameters are exempt from weight decay with any constructor."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ from tests.support.toy_game import Toy, run
 
 
 class ConvNeXt(nn.Module):
-    """Its class's name is what mmdet's layer decay asks for."""
+    """mmdet's layer decay looks for a class of this name."""
 
     def __init__(self):
         super().__init__()
@@ -39,7 +39,7 @@ class Student(nn.Module):
 
 
 def settings(optimizer):
-    """Of each parameter: learning rate and weight decay."""
+    """Learning rate and weight decay of each parameter."""
     return {
         id(p): (group['lr'], group['weight_decay'])
         for group in optimizer.param_groups
@@ -121,7 +121,7 @@ def test_parameters_without_decay_stay_in_their_group():
 
 
 def test_parameters_that_a_constructor_left_out_are_added():
-    """mmyolo's look for modules' weights and biases alone."""
+    """mmyolo's constructor looks for weights and biases only."""
     stock, mine = nn.Parameter(torch.ones(1)), scalars()
     optimizer = sgd([stock], weight_decay=0.1, momentum=0.8)
     exempt_from_decay(optimizer, mine, 'the scalars')
@@ -159,7 +159,7 @@ def test_schedulers_follow_new_groups(kind, kwargs):
     assert len(set(seen)) > 1
 
 
-def test_a_resumed_run_has_the_groups_of_its_file(tmp_path):
+def test_a_resumed_run_has_the_same_groups_as_its_file(tmp_path):
     optimizer = dict(type='AdamW', lr=1e-2, weight_decay=0.05)
     model = Toy(change_at=5, factor=0.5)
     runner, _ = run(tmp_path / 'a', optimizer, 12, model=model, paramwise={})

@@ -1,4 +1,4 @@
-"""Learned weights and thetas belong to a run and its teachers."""
+"""Thetas and the teachers' trained weights belong to a run."""
 
 from types import SimpleNamespace
 
@@ -27,7 +27,7 @@ def saved(**teachers):
     return checkpoint
 
 
-def test_learned_weights_of_another_run_stay_behind():
+def test_trained_weights_of_another_run_are_dropped():
     file = saved(cls=['a', 'b'])
     GoRWeightHook().after_load_checkpoint(runner_of(cls=['b', 'c']), file)
     assert file['state_dict'] == {'neck.weight': 2}
@@ -54,7 +54,8 @@ def test_resume_with_other_teachers(teachers):
 
 @pytest.mark.parametrize('file', [saved(cls=['a']), saved(cls=[])])
 def test_resume_keeps_everything(file):
-    if not file['meta']['kd_teachers']['cls']:  # of an older version
+    # A run without GoRWeightHook does not save the teachers' names.
+    if not file['meta']['kd_teachers']['cls']:
         del file['meta']['kd_teachers']
     GoRWeightHook().after_load_checkpoint(
         runner_of(resume=True, cls=['a']), file
@@ -64,7 +65,7 @@ def test_resume_keeps_everything(file):
 
 @pytest.fixture
 def config(tmp_path):
-    """A student of scenes, to train for one epoch of two iterations."""
+    """A student that trains on scenes for one epoch of two iterations."""
     torch.manual_seed(1)
     cfg = retinanet_cfg(channels=12, fpn=24, classes=5)
     path = tmp_path / 'teacher.pth'

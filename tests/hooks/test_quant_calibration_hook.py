@@ -1,4 +1,4 @@
-"""Calibration runs what training runs of the student, and moves nothing."""
+"""Calibration runs the student as training does, and changes nothing else."""
 
 import copy
 import io
@@ -22,7 +22,7 @@ from tests.support.models import make_batch, student_cfg
 
 
 class LossOnly(BaseModel):
-    """As DDQ or GLIP: ``mode='tensor'`` needs more than it is given."""
+    """As in DDQ and GLIP, ``mode='tensor'`` needs more than a batch."""
 
     def __init__(self):
         super().__init__()
@@ -41,7 +41,7 @@ def draws():
 
 
 class Noisy(torch.utils.data.Dataset):
-    """An augmentation that draws from the global generators."""
+    """Its augmentation draws from the global random generators."""
 
     def __len__(self):
         return 6
@@ -73,7 +73,7 @@ def runner_of(model, tmp_path, name, hooks):
 
 
 def test_training_does_not_notice_a_calibration(tmp_path):
-    """A resumed run, whose ranges are there, draws what the first drew."""
+    """A resumed run does not calibrate, and draws the same numbers."""
     model = LossOnly()
     plain = runner_of(model, tmp_path, 'a', [QuantCalibrationHook(2)])
     plain.train()
@@ -86,7 +86,7 @@ def test_training_does_not_notice_a_calibration(tmp_path):
 
 
 def test_a_line_says_what_stays_in_float(tmp_path):
-    """2 weights are quantized and called on every row; 4 are neither."""
+    """2 weights are quantized and used for every row; 4 are neither."""
     model = LossOnly()
     model.extra = nn.Linear(2, 2, bias=False)
     runner = runner_of(model, tmp_path, 'c', [QuantCalibrationHook(2)])
@@ -100,7 +100,7 @@ def test_a_line_says_what_stays_in_float(tmp_path):
     )
 
 
-def test_no_teacher_and_no_game(teacher_spec, monkeypatch):
+def test_neither_teachers_nor_the_balancer_run(teacher_spec, monkeypatch):
     torch.manual_seed(0)
     model = MODELS.build(student_cfg(teacher_spec))
     before = copy.deepcopy(model.gor_weighting.state_dict())
@@ -108,7 +108,7 @@ def test_no_teacher_and_no_game(teacher_spec, monkeypatch):
     monkeypatch.setattr(
         model.data_preprocessor, 'forward', lambda data, training: data
     )
-    # Its teachers were never built: to ask one would be an error.
+    # Its teachers were never built, so running one would be an error.
     calibrate(model, [batch], lambda b: run_losses(model, b))
     for key, value in model.gor_weighting.state_dict().items():
         assert torch.equal(value, before[key])
@@ -119,7 +119,7 @@ def test_no_teacher_and_no_game(teacher_spec, monkeypatch):
 
 
 @pytest.mark.parametrize('count', [1, 2])
-def test_a_layer_of_the_losses_alone_is_reached(count):
+def test_a_layer_that_only_the_losses_call_is_reached(count):
     model = LossOnly()
     batch = dict(inputs=torch.randn(4, 2))
     calibrate(model, [batch] * count, lambda b: run_losses(model, b))

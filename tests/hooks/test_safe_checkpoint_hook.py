@@ -1,4 +1,4 @@
-"""At no moment of a run is there no good checkpoint."""
+"""A run has a good checkpoint at any moment."""
 
 import os
 import shutil
@@ -55,7 +55,7 @@ def train(config):
 
 @pytest.fixture(scope='module')
 def straight(scenes, tmp_path_factory):
-    """A run that nobody disturbed."""
+    """A run without interruption."""
     work_dir = tmp_path_factory.mktemp('straight')
     train(run_config(scenes, work_dir))
     return work_dir
@@ -103,7 +103,7 @@ def assert_same(a, b, key=''):
         assert a == b, key
 
 
-# Where a process ends itself: a function, and which call of it.
+# Where a process kills itself: a function, and in which of its calls.
 POINTS = {
     'half': ('write', 4),
     'whole': ('os.fsync', 10),

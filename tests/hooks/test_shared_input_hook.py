@@ -13,7 +13,7 @@ from mmgor.quantization.policy import QuantPolicy
 
 
 class Model(nn.Module):
-    """``main`` and ``short`` read what ``stem`` gives."""
+    """``main`` and ``short`` both read the output of ``stem``."""
 
     def __init__(self):
         super().__init__()
@@ -47,7 +47,7 @@ def scales(model):
     ]
 
 
-def test_shares_what_layers_learn(runner):
+def test_shares_the_trained_ranges(runner):
     hook = SharedInputHook()
     for iteration in range(3):
         stem, main, short = scales(runner.model)
@@ -63,7 +63,7 @@ def test_shares_what_layers_learn(runner):
         assert got == pytest.approx([moved[0], mean, mean])
 
 
-def test_looks_once(runner):
+def test_groups_are_found_once(runner):
     hook = SharedInputHook()
     hook.before_train_iter(runner, 0, runner.batch)
     hook.before_train_iter(runner, 1, 'no batch')

@@ -1,4 +1,4 @@
-"""A teacher's worth on the run's own evaluation images."""
+"""Teachers are evaluated on the run's own evaluation images."""
 
 import re
 
@@ -19,7 +19,7 @@ from tests.support.training import tiny_scenes, training_config
 
 @pytest.fixture(scope='module')
 def runner(tmp_path_factory):
-    """Ready to train, its teacher built, not one iteration done."""
+    """Ready to train, with its teacher built, before the first iteration."""
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp('verify')
     scenes = tiny_scenes(folder / 'scenes')
@@ -38,7 +38,7 @@ def runner(tmp_path_factory):
 
 
 class Oracle:
-    """Knows the labels, in its own class order and one class short."""
+    """Knows the labels, in another class order and without one class."""
 
     def __init__(self, seen, found):
         self.seen, self.found = seen, found
@@ -68,15 +68,13 @@ def metrics_told(runner, monkeypatch, found, images):
     return told[-1], warned, seen
 
 
-def test_what_it_finds_is_perfect_and_only_seen_pictures_count(
-    runner, monkeypatch
-):
+def test_perfect_detections_and_only_seen_images_count(runner, monkeypatch):
     line, warned, seen = metrics_told(runner, monkeypatch, 1.0, 1)
     dataset = runner.val_loop.dataloader.dataset
-    pictures = [dataset[i]['data_samples'] for i in range(2)]
-    assert seen == [sample.img_id for sample in pictures]  # a batch
+    images = [dataset[i]['data_samples'] for i in range(2)]
+    assert seen == [sample.img_id for sample in images]  # one batch
     # COCO averages over classes with labels; class 0 is never found.
-    labels = torch.cat([s.gt_instances.labels for s in pictures]).unique()
+    labels = torch.cat([s.gt_instances.labels for s in images]).unique()
     want = float((labels > 0).sum() / len(labels))
     got = re.search(r"'big' before training: coco/bbox_mAP ([\d.]+),", line)
     assert float(got.group(1)) == pytest.approx(want, abs=6e-4)
@@ -105,7 +103,7 @@ def box_on_nothing(inputs, samples, rescale):
 
 @pytest.mark.parametrize('metric', ['CocoMetric', 'VOCMetric'])
 @pytest.mark.parametrize('predict', [no_box, box_on_nothing])
-def test_a_teacher_that_finds_nothing_is_told(
+def test_a_teacher_that_finds_nothing_is_warned_about(
     runner, monkeypatch, predict, metric
 ):
     if metric == 'VOCMetric':
@@ -121,7 +119,7 @@ def test_a_teacher_that_finds_nothing_is_told(
     assert "'big' detects next to nothing" in warned[0]
 
 
-def test_only_the_val_loop_tells_the_evaluator_and_it_stays_as_it_is(
+def test_the_evaluator_comes_from_the_val_loop_and_does_not_change(
     runner, monkeypatch
 ):
     loop = runner.val_loop
@@ -137,7 +135,7 @@ def test_only_the_val_loop_tells_the_evaluator_and_it_stays_as_it_is(
     assert (metric.results, metric.img_ids, metric.cat_ids) == ([], None, None)
 
 
-def test_pictures_that_the_sampler_repeats_count_once(runner, monkeypatch):
+def test_images_that_the_sampler_repeats_count_once(runner, monkeypatch):
     loop = runner.val_loop
     dataset = loop.dataloader.dataset
     want, _, _ = metrics_told(runner, monkeypatch, 1.0, 4)
@@ -151,7 +149,7 @@ def test_pictures_that_the_sampler_repeats_count_once(runner, monkeypatch):
 
 
 def joined(runner, monkeypatch, classes=CLASSES):
-    """The val loop over two data sets, each with a metric of its own."""
+    """Let the val loop read two data sets, each with its own metric."""
     cfg = runner.cfg.val_dataloader.dataset
     parts = [
         dict(cfg, metainfo=dict(classes=names, source=i))

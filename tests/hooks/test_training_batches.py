@@ -1,4 +1,4 @@
-"""Calibration sees the batches that training starts with, and takes none."""
+"""Calibration sees the batches that training starts with, and leaves them."""
 
 import random
 from itertools import islice
@@ -27,7 +27,7 @@ SIZES = [(4, 2), (2, 4), (2, 4), (4, 2), (2, 2), (4, 2), (2, 4)]
 
 
 class Images(Dataset):
-    """Seven images, wide ones and tall ones; not to be copied."""
+    """Seven wide or tall images; the data set must not be copied."""
 
     metainfo = dict(classes=['disc', 'ring', 'box'])
 
@@ -175,7 +175,7 @@ def test_settings_of_workers(workers):
 
 
 class Hoarder:
-    """A transform that gives and keeps what it has seen, as CachedMosaic."""
+    """A transform that keeps what it has seen, as CachedMosaic does."""
 
     def __init__(self, handle=None):
         self.seen, self.handle = [], handle
@@ -203,7 +203,7 @@ WRAPPED = [
 
 @pytest.mark.parametrize('wrap', WRAPPED)
 @pytest.mark.parametrize('shorten', [{}, dict(num_batch_per_epoch=2)])
-def test_what_transforms_keep_is_what_training_showed_them(wrap, shorten):
+def test_transforms_keep_images_of_training_only(wrap, shorten):
     hoarder = Hoarder()
     dataset = wrap(Transformed(hoarder))
     source = config(dataset=dict(type=lambda: dataset), **shorten)
@@ -216,7 +216,7 @@ def test_what_transforms_keep_is_what_training_showed_them(wrap, shorten):
     )
 
 
-def test_transforms_that_can_not_be_copied_are_run():
+def test_transforms_that_cannot_be_copied_are_run():
     hoarder = Hoarder(handle=Lock())
     training_batches(runner_of(DataLoader(Transformed(hoarder), 2)), 1)
     assert hoarder.seen == [0, 1]

@@ -1,4 +1,4 @@
-"""GoRWeightHook tells when only one of the losses is trained."""
+"""GoRWeightHook warns when only one of the losses is trained."""
 
 import math
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ def outputs(weights, raw):
 
 
 def listening_runner():
-    """A runner in its seventh iteration, and its warnings."""
+    """A runner in its seventh iteration, and the list of its warnings."""
     said = []
     runner = SimpleNamespace(
         iter=6, logger=SimpleNamespace(warning=said.append)
@@ -26,7 +26,7 @@ def listening_runner():
     return runner, said
 
 
-def test_a_small_weight_of_a_large_loss_is_no_collapse():
+def test_a_small_weight_of_a_large_loss_is_not_a_collapse():
     runner, said = listening_runner()
     GoRWeightHook().after_train_iter(
         runner, 0, outputs=outputs((1.0, 1e-6), (0.5, 5e5))
@@ -35,7 +35,7 @@ def test_a_small_weight_of_a_large_loss_is_no_collapse():
 
 
 @pytest.mark.parametrize('weights', [(2.0, 1e-6), (float('nan'), 1.0)])
-def test_collapse_and_nan_are_said_once(weights):
+def test_collapse_and_nan_are_warned_about_once(weights):
     runner, said = listening_runner()
     hook = GoRWeightHook()
     for _ in range(2):
@@ -44,7 +44,7 @@ def test_collapse_and_nan_are_said_once(weights):
 
 
 def warnings_of(tmp_path, monkeypatch, weighting, thetas=(0.0, 0.0)):
-    """Warnings of a run of two iterations that name a collapse."""
+    """The warnings about a collapse in a run of two iterations."""
     model = Constant(weighting)
     for parameter, theta in zip(model.gor_weighting.parameters(), thetas):
         parameter.data.fill_(theta)
@@ -58,7 +58,7 @@ def warnings_of(tmp_path, monkeypatch, weighting, thetas=(0.0, 0.0)):
 
 
 @pytest.mark.parametrize('name', ['task_weight', 'kd_weight'])
-def test_a_weight_set_by_hand_to_zero_is_no_collapse(
+def test_a_weight_set_to_zero_by_hand_is_not_a_collapse(
     tmp_path, monkeypatch, name
 ):
     weighting = {'type': 'FixedWeighting', name: 0.0}
@@ -82,7 +82,7 @@ def test_other_small_weights_are_a_collapse(
 
 
 @pytest.mark.parametrize('raw', [(math.inf, 1.0), (1.0, math.inf)])
-def test_a_weight_of_zero_hides_no_infinite_loss(raw):
+def test_a_weight_of_zero_does_not_hide_an_infinite_loss(raw):
     runner, said = listening_runner()
     for values in ((1.0, 1.0), raw):
         assert said == []
@@ -93,8 +93,8 @@ def test_a_weight_of_zero_hides_no_infinite_loss(raw):
 
 
 @pytest.mark.parametrize('at_end', [False, True])
-def test_a_collapse_is_told_within_five_iterations(tmp_path, at_end):
-    """To look each time would make the host wait for the device."""
+def test_a_collapse_is_warned_about_within_five_iterations(tmp_path, at_end):
+    """A check in each iteration would make the host wait for the device."""
     runner, said = listening_runner()
     runner.log_dir = str(tmp_path)
     hook = GoRWeightHook()

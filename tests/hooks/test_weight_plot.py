@@ -1,4 +1,4 @@
-"""The log of the game is read and drawn."""
+"""The logged weights are read and plotted."""
 
 import json
 

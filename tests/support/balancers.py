@@ -1,4 +1,4 @@
-"""What the balancers' tests share: all of them, and a game of two losses."""
+"""All balancers' configs, and steps with losses of known size."""
 
 import threading
 
@@ -45,7 +45,7 @@ def build(cfg):
 
 
 def descend(weighting, rate=0.1):
-    """What GoRWeightHook does when the optimizer steps."""
+    """Move the thetas as GoRWeightHook does when the optimizer steps."""
     if not list(weighting.parameters()):
         return
     gradient = weighting.take_gradient()
@@ -55,8 +55,10 @@ def descend(weighting, rate=0.1):
 
 
 def call(weighting, task=0.5, kd=2.0, angle=(0.3, 1.0), rate=0.1):
-    """One step with losses of these values; the norms of their gradients at
-    two shared features are the values, and their cosine is angle[0].
+    """Run one step with losses of these values.
+
+    The norms of their gradients at two shared features are these values, too,
+    and the cosine between the gradients is ``angle[0]``.
 
     Returns:
         dict: The weighting's outputs.
@@ -82,18 +84,18 @@ def close(got, want, **kwargs):
 
 
 def kd_share(out):
-    """Of the distillation loss in the weighted sum."""
+    """Share of the distillation loss in the weighted sum."""
     kd = out['loss_kd_a'].item()
     return kd / (out['loss_cls'].item() + kd)
 
 
 def kd_gradient_share(out):
-    """Of the distillation gradient's norm in the sum of the two."""
+    """Share of the distillation gradient's norm in the sum of both norms."""
     return 1 - 1 / (1 + out['gor_grad_ratio'].item())
 
 
 class TwoRanks:
-    """The mean over two threads, as a collective of two processes."""
+    """Two threads that average tensors as two processes would."""
 
     def __init__(self):
         self.rank = threading.local()
@@ -110,9 +112,9 @@ class TwoRanks:
 
 
 def on_two_ranks(work, monkeypatch):
-    """Run ``work(rank)`` on both, as processes of one run.
+    """Run ``work(rank)`` in two threads, as the processes of one run.
 
-    A rank that reduces less often than the other breaks the barrier.
+    If one rank reduces less often than the other, the barrier breaks.
     """
     ranks, failed = TwoRanks(), []
     monkeypatch.setattr(dist, 'all_reduce', ranks.all_reduce)

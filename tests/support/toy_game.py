@@ -1,4 +1,4 @@
-"""A model of two numbers that two losses play for, and a run of it."""
+"""Tiny models with a balancer and two losses of known size, and a run."""
 
 import math
 
@@ -24,7 +24,7 @@ class Numbers(Dataset):
 
 
 class Toy(BaseModel):
-    """Losses of constant size that change by a factor once."""
+    """The distillation loss is constant but for one change by a factor."""
 
     def __init__(self, change_at, factor):
         super().__init__()
@@ -37,7 +37,7 @@ class Toy(BaseModel):
         self.distances = []
 
     def map_classes(self, classes):
-        """It has no KD heads that would care."""
+        """There are no KD heads that need them."""
 
     def class_teachers(self):
         return []
@@ -45,7 +45,8 @@ class Toy(BaseModel):
     def forward(self, inputs, data_samples=None, mode='loss'):
         self.step += 1
         kd = 3.0 if self.step <= self.change_at else 3.0 * self.factor
-        # Value constant, gradient large: clipping must not slow the game.
+        # Its value is 0 and its gradient large: clipping must not slow the
+        # thetas.
         pull = 1e3 * (self.weight - self.weight.detach()).sum()
         out = self.gor_weighting(
             dict(loss_cls=0.5 + pull), dict(loss_kd_a=kd + pull)
@@ -57,7 +58,7 @@ class Toy(BaseModel):
 
 
 class Constant(Toy):
-    """Losses, and gradients at the features, of a constant ratio of 10."""
+    """The losses and their gradients at the features have a ratio of 10."""
 
     def __init__(self, weighting):
         super().__init__(change_at=0, factor=1.0)
