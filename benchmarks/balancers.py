@@ -2,13 +2,15 @@
 
 Two tables, in Markdown:
 
-- shares of the distillation loss and of its gradient at the shared features
-  at the end of a run in which its unit changes by a factor after the start;
-  on a student with a trunk and a head that fits targets (task loss) and a
-  teacher's outputs (distillation loss) on random inputs;
-- mean time of a training step of step_time.py's GoR arm, and over that with
-  fixed weights: one student whose balancers take turns. Means, since GoR's
-  gradient form measures in one step of ten.
+- The scale test: the share of the distillation loss in the weighted sum, and
+  of its gradient at the shared features, at the end of a run. After a tenth of
+  the run the distillation loss is multiplied by a factor. The student has a
+  trunk and a head, and fits targets (task loss) and a teacher's outputs
+  (distillation loss) on random inputs.
+- The cost: the mean time of a training step with each balancer, in ms and
+  relative to a step with fixed weights. All balancers take turns on one
+  student, the GoR arm of step_time.py. The mean, because GoR's gradient form
+  measures gradients in one step of ten only.
 
 python benchmarks/balancers.py [--steps 1000] [--rounds 20] [--device cpu]
 """
@@ -66,8 +68,8 @@ class Training:
     """A student, its data and its balancer.
 
     Args:
-        cfg (dict): Of the weighting.
-        args (Namespace): The script's.
+        cfg (dict): Config of the balancer.
+        args (Namespace): Arguments of the script.
     """
 
     def __init__(self, cfg: dict, args: argparse.Namespace) -> None:
@@ -79,7 +81,7 @@ class Training:
         self.inputs = torch.randn(BATCH, WIDTH, device=device)
         with torch.no_grad():
             self.target = truth(self.inputs).sin()
-            # The teacher is right in part, on its own scale.
+            # The teacher is partly right, on a scale of its own.
             self.taught = 0.7 * self.target + 0.3 * teacher(self.inputs).sin()
         self.weighting = MODELS.build(cfg).to(device).train()
         parameters = [
@@ -111,7 +113,7 @@ class Training:
 
 
 def shares(cfg: dict, factor: float, args: argparse.Namespace) -> str:
-    """Percent of the loss and of the gradient at the end of a run."""
+    """Share of the KD loss / of its gradient at the end, in per cent."""
     training = Training(cfg, args)
     losses, gradients = [], []
     for number in range(args.steps):
@@ -127,9 +129,9 @@ def shares(cfg: dict, factor: float, args: argparse.Namespace) -> str:
 
 
 def scale_table(args: argparse.Namespace) -> None:
-    """Print the shares for each balancer and factor."""
+    """Print the shares of the KD loss for each balancer and factor."""
     heads = [f'KD loss x {factor:g}' for factor in FACTORS]
-    print('\nKD share in percent, of the loss / of the gradient:\n')
+    print('\nShare of the KD loss / of its gradient, in per cent:\n')
     print('| balancer | ' + ' | '.join(heads) + ' |')
     print('|---|' + '---:|' * len(heads))
     for name, cfg in BALANCERS.items():
@@ -138,10 +140,11 @@ def scale_table(args: argparse.Namespace) -> None:
 
 
 def measure_costs(args: argparse.Namespace, weights: Path) -> dict[str, list]:
-    """Seconds of each balancer's steps, round by round."""
+    """Time of each balancer's steps in seconds, one value per round."""
     batch = make_batch(args, args.device)
     model, wrapper = build('gor', args, weights)
-    # One model for all: trained on, it would soon have no gradients to weigh.
+    # All balancers share one model. If it were trained, its gradients would
+    # soon vanish.
     for group in wrapper.optimizer.param_groups:
         group['lr'] = 0.0
     step = step_of(model, wrapper, batch)
@@ -163,14 +166,14 @@ def measure_costs(args: argparse.Namespace, weights: Path) -> dict[str, list]:
 
 
 def cost_table(args: argparse.Namespace, weights: Path) -> None:
-    """Print each balancer's time of a step over that of fixed weights."""
+    """Print the time of a step, also relative to fixed weights."""
     seconds = measure_costs(args, weights)
     height, width = args.size
     print(
         f'\nTime of a step (batch {args.batch} x 3 x {height} x {width}, '
         f'{args.device}):\n'
     )
-    print('| balancer | ms | over fixed weights |')
+    print('| balancer | time in ms | relative to fixed weights |')
     print('|---|---:|---:|')
     for name, values in seconds.items():
         ratio = fmean(values) / fmean(seconds['Fixed'])

@@ -1,10 +1,11 @@
-"""Time and memory of one training step, as ratios inside one process.
+"""Time and memory of one training step, also relative to other steps.
 
-The demo's student on random pictures (240 x 320 in batches of 8, sides made
-multiples of 32). Steps of all arms take turns, so that a machine whose speed
-drifts slows all alike; ratios are taken round by round and their median is
-printed. Memory is the peak of the resident set (CPU) or of the allocator
-(CUDA) during a step, each arm in a process of its own, after warm-up.
+The demo's student trains on random images (batches of 8, 240 x 320 px, sides
+rounded up to multiples of 32). The arms take turns, so a machine whose speed
+drifts slows all of them alike; the ratio of two arms is taken in each round,
+and the median over the rounds is printed. Memory is the peak of the resident
+set (CPU) or of the allocator (CUDA) in a step after warm-up; each arm runs in
+its own process for that.
 
 python benchmarks/step_time.py [--rounds 15] [--device cpu]
 """
@@ -44,12 +45,12 @@ TEACHERS = {
     'atss': 'atss_mbv2.py',
     'yolox': 'yolox_nano.py',
 }
-CLASSES = ['0', '1', '2']  # of student and teachers alike
+CLASSES = ['0', '1', '2']  # of the student and all teachers
 WARM_UP = 3
 
 
 def make_batch(args: argparse.Namespace, device: str) -> dict[str, Any]:
-    """Random pictures with twelve boxes each."""
+    """Random images with twelve boxes each."""
     generator = torch.Generator().manual_seed(0)
     height, width = args.size
     samples = []
@@ -75,12 +76,12 @@ def make_batch(args: argparse.Namespace, device: str) -> dict[str, Any]:
 
 
 def build(arm: str, args: argparse.Namespace, weights: Path) -> Any:
-    """The arm's model, calibrated, with its optimizer, in training mode."""
+    """The arm's calibrated model in training mode, and its optimizer."""
     cfg = Config.fromfile(CONFIGS / ARMS[arm])
     for name in cfg.model.get('teachers', {}):
         cfg.model.teachers[name] = teacher_spec(name, weights)
     torch.manual_seed(0)
-    # Else there is a line for every parameter between the tables.
+    # Otherwise a line per parameter is printed between the tables.
     MMLogger.get_current_instance().setLevel('WARNING')
     model = MODELS.build(cfg.model)
     model.init_weights()
@@ -94,7 +95,7 @@ def build(arm: str, args: argparse.Namespace, weights: Path) -> Any:
 
 
 def save_teachers(weights: Path) -> None:
-    """Write untrained teachers; a step costs the same."""
+    """Save untrained teachers; a step takes as long as with trained ones."""
     weights.mkdir(parents=True, exist_ok=True)
     for name, file in TEACHERS.items():
         cfg = Config.fromfile(CONFIGS / file)
@@ -103,7 +104,7 @@ def save_teachers(weights: Path) -> None:
 
 
 def teacher_spec(name: str, weights: Path) -> dict[str, Any]:
-    """Config, weights and classes of a teacher."""
+    """Config of a teacher: its config file, weights and classes."""
     return dict(
         config=str(CONFIGS / TEACHERS[name]),
         checkpoint=str(weights / f'{name}.pth'),
@@ -124,7 +125,7 @@ def step_of(model: Any, wrapper: Any, batch: dict) -> Callable[[], None]:
 def teacher_forward(
     name: str, args: argparse.Namespace, weights: Path, batch: dict
 ) -> Callable[[], None]:
-    """A teacher's forward as the KD arms do it."""
+    """A teacher's forward pass, as in a training step with KD."""
     teacher = Teacher(name, **teacher_spec(name, weights))
     teacher.build(torch.device(args.device))
     preprocessor = teacher.model.data_preprocessor
@@ -141,7 +142,7 @@ def teacher_forward(
 
 
 def timed(step: Callable[[], None], device: str) -> float:
-    """Seconds of one call."""
+    """Time of one call in seconds."""
     start = time.perf_counter()
     step()
     if device != 'cpu':
@@ -150,7 +151,7 @@ def timed(step: Callable[[], None], device: str) -> float:
 
 
 def measure_time(args: argparse.Namespace, weights: Path) -> dict[str, list]:
-    """Seconds of each arm, round by round."""
+    """Time of each arm in seconds, one value per round."""
     batch = make_batch(args, args.device)
     steps = {arm: step_of(*build(arm, args, weights), batch) for arm in ARMS}
     for name in TEACHERS:
@@ -166,7 +167,7 @@ def measure_time(args: argparse.Namespace, weights: Path) -> dict[str, list]:
 
 
 def measure_memory(arm: str, args: argparse.Namespace, weights: Path) -> float:
-    """Peak bytes during a step, in this process."""
+    """Peak memory of this process during a step, in bytes."""
     register_all_modules()
     batch = make_batch(args, args.device)
     step = step_of(*build(arm, args, weights), batch)
@@ -176,7 +177,7 @@ def measure_memory(arm: str, args: argparse.Namespace, weights: Path) -> float:
         torch.cuda.reset_peak_memory_stats()
         step()
         return torch.cuda.max_memory_allocated()
-    # Linux: writing 5 resets the peak of the resident set.
+    # On Linux, writing 5 resets the peak of the resident set.
     Path('/proc/self/clear_refs').write_text('5')
     step()
     status = Path('/proc/self/status').read_text()
@@ -185,20 +186,20 @@ def measure_memory(arm: str, args: argparse.Namespace, weights: Path) -> float:
 
 
 def in_own_process(arm: str, args: argparse.Namespace, weights: Path) -> float:
-    """Run :func:`measure_memory` in a fresh process."""
+    """Run :func:`measure_memory` in a new process."""
     with multiprocessing.get_context('spawn').Pool(1) as pool:
         return pool.apply(measure_memory, (arm, args, weights))
 
 
 def ratio_line(label: str, above: list[float], below: list[float]) -> str:
-    """Median and quartiles of the round-by-round ratio."""
+    """Median and quartiles of the ratio ``above / below`` in each round."""
     ratios = [a / b for a, b in zip(above, below)]
     low, _, high = quantiles(ratios, n=4)
     return f'{label:52s} {median(ratios):.3f}  ({low:.3f} to {high:.3f})'
 
 
 def report(seconds: dict[str, list], memory: dict[str, float]) -> None:
-    """Print medians, then ratios."""
+    """Print median times, then ratios of times and of memory."""
     for name, values in seconds.items():
         extra = ''
         if name in memory:
@@ -216,7 +217,7 @@ def report(seconds: dict[str, list], memory: dict[str, float]) -> None:
             [sum(times) for times in zip(*parts)],
         ),
     ]
-    print('\nratio: median (quartiles) over rounds')
+    print('\nratio of times: median (quartiles) over rounds')
     for label, arm, below in rows:
         print(ratio_line(label, seconds[arm], below))
     for arm in ('qat', 'gor', 'ekd'):

@@ -25,10 +25,10 @@ def name_images(data_batch: Any) -> str:
     if not named:
         return ''
     misfits = [s.img_path for s in named if not _fits(s)]
-    told = f' images {[s.img_path for s in named]}'
+    text = f' images {[s.img_path for s in named]}'
     if misfits:
-        told += f' (boxes that do not fit their image in {misfits})'
-    return told
+        text += f' (boxes that do not fit their image in {misfits})'
+    return text
 
 
 def _fits(sample: Any) -> bool:

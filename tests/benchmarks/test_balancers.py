@@ -18,7 +18,7 @@ CFGS = {
 
 
 class NotedTraining:
-    """Notes its steps; two kinds of outputs take turns."""
+    """Records its steps and alternates between two outputs."""
 
     # Task loss, distillation loss, ratio of the gradients.
     outputs = [(1.0, 3.0, 1.0), (1.0, 1.0, math.inf)]
@@ -46,7 +46,7 @@ def test_shares_are_means_over_the_last_tenth(monkeypatch):
     assert NotedTraining.last.steps == steps
 
 
-def test_the_scale_table_has_a_row_a_balancer(monkeypatch, capsys):
+def test_the_scale_table_has_one_row_per_balancer(monkeypatch, capsys):
     def cell(cfg, factor, args):
         return f'{cfg.get("kd_weight", 1.0)} * {factor}'
 
@@ -62,7 +62,7 @@ def test_the_scale_table_has_a_row_a_balancer(monkeypatch, capsys):
 
 
 def test_a_training_step_by_hand(monkeypatch):
-    """The factor is the KD loss's; the thetas take the hook's steps."""
+    """The factor scales the KD loss; the thetas move as with the hook."""
     for name in ('TRUNK', 'HEAD', 'WIDTH', 'BATCH'):
         monkeypatch.setattr(balancers, name, 2)
     args = Namespace(steps=600, device='cpu')
@@ -85,8 +85,8 @@ def test_a_training_step_by_hand(monkeypatch):
     assert thetas == pytest.approx(want, rel=1e-5)
 
 
-def test_a_step_that_measures_counts_with_its_share(monkeypatch, capsys):
-    """One of ten that takes 11 times as long doubles the mean."""
+def test_the_cost_is_the_mean_over_all_steps(monkeypatch, capsys):
+    """If one step in ten takes 11 times as long, the mean doubles."""
     seconds = dict(Fixed=[1.0] * 10, Other=[1.0] * 9 + [11.0])
     monkeypatch.setattr(balancers, 'measure_costs', lambda *_: seconds)
     args = Namespace(batch=2, size=[32, 64], device='cpu')

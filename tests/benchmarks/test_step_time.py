@@ -1,4 +1,4 @@
-"""benchmarks/step_time.py: every arm and every teacher takes its steps."""
+"""benchmarks/step_time.py: every arm and every teacher is timed."""
 
 import argparse
 

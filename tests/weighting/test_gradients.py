@@ -1,4 +1,4 @@
-"""gradient_stats: in half precision, on ranks, and where it overflows."""
+"""gradient_stats: in half precision, on two ranks, and with overflows."""
 
 import math
 
@@ -18,10 +18,10 @@ from tests.support.balancers import (
 
 
 def half_losses(task, kd):
-    """Losses with these gradients at two features, by a half-precision head.
+    """Losses with these gradients at two features, from a half-precision head.
 
     Returns:
-        tuple[Tensor, Tensor, Tensor]: Both and the features.
+        tuple[Tensor, Tensor, Tensor]: Both losses and the features.
     """
     shared = torch.ones(2, requires_grad=True)
     head = shared.half().float()
@@ -33,8 +33,8 @@ def weigh_half(weighting, task, kd):
     return weighting(dict(loss_cls=task), dict(loss_kd_a=kd), [shared])
 
 
-def test_a_gradient_that_overflows_scaled_is_measured_as_it_is():
-    """3000 * 4096 is beyond half precision, and 3 * 2^-26 below it."""
+def test_a_gradient_that_overflows_if_scaled_is_measured_unscaled():
+    """3000 * 4096 is too large for half precision, 3 * 2^-26 too small."""
     tiny = 2.0**-26
     task, kd, shared = half_losses((3 * tiny, 4 * tiny), (4e3, 3e3))
     norms, cosine = gradient_stats(task, kd, [shared])
@@ -43,7 +43,7 @@ def test_a_gradient_that_overflows_scaled_is_measured_as_it_is():
 
 
 def test_ranks_measure_again_together(monkeypatch):
-    """Norms 10 and 5000 on ranks of which only the second overflows."""
+    """Norms 10 and 5000 on two ranks; only the second overflows."""
     seen = [None, None]
 
     def work(rank):
@@ -58,7 +58,7 @@ def test_ranks_measure_again_together(monkeypatch):
 
 
 @pytest.mark.parametrize('cfg', BY_GRADIENTS, ids=name_of)
-def test_balancers_see_a_large_loss_of_a_half_head(cfg):
+def test_balancers_see_a_large_loss_of_a_half_precision_head(cfg):
     """Norms 5 and 5000 at right angles."""
     weighting = build(cfg)
     out = weigh_half(weighting, (3.0, 4.0), (4e3, -3e3))
@@ -67,12 +67,12 @@ def test_balancers_see_a_large_loss_of_a_half_head(cfg):
         out = weigh_half(weighting, (3.0, 4.0), (4e3, -3e3))
     want = {
         'GoR-gradient': [1.0, 1e-3],
-        # Slopes 5 and -5000 over their mean, less half of their sum: 1, -1;
+        # Slopes 5 and -5000 over their mean, minus half of their sum: 1, -1;
         # theta = (-0.1, 0.1).
         'GradNorm': [2 / (1 + math.exp(-0.2)), 2 / (1 + math.exp(0.2))],
         'IMTLG': [2 * 1000 / 1001, 2 / 1001],
         'PCGrad': [1.0, 1.0],
-        # All of the ball, 1/2 sqrt(5^2 + 5000^2) / 2, along the smaller.
+        # The whole radius, 1/2 sqrt(5^2 + 5000^2) / 2, along the smaller.
         'CAGrad': [1 + 0.5 * (1 + 1e6) ** 0.5, 1.0],
         'MGDA': [2 * 1e6 / (1 + 1e6), 2 / (1 + 1e6)],
     }[name_of(cfg)]
@@ -80,7 +80,9 @@ def test_balancers_see_a_large_loss_of_a_half_head(cfg):
 
 
 @pytest.mark.parametrize('cfg', BY_GRADIENTS, ids=name_of)
-def test_gradients_that_overflow_in_any_case_are_told_once(cfg, monkeypatch):
+def test_gradients_that_overflow_even_unscaled_are_warned_about_once(
+    cfg, monkeypatch
+):
     told = []
     monkeypatch.setattr(
         'mmgor.weighting.base.print_log',
@@ -88,7 +90,7 @@ def test_gradients_that_overflow_in_any_case_are_told_once(cfg, monkeypatch):
     )
     weighting = build(cfg)
     before = {k: v.clone() for k, v in weighting.state_dict().items()}
-    # A loss that is not finite is the loss's fault, and others tell.
+    # A loss that is not finite is NonFiniteLossHook's to report.
     weigh_half(weighting, (3.0, 4.0), (math.inf, 0.0))
     assert told == []
     for _ in range(3):
@@ -103,7 +105,7 @@ def test_gradients_that_overflow_in_any_case_are_told_once(cfg, monkeypatch):
 
 def test_an_overflow_moves_no_theta():
     weighting = build(dict(type='GoRWeighting', form='gradient', init_iters=1))
-    for _ in range(3):  # the start lasts until a call is usable
+    for _ in range(3):  # the balanced start lasts until a call counts
         weigh_half(weighting, (3.0, 4.0), (1e5, 0.0))
         assert weighting.needs_gradients() and weighting.count.max() == 0
     weigh_half(weighting, (3.0, 4.0), (6.0, 8.0))
@@ -126,7 +128,7 @@ def test_small_gradients_of_half_features_are_not_lost():
 
 
 def test_small_gradients_of_a_half_head_are_not_lost():
-    """Norm layers give float32 features also under autocast."""
+    """Norm layers give float32 features even under autocast."""
     torch.manual_seed(0)
     x = torch.randn(1, 8, 32, 32, requires_grad=True)
     head = torch.nn.Conv2d(8, 8, 3, padding=1)
@@ -142,7 +144,7 @@ def test_small_gradients_of_a_half_head_are_not_lost():
 
 
 @pytest.mark.parametrize('unit', [1.0, 1e-6, 1e-12])
-def test_the_cosine_knows_no_units(unit):
+def test_the_cosine_does_not_depend_on_units(unit):
     x = torch.zeros(2, requires_grad=True)
     task = x[0] * 3.0
     kd = (x * torch.tensor([0.6, 0.8])).sum() * unit

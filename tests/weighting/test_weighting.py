@@ -1,3 +1,5 @@
+"""GoRWeighting, and what all balancers inherit, against values by hand."""
+
 import math
 
 import pytest
@@ -20,7 +22,7 @@ def step(weighting, task, kd):
 
 
 def set_theta(weighting, task, kd):
-    """Past the balanced start, at the given thetas."""
+    """Leave the balanced start, with these thetas."""
     weighting.count.fill_(10**6)
     weighting.calls.fill_(10**6)
     weighting.theta_task.data.fill_(task)
@@ -72,7 +74,7 @@ def test_first_call_starts_balanced():
     out = step(weighting, 0.5, 8.0)
     assert weighting.units.tolist() == [0.5, 8.0]
     assert weighting.theta().tolist() == [0, 0]
-    # The KD loss counts twice in units of the task loss: 8 of it are 0.5.
+    # Its weighted value is twice the task loss at the start: 2 * 0.5.
     assert out['gor_w_task'].item() == pytest.approx(1)
     assert out['gor_w_kd'].item() == pytest.approx(2 / 16)
     assert out['loss_kd_a'].item() == pytest.approx(1.0)
@@ -83,12 +85,12 @@ def test_first_call_starts_balanced():
     [('barrier', 1.0, 2.0, 4.0), ('ratio', 2.0, 1.0, 4.0)],
 )
 def test_weights_as_the_losses_fall(form, start, task, kd):
-    """The barrier's grow; the ratio leaves the task loss its weight."""
+    """The weights of barrier grow; ratio keeps the task loss's weight."""
     weighting = gor(form=form)
     out = step(weighting, 0.5, 8.0)
     assert (out['gor_w_task'], out['gor_w_kd']) == (1, start / 16)
-    # At rest, w = 2 and 4, with losses of 0.5 / 2 and 8 / 4; the KD loss is
-    # in units of the task loss.
+    # With losses of 0.5 / 2 and 8 / 4 the thetas rest at w = 2 and 4. The KD
+    # loss's weight is also divided by 16, the ratio of the units.
     set_theta(weighting, -math.log(2.0), -math.log(4.0))
     out = step(weighting, 0.25, 2.0)
     assert out['gor_w_task'].item() == pytest.approx(task)
@@ -110,7 +112,7 @@ def test_an_unusable_first_value_leaves_no_trace():
 
 @pytest.mark.parametrize('late', [0.0, math.nan])
 @pytest.mark.parametrize('calls', [1, 25])
-def test_the_balanced_start_waits_for_both_losses(late, calls):
+def test_the_balanced_start_lasts_until_both_losses_are_usable(late, calls):
     weighting = gor()
     for _ in range(calls):
         out = step(weighting, 2.09, late)
@@ -157,7 +159,7 @@ def test_barrier_values_and_gradients_by_hand():
     set_theta(weighting, 0.0, math.log(3.0))
     out = step(weighting, 0.5, 6.0)
     assert out['loss_cls'].item() == pytest.approx(0.5)
-    # w = 1 / 3, and the KD loss in units of the task loss, 2 / 0.5.
+    # w = 1 / 3, times the ratio of the units, 2 / 0.5.
     assert out['loss_kd_a'].item() == pytest.approx(6.0 / 3.0 * 4.0)
     assert out['loss_gor'].item() == 0
     out['loss_gor'].backward()
@@ -201,7 +203,7 @@ def test_units_of_the_kd_loss_do_not_matter(form, ratio):
     )
 
 
-def test_looking_at_gradients_does_not_change_the_game():
+def test_measuring_gradients_for_the_log_does_not_change_the_thetas():
     def play(look):
         weighting = gor(form='gradient', init_iters=1, gradient_interval=3)
         for call in range(6):

@@ -1,4 +1,4 @@
-"""Balancers on a device."""
+"""Balancers on the virtual CUDA device."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ WEIGHTINGS = [
 
 @pytest.mark.parametrize('cfg', WEIGHTINGS, ids=lambda cfg: str(cfg))
 def test_weightings(cfg):
-    """Those that measure gradients ask once whether they are finite."""
+    """The host waits once per measurement, to see whether it is finite."""
     with virtual_cuda() as device:
         weighting = MODELS.build(cfg).train().to('cuda')
         x = torch.ones(4, requires_grad=True, device='cuda')

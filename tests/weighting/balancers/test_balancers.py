@@ -1,4 +1,4 @@
-"""What holds for every balancer."""
+"""Properties of every balancer."""
 
 import math
 
@@ -66,7 +66,7 @@ def test_resume_is_exact(cfg, after):
 
 
 @every
-def test_outside_training_nothing_is_learned(cfg):
+def test_outside_training_nothing_changes(cfg):
     weighting = build(cfg)
     for kd in (2.0, 1.0):
         call(weighting, 0.5, kd)

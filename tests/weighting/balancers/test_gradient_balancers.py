@@ -1,4 +1,4 @@
-"""Gradient surgery against its papers' algorithms on explicit gradients."""
+"""Gradient balancers against their papers' algorithms, on explicit vectors."""
 
 import math
 
@@ -24,7 +24,7 @@ cases = pytest.mark.parametrize('norm, cosine', CASES)
 
 
 def vectors(norm, cosine):
-    """Two gradients in the plane, in float64: the first of norm 1."""
+    """Two gradients in the plane, in float64; the first has norm 1."""
     kd = torch.tensor([cosine, math.sqrt(1 - cosine**2)]) * norm
     return torch.tensor([1.0, 0.0]).double(), kd.double()
 
@@ -55,7 +55,7 @@ def test_imtl_g_projects_equally(norm, cosine):
 
 @cases
 def test_pcgrad_is_the_algorithm(norm, cosine):
-    """Algorithm 1: each task projects away the others it conflicts with."""
+    """Algorithm 1: a task's gradient is projected if it conflicts."""
     gradients = vectors(norm, cosine)
     total = torch.zeros(2).double()
     for own, other in (gradients, gradients[::-1]):
@@ -74,7 +74,7 @@ def test_pcgrad_by_hand():
 
 
 @cases
-def test_mgda_is_the_shortest_of_the_hull(norm, cosine):
+def test_mgda_is_the_shortest_vector_of_the_hull(norm, cosine):
     task, kd = vectors(norm, cosine)
     x = torch.linspace(0, 1, 100001).double()[:, None]
     shortest = (x * task + (1 - x) * kd).norm(dim=1).min()
@@ -86,7 +86,7 @@ def test_mgda_is_the_shortest_of_the_hull(norm, cosine):
 
 def test_mgda_by_hand():
     norms = torch.tensor([1.0, 2.0])
-    # Right angles: x = 4 / 5.
+    # At right angles x = 4 / 5.
     close(F.mgda_weights(norms, torch.tensor(0.0)), [1.6, 0.4])
     # c = 0.6 > 1 / 2: the shorter gradient itself.
     close(F.mgda_weights(norms, torch.tensor(0.6)), [2.0, 0.0])
@@ -97,7 +97,7 @@ def test_mgda_by_hand():
 @cases
 @pytest.mark.parametrize('radius', [0.0, 0.1, 0.5, 0.9])
 def test_cagrad_minimises_the_dual(norm, cosine, radius):
-    """Algorithm 1 with the dual on a fine grid."""
+    """Algorithm 1, with the dual minimised on a fine grid."""
     task, kd = vectors(norm, cosine)
     mean = (task + kd) / 2
     x = torch.linspace(0, 1, 200001).double()[:, None]
@@ -111,8 +111,8 @@ def test_cagrad_minimises_the_dual(norm, cosine, radius):
 
 
 @cases
-def test_cagrad_serves_the_worse_loss_best(norm, cosine):
-    """The primal: no direction in the ball improves the worse one more."""
+def test_cagrad_maximises_the_smaller_improvement(norm, cosine):
+    """The primal problem, solved on the boundary of the ball."""
     gradients = vectors(norm, cosine)
     weights = F.cagrad_weights(*stats(norm, cosine), 0.5)
     mean = (gradients[0] + gradients[1]) / 2
@@ -133,8 +133,8 @@ def test_cagrad_by_hand():
             torch.tensor([2.0, 2.0]), torch.tensor(cosine), 0.5
         )
         close(weights, [1.5, 1.5], rtol=1e-4, atol=0)
-    # Right angles, n = (1, 10), c = 0.1: all of the ball for the small one,
-    # |g_0| = sqrt(101) / 2: 1 + 2 * 0.1 * sqrt(101) / 2.
+    # At right angles, with n = (1, 10) and c = 0.1, the small gradient gets
+    # the whole radius. |g_0| = sqrt(101) / 2, so 1 + 2 * 0.1 * sqrt(101) / 2.
     weights = F.cagrad_weights(
         torch.tensor([1.0, 10.0]), torch.tensor(0.0), 0.1
     )
@@ -158,12 +158,12 @@ def test_collinear_gradients_give_finite_weights(norm, cosine):
 def test_gradnorm_gradient_by_hand():
     ones = torch.ones(2)
     norms = torch.tensor([1.0, 3.0])
-    # m = 2; slopes -0.5 * (-1) and -1.5 * (+1), less half of their sum, -0.5.
+    # m = 2; slopes -0.5 * (-1) and -1.5 * (+1), minus half their sum, -0.5.
     got = F.gradnorm_gradient(ones, norms, ones, ones, 1.5)
     close(got, [1.0, -1.0])
     balanced = F.gradnorm_gradient(ones, ones, ones, ones, 1.5)
     close(balanced, [0.0, 0.0])
-    # r = (4/3, 2/3) of equal norms: the lagging first should get more.
+    # r = (4/3, 2/3) with equal norms: the first loss lags and should get more.
     lagging = F.gradnorm_gradient(
         ones, ones, torch.tensor([1.0, 0.5]), ones, 1.0
     )
@@ -180,7 +180,7 @@ def test_gradnorm_gradient_by_hand():
     ],
 )
 def test_gradnorm_gradient_is_the_paper_loss_slope(theta, norms, rates):
-    """Of eq. 2 in units of the mean, through the weights that are used."""
+    """Autograd of eq. 2, over the mean, through w = 2 softmax(-theta)."""
     theta, norms, losses = map(torch.tensor, (theta, norms, rates))
     theta.requires_grad_()
     weights = 2 * torch.softmax(-theta, 0)
@@ -194,7 +194,7 @@ def test_gradnorm_gradient_is_the_paper_loss_slope(theta, norms, rates):
 
 
 def test_gradnorm_arrives_at_its_target():
-    """Rates of 1: equal norms, to a step size."""
+    """At rates of 1 the target is equal norms, within a step size."""
     weighting = build(dict(type='GradNormWeighting'))
     for _ in range(200):
         out = call(weighting, 0.5, 20.0, rate=0.02)
@@ -204,8 +204,8 @@ def test_gradnorm_arrives_at_its_target():
 
 
 @pytest.mark.parametrize('cfg', BY_GRADIENTS, ids=name_of)
-def test_measured_gradients_reach_the_formula(cfg):
-    """Norms are the losses' values, 0.5 and 2, and c = -0.6."""
+def test_measured_gradients_reach_the_equations(cfg):
+    """The norms are the losses' values, 0.5 and 2, and c = -0.6."""
     out = call(build(cfg), 0.5, 2.0, angle=(-0.6, 1.0))
     assert out['gor_grad_cosine'].item() == pytest.approx(-0.6, rel=1e-5)
     norms, cosine = torch.tensor([0.5, 2.0]), torch.tensor(-0.6)

@@ -1,4 +1,4 @@
-"""Balancers by losses against hand-computed values."""
+"""Balancers that use the losses, against hand-computed values."""
 
 import math
 from itertools import pairwise
@@ -25,7 +25,7 @@ def test_uncertainty_by_hand():
 
 @pytest.mark.parametrize('name', ['Uncertainty', 'RevisedUncertainty'])
 def test_uncertainty_descends_the_paper_loss(name):
-    """Its value, and the sign and the zero of its slope."""
+    """The value is the paper's; the slope has the same sign and zero."""
     weighting = build(dict(type=f'{name}Weighting'))
     for sigma in (0.3, 1.0, 2.5):
         for loss in (0.01, 0.5, 4.0):
@@ -52,7 +52,7 @@ def test_uncertainty_descends_the_paper_loss(name):
 
 
 def test_revised_uncertainty_rests_by_hand():
-    # sigma^2 = (L + sqrt(L^2 + 8 L)) / 4: 1 for L = 1, 4 / 5 of it for ...
+    # sigma^2 = (L + sqrt(L^2 + 8 L)) / 4, which is 1 for L = 1.
     losses = pair(1.0, 0.02)
     variance = (losses + (losses**2 + 8 * losses).sqrt()) / 4
     assert variance[0].item() == 1.0
@@ -66,7 +66,8 @@ def test_revised_uncertainty_rests_by_hand():
 
 
 def test_inverse_loss_weights_by_hand():
-    # softmax(2, 1) = 1 / (1 + e^-1); a temperature of 2 makes it (1, 0.5).
+    # softmax(2, 1) starts with 1 / (1 + e^-1); at a temperature of 2 it is
+    # softmax(1, 0.5).
     for temperature, gap in ((1.0, 1.0), (2.0, 0.5)):
         first = 2 / (1 + math.exp(-gap))
         close(
@@ -83,7 +84,7 @@ def test_geometric_mean_by_hand():
 
 
 def test_famo_weights_and_gradient_by_hand():
-    # z = (1/2, 1/2); z / L = (1/2, 1/6), to a sum of 2.
+    # z = (1/2, 1/2); z / L = (1/2, 1/6), scaled to a sum of 2.
     close(F.famo_weights(pair(0, 0), pair(1.0, 3.0)), [1.5, 0.5])
     # J d = 0.5 * (0.2 - 0.1, 0 - 0.1); theta is minus xi.
     close(F.famo_gradient(pair(0, 0), pair(0.2, 0.0), 0.0), [-0.05, 0.05])
@@ -95,7 +96,7 @@ def test_dwa_compares_windows():
     windows = [(1.0, 1.0), (0.5, 1.0), (0.5, 3.0)]
     seen = []
     for task, kd in windows:
-        for wobble in (-0.1, 0.1):  # the mean is what counts
+        for wobble in (-0.1, 0.1):  # only the mean counts
             out = call(weighting, task + wobble, kd + wobble)
             seen.append(weights_in(out))
     for got in seen[:4]:
@@ -125,7 +126,7 @@ def test_rlw_draws_follow_from_the_seed():
 def test_rlw_draws_are_the_runs_own():
     def draws(run_seed):
         torch.manual_seed(run_seed)
-        torch.rand(run_seed)  # whatever was drawn before
+        torch.rand(run_seed)  # earlier draws do not matter
         return build(dict(type='RLWWeighting')).draws
 
     assert torch.equal(draws(1), draws(1))
@@ -136,7 +137,7 @@ def test_rlw_draws_are_the_runs_own():
 
 
 def test_rlw_draws_are_those_of_rank_0(monkeypatch):
-    """Ranks' seeds differ with randomness=dict(diff_rank_seed=True)."""
+    """With randomness=dict(diff_rank_seed=True) the ranks' seeds differ."""
     first = build(dict(type='RLWWeighting', seed=0)).draws
     monkeypatch.setattr(dist, 'broadcast', lambda data: data.copy_(first))
     other = build(dict(type='RLWWeighting', seed=1)).draws
@@ -144,7 +145,7 @@ def test_rlw_draws_are_those_of_rank_0(monkeypatch):
 
 
 def test_rlw_resumes_with_the_draws_of_its_file():
-    """A run without a seed in its config has another one when resumed."""
+    """Without a seed in its config, a run has another one when resumed."""
     first, second = (
         build(dict(type='RLWWeighting', seed=seed)) for seed in (0, 1)
     )
@@ -153,7 +154,7 @@ def test_rlw_resumes_with_the_draws_of_its_file():
     assert torch.equal(weights_in(call(first)), weights_in(call(second)))
 
 
-def test_rlw_is_one_in_the_mean():
+def test_rlw_weights_have_a_mean_of_one():
     weighting = build(dict(type='RLWWeighting', seed=0))
     weights = 2 * torch.softmax(weighting.draws, 1)
     close(weights.mean(0), [1.0, 1.0], rtol=0, atol=0.02)
@@ -161,7 +162,7 @@ def test_rlw_is_one_in_the_mean():
 
 
 def test_famo_follows_adam_on_the_logits():
-    """Against torch's Adam with autograd's Jacobian, as the paper's code."""
+    """Against torch's Adam and autograd's Jacobian, as in the paper's code."""
     weighting = build(dict(type='FAMOWeighting', gamma=0.01))
     logits = torch.zeros(2, requires_grad=True)
     adam = torch.optim.Adam([logits], lr=0.1, weight_decay=0.01)

@@ -1,4 +1,4 @@
-"""A distillation loss of another unit: who balances it, who follows it."""
+"""A distillation loss whose unit changes: which balancers compensate."""
 
 import math
 
@@ -11,9 +11,9 @@ FACTORS = (1.0, 1e3, 1e-3)
 
 
 def shares_after(cfg, factor):
-    """Shares of the distillation loss and its gradient, means at the end.
+    """Mean shares of the distillation loss and its gradient at the end.
 
-    The loss has another unit from the 20th of 200 steps on.
+    From step 20 of 200 on, the loss is multiplied by ``factor``.
     """
     weighting = build(cfg)
     shares = []
@@ -33,7 +33,7 @@ def shares_after(cfg, factor):
         ('GeometricMean', 1e-6),  # half of the geometric mean each
     ],
 )
-def test_loss_shares_that_know_no_units(name, tolerance, factor):
+def test_loss_shares_that_do_not_depend_on_units(name, tolerance, factor):
     share, _ = shares_after(dict(type=f'{name}Weighting'), factor)
     assert share == pytest.approx(0.5, abs=tolerance)
 
@@ -43,7 +43,7 @@ def test_loss_shares_that_know_no_units(name, tolerance, factor):
     'form, want',
     [('ratio', 2 / 3), ('zero_sum', 1 / 2), ('barrier', 1 / 2)],
 )
-def test_loss_shares_of_gor_know_no_units(form, want, factor):
+def test_loss_shares_of_gor_do_not_depend_on_units(form, want, factor):
     share, _ = shares_after(dict(type='GoRWeighting', form=form), factor)
     assert share == pytest.approx(want, abs=5e-3)
 
@@ -58,7 +58,7 @@ def test_loss_shares_of_gor_know_no_units(form, want, factor):
     ],
 )
 def test_a_vanishing_kd_loss_is_followed_to_the_limit(form, task, kd):
-    """log(1e-9) = -20.7 is beyond it."""
+    """log(1e-9) = -20.7 is beyond the limit of -20."""
     weighting = build(
         dict(type='GoRWeighting', form=form, init_iters=1, gradient_interval=1)
     )
@@ -78,7 +78,7 @@ def test_a_vanishing_kd_loss_is_followed_to_the_limit(form, task, kd):
     ],
     ids=['GoR', 'IMTLG'],
 )
-def test_gradient_shares_that_know_no_units(cfg, tolerance, factor):
+def test_gradient_shares_that_do_not_depend_on_units(cfg, tolerance, factor):
     _, share = shares_after(cfg, factor)
     assert share == pytest.approx(0.5, abs=tolerance)
 
@@ -87,10 +87,10 @@ def test_gradient_shares_that_know_no_units(cfg, tolerance, factor):
     'factor, want', [(1.0, 0.6129), (1e3, 0.7190), (1e-3, 0.0739)]
 )
 def test_loss_shares_of_revised_uncertainty_by_hand(factor, want):
-    """At rest w L = 2 L / (L + sqrt(L^2 + 8 L)).
+    """At rest the weighted loss is 2 L / (L + sqrt(L^2 + 8 L)).
 
-    That is 0.3904 for the task loss of 0.5, and 0.6180, 0.9990 and 0.0311
-    for 2, 2000 and 0.002.
+    That is 0.3904 for the task loss of 0.5, and 0.6180, 0.9990 and 0.0311 for
+    distillation losses of 2, 2000 and 0.002.
     """
     cfg = dict(type='RevisedUncertaintyWeighting')
     share, _ = shares_after(cfg, factor)
@@ -98,7 +98,7 @@ def test_loss_shares_of_revised_uncertainty_by_hand(factor, want):
 
 
 def test_uwso_takes_the_larger_or_the_smaller_loss():
-    """Inverses of large losses are alike; a small one's saturates."""
+    """The inverses of large losses are alike; a small one's saturates."""
     cfg = dict(type='UWSOWeighting')
     # softmax(2, 1 / 2000): 1.7615 * 0.5 against 0.2385 * 2000.
     assert shares_after(cfg, 1e3)[0] == pytest.approx(0.99816, abs=1e-4)
@@ -108,7 +108,7 @@ def test_uwso_takes_the_larger_or_the_smaller_loss():
 
 @pytest.mark.parametrize('name', ['Fixed', 'DWA', 'RLW', 'PCGrad'])
 def test_shares_that_follow_the_units(name):
-    """The larger loss rules: these do not balance sizes."""
+    """The larger loss dominates: these do not balance sizes."""
     shares = [
         shares_after(dict(type=f'{name}Weighting'), factor)[1]
         for factor in FACTORS
@@ -116,15 +116,15 @@ def test_shares_that_follow_the_units(name):
     assert shares[1] > 0.98 and shares[2] < 0.02
 
 
-def test_the_ball_bounds_cagrad_shares():
-    """All of it goes to the smaller: c times the larger's weighted norm."""
+def test_the_radius_bounds_the_shares_of_cagrad():
+    """The smaller gradient gets a norm of c times that of the larger one."""
     cfg = dict(type='CAGradWeighting', radius=0.5)
     assert shares_after(cfg, 1e3)[1] == pytest.approx(2 / 3, abs=0.01)
     assert shares_after(cfg, 1e-3)[1] == pytest.approx(1 / 3, abs=0.01)
 
 
 def test_mgda_overcorrects():
-    """At right angles the ratio of the norms is turned round."""
+    """At right angles the ratio of the norms is inverted."""
     weighting = build(dict(type='MGDAWeighting'))
     for ratio in (1e-2, 1.0, 1e2):
         out = call(weighting, 0.5, 0.5 * ratio, angle=(0.0, 1.0))
@@ -132,22 +132,22 @@ def test_mgda_overcorrects():
 
 
 def test_units_known_from_the_start_do_not_matter_to_gradnorm():
-    """L(0) and the norms have the unit, too."""
+    """L(0) and the norms have the same unit."""
     for kd in (2e-3, 2.0, 2e3):
         weighting = build(dict(type='GradNormWeighting'))
         shares = []
         for _ in range(150):
             out = call(weighting, 0.5, kd, rate=0.1)
             shares.append(kd_gradient_share(out))
-        # It moves about its target by a step size.
+        # It moves around its target by a step size.
         assert torch.tensor(shares[-50:]).mean().item() == pytest.approx(
             0.5, abs=0.06
         )
 
 
 @pytest.mark.parametrize('factor', [1e3, 1e-3])
-def test_a_unit_is_a_single_jump_to_famo(factor):
-    """Towards the loss that jumped up, by some step sizes at first."""
+def test_a_change_of_unit_is_a_single_jump_to_famo(factor):
+    """It moves towards the loss that jumped up, by a few step sizes."""
     weighting = build(dict(type='FAMOWeighting', gamma=0.0))
     for _ in range(5):
         call(weighting, 0.5, 2.0, rate=0.1)
