@@ -24,10 +24,12 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 STAMP := $(VENV)/.mmgor-env
 REQUIREMENTS := requirements/common.txt requirements/deploy.txt \
-    requirements/docs.txt requirements/$(STACK).txt
+    requirements/docs.txt requirements/experiments.txt \
+    requirements/$(STACK).txt
 WORK_DIR ?= work_dirs/demo
 # Two processes; the tests of a file stay together, as they share fixtures.
 PYTEST := -m pytest -q -n 2 --dist loadfile
+SMOKE := work_dirs/smoke-$(STACK)
 SEEDS ?= 0
 
 .PHONY: env demo test quick lint docs smoke clean help
@@ -47,7 +49,8 @@ $(STAMP): $(REQUIREMENTS) pyproject.toml Makefile scripts/build_mmcv.sh \
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -q "setuptools>=77,<81" wheel ninja psutil packaging $(TORCH)
 	$(PIP) install -q $(TORCH) -r requirements/common.txt \
-	  -r requirements/deploy.txt -r requirements/docs.txt
+	  -r requirements/deploy.txt -r requirements/docs.txt \
+	  -r requirements/experiments.txt
 	$(PIP) install -q --no-build-isolation $(TORCH) -r requirements/$(STACK).txt
 	scripts/fix_opencv.sh $(VENV)
 	scripts/build_mmcv.sh $(VENV) $(MMCV)
@@ -56,18 +59,18 @@ $(STAMP): $(REQUIREMENTS) pyproject.toml Makefile scripts/build_mmcv.sh \
 	@touch $@
 
 demo: env
-	$(PY) -W ignore tools/demo.py --work-dir $(WORK_DIR) --seeds $(SEEDS) \
+	$(PY) -W ignore -m experiments.demo --work-dir $(WORK_DIR) --seeds $(SEEDS) \
 	  $(if $(DATA),--data "$(DATA)") $(if $(ARMS),--arms $(ARMS)) \
 	  $(if $(TEACHER_BACKBONE),--teacher-backbone "$(TEACHER_BACKBONE)") \
 	  $(DEMO_ARGS)
 
 # The demo at its smallest size, and the test tool on what it trained.
 smoke: env
-	$(PY) -W ignore tools/demo.py --smoke --work-dir work_dirs/smoke-$(STACK)
+	$(PY) -W ignore -m experiments.demo --smoke --work-dir $(SMOKE)
 	$(PY) -W ignore tools/test.py \
-	  work_dirs/smoke-$(STACK)/gor_seed0/config.py \
-	  work_dirs/smoke-$(STACK)/gor_seed0/epoch_1.pth \
-	  --work-dir work_dirs/smoke-$(STACK)/test
+	  $(SMOKE)/runs/scenes/gor/W4A4/seed0/config.py \
+	  $(SMOKE)/runs/scenes/gor/W4A4/seed0/epoch_1.pth \
+	  --work-dir $(SMOKE)/test
 
 test: env
 	$(PY) $(PYTEST)

@@ -15,7 +15,15 @@ silence_known_noise()
 check_versions()
 allow_mmengine_checkpoints()
 
-from . import datasets, detectors, distillation, hooks, quantization, weighting
+from . import (
+    datasets,
+    detectors,
+    distillation,
+    hooks,
+    loops,
+    quantization,
+    weighting,
+)
 from .io.checkpoint_reader import guard_local_files
 from .registry import share_names
 
@@ -28,6 +36,7 @@ __all__ = [
     'detectors',
     'distillation',
     'hooks',
+    'loops',
     'quantization',
     'weighting',
 ]

@@ -4,6 +4,6 @@ _base_ = './retinanet_r18half_w4_from_retinanet.py'
 model = dict(
     teachers=dict(
         _delete_=True,
-        atss=dict(config='', checkpoint='filled in by tools/demo.py'),
+        atss=dict(config='', checkpoint='filled in by a plan'),
     )
 )

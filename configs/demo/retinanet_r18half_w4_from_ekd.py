@@ -5,7 +5,7 @@ distilled with a third of the weight.
 """
 
 _base_ = './retinanet_r18half_w4_from_mbv2.py'
-unknown = dict(config='', checkpoint='filled in by tools/demo.py')
+unknown = dict(config='', checkpoint='filled in by a plan')
 model = dict(
     teachers=dict(
         _delete_=True, retinanet=unknown, atss=unknown, yolox=unknown

@@ -4,7 +4,7 @@ _base_ = './retinanet_r18half_w4_from_mbv2.py'
 model = dict(
     teachers=dict(
         _delete_=True,
-        retinanet=dict(config='', checkpoint='filled in by tools/demo.py'),
+        retinanet=dict(config='', checkpoint='filled in by a plan'),
     ),
     kd_heads=dict(
         _delete_=True,

@@ -14,8 +14,8 @@ The dataset config drops images without ground truth. To train on them, too:
 The annotation file then needs ``images`` with sizes, the student's classes as
 ``categories``, and a list of ``annotations``, which may be empty. ``min_size``
 still drops images with a side below 8 px. The option is not set here, because
-recorded runs of docs/plans/bccd_screen.yaml have this config; all of their
-images have ground truth.
+recorded runs of experiments/plans/bccd_screen.yaml have this config; all of
+their images have ground truth.
 """
 
 _base_ = './retinanet_r18half_w4_from_mbv2.py'

@@ -1,8 +1,8 @@
 """Images resized to at most 320 px, annotations in COCO format.
 
 ``data_root`` is a folder with ``train.json``, ``eval.json`` and ``images/``.
-``tools/demo.py`` sets it, the classes and the image size; otherwise set them
-with ``--cfg-options``.
+A plan of experiments/ sets it, the classes and the image size; otherwise set
+them with ``--cfg-options``.
 """
 
 dataset_type = 'CocoDataset'

@@ -1,0 +1,65 @@
+"""A folder in COCO format, read and checked before anything trains."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmgor.datasets import read_annotations
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """``train.json``, ``eval.json`` and ``images/`` in one folder.
+
+    Args:
+        root (Path): The folder.
+        classes (tuple[str, ...]): Category names in the files' order, which
+            is how mmdet numbers labels.
+        side (int): The longest side of any training image, in pixels.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    side: int
+
+
+def read_data_folder(root: Path) -> DataFolder:
+    """Read and check a data folder.
+
+    Raises:
+        FileNotFoundError: If a part or a listed image is missing.
+        ValueError: If an annotation file is not usable.
+    """
+    files = [root / 'train.json', root / 'eval.json']
+    for part in (*files, root / 'images'):
+        if not part.exists():
+            raise FileNotFoundError(
+                f'{part} not found; expected a folder with train.json and '
+                'eval.json (COCO format) and images/.'
+            )
+    train, held_out = (read_annotations(file) for file in files)
+    classes, others = (
+        tuple(category['name'] for category in content['categories'])
+        for content in (train, held_out)
+    )
+    if classes != others:
+        raise ValueError(
+            f'train.json has classes {classes}, eval.json {others}; expected '
+            'the same categories in the same order. Copy "categories" of one '
+            'file into the other.'
+        )
+    images = [*train['images'], *held_out['images']]
+    for image in images:
+        if not (root / 'images' / image['file_name']).is_file():
+            raise FileNotFoundError(
+                f'{root / "images" / image["file_name"]} not found; expected '
+                'every file_name relative to images/.'
+            )
+    sides = [
+        image.get(key, 0) for image in images for key in ('width', 'height')
+    ]
+    if not all(sides):
+        raise ValueError(
+            f'{root}: expected "width" and "height" of every image in '
+            'train.json and eval.json.'
+        )
+    return DataFolder(root, classes, max(sides[: 2 * len(train['images'])]))

@@ -1,0 +1,260 @@
+"""A 4-bit student learns from a larger detector, from start to table.
+
+python -m experiments.demo                 generated scenes
+python -m experiments.demo --data FOLDER   train.json, eval.json, images/
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+
+from mmgor.datasets import SceneSpec, generate_scenes
+from mmgor.io.atomic_write import write_text, writing
+from mmgor.quantization import layer_table
+from mmgor.registry import MODELS
+
+from . import REPOSITORY
+from .__main__ import tell
+from .changes import changed_runs
+from .demo_images import draw_detections
+from .engine import Engine, locked
+from .plan import Plan, make_plan
+from .plan_file import read_plan_file
+from .records import DONE, Record, read_records
+from .report import markdown, spread
+from .runs import Key, Run, build_runs
+
+_SMOKE_SCENES = SceneSpec(num_train=24, num_eval=8, size=96, max_objects=4)
+_PROGRESS_S = 10.0
+
+
+PLAN = REPOSITORY / 'experiments' / 'plans' / 'demo.yaml'
+TITLES = {
+    'teacher': 'teacher, float',
+    'atss': 'teacher ATSS-MobileNetV2, float',
+    'yolox': 'teacher YOLOX-nano, float',
+    'float': 'student, float',
+    'float2': 'student, float, trained as long',
+    'qat': 'student, W4A4 without KD',
+    'fixed': 'student, W4A4, KD with fixed weight 1',
+    'gor': 'student, W4A4, KD weighed by GoR',
+    'from_retinanet': 'student, W4A4, GoR, from RetinaNet',
+    'from_atss': 'student, W4A4, GoR, from ATSS',
+    'from_yolox': 'student, W4A4, GoR, from YOLOX-nano',
+    'ekd': 'student, W4A4, GoR, from all three (EKD)',
+}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='python -m experiments.demo',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        '--data', type=Path, help='COCO-format folder; default: scenes'
+    )
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/demo')
+    )
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+    parser.add_argument(
+        '--arms',
+        nargs='+',
+        choices=list(read_plan_file(PLAN)['arms']),
+        default=['float', 'float2', 'gor'],
+        help='students to train besides their teachers',
+    )
+    parser.add_argument(
+        '--teacher-backbone',
+        type=Path,
+        help="ImageNet weights of MobileNetV2 in mmdet's keys",
+    )
+    parser.add_argument(
+        '--yolox-weights',
+        type=Path,
+        help='COCO weights of YOLOX-nano, where the YOLOX teacher starts',
+    )
+    parser.add_argument('--epochs', type=int, help='of every arm')
+    parser.add_argument(
+        '--smoke', action='store_true', help='smallest size, to see it run'
+    )
+    return parser.parse_args(argv)
+
+
+def demo_plan(args: argparse.Namespace) -> Plan:
+    """The chosen arms of the demo's plan and their teachers, on the user's
+    folder or on scenes that are drawn into the work directory."""
+    folder = args.data
+    if folder is None:
+        spec = _SMOKE_SCENES if args.smoke else SceneSpec()
+        folder = generate_scenes(args.work_dir / 'scenes', spec)
+    content = read_plan_file(PLAN)
+    arms, teachers = content['arms'], content['teachers']
+    if args.teacher_backbone is None:
+        _use_resnet(teachers, arms)
+    if args.yolox_weights is None:
+        del teachers['yolox']['options']
+    chosen = [name for name in arms if name in ('float', *args.arms)]
+    wanted = {
+        teacher
+        for name in chosen
+        for teacher in arms[name].get('teachers', {}).values()
+    }
+    weights = dict(mobilenetv2=args.teacher_backbone, yolox=args.yolox_weights)
+    content.update(
+        data={'data' if args.data else 'scenes': str(folder)},
+        weights={name: str(file) for name, file in weights.items() if file},
+        seeds=args.seeds,
+        epochs=1 if args.smoke else args.epochs,
+        teachers={
+            name: entry
+            for name, entry in teachers.items()
+            if name in (wanted or {'teacher'})
+        },
+        arms={name: arms[name] for name in chosen},
+    )
+    return make_plan(content, args.work_dir / 'runs.jsonl', {}, {})
+
+
+def _use_resnet(teachers: dict, arms: dict) -> None:
+    """A teacher from scratch for 'fixed' and 'gor': a ResNet-18, which a
+    MobileNetV2 without pretrained weights does not reach on few images."""
+    for teacher in ('teacher', 'atss'):
+        del teachers[teacher]['options']
+    teachers['teacher']['config'] = 'configs/demo/retinanet_r18.py'
+    for arm in ('fixed', 'gor'):
+        options = {'model.teachers': {'_delete_': True, 'r18': {}}}
+        arms[arm].update(teachers={'r18': 'teacher'}, options=options)
+
+
+def train(plan: Plan) -> tuple[list[Run], dict[Key, Record]]:
+    """Train what is not done, or done with another config.
+
+    Raises:
+        RuntimeError: If a training fails, with the end of its log.
+    """
+    runs = build_runs(plan)
+    with locked(plan.results):
+        records = read_records(plan.results)
+        changed = {run.key for run in changed_runs(plan, runs, records)}
+        done = {
+            key: record
+            for key, record in records.items()
+            if record.status == DONE and key not in changed
+        }
+        for run in runs:
+            if run.key in done:
+                tell(f'{run.name}: done before, not trained again')
+        engine = Engine(plan, runs, done, tell, progress_s=_PROGRESS_S)
+        engine.run()
+    for run in runs:
+        record = engine.records.get(run.key)
+        if record is None or record.status != DONE:
+            reason = record.reason if record else 'lost'
+            raise RuntimeError(f'{run.name}: {reason}')
+    return runs, engine.records
+
+
+def summarise(
+    plan: Plan, runs: list[Run], records: dict[Key, Record]
+) -> list[dict[str, Any]]:
+    """One row per arm: its size, mAP and AP50 of each seed in per cent (None
+    where there is none)."""
+    rows = []
+    for name in plan.arms:
+        mine = [run for run in runs if run.key[1] == name]
+        config = plan.runs_folder / mine[0].name / 'config.py'
+        results = [records[run.key] for run in mine]
+        rows.append(
+            dict(
+                arm=name,
+                title=TITLES[name],
+                seeds=[run.key[3] for run in mine],
+                **model_size(Config.fromfile(config)),
+                mAP=[r.mAP and 100 * r.mAP for r in results],
+                AP50=[r.AP50 and 100 * r.AP50 for r in results],
+            )
+        )
+    return rows
+
+
+def model_size(config: Config) -> dict[str, Any]:
+    """Bits, parameters and packed bytes of a config's student."""
+    table = layer_table(MODELS.build(config.model))
+    w_bits, a_bits = min((r['w_bits'], r['a_bits']) for r in table['layers'])
+    bits = 'float32' if w_bits == 32 else f'W{w_bits}A{a_bits}'
+    total = table['total']
+    return dict(bits=bits, params=total['params'], bytes=total['bytes'])
+
+
+def format_rows(rows: list[dict[str, Any]]) -> str:
+    """The table in Markdown."""
+    header = ('model', 'mAP', 'AP50', 'bits', 'parameters', 'MB packed')
+    body = [
+        (
+            row['title'],
+            spread(pd.Series(row['mAP'], dtype=float)),
+            spread(pd.Series(row['AP50'], dtype=float)),
+            row['bits'],
+            f'{row["params"]:,}',
+            f'{row["bytes"] / 1e6:.2f}',
+        )
+        for row in rows
+    ]
+    return markdown(header, body)
+
+
+def draw(plan: Plan, runs: list[Run], work_dir: Path) -> list[Path]:
+    """Detections of a teacher and of the last arm that has teachers, and the
+    weights of the latter."""
+    taught = [run for run in runs if plan.arms[run.key[1]].teachers]
+    last = [run for run in taught if run.key[1] == taught[-1].key[1]]
+    shown = [next(r for r in runs if plan.arms[r.key[1]].once), *last[:1]]
+    folders = [plan.runs_folder / run.name for run in shown]
+    images = [work_dir / 'detections.png']
+    models = {
+        TITLES[run.key[1]]: (folder / 'config.py', folder / run.checkpoint)
+        for run, folder in zip(shown, folders)
+    }
+    draw_detections(next(iter(plan.data.values())), models, images[0])
+    if taught:
+        images.append(work_dir / 'gor_weights.png')
+        with writing(images[-1]) as part:
+            shutil.copy(folders[-1] / 'gor_weights.png', part)
+    return images
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    register_all_modules()
+    started = time.monotonic()
+    plan = demo_plan(args)
+    for data in plan.data.values():
+        tell(f'{data.root}: {len(data.classes)} classes, {data.side} px')
+    try:
+        runs, records = train(plan)
+    except KeyboardInterrupt:
+        return 130
+    rows = summarise(plan, runs, records)
+    table = format_rows(rows)
+    text = json.dumps(rows, indent=1) + '\n'
+    write_text(args.work_dir / 'results.json', text)
+    write_text(args.work_dir / 'results.md', table + '\n')
+    tell(f'\n{table}\n')
+    for image in draw(plan, runs, args.work_dir):
+        tell(str(image))
+    tell(f'{(time.monotonic() - started) / 60:.1f} minutes')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,1 +1,0 @@
-"""The demo: arms trained one after another, a table and pictures."""
