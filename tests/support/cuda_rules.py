@@ -1,4 +1,4 @@
-"""CUDA's rules: what may be mixed, and what the host waits for."""
+"""CUDA's rules: which devices may mix, and what the host waits for."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 CUDA = torch.device('cuda', 0)
 
 aten = torch.ops.aten
-# Their result, or its size, is on the host.
+# The result of these operators, or its size, must reach the host.
 WAITING = {
     aten._local_scalar_dense.default: 'value',
     aten.equal.default: 'equal',
@@ -28,7 +28,7 @@ WRITES = {
     aten.index_put_.default,
     aten._index_put_impl_.default,
 }
-# The value may be a scalar of the CPU, as in pointwise functions.
+# The value may be a scalar on the CPU, as in pointwise operators.
 TAKES_CPU_SCALAR = {
     aten.fill_.Tensor,
     aten.masked_fill.Tensor,
@@ -37,7 +37,7 @@ TAKES_CPU_SCALAR = {
 
 
 class CudaTensor(torch.Tensor):
-    """Computes on the CPU and says that it is on a CUDA device."""
+    """A tensor that computes on the CPU and reports a CUDA device."""
 
     held: Tensor
 
@@ -71,12 +71,13 @@ class CudaTensor(torch.Tensor):
         return CURRENT[-1].run(func, args, kwargs or {})
 
 
-#: The device, while it is there.
+#: The virtual device of the current block.
 CURRENT: list[Any] = []
 
 
 def leaves(tree: Any) -> Iterator[Any]:
-    """As torch's pytree has it, which takes longer than to compute."""
+    """The leaves of nested containers. torch's pytree does the same, but takes
+    longer than the operators themselves."""
     if isinstance(tree, (list, tuple)):
         for part in tree:
             yield from leaves(part)
@@ -99,12 +100,12 @@ def held(tree: Any) -> Any:
 
 
 def check_mixing(func: Any, args: tuple, tensors: list[Tensor]) -> None:
-    """Raise RuntimeError where CUDA would."""
+    """Raise RuntimeError if CUDA would refuse to mix these devices."""
     others = [x for x in tensors if not isinstance(x, CudaTensor)]
     if not others or func in (aten.copy_.default, aten._foreach_copy_.default):
         return
     if func in READS | WRITES:
-        # Indices may be the CPU's, as may a scalar that is written.
+        # Indices may be on the CPU, and so may a scalar that is written.
         value = args[2] if func in WRITES else args[0]
         sound = isinstance(args[0], CudaTensor) and (
             isinstance(value, CudaTensor) or value.dim() == 0
@@ -134,7 +135,7 @@ def check_generators(args: tuple, kwargs: dict) -> None:
 
 
 def waits_for(func: Any, args: tuple) -> Iterator[str]:
-    """What of a function makes the host wait."""
+    """Reasons for which the host waits for this operator."""
     if func in WAITING:
         yield WAITING[func]
     elif func is aten.copy_.default:
@@ -146,7 +147,7 @@ def waits_for(func: Any, args: tuple) -> Iterator[str]:
         index = [i for i in args[1] if i is not None]
         if not all(isinstance(i, CudaTensor) for i in index):
             yield 'index from the host'
-        # A scalar goes to where a mask holds; all else needs its size.
+        # Writing a scalar through a mask needs no size; all else does.
         scalar = func in WRITES and args[2].numel() == 1
         masks = (torch.bool, torch.uint8)
         if any(i.dtype in masks for i in index) and not scalar:

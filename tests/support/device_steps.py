@@ -16,7 +16,7 @@ from tests.support.models import make_batch
 
 
 def with_ranges(model):
-    """Steps of 1/8 in place of calibration, which takes longer."""
+    """Set step sizes of 1/8 instead of calibrating, which takes longer."""
     for quantizer in model.modules():
         if isinstance(quantizer, BaseQuantizer):
             quantizer.choose_range(signed=True)
@@ -26,7 +26,7 @@ def with_ranges(model):
 
 
 def built(cfg):
-    """The student, in training on the device."""
+    """The student of this config, in training mode on the device."""
     torch.manual_seed(0)
     model = MODELS.build(copy.deepcopy(cfg))
     model.init_weights()
@@ -46,7 +46,7 @@ def batch_on_cuda(**kwargs):
 
 
 def steps_of(model, batch, hooks=(), steps=1):
-    """Whole training steps."""
+    """Run training steps with the hooks; return the last loss."""
     wrapper = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-3))
     logger = SimpleNamespace(warning=print, info=print)
     runner = SimpleNamespace(

@@ -1,8 +1,9 @@
-"""A CUDA device that is not there, to see where tensors live.
+"""A virtual CUDA device: tests see where tensors live without a GPU.
 
-Tensors on it hold their values on the CPU and say ``cuda:0``. They follow
-CUDA's rules of mixing devices, and what makes the host wait for the device is
-written down with the line that asked for it. Time and memory mean nothing.
+Its tensors keep their values on the CPU and report the device ``cuda:0``. They
+follow CUDA's rules about mixing devices. Each time the host would wait for the
+device, the line of code that caused it is counted. Time and memory are not
+simulated.
 """
 
 import sys
@@ -33,7 +34,7 @@ from tests.support.cuda_rules import (
 )
 
 OURS = str(Path(mmgor.__file__).parent)
-# Neither they nor what lies below them ask for anything by themselves.
+# Frames of these files are skipped when a wait is attributed to a line.
 PASSED_OVER = (
     str(Path(torch.__file__).parent),
     __file__,
@@ -42,18 +43,18 @@ PASSED_OVER = (
 
 
 class VirtualCuda:
-    """The device, while it is there.
+    """The device inside a ``with virtual_cuda()`` block.
 
     Attributes:
-        waits (Counter): 'file:line what' -> how often a line of mmgor itself
+        waits (Counter): 'file:line operation' -> how often this line of mmgor
             made the host wait.
-        stock_waits (Counter): The same of lines of other packages.
+        stock_waits (Counter): The same for lines of other packages.
     """
 
     def __init__(self) -> None:
         self.waits: Counter[str] = Counter()
         self.stock_waits: Counter[str] = Counter()
-        # Where a function without tensors puts what it makes.
+        # Whether functions without tensor arguments create CUDA tensors.
         self.makes_cuda = False
 
     def wait(self, what: str) -> None:
@@ -67,7 +68,7 @@ class VirtualCuda:
         (self.waits if ours else self.stock_waits)[line] += 1
 
     def run(self, func: Any, args: tuple, kwargs: dict) -> Any:
-        """One function of torch's, as CUDA would do it.
+        """Run one operator of torch, with CUDA's rules.
 
         Raises:
             RuntimeError: If it mixes devices.
@@ -87,7 +88,7 @@ class VirtualCuda:
             return out
 
         def placed(x: Any) -> Any:
-            # What a function writes into, it also returns.
+            # An in-place operator returns one of its arguments.
             if not isinstance(x, Tensor) or any(x is y for y in tensors):
                 return x
             return owner[id(x)] if id(x) in owner else CudaTensor(x)
@@ -95,7 +96,7 @@ class VirtualCuda:
         return mapped(placed, out)
 
     def move(self, x: Tensor, to_cuda: bool, waits: bool = True) -> Tensor:
-        """To the device or from it, with its gradient."""
+        """Copy to or from the device; gradients take the way back."""
         if isinstance(x, CudaTensor) == to_cuda:
             return x
         if waits:
@@ -124,7 +125,7 @@ class _Down(torch.autograd.Function):
 
 
 class _Dispatch(TorchDispatchMode):
-    """Sees what makes tensors without getting any."""
+    """Catches operators that create tensors and get none."""
 
     def __init__(self, device: VirtualCuda) -> None:
         super().__init__()
@@ -138,12 +139,12 @@ class _Dispatch(TorchDispatchMode):
 
 _COPIES = {torch.tensor, torch.as_tensor}
 _HOST = {Tensor.tolist, Tensor.numpy}
-# Reads the size, which the host knows; the engine has no kernel for it.
+# It reads only the size, which the host knows; wrappers have no kernel.
 _SIZE = torch._shape_as_tensor
 
 
 class _Functions(TorchFunctionMode):
-    """Sees the devices that Python code asks for."""
+    """Catches calls that name a device."""
 
     def __init__(self, device: VirtualCuda) -> None:
         super().__init__()
@@ -187,7 +188,7 @@ class _Functions(TorchFunctionMode):
             self.virtual.makes_cuda = before
 
     def _to(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """``x.to`` in all its forms."""
+        """``x.to`` with any of its signatures."""
         names = ['dtype', 'non_blocking', 'copy']
         if args and not isinstance(args[0], torch.dtype):
             like = isinstance(args[0], Tensor)
@@ -212,7 +213,7 @@ def _is_cuda(where: Any) -> bool:
 
 
 class _Operators:
-    """mmcv's compiled functions, on what the device's tensors hold."""
+    """mmcv's compiled operators, run on the values behind CUDA tensors."""
 
     def __init__(self, stock: Any) -> None:
         self.stock = stock
@@ -232,7 +233,7 @@ class _Operators:
 
 
 class _CpuAutocast(torch.autocast):
-    """The device's autocast is that of what it computes on."""
+    """Autocast of the CPU, on which the virtual device computes."""
 
     def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
         super().__init__('cpu', *args, **kwargs)
@@ -240,7 +241,7 @@ class _CpuAutocast(torch.autocast):
 
 @contextmanager
 def virtual_cuda() -> Iterator[VirtualCuda]:
-    """A machine with the device: ``model.to('cuda')`` moves to it."""
+    """Provide the device: ``model.to('cuda')`` moves a model to it."""
     device = VirtualCuda()
     operators = [
         mock.patch.object(module, 'ext_module', _Operators(module.ext_module))
@@ -253,7 +254,7 @@ def virtual_cuda() -> Iterator[VirtualCuda]:
         for patch in operators:
             stack.enter_context(patch)
         stack.enter_context(mock.patch('torch.autocast', _CpuAutocast))
-        # A module's tensors become tensors of another class.
+        # Moving a module replaces its tensors by some of another class.
         set_overwrite = (
             torch.__future__.set_overwrite_module_params_on_conversion
         )
