@@ -43,7 +43,7 @@ def _standardised(x: Tensor) -> Tensor:
     flat = x.transpose(0, 1).flatten(1)
     mean = flat.mean(1, keepdim=True)
     std = flat.std(1, unbiased=False, keepdim=True)
-    # Rounding can make a channel constant; its gradient would be / EPS.
+    # A channel that rounding made constant would get gradients of 1 / EPS.
     return torch.where(std > 0, (flat - mean) / (std + EPS), 0.0)
 
 
