@@ -35,7 +35,6 @@ from .runs import Key, Run, build_runs
 _SMOKE_SCENES = SceneSpec(num_train=24, num_eval=8, size=96, max_objects=4)
 _PROGRESS_S = 10.0
 
-
 PLAN = REPOSITORY / 'experiments' / 'plans' / 'demo.yaml'
 TITLES = {
     'teacher': 'teacher, float',
@@ -137,7 +136,8 @@ def _use_resnet(teachers: dict, arms: dict) -> None:
 
 
 def train(plan: Plan) -> tuple[list[Run], dict[Key, Record]]:
-    """Train what is not done, or done with another config.
+    """Train the runs that are not done, or done with another config or other
+    weights.
 
     Raises:
         RuntimeError: If a training fails, with the end of its log.
@@ -146,13 +146,18 @@ def train(plan: Plan) -> tuple[list[Run], dict[Key, Record]]:
     with locked(plan.results):
         records = read_records(plan.results)
         changed = {run.key for run in changed_runs(plan, runs, records)}
-        done = {
-            key: record
-            for key, record in records.items()
-            if record.status == DONE and key not in changed
-        }
-        for run in runs:
-            if run.key in done:
+        done: dict[Key, Record] = {}
+        for run in runs:  # each after those that it needs
+            record = records.get(run.key)
+            weights = plan.runs_folder / run.name / run.checkpoint
+            if (
+                record is not None
+                and record.status == DONE
+                and run.key not in changed
+                and weights.is_file()
+                and all(parent.key in done for parent in run.parents)
+            ):
+                done[run.key] = record
                 tell(f'{run.name}: done before, not trained again')
         engine = Engine(plan, runs, done, tell, progress_s=_PROGRESS_S)
         engine.run()

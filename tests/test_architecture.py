@@ -22,7 +22,7 @@ FORBIDDEN = {
 }
 FOLDERS = [
     PACKAGE,
-    *(p for p in PACKAGE.rglob('*') if p.is_dir() and p.name != 'ledger'),
+    *(p for p in PACKAGE.rglob('*') if p.is_dir()),
 ]
 MOST_FILES = 14
 MOST_LINES = 400

@@ -9,8 +9,9 @@ import time
 import pytest
 import ray
 
-from experiments import REPOSITORY, __main__
+from experiments import REPOSITORY, __main__, engine
 from experiments.engine import Engine, locked
+from experiments.runs import build_runs
 from tests.support.experiments import FAKE_TRAIN, RUNS, Bench
 
 
@@ -118,6 +119,39 @@ def test_the_command(bench, monkeypatch, capsys):
         run('--dry-run')
 
 
+def test_one_gpu_per_run(tmp_path, monkeypatch):
+    """Where the cluster has any; as many runs at a time as it has."""
+    asked = []
+
+    class FakeRay:
+        put = staticmethod(lambda value: value)
+
+        @staticmethod
+        def remote(**options):
+            asked.append(options)
+            return lambda function: FakeTask()
+
+    class FakeTask:
+        def options(self, name):
+            return self
+
+        def remote(self, run, *_):
+            return run.name
+
+    plan = Bench(tmp_path).plan()
+    monkeypatch.setattr(engine, 'ray', FakeRay)
+    for resources, gpus, at_a_time in (
+        (dict(CPU=64.0, GPU=8.0), 1, 8),
+        (dict(CPU=4.0, GPU=8.0), 1, 4),
+        (dict(CPU=4.0), 0, 4),
+    ):
+        FakeRay.cluster_resources = staticmethod(lambda facts=resources: facts)
+        found = Engine(plan, build_runs(plan), {}, print)
+        assert len(found._submit()) == len(RUNS)
+        assert asked.pop() == dict(num_cpus=1, num_gpus=gpus, max_retries=1)
+        assert found.at_a_time == at_a_time
+
+
 def test_results_are_one_start_s(tmp_path):
     results = tmp_path / 'deep' / 'plan.jsonl'
     with (
@@ -145,7 +179,7 @@ def processes_of(bench):
 
 
 def wait_for(condition):
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -186,7 +220,7 @@ def test_being_killed_loses_what_is_in_flight_only(tmp_path, name):
     bench.calls()
     bench.behave('qat', 'good')
     bench.write()
-    assert start().wait(90) == 0
+    assert start().wait(240) == 0
     assert bench.calls() == {'qat/W4/seed0'}
     assert (
         set(bench.states().values()) == {'done'} and len(bench.states()) == 4
