@@ -27,11 +27,11 @@ def run(code, folder):
 
 def test_an_editable_install_seen_from_above_the_checkout(tmp_path):
     checkout = tmp_path / 'mmgor'
-    (checkout / 'mmgor' / 'demo').mkdir(parents=True)
+    (checkout / 'mmgor' / 'hooks').mkdir(parents=True)
     for name in ('setup.py', 'pyproject.toml', 'README.md'):
         shutil.copy(ROOT / name, checkout)
     shutil.copy(ROOT / 'mmgor' / 'version.py', checkout / 'mmgor')
-    for folder in (checkout / 'mmgor', checkout / 'mmgor' / 'demo'):
+    for folder in (checkout / 'mmgor', checkout / 'mmgor' / 'hooks'):
         (folder / '__init__.py').touch()
     build = 'from setuptools.build_meta import build_editable as build'
     site = tmp_path / 'site'
