@@ -188,7 +188,7 @@ def wait_for(condition):
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='reads /proc')
 @pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM', 'SIGKILL'])
-def test_being_killed_loses_what_is_in_flight_only(tmp_path, name):
+def test_being_killed_loses_the_runs_in_flight_only(tmp_path, request, name):
     bench = Bench(tmp_path)
     bench.content['seeds'] = [0]
     bench.behave('qat', 'hang')
@@ -201,11 +201,13 @@ def test_being_killed_loses_what_is_in_flight_only(tmp_path, name):
     command = ['run', str(bench.write()), '--work-dir', str(bench.folder)]
 
     def start():
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, '-c', script, *command],
             env=dict(os.environ, PYTHONPATH=str(REPOSITORY)),
             stdout=subprocess.DEVNULL,
         )
+        request.addfinalizer(process.kill)
+        return process
 
     process = start()
     wait_for(lambda: processes_of(bench) and len(bench.states()) == 3)
