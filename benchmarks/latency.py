@@ -43,7 +43,8 @@ from torch import Tensor
 from mmgor.deploy import open_runtime, runtime_model
 from mmgor.deploy.description.checksum import append_onnx_checksum
 from mmgor.deploy.description.metadata import KEY, make_metadata
-from mmgor.deploy.export.exporter import Network, export_detector
+from mmgor.deploy.export.exporter import export_detector
+from mmgor.deploy.export.network import Network
 from mmgor.deploy.export.onnx_ops import OPSET
 from mmgor.deploy.export.saving import save_onnx, save_openvino, to_openvino
 from mmgor.deploy.head_outputs import flatten, name_outputs

@@ -25,57 +25,17 @@ from mmgor.image_channels import COLOUR, image_channels
 from mmgor.io.config_values import boolean, integer, integers
 
 from .batch_norm_folding import fold_norms
-from .compiled_ops import check_calls, check_modules
+from .compiled_ops import check_calls
 from .frozen import freeze
 from .graph_nms import NAMES, GraphNMS
 from .int4_weights import use_int4_weights
+from .network import Network
 from .onnx_ops import OPSET, translations
 from .saving import save_exported
 from .shape_check import check_shapes
 from .swin_windows import make_swin_traceable
 
 BACKENDS = {'onnxruntime': '.onnx', 'openvino': '.xml'}
-
-
-class Network(nn.Module):
-    """Backbone, neck and head of a single-stage detector.
-
-    It takes images and gives the outputs of the head as a flat list, or
-    detections if it has ``graph_nms``.
-
-    Args:
-        detector (nn.Module): With ``bbox_head``.
-
-    Raises:
-        ValueError: If it is not a single-stage detector, or has an operator
-            that ONNX does not have.
-    """
-
-    def __init__(self, detector: nn.Module) -> None:
-        super().__init__()
-        more = hasattr(detector, 'encoder') or hasattr(detector, 'mask_head')
-        if more or not hasattr(detector, 'bbox_head'):
-            raise ValueError(
-                f'{type(detector).__name__} has stages that are not '
-                'exported (a RoI head, a mask head or a transformer); '
-                'expected a single-stage detector with a dense bbox_head, '
-                'such as RetinaNet, FCOS, ATSS, GFL, YOLOX, YOLOF, YOLOV3 or '
-                'RTMDet.'
-            )
-        check_modules(detector)
-        self.detector = detector
-        self.graph_nms: nn.Module | None = None
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        outputs = self.outputs(images)
-        if self.graph_nms is not None:
-            outputs = self.graph_nms(outputs)
-        return flatten(outputs)
-
-    def outputs(self, images: Tensor) -> Any:
-        """The outputs of the head, nested as it gives them."""
-        detector: Any = self.detector
-        return detector.bbox_head(detector.extract_feat(images))
 
 
 def export_detector(
@@ -118,33 +78,16 @@ def export_detector(
         RuntimeError: If torch can't export the model.
     """
     path = Path(path)
-    if path.suffix not in BACKENDS.values():
-        raise ValueError(
-            f'expected a file name ending in .onnx or .xml, got {path}.'
-        )
+    batch = integer('batch', batch, 1)
+    _check_options(path, batch, dynamic, int4, nms)
     divisor = size_divisor(cfg, dynamic)
     _check_size(size, divisor, dynamic)
-    batch = integer('batch', batch, 1)
-    for name, value in dict(dynamic=dynamic, int4=int4, nms=nms).items():
-        boolean(name, value)
     _check_config(cfg, model, classes)
     network = Network(freeze(model)).eval()
     make_swin_traceable(network)
     channels = image_channels(model) or COLOUR
     images = torch.zeros(2 if dynamic else batch, channels, *size)
-    with torch.no_grad():
-        outputs = check_calls(lambda: network.outputs(images))
-    names = name_outputs(outputs)
-    if nms:
-        if dynamic or batch != 1:
-            raise ValueError(
-                'nms=True expected dynamic=False and batch=1 (a graph with '
-                'NMS takes one image of a fixed size), got '
-                f'dynamic={dynamic}, batch={batch}.'
-            )
-        head: Any = network.detector.bbox_head
-        network.graph_nms = GraphNMS(head, size, outputs)
-        names = NAMES
+    names = _prepare_outputs(network, images, nms)
     shape = (None, None, None) if dynamic else (batch, *size)
     metadata = make_metadata(cfg, model, classes, shape, divisor, names, nms)
     _check_description(metadata, path)
@@ -154,6 +97,23 @@ def export_detector(
         check_shapes(program.model, network, metadata, size, path)
     written = save_exported(program.model, metadata, path)
     return dict(bytes=written, folded=folded, metadata=metadata)
+
+
+def _check_options(
+    path: Path, batch: int, dynamic: bool, int4: bool, nms: bool
+) -> None:
+    if path.suffix not in BACKENDS.values():
+        raise ValueError(
+            f'expected a file name ending in .onnx or .xml, got {path}.'
+        )
+    for name, value in dict(dynamic=dynamic, int4=int4, nms=nms).items():
+        boolean(name, value)
+    if nms and (dynamic or batch != 1):
+        raise ValueError(
+            'nms=True expected dynamic=False and batch=1 (a graph with NMS '
+            'takes one image of a fixed size), got '
+            f'dynamic={dynamic}, batch={batch}.'
+        )
 
 
 def _check_size(size: tuple[int, int], divisor: int, dynamic: bool) -> None:
@@ -200,6 +160,18 @@ def _check_description(metadata: dict[str, Any], path: Path) -> None:
             f'Detector and tools/detect.py will refuse the file: {error}',
             stacklevel=3,
         )
+
+
+@torch.no_grad()
+def _prepare_outputs(network: Network, images: Tensor, nms: bool) -> Any:
+    """Run the network once and name its outputs; add NMS if asked for."""
+    outputs = check_calls(lambda: network.outputs(images))
+    if not nms:
+        return name_outputs(outputs)
+    head: Any = network.detector.bbox_head
+    height, width = images.shape[2:]
+    network.graph_nms = GraphNMS(head, (height, width), outputs)
+    return NAMES
 
 
 def _trace(

@@ -6,7 +6,8 @@ from mmcv.ops import ModulatedDeformConv2dPack
 from mmengine.config import Config
 from torch import nn
 
-from mmgor.deploy.export.exporter import Network, export_detector
+from mmgor.deploy.export.exporter import export_detector
+from mmgor.deploy.export.network import Network
 from mmgor.quantization import QuantPolicy, calibrate, quantized_layers
 from mmgor.quantization.convert import quantize_layers
 from mmgor.registry import MODELS

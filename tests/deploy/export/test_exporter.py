@@ -5,7 +5,6 @@ from shutil import copy
 
 import pytest
 import torch
-from mmcv.ops import DeformConv2dPack
 from mmengine.config import Config
 from torch import nn
 
@@ -20,7 +19,7 @@ from mmgor.deploy.description.metadata_reader import (
     exported_config,
     read_metadata,
 )
-from mmgor.deploy.export.exporter import Network, export_detector
+from mmgor.deploy.export.exporter import export_detector
 from mmgor.deploy.export.graph_nms import GraphNMS
 from mmgor.deploy.head_outputs import name_outputs
 from mmgor.quantization import calibrate, input_groups, quantized_layers
@@ -241,28 +240,6 @@ def test_suffix(shallow, tmp_path):
     cfg = Config(dict(model=shallow_cfg()))
     with pytest.raises(ValueError, match=r'ending in \.onnx or \.xml'):
         export_detector(shallow, cfg, tmp_path / 'n.pth', (64, 64), NAMES)
-
-
-def test_two_stage_detectors_are_refused():
-    detector = nn.Module()
-    detector.roi_head = nn.Identity()
-    with pytest.raises(ValueError, match='expected a single-stage detector'):
-        Network(detector)
-
-
-def test_mask_heads_are_refused():
-    detector = nn.Module()
-    detector.bbox_head = detector.mask_head = nn.Identity()
-    with pytest.raises(ValueError, match=r'not exported .*a mask head'):
-        Network(detector)
-
-
-def test_operators_of_mmcv_are_refused():
-    detector = MODELS.build(shallow_cfg())
-    detector.neck.lateral_convs[1] = DeformConv2dPack(8, 8, 3)
-    name = r"neck\.lateral_convs\.1': 'DeformConv2dPack'"
-    with pytest.raises(ValueError, match=name):
-        Network(detector)
 
 
 def test_an_error_leaves_no_file(shallow, tmp_path, monkeypatch):
