@@ -109,7 +109,7 @@ def parse_args() -> argparse.Namespace:
         '--size', nargs=2, type=int, required=True, metavar=('H', 'W')
     )
     parser.add_argument(
-        '--pictures', type=int, default=16, help='number of test images'
+        '--images', type=int, default=16, help='number of test images'
     )
     parser.add_argument('--rounds', type=int, default=10)
     parser.add_argument('--threads', type=int, default=1)
@@ -360,7 +360,7 @@ def main() -> None:
         arms = build_arms(args, folder)
         cfg = arms[0].cfg
         model = load_detector(cfg, None)
-        count = args.pictures
+        count = args.images
         inputs = list(images(cfg, model, args.size, count, 'test'))
         measure(arms, inputs, args)
         arms.sort(key=lambda arm: arm.backend == 'OpenVINO')

@@ -46,7 +46,7 @@ class Matches(NamedTuple):
     scores: np.ndarray
     found: np.ndarray
     boxes: int
-    pictures: int
+    images: int
 
 
 def match(annotations: Path, results: Path) -> Matches:
@@ -71,11 +71,11 @@ def match(annotations: Path, results: Path) -> Matches:
 def operating_point(
     matches: Matches, threshold: float
 ) -> tuple[float, float, float, float]:
-    """Boxes a picture, precision, recall and F1 of what scores more."""
+    """Boxes per image, precision, recall and F1 of what scores more."""
     drawn = matches.scores > threshold
     count, right = int(drawn.sum()), int((drawn & matches.found).sum())
     return (
-        count / matches.pictures,
+        count / matches.images,
         right / max(count, 1),
         right / matches.boxes,
         2 * right / (count + matches.boxes),
@@ -85,7 +85,7 @@ def operating_point(
 def main() -> None:
     args = parse_args()
     runs = [match(args.annotations, path) for path in args.results]
-    print('| threshold | boxes a picture | precision | recall | F1 |')
+    print('| threshold | boxes per image | precision | recall | F1 |')
     print('|---:|---:|---:|---:|---:|')
     for threshold in args.thresholds:
         points = [operating_point(run, threshold) for run in runs]

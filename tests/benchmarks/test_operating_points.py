@@ -10,7 +10,7 @@ BOX, OTHER, FAR = [0, 0, 10, 10], [20, 20, 10, 10], [40, 40, 10, 10]
 
 
 def write(folder):
-    """Two pictures, one empty; three boxes of two classes."""
+    """Two images, one empty; three boxes of two classes."""
     labels = [(1, 1, BOX, 0), (1, 1, OTHER, 0), (1, 2, BOX, 0), (1, 1, FAR, 1)]
     truth = dict(
         images=[dict(id=1), dict(id=2)],
@@ -33,7 +33,7 @@ def write(folder):
         (1, 2, OTHER, 0.7),  # not of this class
         (1, 1, FAR, 0.6),  # in a crowd: does not count
         (1, 2, BOX, 0.4),
-        (2, 1, BOX, 0.35),  # an empty picture
+        (2, 1, BOX, 0.35),  # an empty image
         (1, 1, [20, 20, 10, 4], 0.2),  # IoU 0.4
     ]
     results = [

@@ -49,7 +49,7 @@ def test_text_and_page(config, tmp_path, monkeypatch, capsys):
     for row in table['layers']:
         assert f'\n{row["name"]} ' in text
         assert f'>{row["name"]}</td>' in html
-    # the size of the test pictures
+    # the size of the test images
     assert 'Input:       1 x 3 x 64 x 64' in text
     assert 'Checkpoint:  none, untrained weights' in text
     assert f'{table["total"]["bytes"] / 1e6:.2f} MB' in text
@@ -78,7 +78,7 @@ def test_the_checkpoint_tells_input_kinds(
     }
     assert set(kinds.values()) == {'signed', 'unsigned'}
     assert 'not calibrated' not in text
-    # padded as the data_preprocessor pads pictures
+    # padded as the data_preprocessor pads images
     assert '1 x 3 x 64 x 64' in text
 
 

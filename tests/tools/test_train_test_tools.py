@@ -118,7 +118,7 @@ def test_train_flags(argv, config_file, monkeypatch):
         [],
         ['--work-dir', 'w', '--out', 'o.pkl'],
         ['--show', '--wait-time', '0.5'],
-        ['--show-dir', 'pictures'],
+        ['--show-dir', 'images'],
         ['--cfg-options', 'test_evaluator.metric=[bbox]'],
         ['--tta'],
         ['--tta', '--cfg-options', 'tta_model.type=DetTTAModel'],
