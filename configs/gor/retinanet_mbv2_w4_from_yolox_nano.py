@@ -16,7 +16,7 @@ model = dict(
     teachers=dict(
         yolox=dict(
             config='mmdet::yolox/yolox_nano_8xb8-300e_coco.py',
-            checkpoint='weights/yolox_nano_coco.pth',
+            checkpoint='weights/yolox_nano.pth',
         )
     ),
     kd_heads=dict(
