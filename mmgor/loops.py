@@ -1,4 +1,4 @@
-"""Post-training quantization: an arm of 0 epochs."""
+"""Post-training quantization: calibrate and evaluate, without training."""
 
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop
@@ -7,10 +7,11 @@ from torch import nn
 
 @LOOPS.register_module()
 class CalibrationLoop(EpochBasedTrainLoop):
-    """Calibrates as before a training, saves ``epoch_0.pth``, evaluates.
+    """Calibrates as before training, saves ``epoch_0.pth`` and evaluates.
 
-    ``QuantCalibrationHook`` acts before the first iteration; here none
-    follows. Weights and batch-norm statistics stay those of ``load_from``.
+    ``QuantCalibrationHook`` calibrates before the first iteration, and no
+    iteration follows. Weights and batch-norm statistics stay those of
+    ``load_from``.
     """
 
     def run(self) -> nn.Module:

@@ -109,8 +109,9 @@ def score_outputs(
 def has_score_factor(head: nn.Module, outputs: Sequence) -> bool:
     """Whether a head's third output is centerness, objectness or IoU.
 
-    It is if it has one channel per anchor. VFNet and RepPoints (in training),
-    YOLACT and RTMDet-Ins have boxes, points or mask parameters there.
+    This is the case if the output has one channel per anchor. VFNet and
+    RepPoints (in training), YOLACT and RTMDet-Ins have boxes, points or mask
+    parameters there.
 
     Args:
         head (nn.Module): A dense mmdet head.

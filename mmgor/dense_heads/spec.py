@@ -42,8 +42,8 @@ def head_spec(head: nn.Module, allow_activated: bool = False) -> HeadSpec:
         allow_activated (bool): Accept a head that gives probabilities.
 
     Raises:
-        ValueError: If the head does not say, or if it gives probabilities
-            and ``allow_activated`` is False.
+        ValueError: If the head does not declare it, or if it gives
+            probabilities and ``allow_activated`` is False.
     """
     loss = getattr(head, 'loss_cls', None)
     sigmoid = getattr(

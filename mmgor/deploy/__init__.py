@@ -4,7 +4,7 @@
 - ``description``: the metadata inside these files
 - ``runtime``: runs them: raw outputs, mmdet detectors, images and videos
 - ``verify``: compares them with their checkpoint
-- ``packing``: writes weights with as many bits as they have
+- ``packing``: stores each weight with the bits of its layer
 - ``integer_reference``: computes layers in integers only
 - ``cost``: counts operations and bytes per layer
 - ``loading``: reads a config and a checkpoint

@@ -116,7 +116,8 @@ class Recorder:
 
         Raises:
             RuntimeError: If the module was never called in the block, or ran
-                under ``torch.no_grad()`` though the block did not.
+                under ``torch.no_grad()`` although the block itself allows
+                gradients.
         """
         if path not in self._outputs:
             raise RuntimeError(

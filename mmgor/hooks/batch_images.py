@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def name_images(data_batch: Any) -> str:
-    """Name the image files of a batch, and those whose boxes do not fit.
+    """Name a batch's image files, and say in which of them boxes do not fit.
 
     A box that is outside its image or has no area often means that the image
     does not have the size in its annotations; it may have been rotated, for

@@ -61,7 +61,7 @@ def _largest_step(name: str, tensor: torch.Tensor, size: float) -> float:
 
 
 def check_state(model: nn.Module) -> None:
-    """Refuse to train on with a broken tensor.
+    """Stop the training if a tensor is broken.
 
     Args:
         model (nn.Module): Its parameters and buffers are checked.

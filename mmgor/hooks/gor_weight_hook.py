@@ -45,15 +45,16 @@ class GoRWeightHook(Hook):
       optimizer steps (:mod:`mmgor.weighting.theta_steps`). Their gradient is
       at most 1 and vanishes where they rest. Momentum would overshoot there,
       Adam's normalisation would never let them rest, and warm-up, clipping and
-      loss scaling would slow them down by unrelated factors. This way they
-      arrive within a few per cent of the run with any optimizer;
+      loss scaling would slow them down by unrelated factors. Plain gradient
+      descent brings them to rest within a few per cent of the run, whichever
+      optimizer the student has;
     - maps each teacher's classes to the student's by name;
     - measures, every ``gradient_interval`` iterations, the ratio of the norms
       and the cosine of the two weighted gradients at the detector's
       ``gradient_tap``, which costs two backward passes through the head;
-    - warns if one of the weighted losses is next to nothing beside the other
-      (unless its weight was set to 0 by hand) or a value is not finite, after
-      the first iteration or within five;
+    - warns if one of the weighted losses is negligible beside the other
+      (unless its weight was set to 0 by hand) or if a value is not finite. It
+      checks this after the first iteration and then every five iterations;
     - draws ``gor_weights.png`` at the end of training.
 
     Args:
@@ -64,7 +65,8 @@ class GoRWeightHook(Hook):
             gradients. 0: do not measure.
         num_verify_images (int): Before training, log each teacher's metrics
             on this many evaluation images, which go through the student's
-            pipeline and the teacher's data_preprocessor. 0: do not.
+            pipeline and the teacher's data_preprocessor. 0: evaluate no
+            teacher.
         collapse (float): Warn if the share of the smaller weighted loss in
             the sum is below this.
         verify_teacher (None): The old name of ``num_verify_images``.
@@ -217,7 +219,7 @@ class GoRWeightHook(Hook):
         self._first = False
 
     def _look(self, runner: Runner) -> None:
-        """Check the iterations since the last look; warn of the first
+        """Check the iterations since the last check; warn of the first
         collapse."""
         unseen, self._unseen = self._unseen, []
         if not unseen:

@@ -24,10 +24,10 @@ CHECK_INTERVAL = 50
 class NonFiniteLossHook(Hook):
     """Undoes steps with a loss or gradient that is not finite.
 
-    Works with any detector. Right before the optimizer steps, the gradients
+    It works with any detector. Right before the optimizer steps, the gradients
     are removed, so neither momentum nor weight decay moves a weight. Buffers
     (batch-norm statistics, ranges, running means) and the thetas, which the
-    optimizer does not move, go back to where the last good step left them. A
+    optimizer does not move, get back the values of the last good step. A
     loss that is not finite on one rank makes the reduced gradients of all
     ranks non-finite, so all ranks skip the step together, and all say so.
 
@@ -49,7 +49,7 @@ class NonFiniteLossHook(Hook):
         ValueError: If ``max_consecutive`` is less than 1.
     """
 
-    # Before EMAHook averages the buffers of a bad step.
+    # This hook has to run before EMAHook averages the buffers of a bad step.
     priority = 'VERY_HIGH'
 
     def __init__(self, max_consecutive: int = 10) -> None:
@@ -192,7 +192,7 @@ class NonFiniteLossHook(Hook):
 
 
 def pass_non_finite_on(loss: Tensor) -> Tensor:
-    """Give the loss gradients that are not finite wherever it is not.
+    """Make the gradients non-finite wherever the loss is.
 
     An infinite loss may have finite gradients: the L1 distance to a box at
     infinity has a gradient of 1. A finite loss is not changed.

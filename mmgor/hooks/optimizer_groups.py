@@ -1,10 +1,10 @@
 """Changes the optimizer's groups so that weight decay spares some parameters.
 
-A theta, or the log of a step size, belongs wherever the data puts it; weight
-decay would pull it to 0. Which line of a config prevents that depends on the
-optimizer's constructor: some have no such line, some know weights and biases
-only, and in others a key of the stock config wins. So the optimizer is changed
-after it was built.
+The data alone should decide the value of a theta or of a step size's log;
+weight decay would pull it to 0. Which setting in a config prevents that
+depends on the optimizer's constructor: some have no such setting, some know
+weights and biases only, and in others a key of the stock config wins. So the
+optimizer is changed after it was built.
 """
 
 from itertools import chain
@@ -22,9 +22,9 @@ def exempt_in_runner(
 ) -> None:
     """Apply :func:`exempt_from_decay` to a Runner; its schedulers follow.
 
-    Call it in ``before_run``: a resumed optimizer state comes in after that
+    Call it in ``before_run``: a resumed optimizer state is loaded after that
     and must find the groups that it was saved with. A Runner that trains
-    nothing is left alone.
+    nothing is not changed.
 
     Args:
         runner (Runner): If it trains, its optimizer and schedulers are built.
@@ -47,7 +47,7 @@ def exempt_from_decay(
     """Let the optimizer train these parameters without weight decay.
 
     Parameters in a group with weight decay move to a new group, which has
-    none and is the same in all else. Parameters that are in no group, since
+    none and is otherwise the same. Parameters that are in no group, since
     the optimizer's constructor knows weights and biases only, are added. A
     second call changes nothing.
 

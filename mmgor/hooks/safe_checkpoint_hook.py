@@ -22,7 +22,8 @@ from mmgor.io.resume import find_checkpoint
 from mmgor.registry import HOOKS
 
 _BACKEND = 'mmgor_local'
-#: Of :func:`mmgor.io.atomic_write.writing`, which a kill leaves behind.
+#: Temporary files of :func:`mmgor.io.atomic_write.writing`. A kill leaves
+#: them behind.
 _LEFTOVERS = ('.*.tmp.pth', '.*.tmp.sha256', '.last_checkpoint.*.tmp')
 
 
@@ -62,7 +63,8 @@ register_backend(_BACKEND, WholeFileBackend, force=True)
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """mmengine's CheckpointHook, but a good checkpoint exists at any moment.
+    """mmengine's CheckpointHook, except that an intact checkpoint always
+    exists once one was saved.
 
     - A checkpoint and ``last_checkpoint`` get their names when they are
       complete and on the disk. Older checkpoints are removed after that.
@@ -72,8 +74,8 @@ class SafeCheckpointHook(CheckpointHook):
       newest good checkpoint. If there is none, it starts from the
       ``load_from`` of the config file. The log says which.
 
-    If ``out_dir`` is not a local folder, or with ``backend_args``, files are
-    written as by mmengine's hook; the log says so.
+    If ``out_dir`` is not a local folder, or ``backend_args`` are given, files
+    are written as by mmengine's hook; the log says so.
 
     Args:
         *args: As for mmengine's hook.

@@ -35,7 +35,7 @@ class SharedInputHook(Hook):
     values only as its average moves.
     """
 
-    # Before EMAHook, which is to average what is shared.
+    # This hook runs before EMAHook, which then averages the shared ranges.
     priority = 'ABOVE_NORMAL'
 
     def __init__(self) -> None:

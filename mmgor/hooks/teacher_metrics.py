@@ -25,8 +25,8 @@ def verify_teachers(runner: Runner, model: Any, num_images: int) -> None:
         num_images (int): Number of images, over all ranks.
 
     Raises:
-        RuntimeError: If the run has no evaluation data or no evaluator, or
-            one that has to see all images and would not.
+        RuntimeError: If the run has no evaluation data or no evaluator, or if
+            its evaluator needs all images and ``num_images`` is smaller.
         ValueError: If the parts of a joined data set differ in their classes.
     """
     if getattr(runner.val_loop, 'evaluator', None) is None:
@@ -75,7 +75,8 @@ def teacher_metrics(
         no box.
 
     Raises:
-        RuntimeError: If the evaluator has to see all images and would not.
+        RuntimeError: If the evaluator needs all images and ``num_images`` is
+            smaller.
         ValueError: If the parts of a joined data set differ in their classes.
     """
     loop: Any = runner.val_loop

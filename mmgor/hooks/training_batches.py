@@ -1,4 +1,4 @@
-"""Gives the batches that training starts with, and leaves them to it."""
+"""Reads the batches that training starts with, without using them up."""
 
 import copy
 import logging
@@ -26,7 +26,7 @@ _OF_WORKERS = (
 def training_batches(runner: Runner, count: int) -> list[Any]:
     """Get up to ``count`` batches as training will see them.
 
-    They come from a separate loader. To stop half-way through the training
+    They come from a separate loader. Stopping half-way through the training
     loader would end the generator that mmengine's InfiniteSampler keeps for
     the whole run.
 

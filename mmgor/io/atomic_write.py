@@ -18,8 +18,8 @@ def writing(path: str | Path) -> Iterator[Path]:
 
     The temporary file is in the same folder, and its content is on the disk
     before it replaces the old file. So a full disk or a kill at any point
-    leaves the old file, or none if there was none. An error removes the
-    temporary file; a kill leaves it behind, hidden.
+    leaves the old file, or no file if there was none before. An error removes
+    the temporary file; a kill leaves it behind as a hidden file.
 
     Args:
         path (str | Path): The file to write. Its folder is created. Devices
@@ -52,8 +52,8 @@ def temporary_name(name: str, writer: str) -> str:
 
     Args:
         name (str): Name of the final file.
-        writer (str): Tells processes apart; a glob pattern finds the files of
-            all of them.
+        writer (str): Distinguishes the processes that write this file, such
+            as a process id. With '*' the result is a glob pattern for all.
 
     Example:
         >>> temporary_name('epoch_1.pth', '4711')

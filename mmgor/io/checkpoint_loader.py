@@ -15,10 +15,10 @@ def load_weights(model: nn.Module, state_dict: dict, owner: str) -> None:
 
     mmengine's Runner only warns about keys that do not match, so that a part
     of the model would keep its initial values. Here every key of the model
-    must be in the checkpoint, and the checkpoint must not have more keys of a
-    part of the model (backbone, neck, head ...): it would belong to a deeper
-    model. Other keys are named in a warning. KD heads and loss weighting of a
-    student are left out.
+    must be in the checkpoint. The checkpoint must not have further keys under
+    a part of the model (backbone, neck, head ...), since it would then belong
+    to a deeper model. Other keys are named in a warning. KD heads and loss
+    weighting of a student are left out.
 
     Args:
         model (nn.Module): The detector.

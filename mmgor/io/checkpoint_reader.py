@@ -27,8 +27,8 @@ def read_checkpoint(path: str | Path) -> Any:
     """Content of a checkpoint, on the CPU.
 
     The stack's own loaders are less strict: onedl-mmengine unpickles a file
-    that it could not read safely, and torch.hub, which reads URLs, unpickles
-    at once.
+    that it could not read safely, and torch.hub, which reads URLs, does not
+    try to read it safely first.
 
     Args:
         path (str | Path): File, URL, or another address that mmengine knows,

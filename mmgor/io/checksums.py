@@ -28,7 +28,7 @@ def write_checkpoint(path: str | Path, content: bytes) -> None:
     path = Path(path)
     with writing(path) as part:
         part.write_bytes(content)
-        # Beside the new file, the old checksum would call it damaged.
+        # With the old checksum beside it, the new file would count as damaged.
         checksum_path(path).unlink(missing_ok=True)
     checksum = sha256(content).hexdigest()
     write_text(checksum_path(path), f'{checksum}  {path.name}\n')
@@ -37,9 +37,9 @@ def write_checkpoint(path: str | Path, content: bytes) -> None:
 def check_intact(path: str | Path) -> None:
     """Make sure that a checkpoint has not changed since it was written.
 
-    The SHA-256 beside the file is compared if there is one. Otherwise the
-    CRC-32 of each tensor is, which torch writes but does not check when it
-    reads. Files that torch wrote before version 1.6 have no CRC-32.
+    The SHA-256 beside the file is compared if there is one. Otherwise each
+    tensor's CRC-32 is compared; torch writes it, but does not check it when it
+    reads the file. Files that torch wrote before version 1.6 have no CRC-32.
 
     Args:
         path (str | Path): A checkpoint. If it does not exist, nothing is

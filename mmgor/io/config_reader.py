@@ -23,7 +23,7 @@ def read_config(config: Any, owner: str = 'config') -> Any:
     Args:
         config (str | Path | dict): Path of a config file, a name such as
             'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py', or a config dict.
-        owner (str): How error messages call it.
+        owner (str): What error messages call it.
 
     Returns:
         Config | dict: A dict is returned as it is.
@@ -118,7 +118,7 @@ def model_config(cfg: Any, owner: str = 'the config') -> ConfigDict:
 
     Args:
         cfg (Config | dict): Has a ``model``, or is the model itself.
-        owner (str): How error messages call it.
+        owner (str): What error messages call it.
 
     Raises:
         ValueError: If there is no model with a ``type``.

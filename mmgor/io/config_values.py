@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
-# How error messages call an interval; others are written out.
+# What error messages call an interval; others are written out.
 _PHRASES = {
     '(-inf, inf)': 'finite',
     '(0, inf)': 'positive',

@@ -15,15 +15,15 @@ def find_checkpoint(work_dir: str | Path) -> str | None:
     """The newest good checkpoint of a run.
 
     This is the file that ``last_checkpoint`` names, if it is good, else the
-    newest good one in the same folder. Files are read to find out. The log
-    names the checkpoint, and damaged ones in a warning.
+    newest good one in the same folder. Files are read to find out whether they
+    are good. The log names the checkpoint, and warns of each bad one.
 
     Args:
         work_dir (str | Path): Work directory of the run.
 
     Returns:
         str | None: Path of the checkpoint, None if there is none. If
-        ``last_checkpoint`` has a URL or a folder, it is returned unchecked.
+        ``last_checkpoint`` names a URL or a folder, it is returned unchecked.
     """
     for candidate in _candidates(Path(work_dir)):
         fault = _fault(candidate)

@@ -10,7 +10,7 @@ How a weight is rounded, in the order in which the calls happen:
 3. The quantizer (one file per kind in ``quantizers/``) calls
    ``fake_quantize`` in ``quantizers/functional.py``. That function rounds. In
    training, ``quantizers/compiled.py`` runs it as one kernel. PACT and DoReFa
-   round in functions of their own, in the same file.
+   round in functions of their own, also in ``functional.py``.
 
 A layer's input goes through ``input_quantizer`` in the same way. The first
 scales come from ``calibration.py``.

@@ -113,9 +113,9 @@ def _fit_weight(quantizer: BaseQuantizer, weight: Tensor) -> None:
 def _replace_zeros(scale: Tensor, quantizer: BaseQuantizer) -> Tensor:
     """Usable scales for channels and slots that only saw zeros.
 
-    Their best scale is 0, with which nothing that training changes could be
-    represented. They get the median of the other scales, or a range of 1 if
-    there is no other.
+    Their best scale is 0, and a scale of 0 could not represent values that
+    appear during training. They get the median of the other scales, or a range
+    of 1 if there is no other.
     """
     dead = scale <= 2 * MIN_SCALE
     others = scale[~dead]

@@ -30,7 +30,7 @@ _WRAPPED = {'backbone', 'neck', 'bbox_head'}
 
 
 class Transformer(nn.ModuleDict):
-    """The modules outside backbone, neck and head, under a name for
+    """The modules outside backbone, neck and head, with a name used in
     messages."""
 
 

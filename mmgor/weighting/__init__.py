@@ -1,7 +1,7 @@
 """Balancers: how much the task loss and the distillation loss count.
 
-- ``gor``: our method, the Game of Regularizer, with two trainable scalars
-  (theta_task and theta_kd). ``fixed``: weights set by hand.
+- ``gor``: the Game of Regularizer, with our equation. It has two trainable
+  scalars (theta_task and theta_kd). ``fixed``: weights set by hand.
 - ``balancers``: methods from the literature, one per file.
 - ``base``: what a balancer is. Three base classes refine it:
   ``theta_weighting`` (trains two thetas), ``stateless_weighting`` (weights

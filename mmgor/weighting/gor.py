@@ -25,11 +25,14 @@ THETA_LIMIT = 20.0
 class GoRWeighting(ThetaWeighting):
     """Game of Regularizer (after arXiv 2509.20854).
 
+    The two thetas are ``nn.Parameter`` and the class returns a ``loss_gor``,
+    but the student's optimizer does not move the thetas. This class computes
+    their gradient, and ``GoRWeightHook`` moves them, with the functions of
+    :mod:`mmgor.weighting.theta_steps`.
+
     The equations are in :mod:`mmgor.weighting.functional`; they are ours. The
     thetas play over the losses, each relative to its mean at the start of the
-    game (its unit). This class computes their gradient; they move in
-    :mod:`mmgor.weighting.theta_steps`. With ``w = exp(-theta)``, the forms
-    are:
+    game (its unit). With ``w = exp(-theta)``, the forms are:
 
     - ``ratio``: the weights are ``(1, 2 w_K / w_T)``. The task loss counts as
       it does without distillation, and the weighted distillation loss comes to

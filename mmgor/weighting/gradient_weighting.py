@@ -17,8 +17,9 @@ class GradientWeighting(StatelessWeighting):
     head's gradient 100 times as large.
 
     Cost: a step takes 1.08 to 1.09 times as long as one with fixed weights
-    (the demo's student, docs/results/balancers.md). The rest is two more
-    backward passes, from each loss through the head down to the features.
+    (the demo's student, docs/results/balancers.md). The extra time is spent on
+    two more backward passes, from each loss through the head down to the
+    features.
     DDP: norms and cosine are averaged over the ranks, so all ranks have the
     same weights; the measurement gives no parameter a gradient, so DDP sees
     nothing of it. AMP: losses are scaled up for the measurement; if a gradient

@@ -16,11 +16,12 @@ def default_theta_lr(weighting: Any, steps: float) -> float:
     """Step size of the thetas.
 
     Args:
-        weighting (ThetaWeighting): A step size of its own comes first.
+        weighting (ThetaWeighting): Its ``theta_lr``, if set, is returned.
         steps (float): Optimizer steps of the whole training.
 
     Returns:
-        float: Else 60 / ``steps``, kept within [0.02, 0.3].
+        float: The ``theta_lr``; else 60 / ``steps``, kept within
+        [0.02, 0.3].
 
     Example:
         >>> from mmgor.weighting import GoRWeighting
@@ -36,7 +37,7 @@ def move_thetas(
     """Let the thetas move whenever the optimizer steps.
 
     The optimizer itself does not move them: their gradients are set to zero
-    as soon as they are there, so that clipping does not see them either.
+    as soon as they are computed, so that clipping does not see them either.
 
     Args:
         weighting (ThetaWeighting): The balancer.

@@ -45,12 +45,12 @@ def check_size(size: tuple[int, int]) -> None:
 def layer_costs(model: nn.Module, size: tuple[int, int]) -> list[LayerCost]:
     """Run a detector on a random image and measure each layer.
 
-    The backbone, the neck and the dense head run, or the whole of a DETR. Of
-    a two-stage detector the RPN runs, but not the RoI head, whose work depends
-    on the image. Post-processing does not run. Quantizers are replaced by
-    identities meanwhile: times are those of the float computation, and the
-    model need not be calibrated. (The observer ``PassThrough`` would not do:
-    the quantizers would still check for non-finite values, which takes as
+    The backbone, the neck and the dense head run; a DETR runs as a whole. In a
+    two-stage detector the RPN runs, but not the RoI head, whose work depends
+    on the image. Post-processing does not run. Meanwhile, identities replace
+    the quantizers: times are those of the float computation, and the model
+    need not be calibrated. (The observer ``PassThrough`` is not enough: with
+    it, the quantizers would still check for non-finite values, which takes as
     long as a depthwise convolution.)
 
     Args:
@@ -94,7 +94,7 @@ def layer_costs(model: nn.Module, size: tuple[int, int]) -> list[LayerCost]:
 class _Stopwatch:
     """Cuts passes into pieces: the calls of layers and the time between.
 
-    The median over the passes is taken of each piece. Almost every whole pass
+    Each piece counts with its median over the passes. Almost every whole pass
     is interrupted by another process, but a single piece seldom is.
 
     Args:

@@ -11,7 +11,7 @@ from mmgor.quantization.report import FLOAT_BITS
 EVERYTHING_ELSE = '(everything else)'
 #: MACs and output shape (without batch axis) of each call of a layer.
 LayerCalls = list[tuple[int, tuple[int, ...]]]
-# Entries of layer_table that a row has unchanged.
+# Entries of layer_table that a row copies unchanged.
 _TABLE_KEYS = ('name', 'type', 'params', 'w_bits', 'a_bits', 'input', 'bytes')
 
 

@@ -179,8 +179,8 @@ def _may_be(name: Any, key: str) -> bool:
 def _registered_as(name: str, registry: Registry) -> str:
     """The registered name that mmengine finds for a name; '' if none.
 
-    A name may have a scope ('mmdet.Resize'), or be the path of a class: so a
-    new-style config is written. No module is imported.
+    A name may have a scope ('mmdet.Resize') or be the dotted path of a class,
+    as in new-style configs. No module is imported.
     """
     known = _known(registry)
     scope, _, rest = name.partition('.')

@@ -36,7 +36,7 @@ def check_onnx_checksum(path: Path, content: bytes) -> None:
         content (bytes): All bytes of the file.
 
     Raises:
-        ValueError: If it has no checksum at its end, or another one.
+        ValueError: If the checksum at its end is missing or does not match.
     """
     length = len(_onnx_entry(b''))
     if content[-length:] != _onnx_entry(content[:-length]):
@@ -76,7 +76,8 @@ def check_bin_checksum(path: Path, model: Any) -> None:
         model (openvino.Model): The model read from it.
 
     Raises:
-        ValueError: If the ``.xml`` has no checksum, or another one.
+        ValueError: If the checksum in the ``.xml`` is missing or does not
+            match the ``.bin``.
     """
     known = model.has_rt_info([BIN_KEY])
     if not known or (

@@ -1,7 +1,7 @@
 """A config as JSON and back.
 
-JSON has no tuples, but mmcv tells them from lists (a scale is a tuple). So a
-tuple is written as ``{'__tuple__': [...]}``.
+JSON has no tuples, but mmcv treats them differently from lists (a scale is a
+tuple). So a tuple is written as ``{'__tuple__': [...]}``.
 """
 
 from collections.abc import Collection

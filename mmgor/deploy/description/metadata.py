@@ -1,7 +1,7 @@
 """Makes the metadata of an exported file: a dict that is written as JSON.
 
-It tells all that is needed to use the file without a config: the input, the
-names of the outputs, the classes, the preprocessing, the head and the test
+It holds everything that is needed to use the file without a config: the input,
+the names of the outputs, the classes, the preprocessing, the head and the test
 pipeline.
 """
 
@@ -21,9 +21,9 @@ from .config_json import from_json, to_json, without
 
 #: Key of the metadata in ONNX metadata_props and in OpenVINO's rt_info.
 KEY = 'mmgor'
-#: Version of the metadata. It rises with every change of them.
+#: Version of the metadata's entries. It rises whenever they change.
 FORMAT = 1
-# Entries of training, or with a path of the machine that trained.
+# These entries only matter in training, or name files on the training machine.
 _LEFT_OUT = (
     'teachers',
     'kd_heads',
@@ -55,7 +55,7 @@ def make_metadata(
         divisor (int): Dynamic sides are multiples of this many pixels.
         outputs (list): Names of the graph's outputs, nested as the head
             gives the outputs.
-        nms (bool): Whether the graph decodes and suppresses by itself.
+        nms (bool): Whether the graph decodes boxes and runs NMS itself.
 
     Returns:
         dict: JSON can hold it.

@@ -1,4 +1,4 @@
-"""Checks the metadata of an exported file: every entry there, of its type.
+"""Checks an exported file's metadata: every entry is there, of the right type.
 
 Anyone may have written the file. What its config may build is checked in
 ``allowed.py``.
@@ -14,14 +14,14 @@ from .plain_json import check_plain
 #: Largest height and width of an exported file, in pixels.
 MAX_SIDE = 4096
 _MOST = 4096
-# Of a batch: 3 GB in float32 with three channels.
+# Largest number of pixels in a batch: 3 GB in float32 with three channels.
 _MOST_PIXELS = 2**28
 _CONFIG_KEYS = {'default_scope', 'model', 'test_dataloader'}
 
 
 @contextmanager
 def errors_naming(path: str | Path) -> Iterator[None]:
-    """Turn every error that a file's metadata lead to into a ValueError with
+    """Turn every error that a file's metadata causes into a ValueError with
     the file's name.
 
     Args:

@@ -26,8 +26,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If it can't be read, mmgor did not write it, a newer
-            version did, or the ``.onnx`` or ``.bin`` has changed since.
+        ValueError: If the file can't be read, was not written by mmgor or was
+            written by a newer version of it, or if the ``.onnx`` or ``.bin``
+            has changed since.
     """
     path = Path(path)
     if path.suffix not in ('.onnx', '.xml'):

@@ -49,7 +49,8 @@ def fold_batch_norm(
 
 
 def fold_norms(graph: Any) -> int:
-    """Fold every batch norm that alone reads a quantized convolution.
+    """Fold every batch norm that is the only reader of a quantized
+    convolution's output.
 
     Args:
         graph (onnx_ir.Graph): Changed in place.

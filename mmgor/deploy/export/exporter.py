@@ -210,7 +210,7 @@ def _trace(
 
 def _optimize(model: Any, int4: bool) -> int:
     """Fold batch norms, use int4 where asked for, and drop unused and equal
-    nodes; gives the number of folded batch norms."""
+    nodes; returns the number of folded batch norms."""
     passes = require('onnx_ir.passes.common')
     folded = fold_norms(model.graph)
     if int4:

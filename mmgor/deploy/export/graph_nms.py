@@ -1,8 +1,8 @@
 """Graph NMS: decoding and non-maximum suppression inside an exported graph.
 
 ``mmgor.dense_heads`` reads scores and boxes of the head. This module adds
-clipping, YOLOX's rule of one class per location, and the selection: an
-operator of its own in PyTorch, ``NonMaxSuppression`` in ONNX.
+clipping, YOLOX's rule of one class per location, and the selection. The
+selection is a custom operator in PyTorch and ``NonMaxSuppression`` in ONNX.
 """
 
 from typing import Any
@@ -171,7 +171,7 @@ class GraphNMS(nn.Module):
         )
 
     def _boxes(self, outputs: Any) -> Tensor:
-        """Shape (1, M, 4)."""
+        """The decoded boxes in pixels, shape (1, M, 4)."""
         (head,) = self.head
         (raw,) = in_rows(box_outputs(head, outputs))
         boxes = decode_boxes(head, raw, self.priors, self.strides)
@@ -182,7 +182,7 @@ class GraphNMS(nn.Module):
         return boxes[None]
 
     def _scores(self, outputs: Any) -> Tensor:
-        """Shape (1, M, classes)."""
+        """The scores that rank the boxes, shape (1, M, classes)."""
         (head,) = self.head
         classes, factors = score_outputs(head, outputs)
         spec = head_spec(head, allow_activated=True)

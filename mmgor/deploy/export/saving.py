@@ -70,8 +70,8 @@ def to_openvino(source: Path, target: Path) -> None:
 def save_openvino(model: Any, text: str, target: Path) -> None:
     """Write OpenVINO IR with its metadata and the checksum of the ``.bin``.
 
-    The checksum is in the ``.xml``: nothing else tells a ``.bin`` from that
-    of another export.
+    The checksum goes into the ``.xml``. Without it, the ``.bin`` of another
+    export could not be noticed.
 
     Args:
         model (openvino.Model): The graph; gets the metadata.

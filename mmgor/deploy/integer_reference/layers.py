@@ -23,7 +23,7 @@ from .scaling import along, requantize_to
 
 # Half of the range of int32; the other half is for the sums of products.
 _BIAS_MAX = 2**30
-# More make no difference in an output of 8 bits.
+# More fraction bits make no difference in an output of 8 bits.
 _MAX_FRACTION_BITS = 16
 _GEOMETRY = ['stride', 'padding', 'dilation', 'groups']
 
@@ -208,9 +208,9 @@ def integer_layer(
 ) -> Tensor:
     """Quantize the float input of a layer and run the layer on integers.
 
-    The result differs by at most one output step from that of the
-    fake-quantized layer, where its float result is close to the middle of two
-    steps.
+    The result differs from that of the fake-quantized layer by at most one
+    output step, and only where the layer's float result is close to the middle
+    of two steps.
 
     Args:
         layer (nn.Module): QuantConv2d, QuantConvTranspose2d or QuantLinear.

@@ -6,8 +6,8 @@ CVPR 2018). This is a reference to compare a device with, not a fast way to run
 a network.
 
 torch does not have an int32 convolution on every machine. So sums are computed
-in float64, which is exact for integers below 2**53. Before, it is checked that
-no partial sum can leave int32, whatever the order of the terms.
+in float64, which is exact for integers below 2**53. It is checked beforehand
+that no partial sum can leave int32, whatever the order of the terms.
 """
 
 from math import inf, prod
@@ -215,8 +215,8 @@ def clip(
 ) -> Tensor:
     """Clamp to the integers of two values; ReLU is ``low=0``.
 
-    Rounding keeps the order of values: to clip before or after quantizing is
-    the same.
+    Rounding keeps the order of values, so clipping before or after quantizing
+    gives the same result.
 
     Args:
         x (Tensor): Integers of any shape.

@@ -93,7 +93,7 @@ def _check_shape(shape: Any, least: int) -> None:
 
 
 def _check_block(entry: dict[str, Any]) -> None:
-    """A block has as many bytes as its shape needs."""
+    """Make sure that a block has as many bytes as its shape needs."""
     wanted = _block_bytes(entry)
     if not wanted:
         if {'offset', 'bytes'} & set(entry):

@@ -60,7 +60,7 @@ def list_images(inputs: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
 
 
 def open_video(path: str | Path) -> mmcv.VideoReader:
-    """Open a video; gives its frames in order, and its ``fps``.
+    """Open a video, to read its frames in order and its ``fps``.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -70,7 +70,7 @@ def open_video(path: str | Path) -> mmcv.VideoReader:
         raise FileNotFoundError(
             f'video not found: {path}, relative to {Path.cwd()}.'
         )
-    # The number of frames is not in every video: read one.
+    # Not every video states its number of frames, so one frame is read.
     if mmcv.VideoReader(str(path)).read() is None:
         raise ValueError(
             f'{path} has no frame that OpenCV can decode; expected a video '

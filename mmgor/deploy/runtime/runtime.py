@@ -87,7 +87,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def _run(self, images: NDArray) -> dict[str, NDArray]:
-        """Run the graph; gives the value of each output by its name."""
+        """Run the graph and return the value of each output by its name."""
 
     @abstractmethod
     def _signature(self) -> tuple[dict[str, list[Any]], set[str]]:
@@ -209,12 +209,13 @@ def open_runtime(
         integer_kernels (bool): Let the backend compute in integers.
 
     Returns:
-        Runtime: Takes images, gives the head's raw outputs.
+        Runtime: It takes images and returns the head's raw outputs.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If it can't be read, mmgor did not write it, or a newer
-            version did; or if ``threads`` is not from 1 to 1024.
+        ValueError: If the file can't be read, was not written by mmgor or was
+            written by a newer version of it, or if ``threads`` is not from 1
+            to 1024.
         ImportError: If the backend is not installed.
     """
     # A backend starts as many threads as it is told to, or hangs.

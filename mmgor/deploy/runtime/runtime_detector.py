@@ -1,6 +1,6 @@
 """``RuntimeDetector``: an exported file as a detector of mmdet.
 
-The file computes the outputs of the head; mmdet decodes them and suppresses.
+The file computes the outputs of the head; mmdet decodes them and runs NMS.
 """
 
 from collections.abc import Sequence

@@ -44,7 +44,7 @@ class OutputDifference:
 
         Args:
             reference (Tensor): PyTorch's output, any shape.
-            got (Tensor): The file's, the same shape.
+            got (Tensor): The file's output, of the same shape.
         """
         wanted = reference.double().flatten()
         apart = (wanted - got.double().flatten()).abs()
@@ -69,7 +69,7 @@ class OutputDifference:
 
     @property
     def quantile(self) -> float:
-        """99 % of the values differ by at most this, in units."""
+        """The difference that 99 % of the values do not exceed, in units."""
         ordered = torch.cat(self._sampled).sort().values
         return float(ordered[int(_QUANTILE * (len(ordered) - 1))]) / self.unit
 
@@ -238,8 +238,8 @@ def _map_keys(metrics: list[dict[str, float]]) -> list[str]:
 def match_detections(ours: Any, theirs: Any) -> list[tuple[int, int]]:
     """Pair detections of the same class whose IoU is above 0.9.
 
-    The detections of ``ours`` choose in descending order of their scores,
-    each the largest overlap that is left.
+    In descending order of their scores, each detection of ``ours`` takes the
+    one of ``theirs`` that it overlaps most, among those not yet taken.
 
     Args:
         ours (InstanceData): ``bboxes`` (n, 4), ``labels`` (n, ) and

@@ -2,9 +2,9 @@
 
 Both get the same images. Fake quantization rounds sums of floats. If the
 file's runtime adds in another order, a value halfway between two steps may
-round to the other one, and later layers carry that on. So single values of
-any two correct programs differ by whole steps, which are larger the fewer
-bits there are. The largest difference therefore says little; the mean over a
+round to the other step, and later layers pass the difference on. So single
+values of any two correct programs differ by whole steps, and steps are larger
+with fewer bits. The largest difference therefore says little; the mean over a
 tensor and the metrics of the evaluator count.
 """
 

@@ -146,8 +146,8 @@ class BaseKDHead(nn.Module):
             device (torch.device): Device of the tensors. They are copied to
                 it once and kept.
             num_classes (int): K, the number of the student's class outputs.
-            teacher_classes (Sequence[int | None]): The same of each teacher;
-                None where no head of the teacher is recorded.
+            teacher_classes (Sequence[int | None]): The same number for each
+                teacher; None where no head of the teacher is recorded.
 
         Raises:
             RuntimeError: If :meth:`map_classes` was never called.

@@ -70,7 +70,7 @@ class TopKKL(ForwardKL):
     ``over='locations'``, only k locations of each image count, over all
     levels: those with the largest foreground score of the teacher.
 
-    There is no single source. To keep only the teacher's top k outputs is
+    There is no single source. Keeping only the teacher's top k outputs is
     common with large vocabularies ("top-K distillation" in Tan et al., ICLR
     2019, arXiv 1902.10461), sometimes with one class for the rest, as here.
     The versions for binary scores and for locations are ours.

@@ -32,8 +32,8 @@ def balanced(
     Where the student is less certain than the teacher, the reverse divergence
     is favoured, since it seeks the mode: f * reverse + (1 - f) * forward.
     Elsewhere the forward one is favoured, since it covers: f * forward +
-    (1 - f) * reverse. Sample-wise weights after BD-KD (Amara et al., 2022,
-    arXiv 2212.12965).
+    (1 - f) * reverse. The sample-wise weights follow BD-KD (Amara et al.,
+    2022, arXiv 2212.12965).
 
     Args:
         forward (Tensor): KL(teacher || student), any shape.

@@ -101,7 +101,7 @@ def count_classes(model: Any) -> int | None:
         model (nn.Module): The detector.
 
     Returns:
-        int | None: None where the head does not say.
+        int | None: None where the head does not declare it.
     """
     head = getattr(model, 'bbox_head', None)
     if head is None:

@@ -58,8 +58,8 @@ class QuantMaskedConv2d(StockForwardMixin, MaskedConv2d, nn.Conv2d):
 class QuantNormedLinear(StockForwardMixin, NormedLinear, nn.Linear):
     """Cosine classifier.
 
-    Weight and input are rounded first and normalised afterwards. To normalise
-    a row multiplies it by one number, so its integers stay the same.
+    Weight and input are rounded first and normalised afterwards. Normalising a
+    row multiplies it by one number, so its integers stay the same.
     """
 
 
@@ -112,7 +112,7 @@ class QuantTridentConv(QuantLayerMixin, TridentConv, BaseModule):
 
 class StandardisedMixin(Conv2dForwardMixin):
     """Weight standardisation. The standardised weight is rounded; a device
-    needs no other."""
+    needs only that one."""
 
     rounds_weight = False
 

@@ -134,9 +134,12 @@ def fake_quantize(
     qmax: Tensor,
     per_channel: bool = False,
 ) -> Tensor:
-    """:func:`functional.fake_quantize` with one scale, or one per channel.
+    """Run :func:`functional.fake_quantize`, as one kernel in training.
 
-    It is compiled where gradients are needed.
+    The result is that of the function in ``functional.py``. That function
+    broadcasts its arguments; this one takes one scale, or one per channel,
+    and flattens ``x`` for it. Where gradients are needed, forward and backward
+    pass are one compiled kernel each; elsewhere the plain function runs.
 
     Args:
         x (Tensor): Any shape.

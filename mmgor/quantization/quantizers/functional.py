@@ -2,8 +2,9 @@
 
 :func:`fake_quantize` rounds the weights and inputs of LSQ, LSQ+ and MinMax.
 :func:`pact` rounds the inputs of PACT and DoReFa, and :func:`dorefa_weight`
-the weights of DoReFa. All of them round with :func:`round_ste`, so that
-gradients pass.
+the weights of DoReFa. :func:`fake_quantize` and :func:`dorefa_weight` round
+with :func:`round_ste`, so that gradients pass; :func:`pact` has a
+straight-through gradient of its own.
 
 The functions only use differentiable torch operations, so they can be compiled
 and exported. In training, ``compiled.py`` runs :func:`fake_quantize` as one

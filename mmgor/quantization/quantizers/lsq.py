@@ -9,6 +9,8 @@ from mmgor.registry import MODELS
 
 from . import functional
 from .base import BaseQuantizer
+
+# It runs functional.fake_quantize, as one kernel in training.
 from .compiled import fake_quantize
 
 

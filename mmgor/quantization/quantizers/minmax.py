@@ -12,6 +12,8 @@ from mmgor.registry import MODELS
 
 from . import functional
 from .base import BaseQuantizer, weight_rows
+
+# It runs functional.fake_quantize, as one kernel in training.
 from .compiled import fake_quantize
 from .recomputation import OncePerCall
 

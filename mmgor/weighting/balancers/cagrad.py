@@ -13,10 +13,10 @@ from mmgor.weighting.gradients import GradientStats
 class CAGradWeighting(GradientWeighting):
     """The weights of 2 d, where d maximises min_i d . g_i in a ball.
 
-    The ball is ``|d - g_0| <= c |g_0|`` around the mean gradient g_0. Twice
-    the paper's direction, so that c = 0 gives (1, 1); the paper's optional
-    rescaling by 1 + c^2 is left out. The dual problem has one variable and a
-    closed form (``functional.cagrad_weights``).
+    The ball is ``|d - g_0| <= c |g_0|`` around the mean gradient g_0. The
+    result is twice the paper's direction, so that c = 0 gives (1, 1); the
+    paper's optional rescaling by 1 + c^2 is left out. The dual problem has one
+    variable and a closed form (``functional.cagrad_weights``).
 
     Source: Liu et al., "Conflict-Averse Gradient Descent for Multi-task
     Learning", NeurIPS 2021, algorithm 1.
