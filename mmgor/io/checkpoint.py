@@ -29,6 +29,7 @@ LARGEST_STEP = 1e8
 # Smallest step size. It is far below 1 / LARGEST_STEP, since channels whose
 # weights are almost 0 have tiny steps.
 _SMALLEST_STEP = math.exp(-40)
+_BOUNDS = f'{_SMALLEST_STEP:.0e} to {LARGEST_STEP:.0e}'
 _DENSE = torch.contiguous_format
 # Weights may take this many times the stored bytes, and a few more: the levels
 # of a head share their weights, and so do the layers of a decoder.
@@ -213,7 +214,7 @@ def check_sound(own: dict, state_dict: dict, owner: str) -> None:
     for keys, fault in (
         (bad, 'NaN or infinity'),
         (negative, 'negative variances'),
-        (absurd, 'step sizes or ranges out of bounds'),
+        (absurd, f'step sizes outside of {_BOUNDS} or larger ranges'),
     ):
         if keys:
             raise ValueError(
