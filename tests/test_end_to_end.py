@@ -265,7 +265,7 @@ def test_non_finite_updates_are_skipped_then_stop(
             )
 
     monkeypatch.setattr(hook, 'before_train_iter', remember)
-    with pytest.raises(RuntimeError, match='not finite in 2 updates'):
+    with pytest.raises(RuntimeError, match='not finite in 2 steps in a row'):
         runner.train()
     for key, value in model.state_dict().items():
         # The balanced start moves the thetas, not the optimizer.
