@@ -126,7 +126,7 @@ class Engine:
             for run in open_runs(runs, records)
         }
         self.started: dict[Run, float] = {}
-        self.told: dict[Run, float] = {}
+        self.reported: dict[Run, float] = {}
 
     def run(self) -> None:
         """Until nothing is open. An exception ends the runs in flight; they
@@ -181,7 +181,7 @@ class Engine:
         for run, log in self.logs.items():
             warnings = log.read()
             if log.exists and run not in self.started:
-                self.started[run] = self.told[run] = now
+                self.started[run] = self.reported[run] = now
                 config = log.log.with_name('config.py')
                 self.tell(
                     f'{run.name} starts: python tools/train.py {config} > '
@@ -189,8 +189,8 @@ class Engine:
                 )
             for line in warnings:
                 self.tell(f'{run.name}  {line}')
-            if log.progress and now - self.told[run] >= self.progress_s:
-                self.told[run] = now
+            if log.progress and now - self.reported[run] >= self.progress_s:
+                self.reported[run] = now
                 self.tell(f'{run.name}  {log.progress}; {self._left()}')
 
     def _collect(self, run: Run, ref: ray.ObjectRef) -> None:

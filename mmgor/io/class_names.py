@@ -171,8 +171,8 @@ def _names(meta: Mapping, owner: str) -> tuple[str, ...] | None:
         return None
     if isinstance(found, str):
         raise ValueError(
-            f'{owner} has the str {found!r} as its list of classes; expected '
-            f'a tuple, classes=({found!r},).'
+            f'{owner} has the string {found!r} as its list of classes; '
+            f'expected a tuple, classes=({found!r},).'
         )
     names = tuple(found) if isinstance(found, Iterable) else (found,)
     if not all(isinstance(name, str) for name in names):

@@ -78,7 +78,7 @@ def test_joined_data_sets_of_other_classes(other):
 
 
 def test_one_name_is_not_a_list():
-    message = r"test data has the str 'cat' .* classes=\('cat',\)"
+    message = r"test data has the string 'cat' .* classes=\('cat',\)"
     for data in (coco('cat'), joined('cat')):
         with pytest.raises(ValueError, match=message):
             dataset_classes(data, 'test data')
@@ -133,6 +133,6 @@ def test_a_checkpoint_comes_before_its_config():
     with pytest.raises(ValueError, match=r'^the checkpoint of x has the meta'):
         find_classes('odd', config, 'x')
     config['val_dataloader'] = dict(dataset=coco('cat'))
-    message = r'^val_dataloader\.dataset of the config of x has the str'
+    message = r'^val_dataloader\.dataset of the config of x has the string'
     with pytest.raises(ValueError, match=message):
         find_classes({}, config, 'x')

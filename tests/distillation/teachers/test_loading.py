@@ -218,7 +218,7 @@ def test_a_config_with_classes_in_it():
 
 
 def test_a_string_is_not_a_list_of_classes():
-    message = r"teacher 'big' has the str 'person' .* classes=\('person',\)\."
+    message = r"'big' has the string 'person' .* classes=\('person',\)\."
     wrong = dict(classes=('person'))
     dataset = dict(type='CocoDataset', metainfo=wrong)
     config = dict(val_dataloader=dict(dataset=dataset))
