@@ -2,7 +2,9 @@
 
 import logging
 import os
+import shlex
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ from .training import TRAIN, clear_folder, train
 #: Between two looks at the logs of the runs in flight.
 _POLL_S = 0.5
 _OBJECT_STORE_BYTES = 100 * 2**20
+_ANSWER_S = 10.0
 
 
 def open_runs(runs: list[Run], records: dict[Key, Record]) -> list[Run]:
@@ -52,6 +55,30 @@ def locked(results: Path) -> Iterator[None]:
         ) from None
 
 
+def check_address(address: str) -> None:
+    """Refuse an address that nothing answers at: Ray itself tries for
+    minutes.
+
+    Args:
+        address (str): HOST:PORT, ray://HOST:PORT, or a word such as 'auto',
+            which is not checked.
+
+    Raises:
+        ConnectionError: If no connection can be made within 10 seconds.
+    """
+    host, colon, port = address.rpartition('://')[2].rpartition(':')
+    if not (colon and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host.strip('[]'), port), _ANSWER_S).close()
+    except OSError as error:
+        raise ConnectionError(
+            f'expected a Ray cluster at RAY_ADDRESS={address}, got no answer '
+            f'({error}). Start it with `ray start --head`, or `unset '
+            'RAY_ADDRESS` to train on this machine.'
+        ) from error
+
+
 @contextmanager
 def connected(plan: Plan) -> Iterator[None]:
     """A connection to Ray: to the cluster that ``RAY_ADDRESS`` names, or else
@@ -59,11 +86,15 @@ def connected(plan: Plan) -> Iterator[None]:
 
     Ray ends all runs in flight with the connection, also when this process
     is killed.
+
+    Raises:
+        ConnectionError: If there is no cluster at ``RAY_ADDRESS``.
     """
     if ray.is_initialized():  # by the caller, who ends it
         yield
         return
-    address = os.environ.get('RAY_ADDRESS', 'local')
+    address = os.environ.get('RAY_ADDRESS') or 'local'
+    check_address(address)
     workers = plan.workers or torch.cuda.device_count() or 1
     local = dict(
         num_cpus=workers * plan.threads,
@@ -183,10 +214,9 @@ class Engine:
             if log.exists and run not in self.started:
                 self.started[run] = self.reported[run] = now
                 config = log.log.with_name('config.py')
-                self.tell(
-                    f'{run.name} starts: python tools/train.py {config} > '
-                    f'{log.log}'
-                )
+                line = shlex.join(['python', 'tools/train.py', str(config)])
+                log_file = shlex.quote(str(log.log))
+                self.tell(f'{run.name} starts: {line} > {log_file}')
             for line in warnings:
                 self.tell(f'{run.name}  {line}')
             if log.progress and now - self.reported[run] >= self.progress_s:

@@ -99,7 +99,12 @@ def check_plan(content: Any) -> None:
     errors = jsonschema.Draft202012Validator(_PLAN).iter_errors(content)
     for error in sorted(errors, key=lambda error: error.json_path):
         place = error.json_path.replace('$', 'plan')
-        raise ValueError(f'{place}: {error.message}')
+        known = ''
+        if error.validator == 'additionalProperties':
+            known = (
+                f'; expected keys among {sorted(error.schema["properties"])}'
+            )
+        raise ValueError(f'{place}: {error.message}{known}')
 
 
 def option_values(value: Any, place: str) -> Any:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ import pytest
 import ray
 
 from experiments import REPOSITORY, __main__, engine
-from experiments.engine import Engine, locked
+from experiments.engine import Engine, check_address, locked
 from experiments.runs import build_runs
 from tests.support.experiments import FAKE_TRAIN, RUNS, Bench
 
@@ -150,6 +151,16 @@ def test_one_gpu_per_run(tmp_path, monkeypatch):
         assert len(found._submit()) == len(RUNS)
         assert asked.pop() == dict(num_cpus=1, num_gpus=gpus, max_retries=1)
         assert found.at_a_time == at_a_time
+
+
+def test_an_address_without_a_cluster_is_refused_at_once():
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        address = f'127.0.0.1:{server.getsockname()[1]}'
+        for form in (address, f'ray://{address}', 'local', 'auto'):
+            check_address(form)
+    for form in (address, f'ray://{address}'):
+        with pytest.raises(ConnectionError, match=f'RAY_ADDRESS={form}, got'):
+            check_address(form)
 
 
 def test_results_are_one_start_s(tmp_path):

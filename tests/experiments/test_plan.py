@@ -69,6 +69,10 @@ def test_plans_that_cannot_be(bench, change, message):
         (dict(start='taught'), 'qat -> taught -> qat'),
         (dict(bits=['W3']), r"names the bits \['W3'\]; the plan has \['W4'\]"),
         (dict(bits='W4'), r"plan.arms.qat.bits: 'W4' is not of type 'array'"),
+        (
+            dict(starts='float'),
+            r"plan.arms.qat: .*'starts' was unexpected.*'start', 'teachers'\]",
+        ),
         (dict(epochs=-1), 'plan.arms.qat.epochs: -1 is less than the minimum'),
         (dict(options=dict(a='(2,w)')), r"arm 'qat', a: expected a tuple"),
     ],
