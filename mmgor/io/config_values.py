@@ -167,11 +167,12 @@ def known_keys(name: str, given: Mapping, known: Iterable[str]) -> None:
 
 
 def nearest(given: Iterable[Any], known: Sequence[str]) -> str:
-    """'; did you mean ...?' with the words spelt most alike, or ''."""
+    """' (did you mean ...?)' with the words spelt most alike, or ''."""
     words = [word for word in given if isinstance(word, str)]
     close = [get_close_matches(word, known, n=1) for word in words]
-    found = [name for names in close for name in names]
-    return f'; did you mean {", ".join(map(repr, found))}?' if found else ''
+    found = [name for one in close for name in one]
+    names = ', '.join(map(repr, found))
+    return f' (did you mean {names}?)' if found else ''
 
 
 def _plain(value: Any) -> Any:

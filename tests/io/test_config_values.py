@@ -83,7 +83,9 @@ def test_texts_and_choices():
 
 
 def test_the_nearest_word_is_suggested():
-    message = r"unknown key\(s\) \['w_bit'\] in quant.*; did you mean 'w_bits'"
+    message = (
+        r"unknown key\(s\) \['w_bit'\] in quant.* \(did you mean 'w_bits'"
+    )
     with pytest.raises(ValueError, match=message):
         values.known_keys('quant', dict(w_bit=4), ['w_bits', 'a_bits'])
     with pytest.raises(ValueError, match="did you mean 'mean'"):
