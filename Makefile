@@ -59,7 +59,7 @@ $(STAMP): $(REQUIREMENTS) pyproject.toml Makefile scripts/build_mmcv.sh \
 	@touch $@
 
 demo: env
-	$(PY) -W ignore -m experiments.demo --work-dir $(WORK_DIR) --seeds $(SEEDS) \
+	$(PY) -W ignore -m experiments.demo --work-dir "$(WORK_DIR)" --seeds $(SEEDS) \
 	  $(if $(DATA),--data "$(DATA)") $(if $(ARMS),--arms $(ARMS)) \
 	  $(if $(TEACHER_BACKBONE),--teacher-backbone "$(TEACHER_BACKBONE)") \
 	  $(DEMO_ARGS)
