@@ -8,7 +8,8 @@ from .records import DONE, Record
 from .runs import Run
 
 _PROGRESS = re.compile(
-    r'(Epoch|Iter)\(train\)\s+((?:\[[\s\d/]+\])+).*?eta: (\S+)(.*)'
+    r'(Epoch|Iter)\((train|val)\)\s+((?:\[[\s\d/]+\])+).*?'
+    r'eta: ((?:\d+ days?, )?[\d:]+)(.*)'
 )
 _SHOWN = re.compile(r'\b(loss|gor_w_task|gor_w_kd): (\S+)')
 _WARNING = re.compile(r' - WARNING - (.*)')
@@ -23,6 +24,8 @@ def condense(line: str) -> str | None:
         >>> condense('Epoch(train) [1][20/37] lr: 1e-3 eta: 0:01:02 '
         ...          'time: 0.3 loss: 1.2 loss_cls: 0.8')
         'epoch [1][20/37]  loss 1.2  eta 0:01:02'
+        >>> condense('Epoch(val) [1][50/72] eta: 0:00:03  time: 0.1')
+        'evaluation [1][50/72]  eta 0:00:03'
     """
     warning = _WARNING.search(line)
     if warning and not any(usual in line for usual in _USUAL):
@@ -30,10 +33,11 @@ def condense(line: str) -> str | None:
     found = _PROGRESS.search(line)
     if found is None:
         return None
-    unit, place, eta, rest = found.groups()
+    unit, loop, place, eta, rest = found.groups()
+    what = unit.lower() if loop == 'train' else 'evaluation'
     values = [f'{name} {value}' for name, value in _SHOWN.findall(rest)]
     place = place.replace(' ', '')
-    return '  '.join([f'{unit.lower()} {place}', *values, f'eta {eta}'])
+    return '  '.join([f'{what} {place}', *values, f'eta {eta}'])
 
 
 class LogFollower:

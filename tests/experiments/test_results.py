@@ -81,12 +81,14 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path, small_disk):
     assert file.read_bytes() == b'\n' * 65500
 
 
-def test_lines_that_are_not_progress_are_left_out():
+def test_only_progress_and_warnings_are_shown():
     assert condense('Saving checkpoint at 3 epochs') is None
     usual = '11/21 10:00:00 - mmengine - WARNING - FileClient will be'
     assert condense(usual) is None
     line = 'Iter(train) [  50/90000]  lr: 1e-3  eta: 1 day, 0:01  loss: 2.5'
-    assert condense(line) == 'iter [50/90000]  loss 2.5  eta 1'
+    assert condense(line) == 'iter [50/90000]  loss 2.5  eta 1 day, 0:01'
+    line = 'Epoch(val) [1][50/72]    eta: 0:00:03  time: 0.1'
+    assert condense(line) == 'evaluation [1][50/72]  eta 0:00:03'
 
 
 def test_a_log_is_followed(tmp_path):
