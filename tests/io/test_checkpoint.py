@@ -132,14 +132,22 @@ NAN, INF = torch.tensor([1.0, torch.nan]), torch.tensor([torch.inf])
         ('a.weight', NAN, 'NaN or infinity'),
         ('a.running_mean', INF, 'NaN or infinity'),
         ('a.input_quantizer.clip', NAN, 'NaN or infinity'),
-        ('a.input_quantizer.log_scale', torch.tensor([80.0]), 'bounds'),
+        (
+            'a.input_quantizer.log_scale',
+            torch.tensor([80.0]),
+            'step sizes outside',
+        ),
         (
             'a.weight_quantizer.log_scale',
             torch.tensor([1, -80.0]),
-            'bounds',
+            'step sizes outside',
         ),
-        ('a.input_quantizer.alpha', torch.tensor([1e30]), 'bounds'),
-        ('a.input_quantizer.low', torch.tensor([-1e30]), 'bounds'),
+        (
+            'a.input_quantizer.alpha',
+            torch.tensor([1e30]),
+            'step sizes outside',
+        ),
+        ('a.input_quantizer.low', torch.tensor([-1e30]), 'step sizes outside'),
         ('a.running_var', torch.tensor([1, -0.1]), 'negative variances'),
     ],
 )

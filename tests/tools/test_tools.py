@@ -159,7 +159,9 @@ def test_publish_reads_classes_where_there_are_some(tmp_path):
     names = dict(dataset_meta=dict(classes='person'))
     for meta in ('x', [1], dict(dataset_meta=[1]), names):
         torch.save(dict(state_dict=dict(w=torch.ones(2)), meta=meta), path)
-        message = r'has the (meta .*; expected dict|str .*; expected a tuple)'
+        message = (
+            r'has the (meta .*; expected dict|string .*; expected a tuple)'
+        )
         with pytest.raises(ValueError, match=message):
             publish(path, target)
 
