@@ -6,6 +6,7 @@ python -m experiments.demo --data FOLDER   train.json, eval.json, images/
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
@@ -109,11 +111,16 @@ def demo_plan(args: argparse.Namespace) -> Plan:
         for teacher in arms[name].get('teachers', {}).values()
     }
     weights = dict(mobilenetv2=args.teacher_backbone, yolox=args.yolox_weights)
+    at_a_time = torch.cuda.device_count() or 1
     content.update(
         data={'data' if args.data else 'scenes': str(folder)},
         weights={name: str(file) for name, file in weights.items() if file},
         seeds=args.seeds,
         epochs=1 if args.smoke else args.epochs,
+        # One run per GPU, or one at a time: they share all CPUs.
+        threads=max(
+            1, (os.cpu_count() or 1) // max(1, torch.cuda.device_count())
+        ),
         teachers={
             name: entry
             for name, entry in teachers.items()

@@ -172,6 +172,13 @@ def test_demo_trains_the_chosen_arms_and_their_teachers(tmp_path):
         assert list(demo_plan(parse_args(args)).arms) == expected
 
 
+@pytest.mark.parametrize('gpus, threads', [(0, 8), (2, 4), (16, 1)])
+def test_demo_runs_share_all_cpus(tmp_path, monkeypatch, gpus, threads):
+    monkeypatch.setattr('os.cpu_count', lambda: 8)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: gpus)
+    assert demo(tmp_path)[0].threads == threads
+
+
 def test_the_demo_s_table(tmp_path):
     plan, runs = demo(tmp_path)
     rows = [
