@@ -118,9 +118,7 @@ def demo_plan(args: argparse.Namespace) -> Plan:
         seeds=args.seeds,
         epochs=1 if args.smoke else args.epochs,
         # One run per GPU, or one at a time: they share all CPUs.
-        threads=max(
-            1, (os.cpu_count() or 1) // max(1, torch.cuda.device_count())
-        ),
+        threads=max(1, (os.cpu_count() or 1) // at_a_time),
         teachers={
             name: entry
             for name, entry in teachers.items()
