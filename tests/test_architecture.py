@@ -76,6 +76,12 @@ def test_functional_modules_know_torch_only(path):
     assert names - STANDARD == {'torch'}
 
 
+def test_the_table_of_targets_needs_no_torch():
+    files = [PACKAGE / 'targets.py', PACKAGE / 'io' / 'config_values.py']
+    names = {name.split('.')[0] for path in files for name in imports(path)}
+    assert names <= STANDARD | {'dataclasses', 'difflib', 'numbers', 'mmgor'}
+
+
 def test_registries_are_named_in_one_place():
     for path in PACKAGE.rglob('*.py'):
         if path.name != 'registry.py':
