@@ -24,11 +24,11 @@ from mmgor.deploy.runtime.detector import detector_configs
 from mmgor.image_channels import COLOUR, image_channels
 from mmgor.io.config_values import boolean, integer, integers
 
-from .batch_norm_folding import fold_norms
 from .compiled_ops import check_calls
 from .frozen import freeze
+from .graph.batch_norm_folding import fold_norms
+from .graph.int4_weights import use_int4_weights
 from .graph_nms import NAMES, GraphNMS
-from .int4_weights import use_int4_weights
 from .network import Network
 from .onnx_ops import OPSET, translations
 from .saving import save_exported

@@ -3,8 +3,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmgor.deploy.export.batch_norm_folding import fold_batch_norm, fold_norms
-from mmgor.deploy.export.int4_weights import use_int4_weights
+from mmgor.deploy.export.graph.batch_norm_folding import (
+    fold_batch_norm,
+    fold_norms,
+)
+from mmgor.deploy.export.graph.int4_weights import use_int4_weights
 
 onnx = pytest.importorskip('onnx')
 ort = pytest.importorskip('onnxruntime')

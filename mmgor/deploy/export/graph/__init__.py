@@ -1,0 +1,1 @@
+"""Changes an ONNX graph between its trace and its file."""
