@@ -1,6 +1,7 @@
 """Deployment: from a trained checkpoint to a file that runs without it.
 
 - ``export``: writes ``.onnx`` and OpenVINO files (``export/exporter.py``)
+- ``decomposed``: lowers a frozen network to int8 for LiteRT and ExecuTorch
 - ``description``: the metadata inside these files
 - ``runtime``: runs them: raw outputs, mmdet detectors, images and videos
 - ``verify``: compares them with their checkpoint
