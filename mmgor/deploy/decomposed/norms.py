@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from mmgor.deploy.export.batch_norm_folding import fold_batch_norm
+from mmgor.deploy.export.graph.batch_norm_folding import fold_batch_norm
 
 from .graphs import add_call, add_constant, constant, is_call
 
