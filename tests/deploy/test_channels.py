@@ -15,8 +15,8 @@ from mmgor.deploy import Detector, export_detector, verify_export
 from mmgor.deploy.cost.measure import layer_costs
 from mmgor.deploy.description.metadata import make_metadata
 from mmgor.deploy.description.metadata_reader import read_metadata
+from mmgor.deploy.runtime.base import check_images
 from mmgor.deploy.runtime.images import as_bgr, as_input
-from mmgor.deploy.runtime.runtime import check_images
 from mmgor.deploy.runtime.runtime_config import runtime_model
 from mmgor.quantization import calibrate
 from mmgor.registry import MODELS

@@ -1,5 +1,6 @@
 """Reads the metadata of an exported file; refuses a file that is damaged."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,17 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             has changed since.
     """
     path = Path(path)
-    if path.suffix not in ('.onnx', '.xml'):
+    if path.suffix not in _READERS:
         raise ValueError(
-            f'expected a .onnx or .xml file of tools/export.py, got {path}.'
+            f'expected a {" or ".join(_READERS)} file of tools/export.py, got '
+            f'{path}.'
         )
     if not path.is_file():
         raise FileNotFoundError(
             f'exported model not found: {path}; write it with '
             f'python tools/export.py CONFIG CHECKPOINT --out {path}.'
         )
-    text = _onnx_text(path) if path.suffix == '.onnx' else _xml_text(path)
+    text = _READERS[path.suffix](path)
     if text is None:
         raise ValueError(
             f'{path} has no mmgor metadata; expected a file that '
@@ -139,3 +141,10 @@ def _xml_text(path: Path) -> str | None:
         return None
     check_bin_checksum(path, model)
     return str(model.get_rt_info([KEY]).value)
+
+
+#: What reads the metadata of each kind of file; None: it has none.
+_READERS: dict[str, Callable[[Path], str | None]] = {
+    '.onnx': _onnx_text,
+    '.xml': _xml_text,
+}
