@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint or an exported file (.onnx, .xml).
+"""Evaluate a checkpoint or an exported file (.onnx, .xml, .tflite).
 
 The flags are the same as in mmdet's tools/test.py.
 
@@ -9,6 +9,7 @@ import argparse
 import os
 import warnings
 from copy import deepcopy
+from pathlib import Path
 
 from _common import add_common_arguments, build_runner, read_config
 from mmdet.engine.hooks.utils import trigger_visualization_hook
@@ -17,6 +18,7 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
 
 from mmgor.datasets import check_evaluation_data
+from mmgor.deploy.runtime.runtime import BACKENDS
 from mmgor.deploy.runtime.runtime_config import runtime_model
 from mmgor.io.config_reader import loader_datasets
 
@@ -90,7 +92,7 @@ def main() -> None:
     args = parse_args()
     setup_cache_size_limit_of_dynamo()
     cfg = read_config(args)
-    if args.checkpoint.lower().endswith(('.onnx', '.xml')):
+    if Path(args.checkpoint).suffix.lower() in BACKENDS:
         cfg.model = runtime_model(cfg, args.checkpoint)
         cfg.load_from, cfg.resume = None, False
     else:

@@ -3,11 +3,17 @@
 from importlib import import_module
 from typing import Any
 
-_PIP_NAMES = {'onnx_ir': 'onnx-ir'}
+_PIP_NAMES = {
+    'onnx_ir': 'onnx-ir',
+    'litert_torch': 'litert-torch',
+    'ai_edge_litert': 'ai-edge-litert',
+}
+# The extra that installs a package; for others it is 'deploy'.
+_EXTRAS = {'litert_torch': 'litert', 'ai_edge_litert': 'litert'}
 
 
 def require(name: str) -> Any:
-    """Import a package that ``pip install "mmgor[deploy]"`` installs.
+    """Import a package that one of mmgor's extras installs.
 
     Args:
         name (str): Name of the module, e.g. 'onnxruntime'.
@@ -21,11 +27,12 @@ def require(name: str) -> Any:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name.partition('.')[0]:
+        module = name.partition('.')[0]
+        if error.name != module:
             raise
-        package = _PIP_NAMES.get(name, name.partition('.')[0])
+        extra = _EXTRAS.get(module, 'deploy')
         raise ImportError(
-            f'{package} is not installed; expected the packages of '
-            'mmgor[deploy]. Type: pip install "mmgor[deploy]" (in a '
-            'checkout: pip install -e ".[deploy]").'
+            f'{_PIP_NAMES.get(module, module)} is not installed; expected '
+            f'the packages of mmgor[{extra}]. Type: pip install '
+            f'"mmgor[{extra}]" (in a checkout: pip install -e ".[{extra}]").'
         ) from error

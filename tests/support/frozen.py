@@ -48,19 +48,24 @@ class IntegerConv(nn.Module):
 class SmallNetwork(nn.Module):
     """Two convolutions, a sum, pooling, resizing and concatenation.
 
-    Every tensor is rounded, to ``bits`` before the second convolution. Scales
-    are powers of two, so that no order of additions matters to a rounding.
+    Every tensor is rounded, to ``bits`` before the second and the third
+    convolution. With the unit 1 the scales are powers of two. Then many sums
+    lie halfway between two steps.
     """
 
-    def __init__(self, bits=8):
+    def __init__(self, bits=8, unit=1.0):
         super().__init__()
+
+        def rounding(step, *bounds):
+            return Rounding(step * unit, *bounds)
+
         low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-        self.stem = IntegerConv(3, 8, Rounding(1 / 32, -128, 127))
-        self.block = IntegerConv(8, 8, Rounding(1 / 4, 0, 2**bits - 1), 7)
-        self.inner = Rounding(1 / 16, -128, 127)
-        self.joined = Rounding(1 / 8, 0, 255)
-        self.head = IntegerConv(16, 4, Rounding(1 / 4, low, high), bias=False)
-        self.output = Rounding(1 / 16, -128, 127)
+        self.stem = IntegerConv(3, 8, rounding(1 / 32, -128, 127))
+        self.block = IntegerConv(8, 8, rounding(1 / 8, 0, 2**bits - 1), 7)
+        self.inner = rounding(1 / 16, -128, 127)
+        self.joined = rounding(1 / 8, 0, 255)
+        self.head = IntegerConv(16, 4, rounding(1 / 4, low, high), bias=False)
+        self.output = rounding(1 / 16, -128, 127)
 
     def forward(self, images):
         x = torch.relu_(self.stem(images))
@@ -70,4 +75,4 @@ class SmallNetwork(nn.Module):
         pooled = nn.functional.max_pool2d(x, 2)
         resized = nn.functional.interpolate(pooled, scale_factor=2.0)
         x = torch.cat([x, self.joined(resized)], 1)
-        return [self.output(self.head(x - 2.0))]
+        return [self.output(self.head(x - 3.0))]

@@ -19,7 +19,8 @@ from mmgor.version import __version__
 
 from .config_json import from_json, to_json, without
 
-#: Key of the metadata in ONNX metadata_props and in OpenVINO's rt_info.
+#: Key of the metadata in ONNX metadata_props, in OpenVINO's rt_info and in
+#: LiteRT's metadata.
 KEY = 'mmgor'
 #: Version of the metadata's entries. It rises whenever they change.
 FORMAT = 1

@@ -14,13 +14,15 @@ from .config_json import from_json
 from .metadata import FORMAT, KEY
 from .metadata_check import check_metadata
 from .plain_json import parse_json
+from .tflite import tflite_text
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """Read the metadata inside an exported file.
 
     Args:
-        path (str | Path): ``.onnx`` file, or ``.xml`` with its ``.bin``.
+        path (str | Path): ``.onnx`` or ``.tflite`` file, or ``.xml`` with
+            its ``.bin``.
 
     Returns:
         dict: As :func:`~.metadata.make_metadata` made it.
@@ -28,8 +30,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If the file can't be read, was not written by mmgor or was
-            written by a newer version of it, or if the ``.onnx`` or ``.bin``
-            has changed since.
+            written by a newer version of it, or if the ``.onnx``,
+            ``.tflite`` or ``.bin`` has changed since.
     """
     path = Path(path)
     if path.suffix not in _READERS:
@@ -147,4 +149,5 @@ def _xml_text(path: Path) -> str | None:
 _READERS: dict[str, Callable[[Path], str | None]] = {
     '.onnx': _onnx_text,
     '.xml': _xml_text,
+    '.tflite': tflite_text,
 }

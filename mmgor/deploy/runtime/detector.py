@@ -41,7 +41,7 @@ class Detector:
     inside the file.
 
     Args:
-        path (str | Path): ``.onnx`` or ``.xml`` file that
+        path (str | Path): ``.onnx``, ``.xml`` or ``.tflite`` file that
             ``tools/export.py`` wrote.
         threads (int, optional): Number of threads of the backend. By default
             the backend chooses.

@@ -1,8 +1,9 @@
-"""Runs an exported file in ONNX Runtime or OpenVINO, on the CPU.
+"""Runs an exported file in ONNX Runtime, OpenVINO or LiteRT, on the CPU.
 
 Images go in, the head's raw outputs come out. Values are rounded where the
-file says, and nowhere else. So the backends may not turn QuantizeLinear, Conv
-and DequantizeLinear into integer kernels, which round differently:
+file says, and nowhere else. So ONNX Runtime and OpenVINO may not turn
+QuantizeLinear, Conv and DequantizeLinear into integer kernels, which round
+differently:
 
 - They round biases to the product of the input's and the weight's scale,
   which is coarse at 4 bits.
@@ -23,6 +24,7 @@ from mmgor.deploy.optional_imports import require
 from mmgor.io.config_values import boolean, integer
 
 from .base import Runtime
+from .litert import LiteRTRuntime
 
 _MAX_THREADS = 1024
 
@@ -95,6 +97,7 @@ class OpenVINORuntime(Runtime):
 BACKENDS: dict[str, type[Runtime]] = {
     '.onnx': OnnxRuntime,
     '.xml': OpenVINORuntime,
+    '.tflite': LiteRTRuntime,
 }
 
 
@@ -113,10 +116,12 @@ def open_runtime(
     backends. (7-bit weights instead of 8-bit weights avoid that.)
 
     Args:
-        path (str | Path): ``.onnx`` file, or ``.xml`` with its ``.bin``.
+        path (str | Path): ``.onnx`` or ``.tflite`` file, or ``.xml`` with
+            its ``.bin``.
         threads (int, optional): Number of threads per call. By default the
             backend chooses.
-        integer_kernels (bool): Let the backend compute in integers.
+        integer_kernels (bool): Let the backend compute in integers. LiteRT
+            always does.
 
     Returns:
         Runtime: It takes images and returns the head's raw outputs.

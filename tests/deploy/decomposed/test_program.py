@@ -45,7 +45,7 @@ def test_stored_types():
     steps = [node.args[1:3] for node in rounding]
     assert steps == [
         (1 / 32, 0),
-        (1 / 4, 112),
+        (1 / 8, 112),
         (1 / 16, 0),
         (1 / 8, -128),
         (1 / 8, -128),
