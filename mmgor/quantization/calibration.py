@@ -17,6 +17,7 @@ from mmgor.quantization.quantizers.observer import (
     best_row_scales,
     best_scales,
 )
+from mmgor.quantization.tensors.plan import ATTRIBUTE
 from mmgor.trial_run import trial_run
 
 
@@ -29,9 +30,20 @@ def quantized_layers(model: nn.Module) -> dict[str, Any]:
     }
 
 
+def tensor_quantizers(model: nn.Module) -> dict[str, BaseQuantizer]:
+    """Path -> quantizer, for activations that no layer rounds
+    (``tensors='all'``)."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, BaseQuantizer) and name.split('.')[-2:-1] == [ATTRIBUTE]
+    }
+
+
 def uncalibrated_layers(model: nn.Module) -> list[str]:
-    """Paths of quantized layers that have no ranges yet."""
-    return [
+    """Paths of the quantized layers, and of the quantizers of other tensors,
+    that have no ranges yet."""
+    layers = [
         name
         for name, layer in quantized_layers(model).items()
         if not (
@@ -39,6 +51,8 @@ def uncalibrated_layers(model: nn.Module) -> list[str]:
             and layer.input_quantizer.calibrated
         )
     ]
+    others = tensor_quantizers(model).items()
+    return layers + [name for name, q in others if not q.calibrated]
 
 
 @torch.no_grad()
@@ -59,26 +73,45 @@ def calibrate(
         model (nn.Module): Model with quantized layers.
         batches (Iterable): Arguments of ``run``.
         run (Callable): Runs the model on one batch; its result is unused.
-        names (Iterable[str], optional): Paths of the quantized layers to
-            calibrate; the others keep their ranges. Default: all.
+        names (Iterable[str], optional): What to calibrate, as
+            :func:`uncalibrated_layers` names it; the others keep their
+            ranges. Default: all.
 
     Raises:
         RuntimeError: If a layer did not run, or there was no batch.
         ValueError: If a weight or an input has NaN or infinity.
     """
-    layers = quantized_layers(model)
-    chosen = list(layers if names is None else names)
-    with trial_run(model), _observing(layers):
+    layers, others = quantized_layers(model), tensor_quantizers(model)
+    chosen = list({**layers, **others} if names is None else names)
+    with trial_run(model), _observing(layers, others):
         for batch in batches:
             run(batch)
         observers = {
-            name: layers[name].input_quantizer.observer for name in chosen
+            name: quantizer.observer
+            for name, quantizer in _inputs(chosen, layers, others).items()
         }
     _check_seen(observers, layers)
-    for name, observer in observers.items():
-        layer = layers[name]
-        _fit_weight(layer.weight_quantizer, layer.channels_first())
-        _fit_input(layer.input_quantizer, observer)
+    for name in chosen:
+        if name in layers:
+            layer = layers[name]
+            _fit_weight(layer.weight_quantizer, layer.channels_first())
+    for name, quantizer in _inputs(chosen, layers, others).items():
+        _fit_input(quantizer, observers[name])
+
+
+def _inputs(
+    names: Iterable[str],
+    layers: dict[str, Any],
+    others: dict[str, BaseQuantizer],
+) -> dict[str, BaseQuantizer]:
+    """Path -> quantizer, for the activation quantizers that have a range of
+    their own. The input quantizer of several layers belongs to one of them."""
+    found = {
+        name: others[name] if name in others else layers[name].input_quantizer
+        for name in names
+        if name in others or layers[name].owns_input_quantizer
+    }
+    return {name: q for name, q in found.items() if q.has_range}
 
 
 def _check_seen(
@@ -92,7 +125,8 @@ def _check_seen(
     if silent:
         # Override patterns are paths inside the wrapped module, and so is
         # layer_name.
-        named = layers[silent[0]].weight_quantizer.layer_name
+        first = layers.get(silent[0])
+        named = first.weight_quantizer.layer_name if first else silent[0]
         pattern = named.removesuffix('.weight')
         raise RuntimeError(
             'expected every quantized layer to run during calibration, but '
@@ -141,19 +175,26 @@ def _fit_input(quantizer: BaseQuantizer, observer: RangeObserver) -> None:
 
 
 @contextmanager
-def _observing(layers: dict[str, Any]) -> Iterator[None]:
-    """Let input quantizers observe, and weight quantizers pass weights on."""
-    for layer in layers.values():
-        quantizer = layer.input_quantizer
-        quantizer.observer = RangeObserver(
-            quantizer.num_scales, quantizer.channels
+def _observing(
+    layers: dict[str, Any], others: dict[str, BaseQuantizer]
+) -> Iterator[None]:
+    """Let activation quantizers observe, and weight quantizers pass weights
+    on."""
+    weights = [layer.weight_quantizer for layer in layers.values()]
+    inputs = [layer.input_quantizer for layer in layers.values()]
+    inputs += others.values()
+    for quantizer in weights:
+        quantizer.observer = PassThrough()
+    for quantizer in inputs:
+        quantizer.observer = (
+            RangeObserver(quantizer.num_scales, quantizer.channels)
+            if quantizer.has_range
+            else PassThrough()
         )
-        layer.input_quantizer.reset_slot()
-        layer.weight_quantizer.observer = PassThrough()
+        quantizer.reset_slot()
     try:
         yield
     finally:
-        for layer in layers.values():
-            layer.input_quantizer.observer = None
-            layer.weight_quantizer.observer = None
-            layer.input_quantizer.reset_slot()
+        for quantizer in [*weights, *inputs]:
+            quantizer.observer = None
+            quantizer.reset_slot()

@@ -115,9 +115,7 @@ def _quantize_layer(
         per_channel=policy.per_channel,
         for_weight=True,
     )
-    input_cfg = dict(
-        policy.input_quantizer, bits=bits.a_bits, num_scales=slots
-    )
+    input_cfg = policy.input_config(bits.a_bits, slots)
     if policy.per_channel_depthwise and is_depthwise(layer):
         groups = layer.groups
         input_cfg.update(num_scales=slots * groups, channels=groups)

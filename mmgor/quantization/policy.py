@@ -8,6 +8,7 @@ from typing import Any
 
 from mmgor.io.config_values import (
     boolean,
+    choice,
     integer,
     known_keys,
     mapping,
@@ -21,6 +22,10 @@ from mmgor.quantization.quantizers.base import (
     BaseQuantizer,
 )
 from mmgor.registry import MODELS, find
+from mmgor.targets import find_target
+
+#: Which tensors are rounded: the inputs of layers, or every tensor.
+LAYOUTS = ('inputs', 'all')
 
 # How the names of prediction layers end in mmdet's heads (retina_cls, gfl_reg,
 # conv_centerness, multi_level_conv_obj.0, convs_pred.0, fc_cls,
@@ -37,7 +42,14 @@ PREDICTION_ENDINGS = (
     '_branches',
 )
 # Set by the layer, never by the config.
-_OWN_KEYS = {'bits', 'num_scales', 'per_channel', 'for_weight', 'channels'}
+_OWN_KEYS = {
+    'bits',
+    'num_scales',
+    'per_channel',
+    'for_weight',
+    'channels',
+    'symmetric',
+}
 _NONE: Mapping[str, str] = MappingProxyType({})
 _PER_CHANNEL_INPUTS = ('LSQQuantizer', 'LSQPlusQuantizer')
 
@@ -72,6 +84,17 @@ class QuantPolicy:
             ``first_last_bits``. Layers that tell a deformable layer where to
             sample stay in float, unless a pattern matches no other layers:
             ``'*.conv_offset'``.
+        tensors (str): 'inputs': the inputs of layers are rounded. 'all':
+            every tensor is rounded: the operands of sums and products, what
+            concatenations, resizes and poolings read, the outputs of
+            sigmoids, and what the module returns. Layers and operations that
+            read the same tensor share its grid. Default: what the target
+            needs, or 'inputs'.
+        tensor_bits (int): With ``tensors='all'``, the bits of tensors that no
+            layer reads.
+        target (str, optional): Where the exported file will run, such as
+            'litert' (:data:`mmgor.targets.TARGETS`). Sets what the target
+            needs and refuses what it can't run.
 
     Raises:
         ValueError: If a key or quantizer is unknown, or bits are outside of 2
@@ -90,9 +113,12 @@ class QuantPolicy:
     per_channel: bool = True
     per_channel_depthwise: bool = False
     overrides: dict = field(default_factory=dict)
+    tensors: str = ''
+    tensor_bits: int = 8
+    target: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ('w_bits', 'a_bits', 'first_last_bits'):
+        for name in ('w_bits', 'a_bits', 'first_last_bits', 'tensor_bits'):
             _check_bits(name, getattr(self, name))
         for name in ('weight_quantizer', 'input_quantizer'):
             _check_quantizer(name, getattr(self, name))
@@ -104,10 +130,58 @@ class QuantPolicy:
                 'per_channel_depthwise expected an input_quantizer of one of '
                 f'the types {_PER_CHANNEL_INPUTS}, got {kind!r}.'
             )
+        self._take_target()
+        choice('tensors', self.tensors, LAYOUTS)
+        if self.tensors == 'all' and self.per_channel_depthwise:
+            raise ValueError(
+                "tensors='all' has one scale per tensor, which is what "
+                'integer runtimes have; got per_channel_depthwise=True. Drop '
+                'one of the two.'
+            )
         example = 'overrides={"layer1.*": dict(w_bits=8)}'
         overrides = mapping('overrides', self.overrides, example)
         for pattern, bits in overrides.items():
             _check_override(pattern, bits)
+
+    def _take_target(self) -> None:
+        """Fill in what the target needs, and refuse what it can't run."""
+        if self.target is None:
+            object.__setattr__(self, 'tensors', self.tensors or LAYOUTS[0])
+            return
+        target = find_target(self.target)
+        if self.tensors not in ('', target.tensors):
+            raise ValueError(
+                f'target={self.target!r} needs tensors={target.tensors!r}, '
+                f'got tensors={self.tensors!r}. Drop the key.'
+            )
+        object.__setattr__(self, 'tensors', target.tensors)
+        if self.per_channel_depthwise and not target.per_channel_inputs:
+            raise ValueError(
+                f'target={self.target!r} has one scale per activation, got '
+                'per_channel_depthwise=True. Drop the key.'
+            )
+        kind = find(self.input_quantizer['type'])
+        if target.symmetric_inputs and kind.asymmetric:
+            raise ValueError(
+                f'target={self.target!r} has no zero points, got an '
+                f'input_quantizer with an offset: {kind.__name__}. Expected '
+                "for example input_quantizer=dict(type='LSQQuantizer')."
+            )
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether inputs have to fit int8 with zero point 0."""
+        target = self.target and find_target(self.target)
+        return bool(target and target.symmetric_inputs)
+
+    def input_config(self, bits: int, slots: int) -> dict:
+        """Config of an activation quantizer."""
+        return dict(
+            self.input_quantizer,
+            bits=bits,
+            num_scales=slots,
+            symmetric=self.symmetric,
+        )
 
     @classmethod
     def from_config(cls, quant: Any) -> 'QuantPolicy':

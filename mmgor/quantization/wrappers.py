@@ -12,7 +12,9 @@ from torch import nn
 from mmgor.io.checkpoint import check_any_match, check_sound
 from mmgor.quantization.quantizers.base import BaseQuantizer
 from mmgor.quantization.quantizers.recomputation import is_recomputed
+from mmgor.quantization.roles.probe_inputs import head_inputs, image_inputs
 from mmgor.quantization.roles.roles import first_layers, head_roles
+from mmgor.quantization.tensors.prepare import round_tensors
 from mmgor.registry import MODELS, build_stock
 
 from .convert import find_layers, quantize_layers
@@ -43,6 +45,8 @@ def QuantBackbone(
     policy = QuantPolicy.from_config(quant)
     module = build_stock('backbone', backbone, kwargs)
     quantize_layers(module, policy, first_layers(module))
+    if policy.tensors == 'all':
+        round_tensors(module, policy, image_inputs(module), given=False)
     module.register_load_state_dict_pre_hook(_check_match)
     return _guarded(module)
 
@@ -63,7 +67,10 @@ def QuantNeck(
     """
     policy = QuantPolicy.from_config(quant)
     module = build_stock('neck', neck, kwargs)
+    inputs = head_inputs(module, kwargs)
     quantize_layers(module, policy, set())
+    if policy.tensors == 'all':
+        round_tensors(module, policy, inputs)
     return _guarded(module)
 
 
@@ -99,7 +106,10 @@ def QuantHead(
             f'first_last_bits; its layers are {names}. Name them: '
             'quant=dict(overrides={"<layer>": dict(w_bits=8, a_bits=8)}).'
         )
+    inputs = head_inputs(module, kwargs) if names else []
     quantize_layers(module, policy, roles.predictions, roles.calls)
+    if policy.tensors == 'all':
+        round_tensors(module, policy, inputs, roles.predictions)
     for path in roles.passes:
         module.get_submodule(path).register_forward_pre_hook(_reset_slots)
     return _guarded(module)

@@ -60,6 +60,13 @@ class QuantLayerMixin:
     input_quantizer: BaseQuantizer
     rounds_weight = True
 
+    @property
+    def owns_input_quantizer(self) -> bool:
+        """Whether the input quantizer is this layer's child. If not, another
+        layer that reads the same tensor owns it."""
+        layer: Any = self
+        return 'input_quantizer' in layer._modules
+
     def quantized_weight(self) -> Tensor:
         """The weight rounded to its integer grid, in float.
 
@@ -112,7 +119,8 @@ class QuantLayerMixin:
         stored = state_dict.get(f'{prefix}weight')
         if getattr(stored, 'shape', None) == self.weight.shape:
             self.weight_quantizer.forget_range()
-            self.input_quantizer.forget_range()
+            if self.owns_input_quantizer:
+                self.input_quantizer.forget_range()
         else:
             own = f'{prefix}weight_quantizer.', f'{prefix}input_quantizer.'
             for key in [k for k in state_dict if k.startswith(own)]:

@@ -20,6 +20,7 @@ from mmgor.io.config_values import boolean, integer
 
 from . import functional
 from .grid import Grid
+from .marks import is_marked
 from .observer import RangeObserver, check_finite
 from .recomputation import OncePerCall
 
@@ -45,6 +46,8 @@ class BaseQuantizer(nn.Module):
             Inputs are unsigned if calibration saw no value below zero.
         channels (int): For inputs: scales per slot, one per entry of the
             second axis, or 1.
+        symmetric (bool): For inputs: the range has to fit int8 with zero
+            point 0, so that unsigned inputs have 7 bits at most.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -57,6 +60,8 @@ class BaseQuantizer(nn.Module):
     clips_symmetrically = False
     #: Whether the quantizer refuses weights.
     inputs_only = False
+    #: Whether calibration chooses the range.
+    has_range = True
     qmin: Tensor
     qmax: Tensor
 
@@ -67,6 +72,7 @@ class BaseQuantizer(nn.Module):
         per_channel: bool = False,
         for_weight: bool = False,
         channels: int = 1,
+        symmetric: bool = False,
     ) -> None:
         super().__init__()
         self.bits = integer('bits', bits, MIN_BITS, MAX_BITS, FLOAT_HINT)
@@ -79,6 +85,7 @@ class BaseQuantizer(nn.Module):
                 "example weight_quantizer=dict(type='LSQQuantizer')."
             )
         self.channels = integer('channels', channels, 1)
+        self.symmetric = boolean('symmetric', symmetric)
         self.observer: RangeObserver | None = None
         self.layer_name = ''
         self._slot = 0
@@ -108,11 +115,15 @@ class BaseQuantizer(nn.Module):
 
     # The kernels inside are compiled already; the rest is Python.
     @torch.compiler.disable
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, slot: int | None = None) -> Tensor:
         """Fake-quantize ``x``. During calibration, observe it and return it.
+
+        A tensor that this quantizer has rounded already is returned as it is.
 
         Args:
             x (Tensor): Any shape.
+            slot (int, optional): Index of the call in a forward pass. By
+                default the calls are counted.
 
         Returns:
             Tensor: Shape and dtype of ``x``.
@@ -121,12 +132,14 @@ class BaseQuantizer(nn.Module):
             RuntimeError: If the quantizer was never calibrated.
             ValueError: If calibration meets NaN or infinity.
         """
+        if is_marked(x, self):
+            return x
         if self.observer is not None:
             check_finite(x, self.layer_name or 'a layer')
-            self.observer.update(x, self._next_slot())
+            self.observer.update(x, self._next_slot() if slot is None else slot)
             return x
         self._check_calibrated()
-        return self.quantize(x, self._slot_of_call(x))
+        return self.quantize(x, self._slot_of_call(x) if slot is None else slot)
 
     def _check_calibrated(self) -> None:
         if not self.calibrated:
@@ -189,12 +202,16 @@ class BaseQuantizer(nn.Module):
 
     def choose_range(self, signed: bool) -> None:
         """Set the integer range, which makes the quantizer calibrated."""
-        qmin, qmax = functional.integer_range(
-            self.bits, signed, narrow=self.for_weight
-        )
+        qmin, qmax = self._range(signed)
         self.qmin.fill_(qmin)
         self.qmax.fill_(qmax)
         self._highest = qmax
+
+    def _range(self, signed: bool) -> tuple[int, int]:
+        bits = self.bits
+        if self.symmetric and not signed:
+            bits = min(bits, MAX_BITS - 1)
+        return functional.integer_range(bits, signed, self.for_weight)
 
     def forget_range(self) -> None:
         """Return to the state before calibration."""
@@ -247,10 +264,7 @@ class BaseQuantizer(nn.Module):
         """Integer ranges that a file of the same bits may have; (0, 0) stands
         for a quantizer that was never calibrated."""
         choices = (True,) if self.for_weight else (True, False)
-        return {(0, 0)} | {
-            functional.integer_range(self.bits, signed, self.for_weight)
-            for signed in choices
-        }
+        return {(0, 0)} | {self._range(signed) for signed in choices}
 
     def extra_repr(self) -> str:
         return f'bits={self.bits}, num_scales={self.num_scales}'

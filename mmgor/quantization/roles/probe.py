@@ -75,7 +75,7 @@ def probe(
         random_states_kept(),
     ):
         try:
-            copied = _copy(module)
+            copied = copy_to_run(module)
             copied.training = training
             graph = _Graph(copied, result)
             output = copied(*graph.enter(args), **graph.enter(kwargs))
@@ -85,8 +85,9 @@ def probe(
     return result
 
 
-def _copy(module: nn.Module) -> nn.Module:
-    """A copy of a module that shares its weights but not its buffers."""
+def copy_to_run(module: nn.Module) -> nn.Module:
+    """A copy of a module in evaluation mode, which shares its weights but not
+    its buffers."""
     # Tensors of weight_norm and the like, which each forward pass recomputes.
     computed = {
         id(value): value.detach()

@@ -1,6 +1,8 @@
 """Makes inputs of zeros for a head, from its arguments and attributes."""
 
+from collections.abc import Iterator
 from inspect import Parameter, signature
+from itertools import product
 from typing import Any
 
 import torch
@@ -10,6 +12,10 @@ from torch import Tensor, nn
 
 from mmgor.quantization.convert import find_layers
 
+# Sides and channels of the images to try with a backbone. Most backbones
+# accept the small side; some have position embeddings for one size.
+_SIDES = (64, 224)
+_CHANNELS = (3, *range(1, 17))
 # Side of the coarsest feature map in pixels. Deformable 3 x 3 kernels refuse
 # smaller ones.
 _COARSEST = 4
@@ -21,6 +27,19 @@ _FEW = 3
 _BERT = 768
 _LEVEL_COUNTS = ('num_levels', 'num_feat_levels')
 _LEVEL_STRIDES = ('strides', 'featmap_strides')
+
+
+def images(backbone: nn.Module) -> Iterator[Tensor]:
+    """Images of zeros to try with a backbone, the likeliest first."""
+    parameter = next(backbone.parameters())
+    for side, channels in product(_SIDES, _CHANNELS):
+        yield parameter.new_zeros(1, channels, side, side)
+
+
+def image_inputs(backbone: nn.Module) -> Iterator[dict[str, Any]]:
+    """Arguments of a backbone's ``forward`` to try, the likeliest first."""
+    name = next(iter(signature(backbone.forward).parameters))
+    return ({name: image} for image in images(backbone))
 
 
 def declared_levels(head: nn.Module) -> int | None:

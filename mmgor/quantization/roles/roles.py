@@ -17,12 +17,7 @@ from mmgor.quantization.convert import find_layers
 from mmgor.quantization.policy import is_prediction_layer, prediction_layers
 
 from .probe import Probe, kernel_layers, probe
-from .probe_inputs import declared_levels, head_inputs
-
-# Sides and channels of the images to try with a backbone. Most backbones
-# accept the small side; some have position embeddings for one size.
-_SIDES = (64, 224)
-_CHANNELS = (3, *range(1, 17))
+from .probe_inputs import declared_levels, head_inputs, images
 
 
 @dataclass
@@ -55,9 +50,7 @@ def first_layers(backbone: nn.Module) -> set[str]:
     best = Probe()
     if not find_layers(backbone):
         return set()
-    parameter = next(backbone.parameters())
-    for side, channels in product(_SIDES, _CHANNELS):
-        image = parameter.new_zeros(1, channels, side, side)
+    for image in images(backbone):
         result = probe(backbone, False, image)
         best = max(result, best, key=lambda r: len(r.calls))
         # An error further on has nothing to do with the number of channels.

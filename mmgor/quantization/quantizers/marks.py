@@ -1,0 +1,34 @@
+"""Marks on tensors that say which grid their values lie on.
+
+A tensor that was rounded for one reader is not rounded again for the next one.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+_NAME = '_mmgor_grid'
+
+
+class Mark(NamedTuple):
+    """The quantizer that has rounded a tensor, and the slot."""
+
+    quantizer: nn.Module
+    slot: int
+
+
+def mark(x: Tensor, quantizer: nn.Module, slot: int) -> Tensor:
+    """Note that the values of ``x`` lie on a grid; returns ``x``."""
+    setattr(x, _NAME, Mark(quantizer, slot))
+    return x
+
+
+def mark_of(x: Tensor) -> Mark | None:
+    """The mark of a tensor. A tensor that is made from ``x`` has none."""
+    return getattr(x, _NAME, None)
+
+
+def is_marked(x: Tensor, quantizer: nn.Module) -> bool:
+    """Whether ``quantizer`` has rounded ``x`` already."""
+    found = mark_of(x)
+    return found is not None and found.quantizer is quantizer

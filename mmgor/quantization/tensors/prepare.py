@@ -1,0 +1,199 @@
+"""Plans the grids of a wrapped module and builds its new quantizers."""
+
+import logging
+from collections.abc import Iterable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from mmgor.quantization.layers.quant_layers import QuantLayerMixin
+from mmgor.quantization.layers.weights import weighted_layers
+from mmgor.quantization.policy import QuantPolicy
+from mmgor.quantization.quantizers.base import BaseQuantizer
+from mmgor.quantization.quantizers.marks import mark
+from mmgor.quantization.quantizers.observer import PassThrough
+from mmgor.quantization.roles.probe import copy_to_run, kernel_layers
+from mmgor.registry import build_own
+from mmgor.trial_run import random_states_kept
+
+from .grids import FixedQuantizer, GivenQuantizer
+from .plan import ATTRIBUTE, LayerBits, Plan, make_plan
+from .rounding import attach
+from .tape import Tape, record
+
+_SHOWN = 8
+
+
+def round_tensors(
+    module: nn.Module,
+    policy: QuantPolicy,
+    inputs: Iterable[dict[str, Any]],
+    predictions: set[str] | None = None,
+    given: bool = True,
+) -> None:
+    """Let a module with quantized layers round every tensor, in place.
+
+    Args:
+        module (nn.Module): Its layers are quantized.
+        policy (QuantPolicy): Its bit policy.
+        inputs (Iterable[dict]): Arguments of its ``forward`` to try; the first
+            ones that it takes are recorded.
+        predictions (set[str], optional): Paths of a head's prediction layers.
+        given (bool): Whether the module before rounds what this one gets.
+
+    Raises:
+        ValueError: If the module can't be run, if it uses activation
+            checkpointing, or if it computes something else with the plan.
+    """
+    _check_checkpointing(module)
+    tape, arguments, expected = _record(module, inputs, predictions or set())
+    layers = {
+        name: LayerBits(layer.input_quantizer.bits, layer.input_quantizer.num_slots)
+        for name, layer in module.named_modules()
+        if isinstance(layer, QuantLayerMixin)
+    }
+    bits = dict.fromkeys(predictions or (), policy.first_last_bits)
+    plan = make_plan(
+        tape, layers, given, bits, policy.tensor_bits, policy.a_bits
+    )
+    _build(module, plan, policy)
+    attach(module, plan, _recorded_layers(module))
+    _check_same(module, arguments, expected)
+    _log(module, plan)
+
+
+def _recorded_layers(module: nn.Module) -> dict[str, nn.Module]:
+    kept = kernel_layers(module)
+    return {
+        name: layer
+        for name, layer in weighted_layers(module).items()
+        if name in kept or isinstance(layer, QuantLayerMixin)
+    }
+
+
+def _check_checkpointing(module: nn.Module) -> None:
+    found = [n for n, m in module.named_modules() if getattr(m, 'with_cp', 0)]
+    if found:
+        raise ValueError(
+            f"tensors='all' and activation checkpointing (with_cp=True in "
+            f'{type(module).__name__}: {found[0] or "the module itself"}) '
+            "can't be combined; expected with_cp=False or tensors='inputs'."
+        )
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    """A copy that runs in float."""
+    copied = copy_to_run(module)
+    for child in copied.modules():
+        if isinstance(child, BaseQuantizer):
+            child.observer = PassThrough()
+    return copied
+
+
+@torch.no_grad()
+def _record(
+    module: nn.Module, inputs: Iterable[dict[str, Any]], predictions: set[str]
+) -> tuple[Tape, dict[str, Any], list[Tensor]]:
+    error: Exception | None = None
+    for arguments in inputs:
+        copied = _copy(module)
+        with random_states_kept():
+            torch.manual_seed(0)
+            filled = tree_map_only(Tensor, _noise, arguments)
+            try:
+                tape = record(
+                    copied, _recorded_layers(copied), predictions, (), filled
+                )
+                outputs = _leaves(_copy(module)(**filled))
+            except Exception as caught:  # the module may raise anything
+                error = error or caught
+                continue
+        return tape, filled, outputs
+    raise ValueError(
+        f"tensors='all' has to run {type(module).__name__} once to see which "
+        f"tensors it reads, but could not ({error!r}). Use tensors='inputs'."
+    )
+
+
+def _noise(x: Tensor) -> Tensor:
+    return torch.randn_like(x) if x.is_floating_point() else x
+
+
+def _leaves(values: Any) -> list[Tensor]:
+    return [x for x in tree_leaves(values) if isinstance(x, Tensor)]
+
+
+def _build(module: nn.Module, plan: Plan, policy: QuantPolicy) -> None:
+    """Build the new quantizers, and share those of layers."""
+    for name, owner in plan.shared.items():
+        layer: Any = module.get_submodule(name)
+        quantizer = module.get_submodule(f'{owner}.input_quantizer')
+        del layer.input_quantizer
+        # Not registered a second time: one name per parameter.
+        layer.__dict__['input_quantizer'] = quantizer
+        if layer.weight.requires_grad:
+            quantizer.requires_grad_()
+    for name in plan.given:
+        layer = module.get_submodule(name)
+        given = GivenQuantizer(layer.input_quantizer.bits)
+        given.layer_name = layer.input_quantizer.layer_name
+        layer.input_quantizer = given
+    new = nn.ModuleDict()
+    for name, (bits, slots) in plan.new.items():
+        new[name] = build_own(
+            'input_quantizer',
+            policy.input_config(bits, slots),
+            BaseQuantizer,
+            'dict(type=...)',
+        )
+        new[name].layer_name = name
+    if plan.fixed:
+        new['sigmoid'] = FixedQuantizer()
+    module.add_module(ATTRIBUTE, new)
+
+
+@torch.no_grad()
+def _check_same(
+    module: nn.Module, arguments: dict[str, Any], expected: list[Tensor]
+) -> None:
+    """Make sure that a pass without rounding computes what it did before.
+
+    A module that changes a tensor in place and reads it under its old name
+    does not: operations make new tensors here.
+    """
+    copied = _copy(module)
+    if next(iter(arguments.values()), None) is not None:
+        arguments = tree_map_only(Tensor, _marked, deepcopy(arguments))
+    outputs = _leaves(copied(**arguments))
+    same = len(outputs) == len(expected) and all(
+        a.shape == b.shape and torch.allclose(a, b, 1e-3, 1e-4)
+        for a, b in zip(outputs, expected)
+    )
+    if not same:
+        raise ValueError(
+            f"tensors='all' would change what {type(module).__name__} "
+            'computes: it changes a tensor in place and reads it under '
+            "another name. Use tensors='inputs' for it."
+        )
+
+
+def _marked(x: Tensor) -> Tensor:
+    quantizer = FixedQuantizer()
+    quantizer.observer = PassThrough()
+    return mark(x, quantizer, 0)
+
+
+def _log(module: nn.Module, plan: Plan) -> None:
+    if plan.uncovered:
+        more = len(plan.uncovered) - _SHOWN
+        rest = f' and {more} more' if more > 0 else ''
+        print_log(
+            f"{type(module).__name__}: under tensors='all' these operations "
+            f'stay in float: {", ".join(plan.uncovered[:_SHOWN])}{rest}.',
+            logger='current',
+            level=logging.WARNING,
+        )

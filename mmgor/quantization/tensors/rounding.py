@@ -1,0 +1,221 @@
+"""Rounds tensors in the forward pass of a module, as its plan says."""
+
+from collections.abc import Callable
+from functools import partial
+from threading import local
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
+
+from mmgor.quantization.quantizers.base import BaseQuantizer
+from mmgor.quantization.quantizers.marks import mark, mark_of
+
+from .grids import check_given
+from .operations import Kind, call, keeps_values, kind_of, operands, sigmoid
+from .plan import Plan, PlannedStep, Slot
+
+# The passes that are running, the innermost last.
+_RUNNING = local()
+
+
+def attach(module: nn.Module, plan: Plan, layers: dict[str, nn.Module]) -> None:
+    """Let every forward pass of a module follow a plan.
+
+    Args:
+        module (nn.Module): The module, with all quantizers of the plan.
+        plan (Plan): Its plan.
+        layers (dict[str, nn.Module]): Path -> layer, for all layers that the
+            pass was recorded with.
+    """
+    module.rounding_plan = plan
+    module.register_forward_pre_hook(_begin)
+    module.register_forward_hook(_end, always_call=True)
+    for name, layer in layers.items():
+        before, after = partial(_before, name), partial(_after, name)
+        layer.register_forward_pre_hook(before)
+        layer.register_forward_hook(after, always_call=True)
+
+
+def _passes() -> list['_Pass']:
+    if not hasattr(_RUNNING, 'passes'):
+        _RUNNING.passes = []
+    return _RUNNING.passes
+
+
+def _begin(module: nn.Module, _: Any) -> None:
+    running = _Pass(module)
+    _passes().append(running)
+    running.__enter__()
+
+
+def _end(module: nn.Module, _: Any, output: Any) -> Any:
+    running = _passes().pop()
+    running.__exit__(None, None, None)
+    # After an error there is no output.
+    return None if output is None else running.finish(output)
+
+
+def _before(name: str, layer: nn.Module, inputs: tuple) -> Any:
+    if not _passes():  # the layer alone was called
+        return None
+    return _passes()[-1].before(name, inputs)
+
+
+def _after(name: str, layer: nn.Module, _: Any, output: Any) -> Any:
+    if not _passes():
+        return None
+    return _passes()[-1].after(name, output)
+
+
+class _Pass(TorchFunctionMode):
+    """One forward pass of a module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._module = module
+        plan: Any = module.rounding_plan
+        self._plan: Plan = plan
+        self._done = 0
+        self._calls: dict[str, int] = {}
+        self._inside = 0
+        # Tensor -> the results of its rounding.
+        self._rounded: Any = WeakIdKeyDictionary()
+
+    def __torch_function__(
+        self,
+        function: Callable,
+        types: Any,
+        args: tuple = (),
+        kwargs: dict | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        kind = None if self._inside else kind_of(function, args, kwargs)
+        if kind is None:
+            return function(*args, **kwargs)
+        step = self._next(kind)
+        if not (step.given or step.makes or any(step.reads)):
+            return function(*args, **kwargs)
+        read = [
+            x if slot is None else self._round(x, slot)
+            for x, slot in zip(operands(kind, args, kwargs), step.reads)
+        ]
+        if kind is Kind.SILU:
+            return self._silu(step, read[0])
+        result = call(function, kind, read, args, kwargs)
+        return self._keep(step, read[0], result)
+
+    def _next(self, kind: Kind) -> PlannedStep:
+        steps = self._plan.steps
+        planned = steps[self._done] if self._done < len(steps) else None
+        if planned is None or planned.kind is not kind:
+            raise self._changed(kind.value, planned)
+        self._done += 1
+        return planned
+
+    def _changed(self, got: str, planned: PlannedStep | None) -> RuntimeError:
+        expected = (
+            'no more operation'
+            if planned is None
+            else f'"{planned.kind.value}" in {planned.name or "forward"}'
+        )
+        return RuntimeError(
+            f"tensors='all' expected {type(self._module).__name__} to call "
+            f'{expected} as operation {self._done + 1}, as it did when it was '
+            f'built; got {got}. A module whose operations differ between '
+            "calls can't be planned: use tensors='inputs' for it."
+        )
+
+    def _silu(self, step: PlannedStep, x: Tensor) -> Tensor:
+        assert step.makes is not None
+        return x * self._round(sigmoid(x), step.makes)
+
+    def _keep(self, step: PlannedStep, operand: Tensor, result: Any) -> Any:
+        """Put the result on the grid of the operand, if it keeps it."""
+        if step.given:
+            check_given(operand, f'{step.name} ({step.kind.value})')
+            found = mark_of(operand)
+            assert found is not None
+            quantizer, slot = found
+        elif step.makes is not None:
+            quantizer, slot = self._find(step.makes)
+        else:
+            return result
+        same = keeps_values(step.kind) and isinstance(quantizer, BaseQuantizer)
+        apply = mark if same else self._apply
+        return tree_map_only(
+            Tensor, lambda x: apply(x, quantizer, slot), result
+        )
+
+    def _find(self, slot: Slot) -> tuple[nn.Module, int]:
+        return self._module.get_submodule(slot.path), slot.index
+
+    def _round(self, x: Tensor, slot: Slot) -> Tensor:
+        """Round a tensor, once per pass."""
+        quantizer, index = self._find(slot)
+        if mark_of(x) == (quantizer, index):
+            return x
+        results = self._rounded.setdefault(x, {})
+        # An in-place change of the tensor changes its version.
+        key = slot, None if x.is_inference() else x._version
+        if key not in results:
+            results[key] = self._apply(x, quantizer, index)
+        return results[key]
+
+    def _apply(self, x: Tensor, quantizer: nn.Module, slot: int) -> Tensor:
+        self._inside += 1
+        try:
+            result = quantizer(x, slot)
+            # In calibration it is the tensor itself, which other readers
+            # round to other grids.
+            result = result.view_as(x) if result is x else result
+        finally:
+            self._inside -= 1
+        return mark(result, quantizer, slot)
+
+    def before(self, name: str, inputs: tuple) -> tuple | None:
+        """Round the input of a layer."""
+        self._inside += 1
+        reads = self._plan.reads.get(name)
+        if self._inside > 1 or not reads:
+            return None
+        x, *rest = inputs
+        for slot in reads[self._count(name) % len(reads)]:
+            x = self._round(x, slot)
+        return x, *rest
+
+    def _count(self, name: str) -> int:
+        count = self._calls.get(name, 0)
+        self._calls[name] = count + 1
+        return count
+
+    def after(self, name: str, output: Any) -> Any:
+        """Round the output of a prediction layer."""
+        self._inside -= 1
+        slots = self._plan.outputs.get(name)
+        if self._inside or not slots or output is None:
+            return None
+        slot = slots[self._count(f'{name} (output)') % len(slots)]
+        return self._round(output, slot)
+
+    def finish(self, output: Any) -> Any:
+        """Round what the module returns."""
+        if self._done != len(self._plan.steps):
+            raise self._changed('its end', self._plan.steps[self._done])
+        slots = iter(self._plan.returned)
+        floats = [x for x in tree_leaves(output) if _is_float(x)]
+        if not self._plan.returned or len(floats) != len(self._plan.returned):
+            return output
+
+        def rounded(x: Any) -> Any:
+            slot = next(slots) if _is_float(x) else None
+            return x if slot is None else self._round(x, slot)
+
+        return tree_map_only(torch.Tensor, rounded, output)
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
