@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmgor.hooks import GoRWeightHook, NonFiniteLossHook, SharedInputHook
+from mmgor.hooks import GoRWeightHook, NonFiniteLossHook
 from tests.support.device_steps import batch_on_cuda, built, by_file, steps_of
 from tests.support.models import student_cfg
 from tests.support.students import STUDENTS, student_of_itself
@@ -42,11 +42,7 @@ def test_hooks(teacher_spec):
     """The host waits once per step for NonFiniteLossHook and once when its
     training starts, after the first and every fifth step for GoRWeightHook,
     and once per measured gradient."""
-    hooks = [
-        NonFiniteLossHook(),
-        GoRWeightHook(gradient_interval=1),
-        SharedInputHook(),
-    ]
+    hooks = [NonFiniteLossHook(), GoRWeightHook(gradient_interval=1)]
     with virtual_cuda() as device:
         model = built(student_cfg(teacher_spec))
         batch = batch_on_cuda()

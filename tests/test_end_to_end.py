@@ -188,27 +188,28 @@ def test_ema_validates_with_averaged_scales(scenes, teacher, tmp_path):
     assert moved > 10
 
 
-def test_shared_inputs_stay_one(trained, scenes, teacher, tmp_path):
-    """Layers with a shared input keep one scale, in the model and in EMAHook's
-    copy; without the hook their scales differ."""
-    config = training_config(scenes, tmp_path / 'shared', teacher, epochs=2)
+def test_every_tensor_on_a_grid(scenes, teacher, tmp_path):
+    """Quantizers of tensors are calibrated, trained, averaged and resumed like
+    all others."""
+    config = training_config(scenes, tmp_path / 'all', teacher, epochs=1)
+    for part in ('backbone', 'neck', 'bbox_head'):
+        config.model[part].quant.tensors = 'all'
     config.custom_hooks += [
-        dict(type='EMAHook', momentum=0.5, update_buffers=True),
-        dict(type='SharedInputHook'),
+        dict(type='EMAHook', momentum=0.5, update_buffers=True)
     ]
     runner = train(config)
     hook = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook')
-    key = 'bbox_head.{}_convs.0.conv.input_quantizer.log_scale'
-
-    def steps(model):
-        state = model.state_dict()
-        return [state[key.format(branch)] for branch in ('cls', 'reg')]
-
-    for model in (runner.model, hook.ema_model.module):
-        assert len(steps(model)[0]) > 1  # one per level
-        assert torch.equal(*steps(model))
-    alone, _ = trained
-    assert not torch.equal(*steps(alone.model))
+    averaged = hook.ema_model.module.state_dict()
+    live = runner.model.state_dict()
+    scales = {k for k in live if '.tensor_quantizer.' in k and 'log_' in k}
+    assert len(scales) > 10
+    assert all(live[k.replace('log_scale', 'qmax')] > 0 for k in scales)
+    assert any((live[k] != averaged[k]).any() for k in scales)
+    config.train_cfg.max_epochs, config.resume = 2, True
+    resumed = train(config)
+    assert resumed.epoch == 2
+    moved = resumed.model.state_dict()
+    assert any((live[k] != moved[k]).any() for k in scales)
 
 
 def test_wrong_load_from_is_an_error(scenes, teacher, tmp_path):

@@ -144,7 +144,6 @@ def test_hooks_of_another_scope(scoped):
         'QuantCalibrationHook',
         'GoRWeightHook',
         'NonFiniteLossHook',
-        'SharedInputHook',
     ):
         assert type(HOOKS.build(dict(type=name))).__name__ == name
 

@@ -3,7 +3,6 @@
 - ``gor_weight_hook``: moves the thetas, logs, checks and plots the loss
   weights (``weight_plot``), and measures the teachers (``teacher_metrics``).
 - ``quant_calibration_hook``: calibrates quantizers before training.
-- ``shared_input_hook``: one input range for layers that read one tensor.
 - ``nonfinite_loss_hook``: skips steps with a loss or gradient that is not
   finite; ``broken_state`` and ``batch_images`` say what was wrong.
 - ``safe_checkpoint_hook``: checkpoints that survive a kill or a full disk.
@@ -17,7 +16,6 @@ from .gor_weight_hook import GoRWeightHook
 from .nonfinite_loss_hook import NonFiniteLossHook
 from .quant_calibration_hook import QuantCalibrationHook
 from .safe_checkpoint_hook import SafeCheckpointHook
-from .shared_input_hook import SharedInputHook
 from .weight_plot import plot_weight_curves, read_scalars
 
 __all__ = [
@@ -25,7 +23,6 @@ __all__ = [
     'NonFiniteLossHook',
     'QuantCalibrationHook',
     'SafeCheckpointHook',
-    'SharedInputHook',
     'plot_weight_curves',
     'read_scalars',
 ]

@@ -19,6 +19,7 @@ from mmgor.io.checkpoint import (
 from mmgor.io.checkpoint_reader import named_weights
 from mmgor.io.config_values import integer
 from mmgor.quantization import (
+    BaseQuantizer,
     calibrate,
     counting_macs,
     float_line,
@@ -143,12 +144,12 @@ def check_resume_ranges(model: Any, state_dict: dict) -> None:
     Raises:
         RuntimeError: If a layer has other bits; the message names the first.
     """
-    for name, layer in quantized_layers(model).items():
-        for kind in ('weight_quantizer', 'input_quantizer'):
-            quantizer, prefix = getattr(layer, kind), f'{name}.{kind}.'
-            if not quantizer.accepts(state_dict, prefix):
-                raise RuntimeError(
-                    'resume from a file of another config: expected '
-                    f'{quantizer.bits} bits for {prefix[:-1]}, got a range up '
-                    f'to {int(state_dict[prefix + "qmax"])}. {RESUME_HINT}'
-                )
+    for name, quantizer in model.named_modules():
+        if not isinstance(quantizer, BaseQuantizer):
+            continue
+        if not quantizer.accepts(state_dict, f'{name}.'):
+            raise RuntimeError(
+                'resume from a file of another config: expected '
+                f'{quantizer.bits} bits for {name}, got a range up to '
+                f'{int(state_dict[f"{name}.qmax"])}. {RESUME_HINT}'
+            )

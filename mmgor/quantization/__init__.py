@@ -12,11 +12,17 @@ How a weight is rounded, in the order in which the calls happen:
    training, ``quantizers/compiled.py`` runs it as one kernel. PACT and DoReFa
    round in functions of their own, also in ``functional.py``.
 
-A layer's input goes through ``input_quantizer`` in the same way. The first
-scales come from ``calibration.py``.
+A layer's input goes through ``input_quantizer`` in the same way. With
+``tensors='all'``, the folder ``tensors`` lets operations between layers round
+what they read, too. The first scales come from ``calibration.py``.
 """
 
-from .calibration import calibrate, quantized_layers, uncalibrated_layers
+from .calibration import (
+    calibrate,
+    quantized_layers,
+    tensor_quantizers,
+    uncalibrated_layers,
+)
 from .coverage import float_line
 from .layers.quant_layers import QuantConv2d, QuantConvTranspose2d, QuantLinear
 from .layers.variants import (
@@ -44,7 +50,7 @@ from .quantizers.minmax import MinMaxQuantizer
 from .quantizers.observer import PassThrough
 from .quantizers.pact import PACTQuantizer
 from .report import format_table, layer_table, save_table
-from .shared_inputs import input_groups, share_ranges
+from .tensors.grids import FixedQuantizer, GivenQuantizer
 from .transformers import (
     QuantConditionalDETR,
     QuantDABDETR,
@@ -59,6 +65,8 @@ __all__ = [
     'BaseQuantizer',
     'DoReFaQuantizer',
     'EvalBatchNorm2d',
+    'FixedQuantizer',
+    'GivenQuantizer',
     'Grid',
     'LSQPlusQuantizer',
     'LSQQuantizer',
@@ -95,12 +103,11 @@ __all__ = [
     'counting_macs',
     'float_line',
     'format_table',
-    'input_groups',
     'layer_macs',
     'layer_table',
     'quantized_layers',
     'save_table',
-    'share_ranges',
+    'tensor_quantizers',
     'uncalibrated_layers',
     'weighted_layers',
 ]

@@ -36,7 +36,8 @@ def tensor_quantizers(model: nn.Module) -> dict[str, BaseQuantizer]:
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, BaseQuantizer) and name.split('.')[-2:-1] == [ATTRIBUTE]
+        if isinstance(module, BaseQuantizer)
+        and name.split('.')[-2:-1] == [ATTRIBUTE]
     }
 
 
@@ -86,7 +87,7 @@ def calibrate(
     with trial_run(model), _observing(layers, others):
         for batch in batches:
             run(batch)
-        observers = {
+        observers: dict[str, Any] = {
             name: quantizer.observer
             for name, quantizer in _inputs(chosen, layers, others).items()
         }

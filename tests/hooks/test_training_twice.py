@@ -8,7 +8,6 @@ from mmengine.logging import MMLogger
 
 from mmgor.hooks import (
     SafeCheckpointHook,
-    SharedInputHook,
     gor_weight_hook,
     nonfinite_loss_hook,
 )
@@ -117,13 +116,6 @@ def test_a_bad_first_step_goes_back_to_what_the_training_started_from(
     model.change_at, model.factor = 0, float('nan')
     train_on(runner, 5)
     assert model.gor_weighting.units.tolist() == [7.0, 7.0]
-
-
-def test_the_groups_of_an_earlier_model_are_forgotten():
-    hook = SharedInputHook()
-    hook._groups = [['of an earlier model']]
-    hook.before_train(None)
-    hook.after_train_iter(None, 0)  # would fail on a str
 
 
 def test_checkpoints_go_where_they_went(tmp_path, monkeypatch):

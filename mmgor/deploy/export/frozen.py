@@ -8,14 +8,19 @@ from torch import Tensor, nn
 from mmgor.io.checkpoint import non_finite_keys
 from mmgor.quantization import (
     BaseQuantizer,
+    GivenQuantizer,
     quantized_layers,
+    tensor_quantizers,
     uncalibrated_layers,
 )
 from mmgor.quantization.layers.quant_layers import QuantLayerMixin
+from mmgor.quantization.quantizers.marks import is_marked
 
 from .onnx_ops import dequantize, quantize_dequantize
 
 _SHOWN = 5
+# Axes of a feature map. With one scale per tensor they do not matter.
+_MAP_AXES = 4
 
 
 class FrozenInput(nn.Module):
@@ -47,9 +52,12 @@ class FrozenInput(nn.Module):
             self.register_buffer(f'zero_point_{slot}', stored.to(dtype))
             self.register_buffer(f'shift_{slot}', shift)
 
-    def forward(self, x: Tensor) -> Tensor:
-        slot = self._slot
-        self._slot = (slot + 1) % len(self.ranges)
+    def forward(self, x: Tensor, slot: int | None = None) -> Tensor:
+        if is_marked(x, self):  # another reader of the tensor has rounded it
+            return x
+        if slot is None:
+            slot = self._slot
+            self._slot = (slot + 1) % len(self.ranges)
         scale = self.get_buffer(f'scale_{slot}')
         zero_point = self.get_buffer(f'zero_point_{slot}')
         if not self.shifted[slot]:
@@ -63,6 +71,13 @@ class FrozenInput(nn.Module):
             x + shift, scale, zero_point, *self.ranges[slot], 1
         )
         return moved - shift
+
+
+class Unrounded(nn.Module):
+    """Stands where nothing is rounded, in place of a :class:`FrozenInput`."""
+
+    def forward(self, x: Tensor, slot: int | None = None) -> Tensor:
+        return x
 
 
 class FrozenWeight(nn.Module):
@@ -139,10 +154,23 @@ def freeze(model: nn.Module) -> nn.Module:
     check_calibrated(model)
     check_weights(model.state_dict())
     frozen = deepcopy(model).eval()
+    inputs: dict[int, nn.Module] = {}
     for layer in quantized_layers(frozen).values():
-        weight = FrozenWeight(layer)
-        layer.input_quantizer = FrozenInput(
-            layer.input_quantizer, layer.weight.dim()
-        )
+        quantizer, weight = layer.input_quantizer, FrozenWeight(layer)
+        if id(quantizer) not in inputs:
+            inputs[id(quantizer)] = _freeze_input(
+                quantizer, layer.weight.dim()
+            )
+        # Here a shared quantizer is a child of all layers that read with it.
+        layer.__dict__.pop('input_quantizer', None)
+        layer.input_quantizer = inputs[id(quantizer)]
         layer.weight_quantizer = weight
+    for name, quantizer in tensor_quantizers(frozen).items():
+        frozen.set_submodule(name, _freeze_input(quantizer, _MAP_AXES))
     return frozen
+
+
+def _freeze_input(quantizer: BaseQuantizer, dims: int) -> nn.Module:
+    if isinstance(quantizer, GivenQuantizer):
+        return Unrounded()
+    return FrozenInput(quantizer, dims)

@@ -22,7 +22,7 @@ from mmgor.deploy.head_outputs import flatten
 from mmgor.deploy.optional_imports import require
 from mmgor.deploy.runtime.runtime import OnnxRuntime, OpenVINORuntime, Runtime
 
-from .frozen import FrozenInput
+from .frozen import FrozenInput, Unrounded
 
 #: Largest difference of an output, in units of its standard deviation.
 TOLERANCE = 0.02
@@ -102,7 +102,7 @@ def _drop_rounding(network: nn.Module) -> None:
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, FrozenInput):
-                setattr(module, name, nn.Identity())
+                setattr(module, name, Unrounded())
 
 
 def difference(wanted: Tensor, got: Tensor) -> float:

@@ -21,7 +21,7 @@ from mmgor.io.config_values import boolean, integer
 from . import functional
 from .grid import Grid
 from .marks import is_marked
-from .observer import RangeObserver, check_finite
+from .observer import PassThrough, RangeObserver, check_finite
 from .recomputation import OncePerCall
 
 MIN_BITS, MAX_BITS = 2, 8
@@ -86,7 +86,7 @@ class BaseQuantizer(nn.Module):
             )
         self.channels = integer('channels', channels, 1)
         self.symmetric = boolean('symmetric', symmetric)
-        self.observer: RangeObserver | None = None
+        self.observer: RangeObserver | PassThrough | None = None
         self.layer_name = ''
         self._slot = 0
         self._slots = OncePerCall()
@@ -136,10 +136,14 @@ class BaseQuantizer(nn.Module):
             return x
         if self.observer is not None:
             check_finite(x, self.layer_name or 'a layer')
-            self.observer.update(x, self._next_slot() if slot is None else slot)
+            self.observer.update(
+                x, self._next_slot() if slot is None else slot
+            )
             return x
         self._check_calibrated()
-        return self.quantize(x, self._slot_of_call(x) if slot is None else slot)
+        return self.quantize(
+            x, self._slot_of_call(x) if slot is None else slot
+        )
 
     def _check_calibrated(self) -> None:
         if not self.calibrated:

@@ -65,9 +65,11 @@ _OUT_OF_PLACE: dict[str, Callable] = {
 }
 #: Functions whose result has the values of the operand, or is fused with it.
 PASSED = frozenset(
-    'batch_norm view reshape flatten unflatten permute transpose squeeze '
-    'unsqueeze contiguous dropout dropout2d float half to type type_as clone '
-    'detach expand alias view_as requires_grad_ pad'.split()
+    """
+    batch_norm view reshape flatten unflatten permute transpose squeeze
+    unsqueeze contiguous dropout dropout2d float half to type type_as clone
+    detach expand alias view_as requires_grad_ pad
+    """.split()  # noqa: SIM905
 )
 # Feature maps have four axes, tokens three.
 _LEAST_AXES = 3

@@ -13,7 +13,7 @@ from .operations import Kind
 from .tape import Step, Tape
 
 #: Attribute of a wrapped module that holds the new quantizers.
-ATTRIBUTE = 'tensor_quantizers'
+ATTRIBUTE = 'tensor_quantizer'
 _FIXED = 'sigmoid'
 # Kinds whose operands and result are in one group.
 _JOINING = (Kind.CONCAT, Kind.MOVE, Kind.POOL)
@@ -23,7 +23,7 @@ class Slot(NamedTuple):
     """A grid: the path of a quantizer in the module, and its slot."""
 
     path: str
-    index: int = 0
+    slot: int = 0
 
 
 @dataclass
@@ -209,8 +209,7 @@ class _Planner:
         self._shared_relus = {
             id(step)
             for step in self._covered()
-            if step.kind is Kind.RELU
-            and self._groups[step.reads[0]] in read
+            if step.kind is Kind.RELU and self._groups[step.reads[0]] in read
         }
         for step in self._covered():
             if id(step) in self._shared_relus:
@@ -275,9 +274,13 @@ class _Planner:
             if step.kind is None:
                 self._plan_call(step)
                 continue
-            planned = PlannedStep(step.kind, step.name, [None] * len(step.reads))
+            planned = PlannedStep(
+                step.kind, step.name, [None] * len(step.reads)
+            )
             self.plan.steps.append(planned)
-            fused = step.kind is Kind.RELU and id(step) not in self._shared_relus
+            fused = (
+                step.kind is Kind.RELU and id(step) not in self._shared_relus
+            )
             if step.decodes or fused:
                 continue
             name = f'{step.name}_{step.kind.value}'.lstrip('_')

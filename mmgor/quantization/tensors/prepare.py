@@ -52,7 +52,9 @@ def round_tensors(
     _check_checkpointing(module)
     tape, arguments, expected = _record(module, inputs, predictions or set())
     layers = {
-        name: LayerBits(layer.input_quantizer.bits, layer.input_quantizer.num_slots)
+        name: LayerBits(
+            layer.input_quantizer.bits, layer.input_quantizer.num_slots
+        )
         for name, layer in module.named_modules()
         if isinstance(layer, QuantLayerMixin)
     }
@@ -131,12 +133,12 @@ def _build(module: nn.Module, plan: Plan, policy: QuantPolicy) -> None:
     """Build the new quantizers, and share those of layers."""
     for name, owner in plan.shared.items():
         layer: Any = module.get_submodule(name)
-        quantizer = module.get_submodule(f'{owner}.input_quantizer')
+        shared: Any = module.get_submodule(f'{owner}.input_quantizer')
         del layer.input_quantizer
         # Not registered a second time: one name per parameter.
-        layer.__dict__['input_quantizer'] = quantizer
+        layer.__dict__['input_quantizer'] = shared
         if layer.weight.requires_grad:
-            quantizer.requires_grad_()
+            shared.requires_grad_()
     for name in plan.given:
         layer = module.get_submodule(name)
         given = GivenQuantizer(layer.input_quantizer.bits)
@@ -144,13 +146,14 @@ def _build(module: nn.Module, plan: Plan, policy: QuantPolicy) -> None:
         layer.input_quantizer = given
     new = nn.ModuleDict()
     for name, (bits, slots) in plan.new.items():
-        new[name] = build_own(
+        quantizer: BaseQuantizer = build_own(
             'input_quantizer',
             policy.input_config(bits, slots),
             BaseQuantizer,
             'dict(type=...)',
         )
-        new[name].layer_name = name
+        quantizer.layer_name = name
+        new[name] = quantizer
     if plan.fixed:
         new['sigmoid'] = FixedQuantizer()
     module.add_module(ATTRIBUTE, new)

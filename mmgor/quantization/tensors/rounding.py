@@ -1,8 +1,9 @@
 """Rounds tensors in the forward pass of a module, as its plan says."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from threading import local
+from types import MethodType
 from typing import Any
 
 import torch
@@ -22,7 +23,9 @@ from .plan import Plan, PlannedStep, Slot
 _RUNNING = local()
 
 
-def attach(module: nn.Module, plan: Plan, layers: dict[str, nn.Module]) -> None:
+def attach(
+    module: nn.Module, plan: Plan, layers: dict[str, nn.Module]
+) -> None:
     """Let every forward pass of a module follow a plan.
 
     Args:
@@ -31,32 +34,32 @@ def attach(module: nn.Module, plan: Plan, layers: dict[str, nn.Module]) -> None:
         layers (dict[str, nn.Module]): Path -> layer, for all layers that the
             pass was recorded with.
     """
-    module.rounding_plan = plan
-    module.register_forward_pre_hook(_begin)
-    module.register_forward_hook(_end, always_call=True)
+    owner: Any = module
+    owner.rounding_plan = plan
+    # Not hooks: mmdet calls ``bbox_head.forward`` directly in one mode. A
+    # copy of the module gets a method of its own.
+    owner.forward = MethodType(wraps(type(owner).forward)(_forward), owner)
     for name, layer in layers.items():
         before, after = partial(_before, name), partial(_after, name)
         layer.register_forward_pre_hook(before)
         layer.register_forward_hook(after, always_call=True)
 
 
+def _forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    running = _Pass(module)
+    _passes().append(running)
+    try:
+        with running:
+            output = type(module).forward(module, *args, **kwargs)
+    finally:
+        _passes().pop()
+    return running.finish(output)
+
+
 def _passes() -> list['_Pass']:
     if not hasattr(_RUNNING, 'passes'):
         _RUNNING.passes = []
     return _RUNNING.passes
-
-
-def _begin(module: nn.Module, _: Any) -> None:
-    running = _Pass(module)
-    _passes().append(running)
-    running.__enter__()
-
-
-def _end(module: nn.Module, _: Any, output: Any) -> Any:
-    running = _passes().pop()
-    running.__exit__(None, None, None)
-    # After an error there is no output.
-    return None if output is None else running.finish(output)
 
 
 def _before(name: str, layer: nn.Module, inputs: tuple) -> Any:
@@ -151,7 +154,7 @@ class _Pass(TorchFunctionMode):
         )
 
     def _find(self, slot: Slot) -> tuple[nn.Module, int]:
-        return self._module.get_submodule(slot.path), slot.index
+        return self._module.get_submodule(slot.path), slot.slot
 
     def _round(self, x: Tensor, slot: Slot) -> Tensor:
         """Round a tensor, once per pass."""

@@ -169,8 +169,8 @@ class _Recorder(TorchFunctionMode):
             makes = self._new_numbers(result)
             self._write(kind, self._path[-1], reads, makes)
             return result
-        known = [n for n in map(self._known, tree_leaves((args, kwargs)))]
-        reads = [n for n in known if n is not None]
+        known = map(self._known, tree_leaves((args, kwargs)))
+        reads = [number for number in known if number is not None]
         result = function(*args, **kwargs)
         if reads and isinstance(result, Tensor) and result.is_floating_point():
             self._pass(function, reads, result)
@@ -180,7 +180,9 @@ class _Recorder(TorchFunctionMode):
         found = isinstance(value, Tensor) and id(value) in self._numbers
         return self._numbers[id(value)] if found else None
 
-    def _pass(self, function: Callable, reads: list[int], made: Tensor) -> None:
+    def _pass(
+        self, function: Callable, reads: list[int], made: Tensor
+    ) -> None:
         """Note a function that rounds nothing."""
         (number,) = self._new_numbers(made)
         if self._decoded.intersection(reads):
