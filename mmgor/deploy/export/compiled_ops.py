@@ -1,4 +1,7 @@
-"""Refuses networks that use mmcv's compiled operators: ONNX lacks them."""
+"""Refuses networks that use compiled operators of mmcv that ONNX lacks.
+
+It has deformable convolutions (``deform_conv``).
+"""
 
 import sys
 from collections.abc import Callable
@@ -9,6 +12,8 @@ from torch import nn
 
 from mmgor.io.checkpoint import is_deployed
 
+from .deform_conv import WRITTEN_FUNCTIONS, WRITTEN_MODULES
+
 _COMPILED = 'mmcv._ext'
 _HINT = (
     'Expected a detector without them. Choose another backbone, neck or head.'
@@ -16,13 +21,13 @@ _HINT = (
 
 
 def check_modules(detector: nn.Module) -> None:
-    """Make sure that no module of a detector is an operator of mmcv.
+    """Make sure that ONNX has every operator of mmcv among the modules.
 
     Args:
         detector (nn.Module): Its losses are left out.
 
     Raises:
-        ValueError: If one is.
+        ValueError: If it lacks one.
     """
     unknown = {
         name: type(module).__name__
@@ -38,17 +43,17 @@ def check_modules(detector: nn.Module) -> None:
 
 
 def _is_operator(module: nn.Module) -> bool:
-    """Whether its class is an operator of mmcv, or a quantized subclass."""
-    return any(
+    """Whether its class is an operator of mmcv that ONNX does not have, or a
+    quantized subclass."""
+    return not isinstance(module, WRITTEN_MODULES) and any(
         kind.__module__.startswith('mmcv.ops') for kind in type(module).mro()
     )
 
 
 def check_calls(function: Callable[[], Any]) -> Any:
-    """Run a network, and make sure that it calls no compiled code of mmcv.
+    """Run a network, and make sure that ONNX has the compiled code it calls.
 
-    A head may call an operator without a module: TOOD's head calls
-    ``deform_conv2d``.
+    A head may call an operator without a module.
 
     Args:
         function (Callable): Runs the network.
@@ -57,12 +62,14 @@ def check_calls(function: Callable[[], Any]) -> Any:
         Any: The result of the function.
 
     Raises:
-        ValueError: If the network calls compiled code.
+        ValueError: If it lacks an operator.
     """
     found: dict[str, str] = {}
 
     def look(frame: FrameType, event: str, called: Any) -> None:
-        if event == 'c_call' and called.__module__ == _COMPILED:
+        if event != 'c_call' or called.__module__ != _COMPILED:
+            return
+        if called.__name__ not in WRITTEN_FUNCTIONS:
             found.setdefault(called.__name__, _module_of(frame))
 
     before = sys.getprofile()

@@ -25,6 +25,7 @@ from mmgor.image_channels import COLOUR, image_channels
 from mmgor.io.config_values import boolean, integer, integers
 
 from .compiled_ops import check_calls
+from .deform_conv import traceable_deform_convs
 from .frozen import freeze
 from .graph.batch_norm_folding import fold_norms
 from .graph.int4_weights import use_int4_weights
@@ -174,6 +175,7 @@ def _prepare_outputs(network: Network, images: Tensor, nms: bool) -> Any:
     return NAMES
 
 
+@traceable_deform_convs()
 def _trace(
     network: Network, images: Tensor, names: Any, divisor: int | None
 ) -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor
 from mmgor.deploy.optional_imports import require
 from mmgor.quantization.quantizers.grid import along
 
+from .deform_conv import write_deform_conv2d
 from .graph_nms import write_select_detections
 
 #: From this version on QuantizeLinear has int16, DequantizeLinear int4.
@@ -109,5 +110,6 @@ def translations() -> dict[Any, Callable]:
     return {
         names.quantize_dequantize.default: write_quantize_dequantize,
         names.dequantize.default: write_dequantize,
+        names.deform_conv2d.default: write_deform_conv2d(op),
         names.select_detections.default: write_select_detections(op),
     }

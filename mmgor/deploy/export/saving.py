@@ -14,6 +14,8 @@ from mmgor.deploy.description.metadata_reader import read_metadata
 from mmgor.deploy.optional_imports import require
 from mmgor.io.atomic_write import writing
 
+from .deform_conv import openvino_extension
+
 
 def save_exported(model: Any, metadata: dict[str, Any], path: Path) -> int:
     """Write a graph as ``.onnx``, or as ``.xml`` and ``.bin`` of OpenVINO.
@@ -63,8 +65,22 @@ def to_openvino(source: Path, target: Path) -> None:
         source (Path): File of :func:`.export_detector`.
         target (Path): ``.xml`` to write; its ``.bin`` is written beside it.
     """
-    converted = require('openvino').convert_model(source)
-    save_openvino(converted, json.dumps(read_metadata(source)), target)
+    graph = read_as_openvino(source)
+    save_openvino(graph, json.dumps(read_metadata(source)), target)
+
+
+def read_as_openvino(source: Path) -> Any:
+    """Read an ``.onnx`` file into OpenVINO.
+
+    Args:
+        source (Path): File of :func:`save_onnx`.
+
+    Returns:
+        openvino.Model: The graph.
+    """
+    return require('openvino').convert_model(
+        source, extension=[openvino_extension()]
+    )
 
 
 def save_openvino(model: Any, text: str, target: Path) -> None:

@@ -23,6 +23,7 @@ from mmgor.deploy.optional_imports import require
 from mmgor.deploy.runtime.runtime import OnnxRuntime, OpenVINORuntime, Runtime
 
 from .frozen import FrozenInput, Unrounded
+from .saving import read_as_openvino
 
 #: Largest difference of an output, in units of its standard deviation.
 TOLERANCE = 0.02
@@ -59,11 +60,10 @@ def check_shapes(
         ValueError: If the graph fails or differs at one of the shapes.
     """
     _drop_rounding(network)
-    backend = OnnxRuntime if path.suffix == '.onnx' else OpenVINORuntime
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / 'unrounded.onnx'
         copy.write_bytes(_unrounded(model).SerializeToString())
-        runtime = backend(copy, metadata, None, False)
+        runtime = _open(copy, metadata, path.suffix)
         for shape in _shapes(metadata['input'], size):
             wrong = _wrong_at(shape, network, runtime)
             if wrong:
@@ -77,6 +77,17 @@ def check_shapes(
                     '--batch N --size H W instead of --dynamic '
                     '(dynamic=False).'
                 )
+
+
+def _open(copy: Path, metadata: dict[str, Any], suffix: str) -> Runtime:
+    """Open an ``.onnx`` file in the backend that reads a suffix."""
+    if suffix == '.onnx':
+        return OnnxRuntime(copy, metadata, None, False)
+    xml = copy.with_suffix('.xml')
+    require('openvino').save_model(
+        read_as_openvino(copy), xml, compress_to_fp16=False
+    )
+    return OpenVINORuntime(xml, metadata, None, False)
 
 
 def _wrong_at(shape: tuple, network: nn.Module, runtime: Runtime) -> str:

@@ -1,7 +1,7 @@
 """Detectors that can't be exported are refused before the trace."""
 
 import pytest
-from mmcv.ops import DeformConv2dPack
+from mmcv.ops import MaskedConv2d
 from torch import nn
 
 from mmgor.deploy.export.network import Network
@@ -25,7 +25,7 @@ def test_mask_heads_are_refused():
 
 def test_operators_of_mmcv_are_refused():
     detector = MODELS.build(quantized_cfg())
-    detector.neck.lateral_convs[1] = DeformConv2dPack(8, 8, 3)
-    name = r"neck\.lateral_convs\.1': 'DeformConv2dPack'"
+    detector.neck.lateral_convs[1] = MaskedConv2d(8, 8, 3)
+    name = r"neck\.lateral_convs\.1': 'MaskedConv2d'"
     with pytest.raises(ValueError, match=name):
         Network(detector)

@@ -9,7 +9,8 @@ from mmgor.deploy.optional_imports import require
 
 from .initializers import add_initializer
 
-_FOLDED = ('Conv', 'ConvTranspose')
+# Layer -> the place of its bias among its inputs.
+_FOLDED = {'Conv': 2, 'ConvTranspose': 2, 'DeformConv': 3}
 # Nodes between the weights and a grouped transposed convolution.
 _SHAPING = ('Reshape', 'Transpose')
 
@@ -91,9 +92,10 @@ def _dequantized_weight(conv: Any) -> Any:
 
 def _fold(graph: Any, conv: Any, weight: Any, norm: Any) -> None:
     parameters = tuple(_array(value) for value in norm.inputs[1:5])
-    has_bias = len(conv.inputs) > 2 and conv.inputs[2] is not None
+    place = _FOLDED[conv.op_type]
+    has_bias = len(conv.inputs) > place and conv.inputs[place] is not None
     bias = (
-        _array(conv.inputs[2])
+        _array(conv.inputs[place])
         if has_bias
         else np.zeros(len(parameters[0]), np.float32)
     )
@@ -109,9 +111,11 @@ def _fold(graph: Any, conv: Any, weight: Any, norm: Any) -> None:
         add_initializer(graph, integers, f'{name}.weight_integers'),
         add_initializer(graph, scale, f'{name}.weight_scale'),
     ]
-    conv.resize_inputs(3)
+    conv.resize_inputs(max(place + 1, len(conv.inputs)))
     conv.replace_input_with(1, _copy_path(graph, conv, weight, fresh))
-    conv.replace_input_with(2, add_initializer(graph, shift, f'{name}.bias'))
+    conv.replace_input_with(
+        place, add_initializer(graph, shift, f'{name}.bias')
+    )
     ir = require('onnx_ir')
     ir.convenience.replace_all_uses_with(
         norm.outputs[0], conv.outputs[0], replace_graph_outputs=True

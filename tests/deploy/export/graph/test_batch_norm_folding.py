@@ -14,12 +14,13 @@ ort = pytest.importorskip('onnxruntime')
 ir = pytest.importorskip('onnx_ir')
 
 # A convolution that two levels share, with one batch norm per level; a grouped
-# transposed convolution whose weight is transposed; and a batch norm that must
-# stay because its input is used twice.
+# transposed convolution whose weight is transposed; a batch norm that must
+# stay because its input is used twice; and deformable convolutions.
 TEXT = """
 <ir_version: 10, opset_import: ["": 21]>
 net (float[1, 2, 5, 5] x) => (float[1, 3, 5, 5] a, float[1, 3, 5, 5] b,
-                              float[1, 4, 10, 10] c, float[1, 3, 5, 5] d) {
+                              float[1, 4, 10, 10] c, float[1, 3, 5, 5] d,
+                              float[1, 3, 5, 5] e, float[1, 3, 5, 5] f) {
   w = DequantizeLinear <axis: int = 0> (q, s)
   y1 = Conv <pads = [1, 1, 1, 1]> (x, w)
   a = BatchNormalization <epsilon = 0.1> (y1, g1, b1, m1, v1)
@@ -32,6 +33,10 @@ net (float[1, 2, 5, 5] x) => (float[1, 3, 5, 5] a, float[1, 3, 5, 5] b,
   y4 = Conv <pads = [1, 1, 1, 1]> (x, w)
   n = BatchNormalization <epsilon = 0.1> (y4, g1, b1, m1, v1)
   d = Add (y4, n)
+  y5 = DeformConv <pads = [1, 1, 1, 1]> (x, w, moves)
+  e = BatchNormalization <epsilon = 0.1> (y5, g1, b1, m1, v1)
+  y6 = DeformConv <pads = [1, 1, 1, 1]> (x, w, moves, bias, mask)
+  f = BatchNormalization <epsilon = 0.1> (y6, g2, b2, m2, v2)
 }
 """
 
@@ -53,6 +58,7 @@ def arrays():
             found[f'{name}{level}'] = real(channels)
         found[f'v{level}'] = real(channels, low=0.2)
     found['g2'][1] = 0.0
+    found |= dict(moves=real(1, 18, 5, 5), mask=real(1, 9, 5, 5))
     return found
 
 
@@ -78,7 +84,7 @@ def test_folded_graph_computes_the_same(arrays):
     x = np.random.default_rng(1).normal(size=(1, 2, 5, 5)).astype(np.float32)
     before = run(model, x)
     folded = ir.from_proto(model)
-    assert fold_norms(folded.graph) == 3
+    assert fold_norms(folded.graph) == 5
     norms = [n for n in folded.graph if n.op_type == 'BatchNormalization']
     assert len(norms) == 1  # the addition uses y4 too
     after = run(ir.to_proto(folded), x)
