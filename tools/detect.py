@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('model', help='exported file: .onnx, .xml or .tflite')
+    parser.add_argument('model', help='exported file, such as .onnx')
     parser.add_argument('input', type=Path, help='image, folder or video')
     parser.add_argument(
         '--out', type=Path, required=True, help='folder to write to'

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint or an exported file (.onnx, .xml, .tflite).
+"""Evaluate a checkpoint or an exported file, such as .onnx.
 
 The flags are the same as in mmdet's tools/test.py.
 

@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file or URL')
-    parser.add_argument('model', help='exported file: .onnx, .xml or .tflite')
+    parser.add_argument('model', help='exported file, such as .onnx')
     parser.add_argument(
         '--images',
         type=int,

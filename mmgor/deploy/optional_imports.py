@@ -9,7 +9,11 @@ _PIP_NAMES = {
     'ai_edge_litert': 'ai-edge-litert',
 }
 # The extra that installs a package; for others it is 'deploy'.
-_EXTRAS = {'litert_torch': 'litert', 'ai_edge_litert': 'litert'}
+_EXTRAS = {
+    'litert_torch': 'litert',
+    'ai_edge_litert': 'litert',
+    'ncnn': 'ncnn',
+}
 
 
 def require(name: str) -> Any:

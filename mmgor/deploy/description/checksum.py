@@ -17,6 +17,16 @@ ONNX_KEY = 'mmgor_sha256'
 BIN_KEY = 'mmgor_bin_sha256'
 
 
+def changed(path: Path) -> ValueError:
+    """The error for a file whose checksum is missing or does not match."""
+    return ValueError(
+        f'{path} has changed since tools/export.py wrote it (its SHA-256 is '
+        'missing or does not match): it is damaged, or another program '
+        'rewrote it, which is not supported. Copy it again, or export it '
+        'again.'
+    )
+
+
 def append_onnx_checksum(path: Path) -> None:
     """Append the checksum of an ``.onnx`` file to its metadata_props.
 
@@ -40,12 +50,7 @@ def check_onnx_checksum(path: Path, content: bytes) -> None:
     """
     length = len(_onnx_entry(b''))
     if content[-length:] != _onnx_entry(content[:-length]):
-        raise ValueError(
-            f'{path} has changed since tools/export.py wrote it (its SHA-256 '
-            'is missing or does not match): it is damaged, or another '
-            'program rewrote it, which is not supported. Copy it again, or '
-            'export it again.'
-        )
+        raise changed(path)
 
 
 def _onnx_entry(content: bytes) -> bytes:

@@ -13,6 +13,7 @@ from .checksum import check_bin_checksum, check_onnx_checksum
 from .config_json import from_json
 from .metadata import FORMAT, KEY
 from .metadata_check import check_metadata
+from .ncnn import ncnn_text
 from .plain_json import parse_json
 from .tflite import tflite_text
 
@@ -21,8 +22,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     """Read the metadata inside an exported file.
 
     Args:
-        path (str | Path): ``.onnx`` or ``.tflite`` file, or ``.xml`` with
-            its ``.bin``.
+        path (str | Path): Exported file. An ``.xml`` or ``.param`` has its
+            ``.bin`` beside it.
 
     Returns:
         dict: As :func:`~.metadata.make_metadata` made it.
@@ -30,8 +31,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If the file can't be read, was not written by mmgor or was
-            written by a newer version of it, or if the ``.onnx``,
-            ``.tflite`` or ``.bin`` has changed since.
+            written by a newer version of it, or if it or its ``.bin`` has
+            changed since.
     """
     path = Path(path)
     if path.suffix not in _READERS:
@@ -150,4 +151,5 @@ _READERS: dict[str, Callable[[Path], str | None]] = {
     '.onnx': _onnx_text,
     '.xml': _xml_text,
     '.tflite': tflite_text,
+    '.param': ncnn_text,
 }

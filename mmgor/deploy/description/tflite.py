@@ -12,6 +12,7 @@ import numpy as np
 
 from mmgor.deploy.optional_imports import require
 
+from .checksum import changed
 from .metadata import KEY
 
 #: Name of the metadata entry with the checksum.
@@ -70,12 +71,7 @@ def tflite_text(path: Path) -> str | None:
     if KEY not in entries:
         return None
     if _split(content)[1] != _checksum(content):
-        raise ValueError(
-            f'{path} has changed since tools/export.py wrote it (its SHA-256 '
-            'is missing or does not match): it is damaged, or another '
-            'program rewrote it, which is not supported. Copy it again, or '
-            'export it again.'
-        )
+        raise changed(path)
     return entries[KEY].decode()
 
 

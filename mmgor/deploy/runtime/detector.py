@@ -41,8 +41,8 @@ class Detector:
     inside the file.
 
     Args:
-        path (str | Path): ``.onnx``, ``.xml`` or ``.tflite`` file that
-            ``tools/export.py`` wrote.
+        path (str | Path): File that ``tools/export.py`` wrote,
+            such as ``.onnx``.
         threads (int, optional): Number of threads of the backend. By default
             the backend chooses.
         integer_kernels (bool): See :func:`.open_runtime`.

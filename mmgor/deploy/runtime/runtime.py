@@ -25,6 +25,7 @@ from mmgor.io.config_values import boolean, integer
 
 from .base import Runtime
 from .litert import LiteRTRuntime
+from .ncnn import NcnnRuntime
 
 _MAX_THREADS = 1024
 
@@ -98,6 +99,7 @@ BACKENDS: dict[str, type[Runtime]] = {
     '.onnx': OnnxRuntime,
     '.xml': OpenVINORuntime,
     '.tflite': LiteRTRuntime,
+    '.param': NcnnRuntime,
 }
 
 
@@ -116,12 +118,12 @@ def open_runtime(
     backends. (7-bit weights instead of 8-bit weights avoid that.)
 
     Args:
-        path (str | Path): ``.onnx`` or ``.tflite`` file, or ``.xml`` with
-            its ``.bin``.
+        path (str | Path): Exported file. An ``.xml`` or ``.param`` has its
+            ``.bin`` beside it.
         threads (int, optional): Number of threads per call. By default the
             backend chooses.
         integer_kernels (bool): Let the backend compute in integers. LiteRT
-            always does.
+            and ncnn always do.
 
     Returns:
         Runtime: It takes images and returns the head's raw outputs.

@@ -26,8 +26,7 @@ class RuntimeDetector(BaseDetector):
     A file with NMS in its graph gives detections by itself.
 
     Args:
-        file (str): ``.onnx``, ``.xml`` or ``.tflite`` file that
-            ``tools/export.py`` wrote.
+        file (str): File that ``tools/export.py`` wrote.
         bbox_head (dict): mmdet's head. Its ``predict_by_feat`` decodes the
             outputs; its layers never run.
         data_preprocessor (dict, optional): As in training.

@@ -47,7 +47,7 @@ def verify_export(
     Args:
         cfg (Config): The config of both, with test data.
         checkpoint (str | Path): Checkpoint of the fake-quantized model.
-        path (str | Path): ``.onnx``, ``.xml`` or ``.tflite`` file.
+        path (str | Path): Exported file.
         images (int): Number of images to compare outputs and detections on:
             the first ones of the test data, rounded up to whole batches.
         evaluate (bool): Also evaluate both on all images, with the config's

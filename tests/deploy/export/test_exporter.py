@@ -320,7 +320,7 @@ def save(model, path):
 def test_foreign_and_missing_files(exported, tmp_path):
     with pytest.raises(FileNotFoundError, match=r'tools/export\.py CONFIG'):
         read_metadata(tmp_path / 'none.onnx')
-    with pytest.raises(ValueError, match=r'expected a \.onnx or \.xml file'):
+    with pytest.raises(ValueError, match=r'expected a \.onnx or'):
         read_metadata(exported.checkpoint)
     model = onnx.load(exported.onnx)
     assert model.metadata_props.pop().key == ONNX_KEY
