@@ -20,7 +20,7 @@ def fold_norms(module: GraphModule) -> int:
     """Fold every batch norm that is the only reader of a convolution with
     integer weights.
 
-    The integers only change their sign; see :func:`.fold_batch_norm`.
+    The integers change their sign only; see :func:`.fold_batch_norm`.
 
     Args:
         module (GraphModule): From a frozen network. Changed in place.

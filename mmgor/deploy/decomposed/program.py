@@ -1,7 +1,7 @@
-"""``lower``: a frozen network as a program with int8 activations.
+"""``lower``: a frozen network with int8 activations.
 
 The frozen network has the operators of ``export/onnx_ops``, which round in
-float. The program has torch's ``quantized_decomposed`` operators instead. The
+float. Here they become torch's ``quantized_decomposed`` operators. The
 converters of LiteRT and ExecuTorch turn them, with the layers between them,
 into integer layers.
 """
@@ -36,7 +36,7 @@ _SYMMETRIC = (-127, 127, torch.int8)
 
 
 class Weights(Enum):
-    """How a program holds its integer weights."""
+    """How a lowered network holds its integer weights."""
 
     #: Float constants that are rounded to int8 and back, as LiteRT reads them.
     ROUNDED = 'rounded'
@@ -44,10 +44,31 @@ class Weights(Enum):
     INTEGERS = 'integers'
 
 
-@torch.no_grad()
 def lower(
     network: nn.Module, images: Tensor, weights: Weights
 ) -> tuple[Any, int]:
+    """Lower a frozen network to a program of torch.export.
+
+    Args:
+        network (nn.Module): See :func:`lower_module`.
+        images (Tensor): Of the shape that the program will take.
+        weights (Weights): How the program holds its weights.
+
+    Returns:
+        tuple[torch.export.ExportedProgram, int]: The program, and the number
+        of folded batch norms.
+
+    Raises:
+        ValueError: See :func:`lower_module`.
+    """
+    module, folded = lower_module(network, images, weights)
+    return torch.export.export(module, (images,)), folded
+
+
+@torch.no_grad()
+def lower_module(
+    network: nn.Module, images: Tensor, weights: Weights
+) -> tuple[GraphModule, int]:
     """Lower a frozen network to int8, with its batch norms folded.
 
     Its grids keep their values, its weights their integers, so it computes
@@ -55,12 +76,12 @@ def lower(
 
     Args:
         network (nn.Module): With the operators that :func:`.freeze` puts in.
-        images (Tensor): Of the shape that the program will take.
-        weights (Weights): How the program holds its weights.
+        images (Tensor): Of the shape that the result will take.
+        weights (Weights): How the result holds its weights.
 
     Returns:
-        tuple[torch.export.ExportedProgram, int]: The program, and the number
-        of folded batch norms.
+        tuple[GraphModule, int]: The lowered network, and the number of folded
+        batch norms.
 
     Raises:
         ValueError: If an activation has one scale per channel, or int8 can't
@@ -83,7 +104,7 @@ def lower(
         elif is_call(node, _mmgor.dequantize.default):
             _lower_weight(module, node, weights)
     drop_unused(module)
-    return export(module, images), folded
+    return module, folded
 
 
 def _lower_activation(

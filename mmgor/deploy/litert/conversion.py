@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmgor.deploy.decomposed.program import Weights, lower
+from mmgor.deploy.decomposed.program import Weights, lower_module
 from mmgor.deploy.optional_imports import require
 
 
@@ -26,15 +26,14 @@ def convert(
 
     Raises:
         RuntimeError: If litert-torch can't convert it.
-        ValueError: If int8 can't hold the network; see :func:`.lower`.
+        ValueError: If int8 can't hold the network; see :func:`.lower_module`.
     """
     litert_torch = require('litert_torch')
     quantize = require('litert_torch.quantize.pt2e_quantizer')
     settings = require('litert_torch.quantize.quant_config')
     utils = require('ai_edge_litert.tools.flatbuffer_utils')
-    program, folded = lower(network, images, Weights.ROUNDED)
-    module: Any = program.module()
-    # Else it warns; torch does not allow eval() here.
+    module, folded = lower_module(network, images, Weights.ROUNDED)
+    # Else it warns; eval() is not there for traced modules.
     module.training = False
     # It tells the converter that the program is rounded already.
     rounded = quantize.get_symmetric_quantization_config(is_per_channel=True)

@@ -109,6 +109,7 @@ def test_batch_norms_change_only_signs_and_scales():
         sign = norm.weight.sign().to(torch.int8).view(-1, 1, 1, 1)
         assert torch.equal(integers, layer.integers * sign)
         gain = norm.weight.abs() / root
+        # Without a bias, a channel that is switched off has any scale.
         expected = torch.where(gain == 0, 1.0, gain * layer.scale)
         torch.testing.assert_close(scale, expected)
 

@@ -13,6 +13,8 @@ from .initializers import add_initializer
 _FOLDED = {'Conv': 2, 'ConvTranspose': 2, 'DeformConv': 3}
 # Nodes between the weights and a grouped transposed convolution.
 _SHAPING = ('Reshape', 'Transpose')
+# Smallest scale of weights, as a share of the bias.
+_SMALLEST = 2.0**-18
 
 
 def fold_batch_norm(
@@ -28,6 +30,11 @@ def fold_batch_norm(
     beta`` equals ``(s |g|) (q sign(g)) x + g (b - mean) + beta``. The
     integers only change their sign, which the symmetric range allows.
 
+    Integer kernels store the bias as a multiple of the scale (times that of
+    the input) in 32 bits. So a scale has at least ``2**-18`` of the bias.
+    Where gamma is so small that this is more than ``s |g|``, the weights
+    hardly matter, and they are rounded again.
+
     Args:
         integers (NDArray): Weights; the first axis has C output channels.
         scale (NDArray): Shape () or (C, ).
@@ -37,15 +44,17 @@ def fold_batch_norm(
 
     Returns:
         tuple[NDArray, NDArray, NDArray]: Integers, scale of shape (C, ) and
-        bias of shape (C, ). Where gamma is 0, the integers are 0 and the
-        scale is 1.
+        bias of shape (C, ). Where gamma is 0, the integers are 0. A scale is
+        above 0.
     """
     gamma, beta, mean, variance = (part.astype(np.float64) for part in norm)
     gain = gamma / np.sqrt(variance + epsilon)
-    sign = np.sign(gain).astype(integers.dtype)
-    flipped = integers * sign.reshape(-1, *[1] * (integers.ndim - 1))
-    scaled = np.where(gain == 0, 1.0, np.abs(gain) * scale)
     shifted = (bias - mean) * gain + beta
+    scaled = np.maximum(np.abs(gain) * scale, np.abs(shifted) * _SMALLEST)
+    scaled = np.where(scaled == 0, 1.0, scaled)
+    # 1 or -1, but for the smallest gains.
+    factor = (gain * scale / scaled).reshape(-1, *[1] * (integers.ndim - 1))
+    flipped = np.rint(integers * factor).astype(integers.dtype)
     return flipped, scaled.astype(np.float32), shifted.astype(np.float32)
 
 

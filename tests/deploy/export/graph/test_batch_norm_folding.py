@@ -133,6 +133,28 @@ def test_fold_against_torch(arrays, per_channel):
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_bias_fits_into_32_bits():
+    """A channel that training has switched off keeps its bias."""
+    gamma = np.array([0.0, 1e-9, 1e-4, -1.0], np.float32)
+    zeros, ones = np.zeros(4, np.float32), np.ones(4, np.float32)
+    integers, scale, bias = fold_batch_norm(
+        np.full((4, 1), 100, np.int8),
+        ones * 0.5,
+        zeros,
+        (gamma, np.array([-0.75, 2.0, 2.0, 0.0], np.float32), zeros, ones),
+        0.0,
+    )
+    np.testing.assert_array_equal(bias, [-0.75, 2.0, 2.0, 0.0])
+    # 0.5e-9 is below 2 / 2**18; 0.5e-4 is above.
+    expected = [0.75 / 2**18, 2 / 2**18, 0.5e-4, 0.5]
+    np.testing.assert_allclose(scale, expected, rtol=1e-6)
+    np.testing.assert_array_equal(integers[:, 0], [0, 0, 100, -100])
+    for step in (1e-3, 10.0):  # of the input
+        stored = np.rint(bias / (step * scale))
+        assert np.abs(stored).max() < 2**31
+        np.testing.assert_allclose(stored * step * scale, bias, rtol=1e-4)
+
+
 def test_fold_by_hand():
     integers, scale, bias = fold_batch_norm(
         np.array([[3], [-2]], np.int8),
