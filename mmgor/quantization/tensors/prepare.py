@@ -154,9 +154,10 @@ def _build(module: nn.Module, plan: Plan, policy: QuantPolicy) -> None:
         )
         quantizer.layer_name = name
         new[name] = quantizer
+    trained = any(p.requires_grad for p in module.parameters())
     if plan.fixed:
         new['sigmoid'] = FixedQuantizer()
-    module.add_module(ATTRIBUTE, new)
+    module.add_module(ATTRIBUTE, new.requires_grad_(trained))
 
 
 @torch.no_grad()

@@ -1,0 +1,128 @@
+"""What ``tensors='all'`` refuses, and what it names."""
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from torch import nn
+
+from mmgor.quantization import QuantPolicy
+from mmgor.quantization.convert import quantize_layers
+from mmgor.quantization.tensors.prepare import round_tensors
+from mmgor.registry import MODELS
+
+from .toys import Residual, quantized
+
+QUANT = dict(w_bits=4, a_bits=4, tensors='all')
+
+
+def backbone(**kwargs):
+    cfg = dict(type='QuantBackbone', backbone='ResNet', depth=18, quant=QUANT)
+    return MODELS.build(dict(cfg, base_channels=8, stem_channels=8, **kwargs))
+
+
+def test_checkpointing_is_refused():
+    with pytest.raises(ValueError, match='with_cp=True in ResNet'):
+        backbone(with_cp=True)
+
+
+def test_a_module_that_reads_what_it_changed_is_refused():
+    class Aliased(Residual):
+        def forward(self, x):
+            first = self.conv0(x)
+            other = first
+            first += self.conv1(first)
+            return self.conv2(other)
+
+    with pytest.raises(ValueError, match='would change what Aliased'):
+        quantized(Aliased())
+
+
+def test_a_module_that_cannot_be_run_is_refused():
+    class Broken(Residual):
+        def forward(self, x):
+            raise KeyError('meta')
+
+    with pytest.raises(ValueError, match=r"run Broken once.*KeyError\('meta"):
+        quantized(Broken())
+
+
+def test_operations_that_stay_in_float_are_named(monkeypatch):
+    class Normed(Residual):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.GroupNorm(2, 4)
+
+        def forward(self, x):
+            return self.conv1(self.norm(self.conv0(x)))
+
+    said = []
+    monkeypatch.setattr(
+        MMLogger, 'log', lambda self, level, text, *_: said.append(text)
+    )
+    MMLogger.get_instance('mmengine')
+    policy = QuantPolicy(tensors='all')
+    net = Normed()
+    quantize_layers(net, policy, set())
+    round_tensors(net, policy, [dict(x=torch.zeros(1, 3, 8, 8))])
+    assert any('stay in float: norm: group_norm' in text for text in said)
+
+
+def test_a_neck_after_a_float_backbone_says_what_to_write():
+    neck = MODELS.build(
+        dict(
+            type='QuantNeck',
+            neck='FPN',
+            in_channels=[8, 16],
+            out_channels=8,
+            num_outs=2,
+            quant=QUANT,
+        )
+    )
+    maps = torch.zeros(1, 8, 8, 8), torch.zeros(1, 16, 4, 4)
+    with pytest.raises(RuntimeError, match='lateral_convs.0.conv.*expected'):
+        neck(maps)
+
+
+def test_scales_per_channel_are_refused():
+    with pytest.raises(ValueError, match='per_channel_depthwise=True'):
+        QuantPolicy(tensors='all', per_channel_depthwise=True)
+
+
+@pytest.mark.parametrize(
+    'quant, message',
+    [
+        (dict(target='litert', tensors='inputs'), "needs tensors='all'"),
+        (dict(target='ncnn', tensors='all'), "needs tensors='inputs'"),
+        (dict(target='litret'), 'litert'),
+        (
+            dict(
+                target='tensorrt',
+                input_quantizer=dict(type='LSQPlusQuantizer'),
+            ),
+            'has no zero points.*LSQPlusQuantizer',
+        ),
+        (dict(target='litert', per_channel_depthwise=True), 'per activation'),
+    ],
+)
+def test_a_target_refuses_what_it_cannot_run(quant, message):
+    with pytest.raises(ValueError, match=message):
+        QuantPolicy(**quant)
+
+
+def test_a_target_fills_in_what_it_needs():
+    assert QuantPolicy().tensors == 'inputs'
+    assert QuantPolicy(target='litert').tensors == 'all'
+    assert not QuantPolicy(target='litert').symmetric
+    assert QuantPolicy(target='ncnn').tensors == 'inputs'
+    assert QuantPolicy(target='ncnn').symmetric
+
+
+def test_a_symmetric_target_keeps_seven_bits_of_unsigned_inputs():
+    net = quantized(Residual(), a_bits=8)
+    assert int(net.conv1.input_quantizer.qmax) == 255
+    policy = QuantPolicy(target='tensorrt', a_bits=8)
+    quantizer = MODELS.build(policy.input_config(8, 1))
+    quantizer.choose_range(signed=False)
+    assert (int(quantizer.qmin), int(quantizer.qmax)) == (0, 127)
+    quantizer.choose_range(signed=True)
+    assert (int(quantizer.qmin), int(quantizer.qmax)) == (-128, 127)

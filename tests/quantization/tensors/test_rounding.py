@@ -1,0 +1,168 @@
+"""Forward passes that round every tensor, against passes written by hand."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mmgor.quantization import BaseQuantizer
+from mmgor.quantization.quantizers.marks import mark
+from mmgor.quantization.tensors.grids import check_given
+
+from .toys import Gated, Joined, Residual, batch, quantized
+
+
+def conv(layer, x):
+    """The convolution of a rounded input with the rounded weight."""
+    return F.conv2d(
+        x, layer.quantized_weight(), layer.bias, padding=layer.padding
+    )
+
+
+def test_both_sides_of_a_sum_are_rounded():
+    net, x = quantized(Residual()), batch()
+    new = net.tensor_quantizer
+    q1, q2, q3 = (getattr(net, f'conv{i}').input_quantizer for i in (1, 2, 3))
+    first = q1(F.relu(conv(net.conv0, net.conv0.input_quantizer(x))))
+    branch = new['sum'](conv(net.conv2, q2(F.relu(conv(net.conv1, first)))))
+    wanted = conv(net.conv3, q3(F.relu(branch + first)))
+    assert torch.equal(net(x), new['output_0'](wanted))
+
+
+def test_a_concatenation_has_one_grid():
+    net, x = quantized(Joined()), batch()
+    grid = net.conv1.input_quantizer
+    x0 = grid(F.relu(conv(net.conv0, net.conv0.input_quantizer(x))))
+    pooled = F.max_pool2d(x0, 3, 1, 1)
+    large = F.interpolate(grid(F.avg_pool2d(x0, 2)), scale_factor=2)
+    wanted = conv(net.conv1, torch.cat([x0, pooled, large], 1))
+    wanted = net.tensor_quantizer['output_0'](wanted)
+    torch.testing.assert_close(net(x), wanted)
+    assert [*net.tensor_quantizer] == ['output_0']
+
+
+@pytest.mark.parametrize('whole', [True, False])
+def test_silu_reads_a_rounded_tensor_and_a_fixed_sigmoid(whole):
+    net, x = quantized(Gated(whole)), batch()
+    name = 'silu' if whole else 'sigmoid_2'
+    before = net.tensor_quantizer[name](
+        conv(net.conv0, net.conv0.input_quantizer(x))
+    )
+    gate = (torch.sigmoid(before) * 256).round().clamp(0, 255) / 256
+    wanted = conv(net.conv1, net.conv1.input_quantizer(before * gate))
+    wanted = net.tensor_quantizer['output_0'](wanted)
+    torch.testing.assert_close(net(x), wanted)
+
+
+def test_what_is_returned_lies_on_the_grid():
+    net = quantized(Residual())
+    grid = net.tensor_quantizer['output_0'].grid(torch.zeros(1, 4, 1, 1))
+    steps = net(batch()) / grid.scale
+    torch.testing.assert_close(steps, steps.round(), atol=1e-4, rtol=0)
+
+
+def test_a_direct_call_of_forward_rounds_too():
+    net = quantized(Residual())
+    assert torch.equal(net.forward(batch()), net(batch()))
+
+
+def test_a_copy_rounds_with_its_own_quantizers():
+    net, x = quantized(Residual()), batch()
+    copied = deepcopy(net)
+    before = net(x)
+    with torch.no_grad():
+        copied.tensor_quantizer['sum'].log_scale += 1
+    assert torch.equal(net(x), before)
+    assert not torch.equal(copied(x), before)
+
+
+def test_a_shared_quantizer_is_one_parameter():
+    class Fork(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left = nn.Conv2d(3, 4, 1)
+            self.right = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x):
+            return self.left(x), self.right(x)
+
+    net = quantized(Fork())
+    assert net.right.input_quantizer is net.left.input_quantizer
+    keys = [key for key in net.state_dict() if 'input_quantizer' in key]
+    assert {key.partition('.')[0] for key in keys} == {'left'}
+    copied = deepcopy(net)
+    assert copied.right.input_quantizer is copied.left.input_quantizer
+    assert copied.right.input_quantizer is not net.right.input_quantizer
+    fresh = Fork()
+    quantized(fresh)
+    assert not fresh.load_state_dict(net.state_dict()).missing_keys
+    assert torch.equal(fresh(batch())[1], net(batch())[1])
+
+
+def test_a_tensor_is_rounded_once_per_pass():
+    net = quantized(Residual())
+    calls = []
+    for quantizer in net.modules():
+        if isinstance(quantizer, BaseQuantizer):
+            quantizer.quantize = counted(quantizer.quantize, calls)
+    net(batch())
+    weights = 4
+    # Inputs of four layers, the branch of the sum, and the output.
+    assert len(calls) == weights + 6
+
+
+def counted(function, calls):
+    def count(*args):
+        calls.append(args)
+        return function(*args)
+
+    return count
+
+
+def test_every_scale_gets_a_gradient():
+    for toy in (Residual(), Joined(), Gated(True)):
+        net = quantized(toy).train()
+        net(batch()).square().sum().backward()
+        idle = [n for n, p in net.named_parameters() if p.grad is None]
+        assert not idle
+
+
+def test_grids_of_layers_and_tensors_have_their_bits():
+    net = quantized(Residual(), first=('conv0',), w_bits=4, a_bits=4)
+    assert net.conv0.input_quantizer.bits == 8
+    assert net.conv1.input_quantizer.bits == 4
+    assert net.tensor_quantizer['sum'].bits == 8
+    assert net.tensor_quantizer['output_0'].bits == 4
+    net = quantized(Residual(), a_bits=4, tensor_bits=6)
+    assert net.tensor_quantizer['sum'].bits == 6
+
+
+def test_a_frozen_module_keeps_its_scales():
+    net = Residual().requires_grad_(False)
+    quantized(net)
+    assert not any(p.requires_grad for p in net.parameters())
+
+
+def test_other_operations_than_planned_are_an_error():
+    class Moody(Residual):
+        extra = False
+
+        def forward(self, x):
+            out = super().forward(x)
+            return out + out if self.extra else out
+
+    net = quantized(Moody())
+    net.extra = True
+    with pytest.raises(RuntimeError, match='expected Moody to call no more'):
+        net(batch())
+    net.extra = False
+    net(batch())  # the error left nothing behind
+
+
+def test_a_given_tensor_that_was_not_rounded_is_an_error():
+    x = torch.zeros(1)
+    with pytest.raises(RuntimeError, match="tensors='all'.*in all of them"):
+        check_given(x, 'lateral_convs.0.conv')
+    check_given(mark(x, nn.Identity(), 0), 'lateral_convs.0.conv')
