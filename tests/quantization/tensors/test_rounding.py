@@ -163,6 +163,6 @@ def test_other_operations_than_planned_are_an_error():
 
 def test_a_given_tensor_that_was_not_rounded_is_an_error():
     x = torch.zeros(1)
-    with pytest.raises(RuntimeError, match="tensors='all'.*in all of them"):
+    with pytest.raises(RuntimeError, match=r"tensors='all'.*in all of them"):
         check_given(x, 'lateral_convs.0.conv')
     check_given(mark(x, nn.Identity(), 0), 'lateral_convs.0.conv')
