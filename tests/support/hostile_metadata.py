@@ -3,7 +3,7 @@
 import copy
 import json
 
-from mmgor.deploy.description.metadata_reader import read_metadata
+from mmgor.deploy.description.metadata_reader import READERS, read_metadata
 from mmgor.deploy.runtime.runtime import OnnxRuntime
 
 #: Replaces a value: None, other types, wrong and huge numbers.
@@ -44,10 +44,7 @@ class Hostile:
         text = metadata
         if not isinstance(metadata, str):
             text = json.dumps(metadata)
-        self._patch.setattr(
-            'mmgor.deploy.description.metadata_reader._onnx_text',
-            lambda _: text,
-        )
+        self._patch.setitem(READERS, '.onnx', lambda _: text)
 
     def changed(self, place, value):
         """A copy of the metadata with another value at a place.

@@ -35,9 +35,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             changed since.
     """
     path = Path(path)
-    if path.suffix not in _READERS:
+    if path.suffix not in READERS:
         raise ValueError(
-            f'expected a {" or ".join(_READERS)} file of tools/export.py, got '
+            f'expected a {" or ".join(READERS)} file of tools/export.py, got '
             f'{path}.'
         )
     if not path.is_file():
@@ -45,7 +45,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             f'exported model not found: {path}; write it with '
             f'python tools/export.py CONFIG CHECKPOINT --out {path}.'
         )
-    text = _READERS[path.suffix](path)
+    text = READERS[path.suffix](path)
     if text is None:
         raise ValueError(
             f'{path} has no mmgor metadata; expected a file that '
@@ -147,7 +147,7 @@ def _xml_text(path: Path) -> str | None:
 
 
 #: What reads the metadata of each kind of file; None: it has none.
-_READERS: dict[str, Callable[[Path], str | None]] = {
+READERS: dict[str, Callable[[Path], str | None]] = {
     '.onnx': _onnx_text,
     '.xml': _xml_text,
     '.tflite': tflite_text,
