@@ -17,11 +17,12 @@ from mmgor.io.checkpoint import (
     flatten,
 )
 from mmgor.io.checkpoint_reader import named_weights
-from mmgor.io.config_values import integer
+from mmgor.io.config_values import integer, mapping
 from mmgor.quantization import (
     BaseQuantizer,
     calibrate,
     counting_macs,
+    equalize,
     float_line,
     format_table,
     layer_table,
@@ -50,6 +51,10 @@ class QuantCalibrationHook(Hook):
 
     Args:
         num_batches (int): Number of training batches to calibrate on.
+        equalize (dict[str, list[str]], optional): Activations whose channels
+            are brought to a common range before: path of a layer -> paths of
+            all layers that read its output. See
+            :func:`mmgor.quantization.equalize`.
 
     Raises:
         ValueError: If ``num_batches`` is less than 1.
@@ -59,8 +64,14 @@ class QuantCalibrationHook(Hook):
     # first update.
     priority = 'LOW'
 
-    def __init__(self, num_batches: int = 8) -> None:
+    def __init__(
+        self,
+        num_batches: int = 8,
+        equalize: dict[str, list[str]] | None = None,
+    ) -> None:
         self.num_batches = integer('num_batches', num_batches, 1)
+        example = "equalize={'backbone.stem': ['backbone.layer1']}"
+        self.equalize = mapping('equalize', equalize or {}, example)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check a checkpoint before the model loads it.
@@ -131,7 +142,15 @@ class QuantCalibrationHook(Hook):
             f'Calibrating {len(names)} of {len(quantized_layers(model))} '
             f'quantized layers on {len(batches)} batches.'
         )
-        calibrate(model, batches, partial(run_losses, model), names)
+        run = partial(run_losses, model)
+        if self.equalize:
+            errors = equalize(model, self.equalize, batches, run)
+            for name, error in errors.items():
+                runner.logger.info(
+                    f'Equalized the channels of {name}; its output changes '
+                    f'by {error:.2%} of its variance, rounding included.'
+                )
+        calibrate(model, batches, run, names)
 
 
 def check_resume_ranges(model: Any, state_dict: dict) -> None:

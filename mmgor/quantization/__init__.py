@@ -24,6 +24,7 @@ from .calibration import (
     uncalibrated_layers,
 )
 from .coverage import float_line
+from .equalization import ChannelFit, equalize, fit_channels
 from .layers.quant_layers import QuantConv2d, QuantConvTranspose2d, QuantLinear
 from .layers.variants import (
     QuantConv1d,
@@ -63,6 +64,7 @@ from .wrappers import QuantBackbone, QuantHead, QuantNeck
 
 __all__ = [
     'BaseQuantizer',
+    'ChannelFit',
     'DoReFaQuantizer',
     'EvalBatchNorm2d',
     'FixedQuantizer',
@@ -101,6 +103,8 @@ __all__ = [
     'QuantTridentConv',
     'calibrate',
     'counting_macs',
+    'equalize',
+    'fit_channels',
     'float_line',
     'format_table',
     'layer_macs',

@@ -8,6 +8,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from mmcv.cnn import ConvModule
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
@@ -50,7 +51,7 @@ class Noisy(torch.utils.data.Dataset):
         return dict(inputs=index + torch.tensor([draws()[0], draws()[1]]))
 
 
-def runner_of(model, tmp_path, name, hooks):
+def runner_of(model, tmp_path, name, hooks, loop=None):
     return Runner(
         model,
         str(tmp_path / name),
@@ -61,7 +62,7 @@ def runner_of(model, tmp_path, name, hooks):
             sampler=dict(type='DefaultSampler', shuffle=True),
             collate_fn=dict(type='default_collate'),
         ),
-        train_cfg=dict(by_epoch=True, max_epochs=1),
+        train_cfg=loop or dict(by_epoch=True, max_epochs=1),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         custom_hooks=hooks,
         default_hooks=dict(checkpoint=None),
@@ -124,3 +125,35 @@ def test_a_layer_that_only_the_losses_call_is_reached(count):
     batch = dict(inputs=torch.randn(4, 2))
     calibrate(model, [batch] * count, lambda b: run_losses(model, b))
     assert uncalibrated_layers(model) == [] and len(model.seen) == count
+
+
+class Conv(LossOnly):
+    """A wide and a narrow channel between two convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        args = dict(norm_cfg=dict(type='EvalBN'), act_cfg=dict(type='Swish'))
+        self.first = ConvModule(1, 2, 1, **args)
+        self.second = ConvModule(2, 2, 1, **args)
+        nn.init.constant_(self.first.conv.weight, 1.0)
+        self.first.norm.weight.data.copy_(torch.tensor([0.1, 50.0]))
+        quantize_layers(self, QuantPolicy(w_bits=8, a_bits=8), set())
+
+    def forward(self, inputs, mode='tensor'):
+        images = self.linear(inputs)[:, :, None, None]
+        return dict(loss=self.second(self.first(images)).square().mean())
+
+
+def test_channels_are_equalized_once_before_calibration(tmp_path):
+    pairs = {'first': ['second']}
+    loop = dict(type='CalibrationLoop', max_epochs=0)
+    model = Conv()
+    for name in ('d', 'e'):
+        before = copy.deepcopy(model.state_dict())
+        hooks = [QuantCalibrationHook(2, equalize=pairs)]
+        runner = runner_of(model, tmp_path, name, hooks, loop)
+        runner.train()
+    gain = model.first.norm.weight.detach() / torch.tensor([0.1, 50.0])
+    assert gain[0] > 1 > gain[1]
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key

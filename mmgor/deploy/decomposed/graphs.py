@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from mmgor.deploy.export.deform_conv import traceable_deform_convs
-
 _DETECTOR = 'detector.'
 _CONSTANT = 'constant_'
 
@@ -100,8 +98,6 @@ def drop_unused(module: GraphModule) -> None:
 def export(module: torch.nn.Module, images: Tensor) -> Any:
     """Trace a network without operators that work in place.
 
-    Deformable convolutions are calls of ``mmgor::deform_conv2d``.
-
     Args:
         module (nn.Module): Takes ``images``.
         images (Tensor): Of the shape that the program will take.
@@ -109,6 +105,4 @@ def export(module: torch.nn.Module, images: Tensor) -> Any:
     Returns:
         torch.export.ExportedProgram: The program.
     """
-    with traceable_deform_convs():
-        program = torch.export.export(module, (images,))
-    return program.run_decompositions({})
+    return torch.export.export(module, (images,)).run_decompositions({})

@@ -79,8 +79,7 @@ def test_a_neck_after_a_float_backbone_says_what_to_write():
         )
     )
     maps = torch.zeros(1, 8, 8, 8), torch.zeros(1, 16, 4, 4)
-    message = r'lateral_convs\.0\.conv.*expected'
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises(RuntimeError, match=r'lateral_convs\.0\.conv.*expected'):
         neck(maps)
 
 
