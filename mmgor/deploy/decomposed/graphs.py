@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from mmgor.deploy.export.deform_conv import traceable_deform_convs
+
 _DETECTOR = 'detector.'
 _CONSTANT = 'constant_'
 
@@ -98,6 +100,8 @@ def drop_unused(module: GraphModule) -> None:
 def export(module: torch.nn.Module, images: Tensor) -> Any:
     """Trace a network without operators that work in place.
 
+    Deformable convolutions are calls of ``mmgor::deform_conv2d``.
+
     Args:
         module (nn.Module): Takes ``images``.
         images (Tensor): Of the shape that the program will take.
@@ -105,4 +109,6 @@ def export(module: torch.nn.Module, images: Tensor) -> Any:
     Returns:
         torch.export.ExportedProgram: The program.
     """
-    return torch.export.export(module, (images,)).run_decompositions({})
+    with traceable_deform_convs():
+        program = torch.export.export(module, (images,))
+    return program.run_decompositions({})

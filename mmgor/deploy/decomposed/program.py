@@ -84,10 +84,12 @@ def lower_module(
         batch norms.
 
     Raises:
-        ValueError: If an activation has one scale per channel, or int8 can't
-            hold its grid. The message names the layer.
+        ValueError: If an activation has one scale per channel, if int8 can't
+            hold its grid, or if there are deformable convolutions. The
+            message names the layers.
     """
     module = export(network, images).module()
+    _refuse_deform_convs(module)
     folded = fold_norms(module)
     nonnegative = nonnegative_nodes(module)
     known: dict[tuple[Any, Int8Grid], Node] = {}
@@ -105,6 +107,21 @@ def lower_module(
             _lower_weight(module, node, weights)
     drop_unused(module)
     return module, folded
+
+
+def _refuse_deform_convs(module: GraphModule) -> None:
+    layers = [
+        layer_of(node)
+        for node in module.graph.nodes
+        if is_call(node, _mmgor.deform_conv2d.default)
+    ]
+    if layers:
+        raise ValueError(
+            f'deformable convolutions in {", ".join(dict.fromkeys(layers))}: '
+            'LiteRT and ExecuTorch do not have them; ONNX Runtime and '
+            'OpenVINO do. Choose another backbone, neck or head, or '
+            '--target x86.'
+        )
 
 
 def _lower_activation(

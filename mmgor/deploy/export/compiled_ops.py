@@ -50,12 +50,13 @@ def _is_operator(module: nn.Module) -> bool:
     )
 
 
-def check_calls(function: Callable[[], Any]) -> Any:
+def check_calls(network: nn.Module, function: Callable[[], Any]) -> Any:
     """Run a network, and make sure that ONNX has the compiled code it calls.
 
     A head may call an operator without a module.
 
     Args:
+        network (nn.Module): Its modules are named in the message.
         function (Callable): Runs the network.
 
     Returns:
@@ -64,13 +65,17 @@ def check_calls(function: Callable[[], Any]) -> Any:
     Raises:
         ValueError: If it lacks an operator.
     """
-    found: dict[str, str] = {}
+    names = {id(module): name for name, module in network.named_modules()}
+    found: dict[str, list[str]] = {}
 
     def look(frame: FrameType, event: str, called: Any) -> None:
         if event != 'c_call' or called.__module__ != _COMPILED:
             return
         if called.__name__ not in WRITTEN_FUNCTIONS:
-            found.setdefault(called.__name__, _module_of(frame))
+            owners = found.setdefault(called.__name__, [])
+            owner = _owner(frame, names)
+            if owner not in owners:
+                owners.append(owner)
 
     before = sys.getprofile()
     sys.setprofile(look)
@@ -79,18 +84,17 @@ def check_calls(function: Callable[[], Any]) -> Any:
     finally:
         sys.setprofile(before)
     if found:
-        calls = ', '.join(f'{n} (by {owner})' for n, owner in found.items())
         raise ValueError(
-            f'mmcv operators that ONNX does not have: {calls}. {_HINT}'
+            f'mmcv operators that ONNX does not have: {found}. {_HINT}'
         )
     return result
 
 
-def _module_of(frame: FrameType | None) -> str:
-    """Class name of the module whose code a frame belongs to."""
+def _owner(frame: FrameType | None, names: dict[int, str]) -> str:
+    """Path and class of the module whose code a frame belongs to."""
     while frame is not None:
         owner = frame.f_locals.get('self')
-        if isinstance(owner, nn.Module):
-            return type(owner).__name__
+        if id(owner) in names:
+            return f'{names[id(owner)]} ({type(owner).__name__})'.strip()
         frame = frame.f_back
     return 'no module'

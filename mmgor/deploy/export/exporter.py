@@ -166,7 +166,7 @@ def _check_description(metadata: dict[str, Any], path: Path) -> None:
 @torch.no_grad()
 def _prepare_outputs(network: Network, images: Tensor, nms: bool) -> Any:
     """Run the network once and name its outputs; add NMS if asked for."""
-    outputs = check_calls(lambda: network.outputs(images))
+    outputs = check_calls(network.detector, lambda: network.outputs(images))
     if not nms:
         return name_outputs(outputs)
     head: Any = network.detector.bbox_head

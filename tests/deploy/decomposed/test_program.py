@@ -1,5 +1,6 @@
 import pytest
 import torch
+from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack
 from torch import nn
 
 from mmgor.deploy.decomposed.program import Weights, lower
@@ -126,3 +127,15 @@ def test_what_int8_can_not_hold_is_refused_by_layer():
     match = r'block\.input_quantizer .* can not hold: .* zero point -3'
     with pytest.raises(ValueError, match=match):
         lower(network, IMAGES, Weights.INTEGERS)
+
+
+def test_deformable_convolutions_are_refused_by_name():
+    """Before a converter sees them."""
+    network = nn.Sequential()
+    network.neck = nn.Sequential(
+        DeformConv2dPack(3, 3, 3, padding=1),
+        ModulatedDeformConv2dPack(3, 3, 3, padding=1),
+    )
+    message = r'convolutions in neck\.0, neck\.1: LiteRT and ExecuTorch do not'
+    with pytest.raises(ValueError, match=message):
+        lower(network.eval(), IMAGES, Weights.ROUNDED)

@@ -19,13 +19,14 @@ class Sampling(nn.Module):
 
 def test_called_without_a_module():
     x = torch.ones(1, 2, 4, 4)
-    layer = Sampling()
-    check_modules(layer)
-    message = r': roi_align_forward \(by Sampling\)\. Expected a detector with'
+    network = nn.ModuleDict(dict(head=nn.Sequential(Sampling())))
+    check_modules(network)
+    message = r"'roi_align_forward': \['head\.0 \(Sampling\)'\]\}\. Expe"
     with pytest.raises(ValueError, match=message):
-        check_calls(lambda: layer(x))
+        check_calls(network, lambda: network['head'](x))
     assert sys.getprofile() is None
-    assert check_calls(lambda: nn.Conv2d(2, 3, 1)(x)).shape == (1, 3, 4, 4)
+    layer = nn.Conv2d(2, 3, 1)
+    assert check_calls(layer, lambda: layer(x)).shape == (1, 3, 4, 4)
 
 
 def test_modules():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mmcv.ops import DeformConv2dPack
 from torch import nn
 
 from mmgor.deploy.ncnn.translation import to_ncnn
@@ -139,3 +140,10 @@ def test_unknown_operators_are_refused_by_name(images):
 
     message = refused(Turned().eval(), images)
     assert 'ncnn can not have aten.transpose.int' in message
+
+
+def test_deformable_convolutions_are_refused_by_name(images):
+    network = nn.Sequential()
+    network.neck = DeformConv2dPack(images.shape[1], 2, 3, padding=1)
+    message = refused(network.eval(), images)
+    assert 'ncnn can not have mmgor.deform_conv2d.default of neck' in message

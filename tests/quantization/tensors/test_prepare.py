@@ -79,7 +79,8 @@ def test_a_neck_after_a_float_backbone_says_what_to_write():
         )
     )
     maps = torch.zeros(1, 8, 8, 8), torch.zeros(1, 16, 4, 4)
-    with pytest.raises(RuntimeError, match=r'lateral_convs\.0\.conv.*expected'):
+    message = r'lateral_convs\.0\.conv.*expected'
+    with pytest.raises(RuntimeError, match=message):
         neck(maps)
 
 
