@@ -50,6 +50,7 @@ from mmgor.deploy.export.saving import save_onnx, save_openvino, to_openvino
 from mmgor.deploy.head_outputs import flatten, name_outputs
 from mmgor.deploy.input_size import size_divisor
 from mmgor.deploy.loading import class_names, load_detector
+from mmgor.deploy.runtime.integer_kernels import has_vnni
 from mmgor.image_channels import COLOUR, image_channels
 from mmgor.io.config_reader import unwrapped_datasets
 
@@ -241,12 +242,6 @@ def quantize_openvino(
         **recipe,
     )
     save_openvino(quantized, text, target)
-
-
-def has_vnni() -> bool:
-    """Whether the CPU adds products of 8-bit integers without saturation."""
-    info = Path('/proc/cpuinfo')
-    return info.is_file() and 'vnni' in info.read_text()
 
 
 def peers(plain: Path, data: list[Tensor], cfg: Config) -> list[Arm]:

@@ -64,8 +64,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--integer-kernels',
-        action='store_true',
-        help="use the backend's integer kernels, which are not exact",
+        action=argparse.BooleanOptionalAction,
+        help="use the backend's integer kernels (default: if training "
+        'rounded every tensor)',
     )
     add_cfg_options(parser)
     return parser.parse_args()

@@ -14,7 +14,7 @@ from mmgor.deploy.input_size import configured_pipeline
 from mmgor.image_channels import COLOUR, image_channels
 from mmgor.io.checkpoint import weights_checksum
 from mmgor.io.config_reader import model_config, with_registered_names
-from mmgor.quantization import quantized_layers
+from mmgor.quantization import quantized_layers, tensor_quantizers
 from mmgor.version import __version__
 
 from .config_json import from_json, to_json, without
@@ -84,6 +84,7 @@ def make_metadata(
         outputs=outputs,
         nms=nms,
         weights_sha256=weights_checksum(model.state_dict()),
+        tensors='all' if tensor_quantizers(model) else 'inputs',
         quantization=[
             dict(
                 name=name,

@@ -45,7 +45,7 @@ class Detector:
             such as ``.onnx``.
         threads (int, optional): Number of threads of the backend. By default
             the backend chooses.
-        integer_kernels (bool): See :func:`.open_runtime`.
+        integer_kernels (bool, optional): See :func:`.open_runtime`.
         score_thr (float): Detections with a lower score are left out.
 
     Raises:
@@ -67,7 +67,7 @@ class Detector:
         self,
         path: str | Path,
         threads: int | None = None,
-        integer_kernels: bool = False,
+        integer_kernels: bool | None = None,
         score_thr: float = 0.3,
     ) -> None:
         self.score_thr = number('score_thr', score_thr, '[0, 1]')

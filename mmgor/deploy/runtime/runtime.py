@@ -1,17 +1,13 @@
-"""Runs an exported file in ONNX Runtime, OpenVINO or LiteRT, on the CPU.
+"""Runs an exported file in ONNX Runtime, OpenVINO, LiteRT or ncnn, on the CPU.
 
-Images go in, the head's raw outputs come out. Values are rounded where the
-file says, and nowhere else. So ONNX Runtime and OpenVINO may not turn
-QuantizeLinear, Conv and DequantizeLinear into integer kernels, which round
-differently:
+Images go in, the head's raw outputs come out.
 
-- They round biases to the product of the input's and the weight's scale,
-  which is coarse at 4 bits.
-- On x86 without VNNI they add two products of uint8 and int8 in 16 bits,
-  which saturate.
-
-A W4A4 RetinaNet with 47.1 mAP in PyTorch had 45.4 mAP with OpenVINO's integer
-kernels, and 47.1 without them.
+ONNX Runtime and OpenVINO can turn QuantizeLinear, Conv and DequantizeLinear
+into integer kernels, or compute them in float32. If training rounded every
+tensor (``tensors='all'``), both compute what was trained, and integer kernels
+are the default. If it rounded the inputs of layers alone, they are not: a W4A4
+RetinaNet with 47.1 mAP in PyTorch had 45.4 mAP with OpenVINO's integer kernels
+on a CPU without VNNI, and 47.1 without them.
 """
 
 from pathlib import Path
@@ -24,6 +20,7 @@ from mmgor.deploy.optional_imports import require
 from mmgor.io.config_values import boolean, integer
 
 from .base import Runtime
+from .integer_kernels import integer_by_default
 from .litert import LiteRTRuntime
 from .ncnn import NcnnRuntime
 
@@ -106,24 +103,22 @@ BACKENDS: dict[str, type[Runtime]] = {
 def open_runtime(
     path: str | Path,
     threads: int | None = None,
-    integer_kernels: bool = False,
+    integer_kernels: bool | None = None,
 ) -> Runtime:
     """Open a file that ``tools/export.py`` wrote.
 
-    By default the backend computes in float32. Then integers and rounding are
-    those of training, and so are the detections. The backends' integer
-    kernels may be faster, but they are not exact: ONNX Runtime rounds biases
-    to the product of two scales, which is coarse below 8 bits, and on x86
-    without VNNI the sums of products of 8-bit integers saturate in both
-    backends. (7-bit weights instead of 8-bit weights avoid that.)
+    Integer kernels are fast, but they round biases to the product of two
+    scales, and on x86 without VNNI sums of products of 8-bit integers
+    saturate. In float32, integers and rounding are exactly those of training.
 
     Args:
         path (str | Path): Exported file. An ``.xml`` or ``.param`` has its
             ``.bin`` beside it.
         threads (int, optional): Number of threads per call. By default the
             backend chooses.
-        integer_kernels (bool): Let the backend compute in integers. LiteRT
-            and ncnn always do.
+        integer_kernels (bool, optional): Let the backend compute in integers.
+            By default it does if training rounded every tensor and no sum
+            saturates on this CPU. LiteRT and ncnn always do.
 
     Returns:
         Runtime: It takes images and returns the head's raw outputs.
@@ -138,8 +133,10 @@ def open_runtime(
     # A backend starts as many threads as it is told to, or hangs.
     if threads is not None:
         threads = integer('threads', threads, 1, _MAX_THREADS)
-    integer_kernels = boolean('integer_kernels', integer_kernels)
     path = Path(path)
     metadata = read_metadata(path)
+    if integer_kernels is None:
+        integer_kernels = integer_by_default(metadata, path)
+    integer_kernels = boolean('integer_kernels', integer_kernels)
     backend = BACKENDS[path.suffix]
     return backend(path, metadata, threads, integer_kernels)

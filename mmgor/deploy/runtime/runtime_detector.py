@@ -32,7 +32,7 @@ class RuntimeDetector(BaseDetector):
         data_preprocessor (dict, optional): As in training.
         test_cfg (dict, optional): ``test_cfg`` of the head.
         threads (int, optional): See :func:`open_runtime`.
-        integer_kernels (bool): See :func:`open_runtime`.
+        integer_kernels (bool, optional): See :func:`open_runtime`.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -46,7 +46,7 @@ class RuntimeDetector(BaseDetector):
         data_preprocessor: dict | None = None,
         test_cfg: dict | None = None,
         threads: int | None = None,
-        integer_kernels: bool = False,
+        integer_kernels: bool | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
         self.runtime = open_runtime(file, threads, integer_kernels)

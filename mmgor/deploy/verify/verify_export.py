@@ -36,7 +36,7 @@ def verify_export(
     path: str | Path,
     images: int = 32,
     evaluate: bool = False,
-    integer_kernels: bool = False,
+    integer_kernels: bool | None = None,
 ) -> Verification:
     """Run a checkpoint and the file exported from it on the test images.
 
@@ -52,7 +52,7 @@ def verify_export(
             the first ones of the test data, rounded up to whole batches.
         evaluate (bool): Also evaluate both on all images, with the config's
             ``test_evaluator``.
-        integer_kernels (bool): See :func:`.open_runtime`.
+        integer_kernels (bool, optional): See :func:`.open_runtime`.
 
     Returns:
         Verification: The differences.
