@@ -6,6 +6,8 @@ from typing import Any
 
 from mmengine.logging import print_log
 
+from mmgor.quantization.quantizers.base import MAX_BITS
+
 # Largest weights whose products with 8-bit activations do not saturate.
 _SAFE_BITS = 7
 
@@ -22,7 +24,9 @@ def saturates(metadata: dict[str, Any]) -> bool:
     x86 CPUs without VNNI add two products of uint8 and int8 in 16 bits. With
     weights of 7 bits the sum fits.
     """
-    widest = max(layer['w_bits'] for layer in metadata['quantization'])
+    # A file may say anything.
+    found = [layer.get('w_bits') for layer in metadata['quantization']]
+    widest = max([b for b in found if isinstance(b, int)], default=MAX_BITS)
     x86 = platform.machine().lower() in ('x86_64', 'amd64', 'i386', 'i686')
     return x86 and widest > _SAFE_BITS and not has_vnni()
 
