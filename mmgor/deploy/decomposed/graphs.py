@@ -4,11 +4,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+
+# These imports register operators: quantized_decomposed, mmgor.
+import torch.ao.quantization.fx._decomposed
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+import mmgor.deploy.export.onnx_ops  # noqa: F401
 from mmgor.deploy.export.deform_conv import traceable_deform_convs
 
+#: The operators of a frozen network.
+ROUND = torch.ops.mmgor.quantize_dequantize.default
+WEIGHT = torch.ops.mmgor.dequantize.default
 _DETECTOR = 'detector.'
 _CONSTANT = 'constant_'
 

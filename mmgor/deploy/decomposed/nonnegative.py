@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from .graphs import constant, is_call
+from .graphs import ROUND, constant, is_call
 
 _aten = torch.ops.aten
+_decomposed = torch.ops.quantized_decomposed
 _ALWAYS = (
     _aten.relu.default,
     _aten.relu6.default,
@@ -19,7 +20,8 @@ _ALWAYS = (
 )
 _BOUNDED = (_aten.hardtanh.default, _aten.clamp.default)
 _ARITHMETIC = (_aten.add.Tensor, _aten.mul.Tensor)
-# Every value of their results is one of their inputs', or a mean of some.
+# Every value of their results is one of their inputs', a mean of some, or one
+# rounded to a grid with zero.
 _KEEPING = (
     _aten.max_pool2d.default,
     _aten.max_pool2d_with_indices.default,
@@ -37,6 +39,8 @@ _KEEPING = (
     _aten.transpose.int,
     _aten.clone.default,
     operator.getitem,
+    _decomposed.quantize_per_tensor.default,
+    _decomposed.dequantize_per_tensor.default,
 )
 
 
@@ -44,7 +48,7 @@ def nonnegative_nodes(module: GraphModule) -> set[Node]:
     """The nodes whose tensors have no value below zero, whatever the input.
 
     Args:
-        module (GraphModule): From a frozen network.
+        module (GraphModule): A frozen network, or a lowered one.
 
     Returns:
         set[Node]: Only those that the structure shows to be so: ReLU,
@@ -64,7 +68,7 @@ def _is_nonnegative(module: GraphModule, node: Any, found: set[Node]) -> bool:
     if is_call(node, *_BOUNDED):
         low = node.args[1] if len(node.args) > 1 else None
         return isinstance(low, (int, float)) and low >= 0
-    if is_call(node, torch.ops.mmgor.quantize_dequantize.default):
+    if is_call(node, ROUND):
         _, _, zero_point, qmin, *_ = node.args
         return node.args[0] in found or bool(
             (constant(module, zero_point).int() <= qmin).all()

@@ -8,11 +8,10 @@ from torch.fx import GraphModule
 
 from mmgor.deploy.export.graph.batch_norm_folding import fold_batch_norm
 
-from .graphs import add_call, add_constant, constant, is_call
+from .graphs import WEIGHT, add_call, add_constant, constant, is_call
 
 _aten = torch.ops.aten
 _NORM = _aten._native_batch_norm_legit_no_training.default
-_DEQUANTIZE = torch.ops.mmgor.dequantize.default
 _CONVOLUTIONS = (_aten.conv1d.default, _aten.conv2d.default)
 
 
@@ -36,7 +35,7 @@ def _fold(module: GraphModule, norm: Any) -> bool:
     conv, *parameters, _, epsilon = norm.args
     if not (
         is_call(conv, *_CONVOLUTIONS)
-        and is_call(conv.args[1], _DEQUANTIZE)
+        and is_call(conv.args[1], WEIGHT)
         and len(conv.users) == 1
     ):
         return False
@@ -54,7 +53,7 @@ def _fold(module: GraphModule, norm: Any) -> bool:
         epsilon,
     )
     fresh = [add_constant(module, torch.from_numpy(a), conv) for a in folded]
-    weight = add_call(module, _DEQUANTIZE, tuple(fresh[:2]), conv)
+    weight = add_call(module, WEIGHT, tuple(fresh[:2]), conv)
     conv.args = (conv.args[0], weight, fresh[2], *conv.args[3:])
     for reader in list(norm.users):
         assert is_call(reader, operator.getitem) and reader.args[1] == 0

@@ -10,13 +10,12 @@ from enum import Enum
 from typing import Any
 
 import torch
-
-# It registers torch's operators quantized_decomposed.
-import torch.ao.quantization.fx._decomposed
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from .graphs import (
+    ROUND,
+    WEIGHT,
     add_call,
     add_constant,
     constant,
@@ -29,7 +28,6 @@ from .int8_grids import Int8Grid, int8_grid
 from .nonnegative import nonnegative_nodes
 from .norms import fold_norms
 
-_mmgor = torch.ops.mmgor
 _decomposed = torch.ops.quantized_decomposed
 _INT8 = (-128, 127, torch.int8)
 _SYMMETRIC = (-127, 127, torch.int8)
@@ -94,7 +92,7 @@ def lower_module(
     nonnegative = nonnegative_nodes(module)
     known: dict[tuple[Any, Int8Grid], Node] = {}
     for node in list(module.graph.nodes):
-        if is_call(node, _mmgor.quantize_dequantize.default):
+        if is_call(node, ROUND):
             value, grid = node.args[0], _grid(module, node)
             if (value, grid) not in known:
                 fresh = _lower_activation(
@@ -103,7 +101,7 @@ def lower_module(
                 # Rounding again to the same grid changes nothing.
                 known[value, grid] = known[fresh, grid] = fresh
             node.replace_all_uses_with(known[value, grid])
-        elif is_call(node, _mmgor.dequantize.default):
+        elif is_call(node, WEIGHT):
             _lower_weight(module, node, weights)
     drop_unused(module)
     return module, folded
@@ -113,7 +111,7 @@ def _refuse_deform_convs(module: GraphModule) -> None:
     layers = [
         layer_of(node)
         for node in module.graph.nodes
-        if is_call(node, _mmgor.deform_conv2d.default)
+        if is_call(node, torch.ops.mmgor.deform_conv2d.default)
     ]
     if layers:
         raise ValueError(
@@ -188,7 +186,7 @@ def _lower_weight(module: GraphModule, node: Any, weights: Weights) -> None:
     if weights is Weights.INTEGERS:
         source = add_constant(module, integers, node)
     else:
-        values = _mmgor.dequantize(integers, scale)
+        values = WEIGHT(integers, scale)
         source = add_call(
             module,
             _decomposed.quantize_per_channel.default,

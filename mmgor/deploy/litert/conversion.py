@@ -5,9 +5,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
+from mmgor.deploy.decomposed.graphs import layer_of
 from mmgor.deploy.decomposed.program import Weights, lower_module
 from mmgor.deploy.optional_imports import require
+
+from .pooling import pad_with_zeros
 
 
 def convert(
@@ -33,6 +37,8 @@ def convert(
     settings = require('litert_torch.quantize.quant_config')
     utils = require('ai_edge_litert.tools.flatbuffer_utils')
     module, folded = lower_module(network, images, Weights.ROUNDED)
+    pad_with_zeros(module)
+    _name_layers(module)
     # Else it warns; eval() is not there for traced modules.
     module.training = False
     # It tells the converter that the program is rounded already.
@@ -54,6 +60,17 @@ def convert(
     model = utils.read_model_from_bytearray(content)
     _name(model, outputs)
     return model, folded
+
+
+def _name_layers(module: GraphModule) -> None:
+    """Let the tensors of the file have the paths of their layers.
+
+    litert-torch names a tensor after the class of each module around it and
+    the last part of its path. Here the path has no other parts.
+    """
+    for node in module.graph.nodes:
+        path = layer_of(node).replace('.', '/')
+        node.meta['nn_module_stack'] = {'layer': (path, 'layer')}
 
 
 def _name(model: Any, outputs: Sequence[str]) -> None:

@@ -62,7 +62,7 @@ _NPU = _UNIFIED | {
     'UNPACK',
 }
 _NPU_TARGET = 'ethos-u'
-_DETECTOR = 'detector.'
+_LAYER = 'layer_'
 
 
 class Operator:
@@ -134,24 +134,20 @@ def module_path(name: str) -> str:
     """The module in the detector that a tensor came from.
 
     Args:
-        name (str): Name that litert-torch gave the tensor: for each operator
-            that was fused into one the classes and names of the modules
-            around it, such as 'a.Network/b.ATSS_detector/c.Conv2d_conv;'.
+        name (str): Name of the tensor: for each operator that was fused into
+            one the path of its module, such as
+            'layer_backbone/conv1;layer_backbone;2'.
 
     Returns:
-        str: Path of the innermost module, such as 'conv'; '' if the name does
-        not tell.
+        str: Path of the innermost module, such as 'backbone.conv1'; '' if the
+        name does not tell.
     """
-    *stacks, number = name.split(';')
-    if number.strip('0123456789'):
-        return ''
-    paths = []
-    for stack in stacks:
-        classes = [part.rpartition('.')[2] for part in stack.split('/')]
-        steps = [part.partition('_')[2] for part in classes]
-        paths.append('.'.join(step for step in steps if step))
-    longest = max(paths, key=len, default='')
-    return f'{longest}.'.removeprefix(_DETECTOR).removesuffix('.')
+    paths = [
+        part.removeprefix(_LAYER)
+        for part in name.split(';')
+        if part.startswith(_LAYER)
+    ]
+    return max(paths, key=len, default='').replace('/', '.')
 
 
 def check_rules(model: Any, name: str, path: Path) -> None:

@@ -70,16 +70,9 @@ def test_operators_that_the_npu_lacks(model):
 @pytest.mark.parametrize(
     'name, path',
     [
-        (
-            'a.b.Network/c.ATSS_detector/d.ResNet_backbone/e.Conv_conv1;',
-            'backbone.conv1',
-        ),
-        (
-            'a.Network;a.Network/c.ATSS_detector/e.Head_bbox_head;2',
-            'bbox_head',
-        ),
-        ('a.Network;', ''),
-        ('a.Network/c.ATSS_detector;', ''),
+        ('layer_backbone/conv1;', 'backbone.conv1'),
+        ('layer;layer_neck/convs/0;layer_neck;2', 'neck.convs.0'),
+        ('layer;', ''),
         ('output_0_1', ''),
         ('arith.constant1', ''),
     ],
