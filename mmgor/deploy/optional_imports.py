@@ -12,6 +12,7 @@ _PIP_NAMES = {
 _EXTRAS = {
     'litert_torch': 'litert',
     'ai_edge_litert': 'litert',
+    'executorch': 'executorch',
     'ncnn': 'ncnn',
 }
 

@@ -1,15 +1,14 @@
 """A small network as a ``.tflite`` file."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmgor.deploy.description.metadata import FORMAT
 from mmgor.deploy.description.tflite import pack_tflite
 from tests.support.frozen import SmallNetwork
+from tests.support.metadata import small_metadata
 
 
 @dataclass
@@ -41,29 +40,6 @@ def convert_small(bits: int = 4) -> Converted:
 
 def write_tflite(model, path, **changes):
     """Write a model of :func:`convert_small` with metadata."""
-    metadata = dict(
-        format=FORMAT,
-        version='0.0',
-        model='RetinaNet',
-        classes=[],
-        input=dict(
-            name='images',
-            batch=1,
-            channels=3,
-            height=16,
-            width=24,
-            divisor=8,
-        ),
-        preprocessing={},
-        outputs=['output_0'],
-        nms=False,
-        target='litert',
-        weights_sha256='0' * 64,
-        quantization=[],
-        config=dict(
-            model=dict(bbox_head={}),
-            test_dataloader=dict(dataset=dict(pipeline=[])),
-        ),
-    )
-    path.write_bytes(pack_tflite(model, json.dumps({**metadata, **changes})))
+    text = small_metadata(target='litert', **changes)
+    path.write_bytes(pack_tflite(model, text))
     return path

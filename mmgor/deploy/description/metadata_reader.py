@@ -15,6 +15,7 @@ from .metadata import FORMAT, KEY
 from .metadata_check import check_metadata
 from .ncnn import ncnn_text
 from .plain_json import parse_json
+from .pte import pte_text
 from .tflite import tflite_text
 
 
@@ -152,4 +153,5 @@ READERS: dict[str, Callable[[Path], str | None]] = {
     '.xml': _xml_text,
     '.tflite': tflite_text,
     '.param': ncnn_text,
+    '.pte': pte_text,
 }

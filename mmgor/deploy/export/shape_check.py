@@ -128,10 +128,15 @@ def difference(wanted: Tensor, got: Tensor) -> float:
     """
     if wanted.shape != got.shape:
         return float('inf')
+    return float((wanted.double() - got).abs().max() / spread(wanted))
+
+
+def spread(wanted: Tensor) -> Tensor:
+    """The standard deviation of a tensor, or a thousandth of its root mean
+    square if that is more. Differences are counted in it."""
     wanted = wanted.double()
     flat = _FLAT * wanted.square().mean().sqrt()
-    unit = torch.maximum(wanted.std(correction=0), flat).clamp(min=1e-12)
-    return float((wanted - got).abs().max() / unit)
+    return torch.maximum(wanted.std(correction=0), flat).clamp(min=1e-12)
 
 
 def _shapes(

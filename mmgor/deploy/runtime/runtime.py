@@ -20,6 +20,7 @@ from mmgor.deploy.optional_imports import require
 from mmgor.io.config_values import boolean, integer
 
 from .base import Runtime
+from .executorch import ExecuTorchRuntime
 from .integer_kernels import integer_by_default
 from .litert import LiteRTRuntime
 from .ncnn import NcnnRuntime
@@ -97,6 +98,7 @@ BACKENDS: dict[str, type[Runtime]] = {
     '.xml': OpenVINORuntime,
     '.tflite': LiteRTRuntime,
     '.param': NcnnRuntime,
+    '.pte': ExecuTorchRuntime,
 }
 
 
@@ -118,7 +120,7 @@ def open_runtime(
             backend chooses.
         integer_kernels (bool, optional): Let the backend compute in integers.
             By default it does if training rounded every tensor and no sum
-            saturates on this CPU. LiteRT and ncnn always do.
+            saturates on this CPU. LiteRT, ExecuTorch and ncnn always do.
 
     Returns:
         Runtime: It takes images and returns the head's raw outputs.

@@ -1,0 +1,58 @@
+"""Converts a frozen network to an ExecuTorch program for XNNPACK."""
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from mmgor.deploy.decomposed.graphs import add_call, export, is_call
+from mmgor.deploy.decomposed.program import Weights, lower
+from mmgor.deploy.optional_imports import require
+
+DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+
+
+def convert(network: nn.Module, images: Tensor) -> tuple[bytes, int]:
+    """Convert a frozen network.
+
+    Args:
+        network (nn.Module): With the operators that :func:`.freeze` puts in.
+        images (Tensor): Of the shape that the file will take.
+
+    Returns:
+        tuple[bytes, int]: The program, and the number of folded batch norms.
+
+    Raises:
+        ValueError: If int8 can't hold a grid.
+    """
+    require('executorch.exir')
+    partitioner = require(
+        'executorch.backends.xnnpack.partition.xnnpack_partitioner'
+    )
+    lowered, folded = lower(network, images, Weights.INTEGERS)
+    module = lowered.module()
+    separate_readers(module)
+    edge = require('executorch.exir').to_edge_transform_and_lower(
+        export(module, images), partitioner=[partitioner.XnnpackPartitioner()]
+    )
+    program: bytes = edge.to_executorch().buffer
+    return program, folded
+
+
+def separate_readers(module: GraphModule) -> None:
+    """Give every reader of a rounded tensor a dequantize of its own.
+
+    XNNPACK takes an operator together with the dequantize before it, so one
+    of two readers would be left without.
+
+    Args:
+        module (GraphModule): Changed in place.
+    """
+    for node in list(module.graph.nodes):
+        if not is_call(node, DEQUANTIZE):
+            continue
+        for reader in list(node.users)[1:]:
+            copy = add_call(module, node.target, node.args, reader)
+            copy.meta = dict(node.meta)
+            reader.replace_input_with(node, copy)
+    module.graph.lint()
+    module.recompile()
