@@ -23,6 +23,7 @@ def small_metadata(**changes):
         preprocessing={},
         outputs=['output_0'],
         nms=False,
+        tensors='inputs',
         weights_sha256='0' * 64,
         quantization=[],
         config=dict(

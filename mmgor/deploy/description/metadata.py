@@ -23,7 +23,7 @@ from .config_json import from_json, to_json, without
 #: LiteRT's metadata.
 KEY = 'mmgor'
 #: Version of the metadata's entries. It rises whenever they change.
-FORMAT = 1
+FORMAT = 2
 # These entries only matter in training, or name files on the training machine.
 _LEFT_OUT = (
     'teachers',

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mmgor.quantization.policy import LAYOUTS
+
 from .plain_json import check_plain
 
 #: Largest height and width of an exported file, in pixels.
@@ -63,6 +65,7 @@ def check_metadata(metadata: Any) -> None:
     _expect(metadata, 'preprocessing', _is_dict, 'a dict')
     _expect(metadata, 'weights_sha256', _is_text, 'a SHA-256')
     _expect(metadata, 'quantization', _are_dicts, 'a list of dicts')
+    _expect(metadata, 'tensors', _is_layout, f'one of {LAYOUTS}')
     classes = _expect(metadata, 'classes', _are_texts, 'a list of names')
     _check_input(_expect(metadata, 'input', _is_dict, 'a dict'))
     _check_outputs(metadata)
@@ -139,6 +142,10 @@ def _leaves(nested: Any) -> list[Any]:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_layout(value: Any) -> bool:
+    return value in LAYOUTS
 
 
 def _is_bool(value: Any) -> bool:

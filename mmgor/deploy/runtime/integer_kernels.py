@@ -41,7 +41,7 @@ def integer_by_default(metadata: dict[str, Any], path: Path) -> bool:
         metadata (dict): Metadata of the file.
         path (Path): The file, for the message.
     """
-    if metadata.get('tensors') != 'all':
+    if metadata['tensors'] != 'all':
         return False
     if saturates(metadata):
         print_log(

@@ -41,9 +41,6 @@ def test_where_every_tensor_is_rounded(cpu, machine, vnni, w_bits, expected):
 def test_not_where_sums_stay_in_float(cpu):
     cpu('x86_64', True)
     assert not integer_kernels.integer_by_default(metadata('inputs'), FILE)
-    old = metadata('inputs')
-    del old['tensors']  # a file of a former version
-    assert not integer_kernels.integer_by_default(old, FILE)
 
 
 def test_the_reason_is_said(cpu, monkeypatch):

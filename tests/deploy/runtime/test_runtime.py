@@ -1,7 +1,6 @@
 """Both runtimes on a hand-written file and on the exported student."""
 
 import copy
-import json
 import re
 import shutil
 import sys
@@ -15,6 +14,7 @@ from mmgor.deploy.description.metadata import KEY
 from mmgor.deploy.export.saving import save_openvino
 from mmgor.deploy.head_outputs import map_nested
 from mmgor.deploy.runtime.runtime import open_runtime
+from tests.support.metadata import small_metadata
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
@@ -45,23 +45,11 @@ def write(folder, suffix, spec=DYNAMIC, operator='Mul', **changes):
     )
     opset = [helper.make_opsetid('', 21)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=10)
-    metadata = dict(
-        format=1,
-        version='0.0',
-        model='RetinaNet',
-        classes=[],
+    usual = dict(
         input=dict(name='images', channels=3, divisor=32, **spec),
-        preprocessing={},
         outputs=[['output_0_0'], ['output_1_0']],
-        nms=False,
-        weights_sha256='0' * 64,
-        quantization=[],
-        config=dict(
-            model=dict(bbox_head={}),
-            test_dataloader=dict(dataset=dict(pipeline=[])),
-        ),
     )
-    text = json.dumps({**metadata, **changes})
+    text = small_metadata(**{**usual, **changes})
     path = folder / f'file{suffix}'
     helper.set_model_props(model, {KEY: text})
     onnx.save(model, path.with_suffix('.onnx'))
