@@ -287,13 +287,11 @@ def build_arms(args: argparse.Namespace, folder: Path) -> list[Arm]:
         student_cfg = read_config(config, args)
         student = load_detector(student_cfg, checkpoint)
         classes = class_names(student_cfg, student)
-        exported = folder / f'{name}.onnx'
-        export_detector(
-            student, student_cfg, exported, tuple(args.size), classes
-        )
-        to_openvino(exported, exported.with_suffix('.xml'))
         for suffix in ('.onnx', '.xml'):
-            path = exported.with_suffix(suffix)
+            path = folder / f'{name}{suffix}'
+            export_detector(
+                student, student_cfg, path, tuple(args.size), classes
+            )
             arms += [
                 Arm(f'mmgor {name}', path, student_cfg),
                 Arm(f'mmgor {name}, integer kernels', path, student_cfg, True),

@@ -44,6 +44,7 @@ class Target:
         weight_zero_points (bool): Weights need a zero point, though it is 0.
         opset (int, optional): Opset of its ONNX files; None: it reads none.
         int4 (bool): Weights may be stored as int4.
+        lacks (frozenset[str]): ONNX operators that it does not have.
     """
 
     runs_on: str
@@ -57,6 +58,7 @@ class Target:
     weight_zero_points: bool = False
     opset: int | None = None
     int4: bool = False
+    lacks: frozenset[str] = frozenset()
 
 
 _NVIDIA = (
@@ -64,8 +66,11 @@ _NVIDIA = (
     'inference-library/work-quantized-types.html'
 )
 _ONNX_TENSORRT = (
-    'https://github.com/onnx/onnx-tensorrt/blob/release/10.1-GA/'
-    'docs/operators.md'
+    'https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md'
+)
+_RKNN = (
+    'https://github.com/airockchip/rknn-toolkit2/blob/master/doc/'
+    'RKNNToolKit2_OP_Support-2.3.2.md'
 )
 _LITERT = (
     'https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/'
@@ -83,7 +88,30 @@ _QNN = (
     'https://onnxruntime.ai/docs/execution-providers/'
     'QNN-ExecutionProvider.html'
 )
+_X86 = 'measured with ONNX Runtime 1.31.1 and OpenVINO 2026.4.1'
 _NCNN = 'https://github.com/Tencent/ncnn/wiki/quantized-int8-inference'
+# Of the operators that the sources list as missing, those that torch's
+# exporter may write for a detector.
+_TENSORRT_LACKS = (
+    'AffineGrid Bernoulli BitShift BitwiseAnd BitwiseNot BitwiseOr '
+    'BitwiseXor CenterCropPad Col2Im Compress ConcatFromSequence '
+    'ConvInteger DFT Det DynamicQuantizeLinear MatMulInteger MaxRoiPool '
+    'MaxUnpool Multinomial Optional QLinearConv QLinearMatMul SequenceAt '
+    'SequenceConstruct SequenceEmpty SequenceInsert SplitToSequence Unique'
+)
+_RKNN_LACKS = (
+    'Abs Acos Acosh Asin Asinh Atan Atanh Bernoulli BitShift BitwiseAnd '
+    'BitwiseNot BitwiseOr BitwiseXor CastLike Ceil Celu CenterCropPad '
+    'Col2Im Compress ConcatFromSequence ConvInteger Cosh CumSum DFT '
+    'DeformConv Det DynamicQuantizeLinear Einsum GatherND GlobalLpPool '
+    'GridSample GroupNormalization Hardmax IsInf IsNaN Loop LpPool '
+    'MatMulInteger Mean Multinomial Neg NonMaxSuppression NonZero Not '
+    'OneHot Optional Or QLinearConv QLinearMatMul Range Reciprocal ReduceL1 '
+    'ReduceL2 ReduceLogSum ReduceLogSumExp ReduceProd ReduceSumSquare RNN '
+    'Round Scan ScatterElements Selu SequenceAt SequenceConstruct '
+    'SequenceEmpty SequenceInsert Shrink Sign Sinh Softsign SplitToSequence '
+    'Sum Tan ThresholdedRelu TopK Trilu Unique Xor'
+)
 _WEIGHTS = Rule(
     'Weights are int8 from -127 to 127 with the zero point 0, one scale per '
     'output channel.',
@@ -111,10 +139,26 @@ TARGETS: dict[str, Target] = {
             Rule(
                 'Activations have one scale per tensor: there are no integer '
                 'kernels for a scale per channel.',
-                'measured with ONNX Runtime 1.31.1 and OpenVINO 2026.4.1',
+                _X86,
+            ),
+            Rule(
+                'An .onnx file stores all activations as uint8: ONNX Runtime '
+                'adds, multiplies and joins integers of one type only.',
+                _X86,
+            ),
+            Rule(
+                'An .xml file stores signed ranges as int8 with the zero '
+                'point 0: OpenVINO computes with both, and that is faster.',
+                _X86,
+            ),
+            Rule(
+                'Ranges below 8 bits start at the integer 0 and have a Clip '
+                'of integers: in front of another zero point, ONNX Runtime '
+                'computes the ReLU in float.',
+                _X86,
             ),
         ),
-        stored='grid',
+        stored='uint8',
         clip='integer',
         opset=21,
         int4=True,
@@ -124,7 +168,11 @@ TARGETS: dict[str, Target] = {
         ('.onnx',),
         (
             Rule('Activations and weights have the zero point 0.', _NVIDIA),
-            Rule('Integers are int8; there is no uint8.', _ONNX_TENSORRT),
+            Rule(
+                'Integers are int8: uint8 is for inputs and outputs of the '
+                'network only.',
+                _ONNX_TENSORRT,
+            ),
             Rule('Clip takes floats, not integers of 8 bits.', _ONNX_TENSORRT),
             Rule('Activations have one scale per tensor.', _NVIDIA),
             Rule(
@@ -138,10 +186,12 @@ TARGETS: dict[str, Target] = {
                 'JetPack included.',
                 _ONNX_TENSORRT,
             ),
+            Rule('Operators are those that the parser has.', _ONNX_TENSORRT),
         ),
         symmetric_inputs=True,
         weight_zero_points=True,
         opset=19,
+        lacks=frozenset(_TENSORRT_LACKS.split()),
     ),
     'litert': Target(
         'LiteRT (TensorFlow Lite) on phones and Arm CPUs',
@@ -196,10 +246,8 @@ TARGETS: dict[str, Target] = {
         'Rockchip NPUs, after rknn-toolkit2 has converted the file',
         ('.onnx',),
         (
-            Rule(
-                'The opset is at most 19.',
-                'measured with rknn-toolkit2 2.5.0',
-            ),
+            Rule('The opset is at most 19.', _RKNN),
+            Rule('Operators are those that the converter has.', _RKNN),
             Rule(
                 'Activations and weights have explicit zero points.',
                 'measured with rknn-toolkit2 2.5.0',
@@ -211,6 +259,7 @@ TARGETS: dict[str, Target] = {
         ),
         weight_zero_points=True,
         opset=19,
+        lacks=frozenset(_RKNN_LACKS.split()),
     ),
     'ncnn': Target(
         'ncnn on Arm and x86 CPUs',

@@ -1,10 +1,13 @@
-"""Export a trained quantized detector to ONNX or OpenVINO IR.
+"""Export a trained quantized detector to a file for a runtime.
 
-The file has integer weights and folded batch norms. It has QuantizeLinear and
+The suffix of the file decides its format: .onnx, or .xml for OpenVINO. The
+file has integer weights and folded batch norms. It has QuantizeLinear and
 DequantizeLinear (with Clip below 8 bits) where training had fake quantization.
+--target writes it by the rules of a runtime, and checks them.
 
-python tools/export.py CONFIG CHECKPOINT --backend onnxruntime --out m.onnx
-python tools/export.py CONFIG CHECKPOINT --backend openvino --out m.xml
+python tools/export.py CONFIG CHECKPOINT --out m.onnx
+python tools/export.py CONFIG CHECKPOINT --out m.xml
+python tools/export.py CONFIG CHECKPOINT --target tensorrt --out m.onnx
 """
 
 import argparse
@@ -14,7 +17,7 @@ from pathlib import Path
 from _common import add_cfg_options, load_config
 from mmengine.config import Config
 
-from mmgor.deploy.export.exporter import BACKENDS, export_detector
+from mmgor.deploy.export.exporter import BACKENDS, WRITERS, export_detector
 from mmgor.deploy.input_size import (
     configured_resizes,
     configured_size,
@@ -22,6 +25,7 @@ from mmgor.deploy.input_size import (
     size_divisor,
 )
 from mmgor.deploy.loading import class_names, load_detector
+from mmgor.targets import TARGETS
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,9 +35,22 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file or URL')
-    parser.add_argument('--backend', choices=BACKENDS, default='onnxruntime')
     parser.add_argument(
-        '--out', type=Path, required=True, help='.onnx, or .xml for openvino'
+        '--backend',
+        choices=BACKENDS,
+        help='only checks that the suffix of --out is that of the backend',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        help=f'file to write, ending in {" or ".join(WRITERS)}',
+    )
+    parser.add_argument(
+        '--target',
+        metavar='NAME',
+        help='runtime that the file is for, one of '
+        f'{", ".join(TARGETS)}; by default that of the config',
     )
     parser.add_argument(
         '--size',
@@ -60,7 +77,7 @@ def parse_args() -> argparse.Namespace:
     )
     add_cfg_options(parser)
     args = parser.parse_args()
-    if args.out.suffix != BACKENDS[args.backend]:
+    if args.backend and args.out.suffix != BACKENDS[args.backend]:
         parser.error(
             f'--out expected a name ending in {BACKENDS[args.backend]} for '
             f'{args.backend}, got {args.out}'
@@ -104,6 +121,7 @@ def main() -> None:
         batch=args.batch,
         int4=args.int4,
         nms=args.nms,
+        target=args.target,
     )
     spec = done['metadata']['input']
     shape = (

@@ -24,6 +24,7 @@ def small_metadata(**changes):
         outputs=['output_0'],
         nms=False,
         tensors='inputs',
+        target=None,
         weights_sha256='0' * 64,
         quantization=[],
         config=dict(

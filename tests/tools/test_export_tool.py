@@ -13,10 +13,11 @@ from tests.support.models import quantized_cfg
 @pytest.fixture
 def exported_size(tmp_path, monkeypatch):
     """Runs the tool on a config; gives the size that it exports for."""
-    sizes = []
+    sizes, targets = [], []
 
-    def export_detector(model, cfg, path, size, classes, **_):
+    def export_detector(model, cfg, path, size, classes, target, **_):
         sizes.append(size)
+        targets.append(target)
         spec = dict(batch=2, channels=1, height=size[0], width=size[1])
         metadata = dict(quantization=[], input=spec)
         return dict(bytes=0, folded=0, metadata=metadata)
@@ -41,6 +42,7 @@ def exported_size(tmp_path, monkeypatch):
         export.main()
         return sizes.pop()
 
+    run.targets = targets
     return run
 
 
@@ -79,3 +81,16 @@ def test_config_entries_from_the_command_line(exported_size):
 def test_what_is_printed_is_what_was_written(exported_size, capsys):
     exported_size('--batch', '2', scale=(96, 64))
     assert 'input 2 x 1 x 64 x 96, ' in capsys.readouterr().out
+
+
+def test_the_target_is_handed_on(exported_size):
+    exported_size('--target', 'rknn', scale=(96, 64))
+    exported_size(scale=(96, 64))
+    assert exported_size.targets == ['rknn', None]
+
+
+def test_a_backend_of_another_suffix(exported_size, capsys):
+    exported_size('--backend', 'onnxruntime', scale=(96, 64))
+    with pytest.raises(SystemExit):
+        exported_size('--backend', 'openvino', scale=(96, 64))
+    assert 'a name ending in .xml for openvino' in capsys.readouterr().err

@@ -44,6 +44,7 @@ def make_metadata(
     divisor: int,
     outputs: Any,
     nms: bool = False,
+    target: str | None = None,
 ) -> dict[str, Any]:
     """Describe an exported file.
 
@@ -57,6 +58,7 @@ def make_metadata(
         outputs (list): Names of the graph's outputs, nested as the head
             gives the outputs.
         nms (bool): Whether the graph decodes boxes and runs NMS itself.
+        target (str, optional): Name of the target that it was written for.
 
     Returns:
         dict: JSON can hold it.
@@ -83,6 +85,7 @@ def make_metadata(
         preprocessing=from_json(model_cfg.get('data_preprocessor') or {}),
         outputs=outputs,
         nms=nms,
+        target=target,
         weights_sha256=weights_checksum(model.state_dict()),
         tensors='all' if tensor_quantizers(model) else 'inputs',
         quantization=[

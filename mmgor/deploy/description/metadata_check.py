@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmgor.quantization.policy import LAYOUTS
+from mmgor.targets import TARGETS
 
 from .plain_json import check_plain
 
@@ -66,6 +67,7 @@ def check_metadata(metadata: Any) -> None:
     _expect(metadata, 'weights_sha256', _is_text, 'a SHA-256')
     _expect(metadata, 'quantization', _are_dicts, 'a list of dicts')
     _expect(metadata, 'tensors', _is_layout, f'one of {LAYOUTS}')
+    _expect(metadata, 'target', _is_target, f'None or one of {[*TARGETS]}')
     classes = _expect(metadata, 'classes', _are_texts, 'a list of names')
     _check_input(_expect(metadata, 'input', _is_dict, 'a dict'))
     _check_outputs(metadata)
@@ -146,6 +148,10 @@ def _is_text(value: Any) -> bool:
 
 def _is_layout(value: Any) -> bool:
     return value in LAYOUTS
+
+
+def _is_target(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value in TARGETS)
 
 
 def _is_bool(value: Any) -> bool:

@@ -1,13 +1,13 @@
-"""``export_detector``: writes a trained detector to an ONNX or OpenVINO file.
+"""``export_detector``: writes a trained detector to a file.
 
-The steps: replace the quantizers by their integers (``frozen``), trace the
-network to an ONNX graph (``onnx_ops``), fold batch norms
-(``batch_norm_folding``), check dynamic sizes (``shape_check``), write the file
-(``saving``).
+The steps: choose the target (``target_choice``), replace the quantizers by
+their integers (``frozen``), describe the file, and hand all of that to the
+writer of its format, such as ``onnx_writer``.
 """
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,28 @@ from torch import Tensor, nn
 
 from mmgor.deploy.description.metadata import make_metadata
 from mmgor.deploy.description.metadata_check import MAX_SIDE, check_metadata
-from mmgor.deploy.head_outputs import flatten, name_outputs
+from mmgor.deploy.head_outputs import name_outputs
 from mmgor.deploy.input_size import configured_pipeline, size_divisor
-from mmgor.deploy.optional_imports import require
 from mmgor.deploy.runtime.detector import detector_configs
 from mmgor.image_channels import COLOUR, image_channels
 from mmgor.io.config_values import boolean, integer, integers
+from mmgor.targets import TARGETS
 
 from .compiled_ops import check_calls
-from .deform_conv import traceable_deform_convs
 from .frozen import freeze
-from .graph.batch_norm_folding import fold_norms
-from .graph.int4_weights import use_int4_weights
 from .graph_nms import NAMES, GraphNMS
+from .job import Job
 from .network import Network
-from .onnx_ops import OPSET, translations
-from .saving import save_exported
-from .shape_check import check_shapes
+from .onnx_writer import write_onnx
 from .swin_windows import make_swin_traceable
+from .target_choice import check_grids, choose_target
 
 BACKENDS = {'onnxruntime': '.onnx', 'openvino': '.xml'}
+#: Writes the file of each suffix.
+WRITERS: dict[str, Callable[[Job], dict[str, Any]]] = {
+    '.onnx': write_onnx,
+    '.xml': write_onnx,
+}
 
 
 def export_detector(
@@ -49,6 +51,7 @@ def export_detector(
     batch: int = 1,
     int4: bool = False,
     nms: bool = False,
+    target: str | None = None,
 ) -> dict[str, Any]:
     """Export a trained detector with integer weights to a file.
 
@@ -66,6 +69,9 @@ def export_detector(
         int4 (bool): Write weights of up to 4 bits as int4.
         nms (bool): Let the graph give boxes, scores and labels of one image
             instead of the head's outputs (see :class:`.GraphNMS`).
+        target (str, optional): Name of the runtime that the file is for, a
+            key of ``mmgor.targets.TARGETS``. By default that of the config's
+            ``quant`` (see :func:`.choose_target`).
 
     Returns:
         dict: ``bytes`` (size of the file), ``folded`` (number of folded batch
@@ -74,38 +80,41 @@ def export_detector(
     Raises:
         ValueError: If the model, ``size``, ``batch`` or ``classes`` do not
             fit; if a layer was never calibrated or a weight is not finite;
-            if JSON can't hold the config; or if a dynamic graph is wrong at
-            another size.
+            if JSON can't hold the config; if a dynamic graph is wrong at
+            another size; or if the target can't have the file.
         RuntimeError: If torch can't export the model.
     """
     path = Path(path)
     batch = integer('batch', batch, 1)
     _check_options(path, batch, dynamic, int4, nms)
+    chosen = choose_target(target, cfg, path, int4)
     divisor = size_divisor(cfg, dynamic)
     _check_size(size, divisor, dynamic)
     _check_config(cfg, model, classes)
     network = Network(freeze(model)).eval()
+    if chosen is not None:
+        check_grids(model, chosen)
     make_swin_traceable(network)
     channels = image_channels(model) or COLOUR
     images = torch.zeros(2 if dynamic else batch, channels, *size)
     names = _prepare_outputs(network, images, nms)
     shape = (None, None, None) if dynamic else (batch, *size)
-    metadata = make_metadata(cfg, model, classes, shape, divisor, names, nms)
+    metadata = make_metadata(
+        cfg, model, classes, shape, divisor, names, nms, chosen
+    )
     _check_description(metadata, path)
-    program = _trace(network, images, names, divisor if dynamic else None)
-    folded = _optimize(program.model, int4)
-    if dynamic:
-        check_shapes(program.model, network, metadata, size, path)
-    written = save_exported(program.model, metadata, path)
-    return dict(bytes=written, folded=folded, metadata=metadata)
+    rules = None if chosen is None else TARGETS[chosen]
+    job = Job(network, images, metadata, path, rules, int4)
+    return dict(WRITERS[path.suffix](job), metadata=metadata)
 
 
 def _check_options(
     path: Path, batch: int, dynamic: bool, int4: bool, nms: bool
 ) -> None:
-    if path.suffix not in BACKENDS.values():
+    if path.suffix not in WRITERS:
         raise ValueError(
-            f'expected a file name ending in .onnx or .xml, got {path}.'
+            f'expected a file name ending in {" or ".join(WRITERS)}, got '
+            f'{path}.'
         )
     for name, value in dict(dynamic=dynamic, int4=int4, nms=nms).items():
         boolean(name, value)
@@ -173,56 +182,3 @@ def _prepare_outputs(network: Network, images: Tensor, nms: bool) -> Any:
     height, width = images.shape[2:]
     network.graph_nms = GraphNMS(head, (height, width), outputs)
     return NAMES
-
-
-@traceable_deform_convs()
-def _trace(
-    network: Network, images: Tensor, names: Any, divisor: int | None
-) -> Any:
-    """Trace a network to an ONNX program, with dynamic sizes that are
-    multiples of ``divisor`` (None: static)."""
-    require('onnx')
-    require('onnxscript')
-    shapes: Any = None
-    if divisor is not None:
-        most = MAX_SIDE // divisor
-        height = divisor * torch.export.Dim('height_units', min=1, max=most)
-        width = divisor * torch.export.Dim('width_units', min=1, max=most)
-        shapes = {
-            'images': {0: torch.export.Dim('batch'), 2: height, 3: width}
-        }
-    try:
-        return torch.onnx.export(
-            network,
-            (images,),
-            input_names=['images'],
-            output_names=flatten(names),
-            opset_version=OPSET,
-            dynamo=True,
-            dynamic_shapes=shapes,
-            custom_translation_table=translations(),
-            verbose=False,
-        )
-    except torch.onnx.errors.OnnxExporterError as error:
-        raise RuntimeError(
-            'torch could not export the network. Its report names the '
-            f'operator and the line of the model: {error}'
-        ) from error
-
-
-def _optimize(model: Any, int4: bool) -> int:
-    """Fold batch norms, use int4 where asked for, and drop unused and equal
-    nodes; returns the number of folded batch norms."""
-    passes = require('onnx_ir.passes.common')
-    folded = fold_norms(model.graph)
-    if int4:
-        use_int4_weights(model.graph)
-    for step in (
-        passes.RemoveUnusedNodesPass(),
-        passes.DeduplicateInitializersPass(),
-        passes.CommonSubexpressionEliminationPass(),
-        passes.ClearMetadataAndDocStringPass(),
-        passes.CheckerPass(),
-    ):
-        step(model)
-    return folded

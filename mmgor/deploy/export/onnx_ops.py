@@ -18,7 +18,7 @@ from mmgor.quantization.quantizers.grid import along
 from .deform_conv import write_deform_conv2d
 from .graph_nms import write_select_detections
 
-#: From this version on QuantizeLinear has int16, DequantizeLinear int4.
+#: From this version on DequantizeLinear has int4.
 OPSET = 21
 _STORED = {torch.uint8: (0, 255), torch.int8: (-128, 127)}
 
@@ -84,9 +84,13 @@ def _(integers: Tensor, scale: Tensor) -> Tensor:
 
 
 @cache
-def translations() -> dict[Any, Callable]:
-    """The function that writes the ONNX nodes of each custom operator."""
-    op: Any = require('onnxscript').opset21
+def translations(opset: int = OPSET) -> dict[Any, Callable]:
+    """The function that writes the ONNX nodes of each custom operator.
+
+    Args:
+        opset (int): Version of the nodes, at least 13.
+    """
+    op: Any = getattr(require('onnxscript'), f'opset{opset}')
     helper = require('onnx.numpy_helper')
 
     def write_quantize_dequantize(

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,12 @@ from mmgor.io.atomic_write import writing
 from .deform_conv import openvino_extension
 
 
-def save_exported(model: Any, metadata: dict[str, Any], path: Path) -> int:
+def save_exported(
+    model: Any,
+    metadata: dict[str, Any],
+    path: Path,
+    check: Callable[[Path], None] | None = None,
+) -> int:
     """Write a graph as ``.onnx``, or as ``.xml`` and ``.bin`` of OpenVINO.
 
     An error leaves no half-written file behind.
@@ -26,6 +32,8 @@ def save_exported(model: Any, metadata: dict[str, Any], path: Path) -> int:
         model (onnx_ir.Model): The graph; gets the metadata.
         metadata (dict): From :func:`.make_metadata`.
         path (Path): ``.onnx`` or ``.xml`` file to write.
+        check (Callable, optional): Gets the path of the ONNX file before
+            anything is in place, and raises if something is wrong with it.
 
     Returns:
         int: Size of what was written, in bytes.
@@ -33,6 +41,8 @@ def save_exported(model: Any, metadata: dict[str, Any], path: Path) -> int:
     if path.suffix == '.onnx':
         with writing(path) as part:
             save_onnx(model, metadata, part)
+            if check is not None:
+                check(part)
             return part.stat().st_size
     with (
         writing(path) as xml,
@@ -41,6 +51,8 @@ def save_exported(model: Any, metadata: dict[str, Any], path: Path) -> int:
     ):
         source = Path(folder) / 'model.onnx'
         save_onnx(model, metadata, source)
+        if check is not None:
+            check(source)
         to_openvino(source, xml)
         return xml.stat().st_size + weights.stat().st_size
 

@@ -10,6 +10,7 @@ RetinaNet with 47.1 mAP in PyTorch had 45.4 mAP with OpenVINO's integer kernels
 on a CPU without VNNI, and 47.1 without them.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -140,5 +141,18 @@ def open_runtime(
     if integer_kernels is None:
         integer_kernels = integer_by_default(metadata, path)
     integer_kernels = boolean('integer_kernels', integer_kernels)
+    target = metadata['target']
+    if integer_kernels and target and path.suffix == '.onnx':
+        _warn_of_another_target(path, target)
     backend = BACKENDS[path.suffix]
     return backend(path, metadata, threads, integer_kernels)
+
+
+def _warn_of_another_target(path: Path, target: str) -> None:
+    if target != 'x86':
+        warnings.warn(
+            f'{path} was written for {target}: ONNX Runtime computes parts of '
+            'it in float. Expected a file for x86 where speed matters: '
+            'python tools/export.py CONFIG CHECKPOINT --target x86.',
+            stacklevel=3,
+        )

@@ -15,9 +15,9 @@ from mmcv.ops import (
 )
 from torch import nn
 
-from mmgor.deploy.export import deform_conv
-from mmgor.deploy.export import exporter as export
+from mmgor.deploy.export import deform_conv, onnx_writer
 from mmgor.deploy.export.deform_conv import traceable_deform_convs
+from mmgor.deploy.export.job import Job
 from mmgor.deploy.export.saving import read_as_openvino
 from mmgor.deploy.export.shape_check import check_shapes
 
@@ -73,7 +73,9 @@ def sampling():
     images = torch.randn(2, 8, *SIDES)
     with torch.no_grad():
         wanted = network(images)
-    model = export._trace(network, images, NAMES, None).model
+    metadata = dict(outputs=NAMES, input=dict(batch=len(images)))
+    job = Job(network, images, metadata, Path('net.onnx'), None, False)
+    model = onnx_writer._trace(job).model
     return images, wanted, ir.to_proto(model)
 
 
@@ -166,7 +168,6 @@ def test_maps_smaller_than_the_kernel(suffix):
     for package in ('onnx', 'onnxscript', 'onnxruntime', 'openvino'):
         pytest.importorskip(package)
     network = Pyramid().eval()
-    model = export._trace(network, torch.zeros(2, 2, 64, 64), ['out'], 32)
     spec = dict(
         name='images',
         batch=None,
@@ -176,4 +177,7 @@ def test_maps_smaller_than_the_kernel(suffix):
         divisor=32,
     )
     metadata = json.loads(json.dumps(dict(input=spec, outputs=['out'])))
-    check_shapes(model.model, network, metadata, (64, 64), Path(f'x{suffix}'))
+    path, images = Path(f'x{suffix}'), torch.zeros(2, 2, 64, 64)
+    job = Job(network, images, metadata, path, None, False)
+    model = onnx_writer._trace(job).model
+    check_shapes(model, network, metadata, (64, 64), path)

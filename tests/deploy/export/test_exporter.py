@@ -261,7 +261,7 @@ def untraced(monkeypatch):
     def trace(*_):
         raise RuntimeError('traced')
 
-    monkeypatch.setattr('mmgor.deploy.export.exporter._trace', trace)
+    monkeypatch.setattr('mmgor.deploy.export.onnx_writer._trace', trace)
 
 
 def test_configs_with_unregistered_classes(shallow, tmp_path, untraced):

@@ -4,6 +4,7 @@ import copy
 import re
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -202,3 +203,19 @@ def test_the_page_opens_files_without_mmgor(exported, monkeypatch):
             apart = (torch.from_numpy(got) - want).abs().mean()
             # Integer kernels would give 0.2 or more.
             assert apart < 0.05 * want.std()
+
+
+def test_integer_kernels_of_a_file_for_another_target(tmp_path):
+    path = write(tmp_path, '.onnx', target='rknn')
+    with pytest.warns(UserWarning, match=r'written for rknn: .*--target x86'):
+        open_runtime(path, integer_kernels=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        open_runtime(path)
+
+
+@pytest.mark.parametrize('target', ['x87', 3, ['x86']])
+def test_an_unknown_target(target, tmp_path):
+    path = write(tmp_path, '.onnx', target=target)
+    with pytest.raises(ValueError, match=r'target is .* expected None or one'):
+        open_runtime(path)

@@ -1,0 +1,88 @@
+"""Chooses the integers that stand for a grid in a file.
+
+A grid has the values ``scale * (q - zero_point)`` for ``low <= q <= high``. If
+q, the zero point and the bounds are shifted by one integer, the values stay
+the same. So each runtime can get the type that it computes with, and nothing
+is rounded a second time.
+"""
+
+from dataclasses import dataclass
+
+#: Smallest and largest integer of each stored type.
+BOUNDS = {'uint8': (0, 255), 'int8': (-128, 127)}
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The stored integers of a grid.
+
+    Args:
+        dtype (str): 'uint8' or 'int8'.
+        shift (int): What was added to the integers and to the zero point.
+        low (int): Smallest integer, after the shift.
+        high (int): Largest integer, after the shift.
+    """
+
+    dtype: str
+    shift: int
+    low: int
+    high: int
+
+    @property
+    def fills_type(self) -> bool:
+        """Whether the type itself ends where the range ends."""
+        return (self.low, self.high) == BOUNDS[self.dtype]
+
+
+def stored_grid(low: int, high: int, stored: str, symmetric: bool) -> Storage:
+    """Choose type and shift of a grid.
+
+    Args:
+        low (int): Smallest integer of the grid: 0 if it is unsigned.
+        high (int): Largest integer of the grid.
+        stored (str): 'grid', 'uint8' or 'int8', see :class:`.Target`.
+        symmetric (bool): Whether the zero point has to stay where it is.
+
+    Returns:
+        Storage: Unsigned grids start at the smallest integer of the type.
+
+    Raises:
+        ValueError: If the type does not hold the range.
+
+    Example:
+        >>> stored_grid(-8, 7, 'uint8', False)
+        Storage(dtype='uint8', shift=8, low=0, high=15)
+        >>> stored_grid(0, 15, 'int8', False)
+        Storage(dtype='int8', shift=-128, low=-128, high=-113)
+    """
+    dtype = stored
+    if stored == 'grid':
+        dtype = 'uint8' if low >= 0 else 'int8'
+    least, most = BOUNDS[dtype]
+    shift = 0 if symmetric or (dtype == 'int8' and low < 0) else least - low
+    low, high = low + shift, high + shift
+    if low < least or high > most:
+        raise ValueError(
+            f'{dtype} holds {least} to {most}, not the integers {low} to '
+            f'{high} of a range with a fixed zero point.'
+        )
+    return Storage(dtype, shift, low, high)
+
+
+def saturating(storage: Storage) -> Storage:
+    """Shift a grid so that its largest value is the type's largest integer.
+
+    QuantizeLinear then limits the range above by itself. Below, something
+    else has to: a ReLU, where the smallest value is 0.
+
+    Example:
+        >>> saturating(Storage('int8', -128, -128, -113))
+        Storage(dtype='int8', shift=-16, low=112, high=127)
+    """
+    more = BOUNDS[storage.dtype][1] - storage.high
+    return Storage(
+        storage.dtype,
+        storage.shift + more,
+        storage.low + more,
+        storage.high + more,
+    )

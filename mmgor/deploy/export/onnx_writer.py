@@ -1,0 +1,120 @@
+"""Writes a frozen network as ONNX, or by way of ONNX as OpenVINO IR."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmgor.deploy.description.metadata_check import MAX_SIDE
+from mmgor.deploy.head_outputs import flatten
+from mmgor.deploy.optional_imports import require
+from mmgor.targets import Target
+
+from .deform_conv import traceable_deform_convs
+from .graph.batch_norm_folding import fold_norms
+from .graph.int4_weights import use_int4_weights
+from .graph.node_names import name_nodes
+from .graph.rules import check_rules
+from .graph.stored_types import store_for_target
+from .job import Job
+from .onnx_ops import OPSET, translations
+from .saving import save_exported
+from .shape_check import check_shapes
+
+# The ONNX IR version that came with opset 19, for runtimes of that time.
+_IR_VERSION = {19: 9}
+
+
+def write_onnx(job: Job) -> dict[str, Any]:
+    """Trace a network, fold its batch norms and write it.
+
+    Args:
+        job (Job): Its path ends in ``.onnx`` or ``.xml``.
+
+    Returns:
+        dict: ``bytes`` (size of the file) and ``folded`` (number of folded
+        batch norms).
+
+    Raises:
+        RuntimeError: If torch can't export the network.
+        ValueError: If a dynamic graph is wrong at another size, or the graph
+            breaks a rule of the target.
+    """
+    model = _trace(job).model
+    folded = fold_norms(model.graph)
+    if job.dynamic:
+        height, width = job.images.shape[2:]
+        check_shapes(
+            model, job.network, job.metadata, (height, width), job.path
+        )
+    check = None
+    if job.target is not None:
+        target = _of_format(job.target, job.path)
+        store_for_target(model.graph, target)
+        name_nodes(model.graph)
+        model.ir_version = _IR_VERSION.get(_opset(job), model.ir_version)
+        check = partial(
+            check_rules, name=job.metadata['target'], target=target
+        )
+    _finish(model, job.int4)
+    written = save_exported(model, job.metadata, job.path, check)
+    return dict(bytes=written, folded=folded)
+
+
+def _of_format(target: Target, path: Path) -> Target:
+    """OpenVINO's integer kernels take both types; see the rules of 'x86'."""
+    return target if path.suffix == '.onnx' else replace(target, stored='grid')
+
+
+def _opset(job: Job) -> int:
+    return OPSET if job.target is None else job.target.opset or OPSET
+
+
+@traceable_deform_convs()
+def _trace(job: Job) -> Any:
+    """Trace a network to an ONNX program."""
+    require('onnx')
+    require('onnxscript')
+    shapes: Any = None
+    if job.dynamic:
+        divisor = job.metadata['input']['divisor']
+        most = MAX_SIDE // divisor
+        height = divisor * torch.export.Dim('height_units', min=1, max=most)
+        width = divisor * torch.export.Dim('width_units', min=1, max=most)
+        shapes = {
+            'images': {0: torch.export.Dim('batch'), 2: height, 3: width}
+        }
+    try:
+        return torch.onnx.export(
+            job.network,
+            (job.images,),
+            input_names=['images'],
+            output_names=flatten(job.metadata['outputs']),
+            opset_version=_opset(job),
+            dynamo=True,
+            dynamic_shapes=shapes,
+            custom_translation_table=translations(_opset(job)),
+            verbose=False,
+        )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise RuntimeError(
+            'torch could not export the network. Its report names the '
+            f'operator and the line of the model: {error}'
+        ) from error
+
+
+def _finish(model: Any, int4: bool) -> None:
+    """Use int4 where asked for, and drop unused and equal nodes."""
+    passes = require('onnx_ir.passes.common')
+    if int4:
+        use_int4_weights(model.graph)
+    for step in (
+        passes.RemoveUnusedNodesPass(),
+        passes.DeduplicateInitializersPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.ClearMetadataAndDocStringPass(),
+        passes.CheckerPass(),
+    ):
+        step(model)

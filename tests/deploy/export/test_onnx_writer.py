@@ -1,0 +1,120 @@
+"""A tiny student of each target: exported, read back, run, checked."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmgor.deploy.description.metadata_reader import read_metadata
+from mmgor.deploy.export.exporter import export_detector
+from mmgor.deploy.export.graph.rules import broken_rules
+from mmgor.quantization import calibrate
+from mmgor.registry import MODELS
+from mmgor.targets import TARGETS
+from tests.support.models import quantized_cfg
+
+onnx = pytest.importorskip('onnx')
+ort = pytest.importorskip('onnxruntime')
+NAMES = ('a', 'b', 'c')
+SIZE = (64, 64)
+ONNX_TARGETS = [n for n, t in TARGETS.items() if '.onnx' in t.suffixes]
+
+
+def student(**quant):
+    """One stage and one level: the trace takes seconds."""
+    torch.manual_seed(0)
+    cfg = quantized_cfg(w_bits=4, a_bits=4, **quant)
+    cfg.backbone.update(num_stages=1, out_indices=(0,))
+    cfg.backbone.update(strides=(1,), dilations=(1,))
+    cfg.neck.update(in_channels=[8], start_level=0, num_outs=1)
+    cfg.bbox_head.anchor_generator.strides = [4]
+    model = MODELS.build(cfg)
+    calibrate(model, [torch.randn(2, 3, *SIZE)], model)
+    return model.eval(), Config(dict(model=cfg))
+
+
+def activation_types(model):
+    """Types of the zero points of QuantizeLinear."""
+    arrays = {
+        i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer
+    }
+    return {
+        arrays[node.input[2]].dtype.name
+        for node in model.graph.node
+        if node.op_type == 'QuantizeLinear'
+    }
+
+
+@pytest.mark.parametrize('name', ONNX_TARGETS)
+def test_a_student_of_a_target(name, tmp_path):
+    model, cfg = student(target=name)
+    path = tmp_path / 'student.onnx'
+    export_detector(model, cfg, path, SIZE, NAMES)
+    assert read_metadata(path)['target'] == name
+    target, file = TARGETS[name], onnx.load(path)
+    assert not list(broken_rules(file, target))
+    assert file.opset_import[0].version == target.opset
+    assert activation_types(file) == {target.stored}
+    nodes = {node.name for node in file.graph.node}
+    assert 'backbone.layer1.0.conv1/Conv' in nodes
+    assert len(nodes) == len(file.graph.node)
+    # Node by node it computes what was trained.
+    options = ort.SessionOptions()
+    options.graph_optimization_level = (
+        ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    )
+    images = torch.randn(1, 3, *SIZE)
+    session = ort.InferenceSession(str(path), options)
+    got = session.run(None, {'images': images.numpy()})
+    with torch.no_grad():
+        scores, boxes = model(images)
+    for have, want in zip(got, [*scores, *boxes], strict=True):
+        gap = np.abs(have - want.numpy())
+        assert gap.mean() < 0.02 * want.std()
+
+
+def test_without_a_target_types_are_those_of_the_grids(tmp_path):
+    model, cfg = student()
+    path = tmp_path / 'student.onnx'
+    export_detector(model, cfg, path, SIZE, NAMES)
+    assert read_metadata(path)['target'] is None
+    file = onnx.load(path)
+    assert activation_types(file) == {'int8', 'uint8'}
+    assert file.opset_import[0].version == 21
+
+
+def test_an_operator_that_a_target_lacks(tmp_path, monkeypatch):
+    lacking = replace(TARGETS['rknn'], lacks=frozenset({'MaxPool'}))
+    monkeypatch.setitem(TARGETS, 'rknn', lacking)
+    model, cfg = student(target='rknn')
+    with pytest.raises(
+        ValueError,
+        match=r'rknn could not read it: MaxPool in backbone\.maxpool, an oper',
+    ):
+        export_detector(model, cfg, tmp_path / 'a.onnx', SIZE, NAMES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_that_was_trained_without_a_target(tmp_path):
+    model, cfg = student(first_last_bits=8)
+    with pytest.raises(ValueError, match=r'8 bits is refused .*: bbox_head'):
+        export_detector(
+            model, cfg, tmp_path / 'a.onnx', SIZE, NAMES, target='tensorrt'
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_openvino_keeps_signed_integers(tmp_path):
+    ov = pytest.importorskip('openvino')
+    model, cfg = student(target='x86')
+    path = tmp_path / 'student.xml'
+    export_detector(model, cfg, path, SIZE, NAMES)
+    assert read_metadata(path)['target'] == 'x86'
+    ranges = {
+        float(op.input_value(3).get_node().data.item())
+        for op in ov.Core().read_model(path).get_ops()
+        if op.get_type_name() == 'FakeQuantize'
+    }
+    assert {-128.0, 0.0} <= ranges
