@@ -17,7 +17,7 @@ from mmgor.io.checkpoint import (
     flatten,
 )
 from mmgor.io.checkpoint_reader import named_weights
-from mmgor.io.config_values import integer, mapping
+from mmgor.io.config_values import boolean, integer, mapping
 from mmgor.quantization import (
     BaseQuantizer,
     calibrate,
@@ -34,7 +34,7 @@ from mmgor.registry import HOOKS
 from mmgor.trial_run import random_states_kept
 
 from .optimizer_groups import exempt_in_runner
-from .student import run_losses, unwrapped_model
+from .student import run_losses, total_loss, unwrapped_model
 from .training_batches import check_batches, training_batches
 
 
@@ -55,6 +55,8 @@ class QuantCalibrationHook(Hook):
             are brought to a common range before: path of a layer -> paths of
             all layers that read its output. See
             :func:`mmgor.quantization.equalize`.
+        loss_weighted (bool): Weigh rounding errors by gradients of the loss.
+            See :func:`mmgor.quantization.calibrate`.
 
     Raises:
         ValueError: If ``num_batches`` is less than 1.
@@ -68,10 +70,12 @@ class QuantCalibrationHook(Hook):
         self,
         num_batches: int = 8,
         equalize: dict[str, list[str]] | None = None,
+        loss_weighted: bool = False,
     ) -> None:
         self.num_batches = integer('num_batches', num_batches, 1)
         example = "equalize={'backbone.stem': ['backbone.layer1']}"
         self.equalize = mapping('equalize', equalize or {}, example)
+        self.loss_weighted = boolean('loss_weighted', loss_weighted)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check a checkpoint before the model loads it.
@@ -142,7 +146,7 @@ class QuantCalibrationHook(Hook):
             f'Calibrating {len(names)} of {len(quantized_layers(model))} '
             f'quantized layers on {len(batches)} batches.'
         )
-        run = partial(run_losses, model)
+        run = partial(total_loss if self.loss_weighted else run_losses, model)
         if self.equalize:
             errors = equalize(model, self.equalize, batches, run)
             for name, error in errors.items():
@@ -150,7 +154,7 @@ class QuantCalibrationHook(Hook):
                     f'Equalized the channels of {name}; its output changes '
                     f'by {error:.2%} of its variance, rounding included.'
                 )
-        calibrate(model, batches, run, names)
+        calibrate(model, batches, run, names, self.loss_weighted)
 
 
 def check_resume_ranges(model: Any, state_dict: dict) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
+from torch import Tensor
 
 
 def unwrapped_model(runner: Runner) -> Any:
@@ -20,7 +21,7 @@ def unwrapped_model(runner: Runner) -> Any:
     return model
 
 
-def run_losses(model: Any, batch: Any) -> None:
+def run_losses(model: Any, batch: Any) -> Any:
     """Run the student as a training step does, up to its own losses.
 
     Neither teachers nor the balancer run. Calibration uses this: it reaches
@@ -29,13 +30,19 @@ def run_losses(model: Any, batch: Any) -> None:
     Args:
         model (nn.Module): A detector with its ``data_preprocessor``.
         batch (Any): As the train dataloader gives it.
+
+    Returns:
+        Any: The losses, usually a dict.
     """
     data = model.data_preprocessor(batch, True)
     run = getattr(model, 'stock_loss', partial(model, mode='loss'))
-    if isinstance(data, dict):
-        run(**data)
-    else:
-        run(*data)
+    return run(**data) if isinstance(data, dict) else run(*data)
+
+
+def total_loss(model: Any, batch: Any) -> Tensor:
+    """The sum of the student's own losses (:func:`run_losses`), shape ()."""
+    total, _ = model.parse_losses(run_losses(model, batch))
+    return total
 
 
 def run_forward(model: Any, batch: Any) -> None:

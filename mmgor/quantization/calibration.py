@@ -62,6 +62,7 @@ def calibrate(
     batches: Iterable[Any],
     run: Callable[[Any], Any],
     names: Iterable[str] | None = None,
+    loss_weighted: bool = False,
 ) -> None:
     """Give every quantizer the range with the least squared error.
 
@@ -70,13 +71,23 @@ def calibrate(
     and the global random states are put back afterwards. In a distributed run,
     every rank must call this function with the same number of batches.
 
+    An error only matters where the loss depends on the value. With
+    ``loss_weighted``, the squared error of each activation is multiplied by
+    the squared gradient of the loss, which stands for the second derivative
+    (Li et al., "BRECQ", ICLR 2021). So a channel counts more if the next layer
+    has large weights for it, and inputs far below zero do not count if SiLU
+    follows.
+
     Args:
         model (nn.Module): Model with quantized layers.
         batches (Iterable): Arguments of ``run``.
-        run (Callable): Runs the model on one batch; its result is unused.
+        run (Callable): Runs the model on one batch. Its result is only used
+            with ``loss_weighted``.
         names (Iterable[str], optional): What to calibrate, as
             :func:`uncalibrated_layers` names it; the others keep their
             ranges. Default: all.
+        loss_weighted (bool): Weigh the errors of activations by the gradients
+            of the loss, which ``run`` returns, a tensor of shape ().
 
     Raises:
         RuntimeError: If a layer did not run, or there was no batch.
@@ -84,9 +95,15 @@ def calibrate(
     """
     layers, others = quantized_layers(model), tensor_quantizers(model)
     chosen = list({**layers, **others} if names is None else names)
-    with trial_run(model), _observing(layers, others):
+    with (
+        trial_run(model),
+        _observing(layers, others, loss_weighted) as seen,
+        torch.set_grad_enabled(loss_weighted),
+    ):
         for batch in batches:
-            run(batch)
+            loss = run(batch)
+            if loss_weighted:
+                _take_gradients(loss, seen)
         observers: dict[str, Any] = {
             name: quantizer.observer
             for name, quantizer in _inputs(chosen, layers, others).items()
@@ -168,6 +185,7 @@ def _fit_input(quantizer: BaseQuantizer, observer: RangeObserver) -> None:
         int(quantizer.qmin),
         int(quantizer.qmax),
         quantizer.asymmetric,
+        observer.importance(),
     )
     found = scale, offset, observer.low, observer.high
     # The search ran on the CPU.
@@ -175,12 +193,23 @@ def _fit_input(quantizer: BaseQuantizer, observer: RangeObserver) -> None:
     quantizer.set_ranges(_replace_zeros(scale, quantizer), *rest)
 
 
+def _take_gradients(loss: Tensor, observers: list[RangeObserver]) -> None:
+    followed = [x for o in observers for x, *_ in o.followed]
+    gradients: list[Tensor | None] = list(
+        torch.autograd.grad(loss, followed, allow_unused=True)
+    )
+    for observer in observers:
+        count = len(observer.followed)
+        observer.take_gradients(gradients[:count])
+        del gradients[:count]
+
+
 @contextmanager
 def _observing(
-    layers: dict[str, Any], others: dict[str, BaseQuantizer]
-) -> Iterator[None]:
+    layers: dict[str, Any], others: dict[str, BaseQuantizer], follow: bool
+) -> Iterator[list[RangeObserver]]:
     """Let activation quantizers observe, and weight quantizers pass weights
-    on."""
+    on. Gives the observers."""
     weights = [layer.weight_quantizer for layer in layers.values()]
     inputs = [layer.input_quantizer for layer in layers.values()]
     inputs += others.values()
@@ -188,13 +217,14 @@ def _observing(
         quantizer.observer = PassThrough()
     for quantizer in inputs:
         quantizer.observer = (
-            RangeObserver(quantizer.num_scales, quantizer.channels)
+            RangeObserver(quantizer.num_scales, quantizer.channels, follow)
             if quantizer.has_range
             else PassThrough()
         )
         quantizer.reset_slot()
+    observers = [quantizer.observer for quantizer in dict.fromkeys(inputs)]
     try:
-        yield
+        yield [o for o in observers if isinstance(o, RangeObserver)]
     finally:
         for quantizer in [*weights, *inputs]:
             quantizer.observer = None

@@ -44,11 +44,15 @@ def draws():
 class Noisy(torch.utils.data.Dataset):
     """Its augmentation draws from the global random generators."""
 
+    wide = False  # whether the second value is 50 times the first
+
     def __len__(self):
         return 6
 
     def __getitem__(self, index):
-        return dict(inputs=index + torch.tensor([draws()[0], draws()[1]]))
+        inputs = index + torch.tensor([draws()[0], draws()[1]])
+        factor = torch.tensor([1.0, 50.0 if self.wide else 1.0])
+        return dict(inputs=inputs * factor)
 
 
 def runner_of(model, tmp_path, name, hooks, loop=None):
@@ -157,3 +161,18 @@ def test_channels_are_equalized_once_before_calibration(tmp_path):
     assert gain[0] > 1 > gain[1]
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key]), key
+
+
+def test_the_loss_weighs_errors_if_asked_to(tmp_path):
+    """It does not depend on the second of two inputs."""
+    loop = dict(type='CalibrationLoop', max_epochs=0)
+    scales = []
+    for name, weighted in (('f', False), ('g', True)):
+        model = LossOnly()
+        model.linear.weight.data = torch.tensor([[1.0, 0.0]])
+        hooks = [QuantCalibrationHook(2, loss_weighted=weighted)]
+        runner = runner_of(model, tmp_path, name, hooks, loop)
+        runner.train_dataloader.dataset.wide = True
+        runner.train()
+        scales.append(model.linear.input_quantizer.log_scale.exp().item())
+    assert scales[1] < scales[0]

@@ -104,6 +104,49 @@ def test_scales_of_rows_equal_those_of_single_searches():
         assert scale.item() == pytest.approx(want.item())
 
 
+@pytest.mark.parametrize('frozen', [False, True])
+def test_errors_count_as_much_as_the_loss_depends_on_them(frozen):
+    """Only the first channel reaches the loss: its error alone decides."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(2, 2, 1, bias=False), nn.Conv2d(2, 1, 1))
+    module[0].weight.data = torch.tensor([[1.0, 0], [0, 40]])[..., None, None]
+    module[1].weight.data = torch.tensor([[3.0, 0]])[..., None, None]
+    module[0].requires_grad_(not frozen)
+    quantize_layers(module, QuantPolicy(a_bits=4), set())
+    x = torch.randn(1, 2, 40, 40)  # fewer values than are sampled
+
+    def error(step):
+        q = (x[:, 0] / step).round().clamp(-8, 7) * step
+        return (q - x[:, 0]).square().sum().item()
+
+    # The loss is a sum, so that all values of a channel count alike.
+    calibrate(module, [x], lambda batch: module(batch).sum(), None, True)
+    peak = max(-40 * float(x[:, 1].min()), 40 * float(x[:, 1].max())) / 7
+    best = min((peak * k / 100 for k in range(1, 101)), key=error)
+    found = module[1].input_quantizer.log_scale.exp().item()
+    assert found == pytest.approx(best)
+    calibrate(module, [x], module)
+    assert module[1].input_quantizer.log_scale.exp().item() > 5 * found
+    assert all(p.grad is None for p in module.parameters())
+
+
+def test_a_layer_that_the_loss_ignores_counts_all_values_alike():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1))
+    quantize_layers(module, QuantPolicy(), set())
+    x = torch.randn(1, 3, 8, 8)
+
+    def only_first(batch):
+        first = module[0](batch)
+        module[1](first)
+        return first.sum()
+
+    calibrate(module, [x], only_first, None, True)
+    found = module[1].input_quantizer.log_scale.clone()
+    calibrate(module, [x], module)
+    assert torch.equal(found, module[1].input_quantizer.log_scale)
+
+
 def test_zeros_get_scales_that_can_be_learned():
     module = nn.Sequential(nn.Conv2d(3, 4, 1))
     module[0].weight.data[1] = 0

@@ -116,7 +116,7 @@ class BaseQuantizer(nn.Module):
     # The kernels inside are compiled already; the rest is Python.
     @torch.compiler.disable
     def forward(self, x: Tensor, slot: int | None = None) -> Tensor:
-        """Fake-quantize ``x``. During calibration, observe it and return it.
+        """Fake-quantize ``x``. During calibration, observe it and pass it on.
 
         A tensor that this quantizer has rounded already is returned as it is.
 
@@ -136,10 +136,9 @@ class BaseQuantizer(nn.Module):
             return x
         if self.observer is not None:
             check_finite(x, self.layer_name or 'a layer')
-            self.observer.update(
+            return self.observer.update(
                 x, self._next_slot() if slot is None else slot
             )
-            return x
         self._check_calibrated()
         return self.quantize(
             x, self._slot_of_call(x) if slot is None else slot

@@ -36,8 +36,9 @@ class PassThrough:
     """An observer that records nothing. Its quantizer leaves the tensor in
     float."""
 
-    def update(self, x: Tensor, slot: int) -> None:
-        """Record nothing."""
+    def update(self, x: Tensor, slot: int) -> Tensor:
+        """Return the tensor."""
+        return x
 
 
 class RangeObserver:
@@ -46,49 +47,86 @@ class RangeObserver:
     Args:
         num_scales (int): Number of scales of the quantizer.
         channels (int): Scales per slot, one per entry of the second axis.
+        follow (bool): Let gradients reach the tensors that are passed on;
+            :meth:`take_gradients` then weighs the sample by them.
     """
 
-    def __init__(self, num_scales: int, channels: int = 1) -> None:
+    def __init__(
+        self, num_scales: int, channels: int = 1, follow: bool = False
+    ) -> None:
         self.channels = channels
         self.samples: list[list[Tensor]] = [[] for _ in range(num_scales)]
+        self.squares: list[list[Tensor]] = [[] for _ in range(num_scales)]
+        self.followed: list[tuple[Tensor, Tensor | None, int]] = []
+        self._follow = follow
         self.low = torch.full((num_scales,), float('inf'))
         self.high = torch.full((num_scales,), -float('inf'))
         self._generator = torch.Generator().manual_seed(0)
 
-    def update(self, x: Tensor, slot: int) -> None:
+    def update(self, x: Tensor, slot: int) -> Tensor:
         """Record the tensor of one call.
 
         Args:
             x (Tensor): Any shape.
             slot (int): Index of the call in a forward pass.
+
+        Returns:
+            Tensor: The tensor, or one of the same values to follow.
         """
         if x.numel() == 0:
-            return
-        rows, limit = x.detach().flatten()[None], SAMPLES_PER_CALL
+            return x
+        start = slot * self.channels
+        own = slice(start, start + self.channels)
+        rows = self._rows(x)
+        low, high = rows.aminmax(dim=1)
+        index = self._choose(rows)
+        kept = rows if index is None else rows.gather(1, index)
+        # One copy, because each makes the host wait for an accelerator.
+        seen = torch.cat([low[:, None], high[:, None], kept], 1).cpu()
+        self.low[own] = torch.minimum(self.low[own], seen[:, 0])
+        self.high[own] = torch.maximum(self.high[own], seen[:, 1])
+        for i, row in enumerate(seen[:, 2:]):
+            self.samples[start + i].append(row)
+        if self._follow:
+            # Behind frozen layers, nothing asks for a gradient yet.
+            source = x if x.requires_grad else x.detach().requires_grad_()
+            x = source.clone()
+            self.followed.append((x, index, start))
+        return x
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """One row per scale, float32."""
+        rows = x.detach().flatten()[None]
         if self.channels > 1:
             rows = x.detach().transpose(0, 1).flatten(1)
-            limit = SAMPLES_PER_CHANNEL
-        start = slot * self.channels
-        low, high, kept = self._look(rows.float(), limit)
-        own = slice(start, start + self.channels)
-        self.low[own] = torch.minimum(self.low[own], low)
-        self.high[own] = torch.maximum(self.high[own], high)
-        for i, row in enumerate(kept):
-            self.samples[start + i].append(row)
+        return rows.float()
 
-    def _look(self, rows: Tensor, limit: int) -> tuple[Tensor, ...]:
-        """Minimum, maximum and up to ``limit`` values per row, on the CPU."""
-        extremes = torch.stack(rows.aminmax(dim=1), 1)
+    def _choose(self, rows: Tensor) -> Tensor | None:
+        """Which values of each row to keep; None for all."""
         count, length = rows.shape
-        if length > limit:
-            # Calibration must not draw from the global random generator.
-            index = torch.randint(
-                length, (count, limit), generator=self._generator
-            )
-            rows = rows.gather(1, index.to(rows.device, non_blocking=True))
-        # One copy, because each makes the host wait for an accelerator.
-        seen = torch.cat([extremes, rows], 1).cpu()
-        return seen[:, 0], seen[:, 1], seen[:, 2:]
+        limit = SAMPLES_PER_CHANNEL if self.channels > 1 else SAMPLES_PER_CALL
+        if length <= limit:
+            return None
+        # Calibration must not draw from the global random generator.
+        index = torch.randint(
+            length, (count, limit), generator=self._generator
+        )
+        return index.to(rows.device, non_blocking=True)
+
+    def take_gradients(self, gradients: list[Tensor | None]) -> None:
+        """Keep the squared gradients of the samples.
+
+        Args:
+            gradients (list[Tensor | None]): One per tensor in ``followed``,
+                in that order; None for a tensor that the loss ignores.
+        """
+        for gradient, (x, index, start) in zip(gradients, self.followed):
+            known = torch.zeros_like(x) if gradient is None else gradient
+            rows = self._rows(known)
+            kept = rows if index is None else rows.gather(1, index)
+            for i, row in enumerate(kept.square().cpu()):
+                self.squares[start + i].append(row)
+        self.followed.clear()
 
     @property
     def seen(self) -> bool:
@@ -104,6 +142,14 @@ class RangeObserver:
         """One flat sample per scale."""
         return [torch.cat(calls) for calls in self.samples]
 
+    def importance(self) -> list[Tensor] | None:
+        """The squared gradients of each row's values, if they were taken.
+        They are ones for a row whose gradients are all 0."""
+        if not all(self.squares):
+            return None
+        rows = [torch.cat(calls) for calls in self.squares]
+        return [row if row.any() else torch.ones_like(row) for row in rows]
+
 
 def best_scales(
     rows: list[Tensor],
@@ -112,6 +158,7 @@ def best_scales(
     qmin: int,
     qmax: int,
     asymmetric: bool = False,
+    importance: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Scales (and offsets) with the least squared quantization error.
 
@@ -127,6 +174,8 @@ def best_scales(
         qmax (int): Largest integer.
         asymmetric (bool): Also search for an offset, for ranges that are not
             centred.
+        importance (list[Tensor], optional): Weights of the squared errors, in
+            the shapes of ``rows``. Default: all alike.
 
     Returns:
         tuple[Tensor, Tensor]: Scales and offsets in units of the sample, each
@@ -142,10 +191,11 @@ def best_scales(
         scales = shares[:, None] * functional.minmax_scale(low, high, *bounds)
         offsets = torch.zeros_like(scales)
     scales = scales.clamp(min=functional.MIN_SCALE)
+    weights = importance or [torch.ones(()) for _ in rows]
     errors = torch.stack(
         [
-            _errors(row, scales[:, i], offsets[:, i], *bounds)
-            for i, row in enumerate(rows)
+            _errors(row, weight, scales[:, i], offsets[:, i], *bounds)
+            for i, (row, weight) in enumerate(zip(rows, weights))
         ],
         1,
     )
@@ -185,13 +235,19 @@ def best_row_scales(rows: Tensor, qmin: int, qmax: int) -> Tensor:
 
 
 def _errors(
-    row: Tensor, scales: Tensor, offsets: Tensor, qmin: Tensor, qmax: Tensor
+    row: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    offsets: Tensor,
+    qmin: Tensor,
+    qmax: Tensor,
 ) -> Tensor:
     """Sum of squared errors of each candidate, shape (NUM_CANDIDATES, )."""
     return torch.stack(
         [
             (functional.fake_quantize(row, scale, offset, qmin, qmax) - row)
             .square()
+            .mul(weight)
             .sum()
             for scale, offset in zip(scales, offsets)
         ]
