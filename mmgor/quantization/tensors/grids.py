@@ -10,18 +10,21 @@ from mmgor.quantization.quantizers import functional
 from mmgor.quantization.quantizers.base import BaseQuantizer
 from mmgor.quantization.quantizers.marks import mark_of
 
-#: Step size of the output of a sigmoid: [0, 1] in unsigned 8 bits. LiteRT's
-#: quantization specification fixes it (operator LOGISTIC).
-SIGMOID_STEP = 1 / 256
-
 
 class FixedQuantizer(BaseQuantizer):
-    """The grid of a sigmoid's output: multiples of 1/256 from 0 to 255/256."""
+    """The grid of a sigmoid's output: multiples of 1/256 from 0 to 255/256.
+
+    LiteRT's quantization specification fixes it (operator LOGISTIC).
+
+    Args:
+        symmetric (bool): The range has to fit int8 with zero point 0:
+            multiples of 1/128 from 0 to 127/128.
+    """
 
     has_range = False
 
-    def __init__(self) -> None:
-        super().__init__(8)
+    def __init__(self, symmetric: bool = False) -> None:
+        super().__init__(8, symmetric=symmetric)
         self.choose_range(signed=False)
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:
@@ -30,7 +33,7 @@ class FixedQuantizer(BaseQuantizer):
         return functional.fake_quantize(x, scale, offset, *bounds)
 
     def step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
-        scale = torch.full((), SIGMOID_STEP, device=x.device)
+        scale = torch.full((), 1 / (self.highest + 1), device=x.device)
         return scale, torch.zeros_like(scale)
 
     def set_ranges(self, *_: Tensor) -> None:

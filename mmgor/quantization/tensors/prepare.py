@@ -156,7 +156,7 @@ def _build(module: nn.Module, plan: Plan, policy: QuantPolicy) -> None:
         new[name] = quantizer
     trained = any(p.requires_grad for p in module.parameters())
     if plan.fixed:
-        new['sigmoid'] = FixedQuantizer()
+        new['sigmoid'] = FixedQuantizer(policy.symmetric)
     module.add_module(ATTRIBUTE, new.requires_grad_(trained))
 
 

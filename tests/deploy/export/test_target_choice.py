@@ -99,6 +99,7 @@ def test_ranges_that_every_target_can_have():
         a=calibrated(LSQQuantizer(8), True),
         b=calibrated(LSQQuantizer(7), False),
         c=GivenQuantizer(8),
+        d=FixedQuantizer(symmetric=True),
     )
     for name in ('x86', 'tensorrt', 'qnn', 'rknn'):
         check_grids(model, name)
