@@ -28,7 +28,19 @@ def mark_of(x: Tensor) -> Mark | None:
     return getattr(x, _NAME, None)
 
 
-def is_marked(x: Tensor, quantizer: nn.Module) -> bool:
-    """Whether ``quantizer`` has rounded ``x`` already."""
+def is_marked(
+    x: Tensor, quantizer: nn.Module, slot: int | None = None
+) -> bool:
+    """Whether ``quantizer`` has rounded ``x`` already.
+
+    Args:
+        x (Tensor): Any tensor.
+        quantizer (nn.Module): A quantizer.
+        slot (int, optional): The slot. Default: any.
+    """
     found = mark_of(x)
-    return found is not None and found.quantizer is quantizer
+    if found is None or slot not in (None, found.slot):
+        return False
+    # While torch.export traces, a module that several others share has one
+    # stand-in for each of them. They have the attributes in common.
+    return vars(found.quantizer) is vars(quantizer)

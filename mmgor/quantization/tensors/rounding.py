@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from mmgor.quantization.quantizers.base import BaseQuantizer
-from mmgor.quantization.quantizers.marks import mark, mark_of
+from mmgor.quantization.quantizers.marks import is_marked, mark, mark_of
 
 from .grids import check_given
 from .operations import Kind, call, keeps_values, kind_of, operands, sigmoid
@@ -159,7 +159,7 @@ class _Pass(TorchFunctionMode):
     def _round(self, x: Tensor, slot: Slot) -> Tensor:
         """Round a tensor, once per pass."""
         quantizer, index = self._find(slot)
-        if mark_of(x) == (quantizer, index):
+        if is_marked(x, quantizer, index):
             return x
         results = self._rounded.setdefault(x, {})
         # An in-place change of the tensor changes its version.
