@@ -15,6 +15,8 @@ from mmgor.quantization.layers.weights import (
     weighted_layers,
     weights_of,
 )
+from mmgor.quantization.tensors.grids import GivenQuantizer
+from mmgor.quantization.tensors.plan import ATTRIBUTE
 
 FLOAT_BITS = 32
 # Float buffers that a packed file holds.
@@ -28,7 +30,7 @@ def layer_table(model: nn.Module) -> dict[str, Any]:
     rounded up to whole bytes per layer, and 4 bytes per weight scale.
     Everything that stays in float takes 4 bytes per number: biases, batch
     norm, other layers, and weights that a layer standardises before it rounds
-    them. Input scales and offsets take 4 bytes each.
+    them. Scales and offsets of activations take 4 bytes each.
 
     Args:
         model (nn.Module): Any model. Modules that only training needs
@@ -54,7 +56,12 @@ def layer_table(model: nn.Module) -> dict[str, Any]:
         for name, b in model.named_buffers()
         if is_deployed(name) and name.endswith(_BUFFERS)
     )
-    rest = every - in_rows + buffers
+    tensors = sum(
+        _ranges(module)
+        for name, module in model.named_modules()
+        if f'.{ATTRIBUTE}.' in f'.{name}' and is_deployed(name)
+    )
+    rest = every - in_rows + buffers + tensors
     total = dict(
         params=every,
         bytes=sum(row['bytes'] for row in rows) + 4 * rest,
@@ -82,12 +89,7 @@ def _row(name: str, layer: Any) -> dict[str, Any]:
     w_quantizer, a_quantizer = layer.weight_quantizer, layer.input_quantizer
     count = layer.weight.numel() if layer.rounds_weight else 0
     packed = ceil(count * w_quantizer.bits / 8)
-    # Scales, and the offsets or extremes of quantizers that have them.
-    ranges = sum(
-        value.numel()
-        for value in a_quantizer.state_dict().values()
-        if value.is_floating_point()
-    )
+    ranges = _ranges(a_quantizer) if layer.owns_input_quantizer else 0
     scales = w_quantizer.num_scales + ranges
     return dict(
         row,
@@ -99,7 +101,18 @@ def _row(name: str, layer: Any) -> dict[str, Any]:
     )
 
 
+def _ranges(quantizer: Any) -> int:
+    """Number of scales, and of the offsets or extremes that it may have."""
+    return sum(
+        value.numel()
+        for value in quantizer.state_dict().values()
+        if value.is_floating_point()
+    )
+
+
 def _input_kind(quantizer: Any) -> str:
+    if isinstance(quantizer, GivenQuantizer):
+        return 'as it comes'
     if not quantizer.calibrated:
         return 'uncalibrated'
     if quantizer.asymmetric:

@@ -12,7 +12,13 @@ from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
 from mmgor.image_channels import COLOUR, image_channels
-from mmgor.quantization import layer_macs, layer_table, quantized_layers
+from mmgor.deploy.export.frozen import Unrounded
+from mmgor.quantization import (
+    BaseQuantizer,
+    layer_macs,
+    layer_table,
+    quantized_layers,
+)
 from mmgor.training_mode import evaluating
 
 from .rows import EVERYTHING_ELSE, LayerCalls, LayerCost, layer_row, rest_row
@@ -169,16 +175,26 @@ def _check_detector(model: nn.Module) -> None:
 @contextmanager
 def _float_inference(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, with identities in place of quantizers."""
-    layers = quantized_layers(model).values()
-    kept = [(x.weight_quantizer, x.input_quantizer) for x in layers]
+    owned = [
+        (owner._modules, name, child)
+        for owner in model.modules()
+        for name, child in owner.named_children()
+        if isinstance(child, BaseQuantizer)
+    ]
+    shared = [
+        (vars(layer), 'input_quantizer', layer.input_quantizer)
+        for layer in quantized_layers(model).values()
+        if not layer.owns_input_quantizer
+    ]
+    places: list[tuple[dict[str, Any], str, Any]] = [*owned, *shared]
     with evaluating(model):
-        for layer in layers:
-            layer.weight_quantizer = layer.input_quantizer = nn.Identity()
+        for place, name, _ in places:
+            place[name] = Unrounded()
         try:
             yield
         finally:
-            for layer, quantizers in zip(layers, kept):
-                layer.weight_quantizer, layer.input_quantizer = quantizers
+            for place, name, quantizer in places:
+                place[name] = quantizer
 
 
 def _run(model: Any, image: Tensor) -> None:

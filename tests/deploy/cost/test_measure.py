@@ -178,6 +178,18 @@ def test_the_model_is_left_as_it_was():
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
+def test_shared_quantizers_are_put_back():
+    """With ``tensors='all'``, in which layers share quantizers."""
+    model = MODELS.build(quantized_cfg(w_bits=4, a_bits=4, tensors='all'))
+    before = dict(model.named_modules())
+    keys = [*model.state_dict()]
+    layer_costs(model, (64, 64))
+    assert dict(model.named_modules()) == before
+    assert [*model.state_dict()] == keys
+    block = model.backbone.layer2[0]
+    assert block.downsample[0].input_quantizer is block.conv1.input_quantizer
+
+
 def test_it_runs_in_float(monkeypatch):
     """Quantizers do not run: they neither round nor check for NaN."""
     toy = Toy()
