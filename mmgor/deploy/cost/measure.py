@@ -11,8 +11,8 @@ import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
-from mmgor.image_channels import COLOUR, image_channels
 from mmgor.deploy.export.frozen import Unrounded
+from mmgor.image_channels import COLOUR, image_channels
 from mmgor.quantization import (
     BaseQuantizer,
     layer_macs,
