@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from mmgor.deploy.description.metadata import make_metadata
 from mmgor.deploy.description.metadata_check import MAX_SIDE, check_metadata
+from mmgor.deploy.executorch.writer import write_executorch
 from mmgor.deploy.head_outputs import name_outputs
 from mmgor.deploy.input_size import configured_pipeline, size_divisor
+from mmgor.deploy.ncnn.writer import write_ncnn
 from mmgor.deploy.runtime.detector import detector_configs
 from mmgor.image_channels import COLOUR, image_channels
 from mmgor.io.config_values import boolean, integer, integers
@@ -38,6 +40,8 @@ BACKENDS = {'onnxruntime': '.onnx', 'openvino': '.xml'}
 WRITERS: dict[str, Callable[[Job], dict[str, Any]]] = {
     '.onnx': write_onnx,
     '.xml': write_onnx,
+    '.param': write_ncnn,
+    '.pte': write_executorch,
 }
 
 

@@ -5,34 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 
 from mmgor.deploy.description.metadata_reader import read_metadata
 from mmgor.deploy.export.exporter import export_detector
 from mmgor.deploy.export.graph.rules import broken_rules
-from mmgor.quantization import calibrate
-from mmgor.registry import MODELS
 from mmgor.targets import TARGETS
-from tests.support.models import quantized_cfg
+from tests.support.one_level import NAMES, SIZE, student
 
 onnx = pytest.importorskip('onnx')
 ort = pytest.importorskip('onnxruntime')
-NAMES = ('a', 'b', 'c')
-SIZE = (64, 64)
 ONNX_TARGETS = [n for n, t in TARGETS.items() if '.onnx' in t.suffixes]
-
-
-def student(**quant):
-    """One stage and one level: the trace takes seconds."""
-    torch.manual_seed(0)
-    cfg = quantized_cfg(w_bits=4, a_bits=4, **quant)
-    cfg.backbone.update(num_stages=1, out_indices=(0,))
-    cfg.backbone.update(strides=(1,), dilations=(1,))
-    cfg.neck.update(in_channels=[8], start_level=0, num_outs=1)
-    cfg.bbox_head.anchor_generator.strides = [4]
-    model = MODELS.build(cfg)
-    calibrate(model, [torch.randn(2, 3, *SIZE)], model)
-    return model.eval(), Config(dict(model=cfg))
 
 
 def activation_types(model):

@@ -1,0 +1,81 @@
+"""Writes a frozen network as the two files of ncnn."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mmgor.deploy.description.ncnn import describe
+from mmgor.deploy.export.frozen import FrozenInput
+from mmgor.deploy.export.job import Job
+from mmgor.deploy.head_outputs import flatten
+from mmgor.deploy.runtime.ncnn import NcnnRuntime
+from mmgor.deploy.verify.run_check import check_run
+from mmgor.io.atomic_write import writing
+
+from .convolutions import LARGEST
+from .translation import to_ncnn
+
+
+def write_ncnn(job: Job) -> dict[str, Any]:
+    """Translate a network, run the result in ncnn and write it.
+
+    Args:
+        job (Job): Its path ends in ``.param``; the ``.bin`` is written beside
+            it.
+
+    Returns:
+        dict: ``bytes`` (size of both files) and ``folded`` (number of folded
+        batch norms).
+
+    Raises:
+        ValueError: If the job has dynamic sizes, NMS or several images, if
+            ncnn lacks an operator or a grid, if the ``.bin`` belongs to an
+            OpenVINO file, or if ncnn computes something else.
+    """
+    _check_options(job)
+    _limit_ranges(job.network)
+    names = flatten(job.metadata['outputs'])
+    graph, folded = to_ncnn(job.network, job.images, names)
+    layers, weights = graph.files()
+    text = describe(layers, weights, json.dumps(job.metadata))
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / 'network.param'
+        copy.write_text(text)
+        copy.with_suffix('.bin').write_bytes(weights)
+        check_run(NcnnRuntime(copy, job.metadata, None, True), job)
+    with (
+        writing(job.path) as param,
+        writing(job.path.with_suffix('.bin')) as part,
+    ):
+        param.write_text(text)
+        part.write_bytes(weights)
+    return dict(bytes=len(text) + len(weights), folded=folded)
+
+
+def _limit_ranges(network: nn.Module) -> None:
+    """Take -128 from signed ranges of 8 bits: ncnn's integers end at -127."""
+    for module in network.modules():
+        if isinstance(module, FrozenInput):
+            module.ranges = [
+                (max(low, -LARGEST), high) for low, high in module.ranges
+            ]
+
+
+def _check_options(job: Job) -> None:
+    if job.dynamic or job.metadata['nms'] or len(job.images) > 1:
+        raise ValueError(
+            'an ncnn file takes one image of one size and gives the outputs '
+            'of the head; expected dynamic=False, batch=1 and nms=False. '
+            'Leave out --dynamic, --batch and --nms: Detector and '
+            'tools/detect.py decode and run NMS outside of the file.'
+        )
+    xml = job.path.with_suffix('.xml')
+    if xml.exists():
+        raise ValueError(
+            f'{xml} has its weights in {xml.with_suffix(".bin")}, which '
+            f'{job.path} would replace. Type another name, such as --out '
+            f'{job.path.with_suffix(".ncnn.param")}.'
+        )

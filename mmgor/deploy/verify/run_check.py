@@ -1,0 +1,59 @@
+"""Checks that a runtime computes what was trained, before a file is kept."""
+
+import torch
+from torch import Tensor
+
+from mmgor.deploy.export.job import Job
+from mmgor.deploy.export.shape_check import spread
+from mmgor.deploy.head_outputs import flatten
+from mmgor.deploy.runtime.base import Runtime
+
+#: Mean difference of an output that is always tolerated, in units of its
+#: standard deviation.
+TOLERANCE = 0.02
+#: Tolerated difference, in units of the one that a change of the images by
+#: ``CHANGE`` makes. Such a change moves values that lie halfway between two
+#: steps, as other additions of floats do.
+FACTOR = 4.0
+#: A relative change, about what float32 resolves.
+CHANGE = 1e-6
+
+
+@torch.no_grad()
+def check_run(runtime: Runtime, job: Job) -> None:
+    """Compare a file with the network that it was written from.
+
+    Args:
+        runtime (Runtime): The file, loaded.
+        job (Job): The network, and the path that the message names.
+
+    Raises:
+        ValueError: If an output differs by more than is tolerated.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(job.images.shape, generator=generator)
+    wanted = job.network(images)
+    changed = job.network(images * (1 + CHANGE))
+    names = flatten(job.metadata['outputs'])
+    got = flatten(runtime(images))
+    for name, ours, near, theirs in zip(names, wanted, changed, got):
+        tolerated = max(TOLERANCE, FACTOR * mean_difference(ours, near))
+        apart = mean_difference(ours, theirs)
+        # Not "greater": that would let a NaN pass.
+        if not apart <= tolerated:
+            raise ValueError(
+                f'{job.path} was not written: its runtime computes something '
+                f'else than PyTorch. {name} is off by {apart:.2g} of its '
+                f'standard deviation on average, tolerated {tolerated:.2g}. '
+                'Choose another target.'
+            )
+
+
+def mean_difference(wanted: Tensor, got: Tensor) -> float:
+    """Mean difference in units of the standard deviation of ``wanted``.
+
+    Args:
+        wanted (Tensor): Any shape.
+        got (Tensor): The same shape.
+    """
+    return float((wanted.double() - got).abs().mean() / spread(wanted))
