@@ -77,7 +77,7 @@ def saturating(storage: Storage) -> Storage:
 
     Example:
         >>> saturating(Storage('int8', -128, -128, -113))
-        Storage(dtype='int8', shift=-16, low=112, high=127)
+        Storage(dtype='int8', shift=112, low=112, high=127)
     """
     more = BOUNDS[storage.dtype][1] - storage.high
     return Storage(
