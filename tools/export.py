@@ -1,13 +1,14 @@
 """Export a trained quantized detector to a file for a runtime.
 
-The suffix of the file decides its format: .onnx, or .xml for OpenVINO. The
-file has integer weights and folded batch norms. It has QuantizeLinear and
-DequantizeLinear (with Clip below 8 bits) where training had fake quantization.
+The suffix of the file decides its format: .onnx, .xml for OpenVINO, or .tflite
+for LiteRT. The file has integer weights and folded batch norms. ONNX has
+QuantizeLinear and DequantizeLinear where training had fake quantization.
 --target writes it by the rules of a runtime, and checks them.
 
 python tools/export.py CONFIG CHECKPOINT --out m.onnx
 python tools/export.py CONFIG CHECKPOINT --out m.xml
 python tools/export.py CONFIG CHECKPOINT --target tensorrt --out m.onnx
+python tools/export.py CONFIG CHECKPOINT --out m.tflite
 """
 
 import argparse

@@ -20,6 +20,7 @@ from mmgor.deploy.description.metadata_check import MAX_SIDE, check_metadata
 from mmgor.deploy.executorch.writer import write_executorch
 from mmgor.deploy.head_outputs import name_outputs
 from mmgor.deploy.input_size import configured_pipeline, size_divisor
+from mmgor.deploy.litert.writer import write_litert
 from mmgor.deploy.ncnn.writer import write_ncnn
 from mmgor.deploy.runtime.detector import detector_configs
 from mmgor.image_channels import COLOUR, image_channels
@@ -42,6 +43,7 @@ WRITERS: dict[str, Callable[[Job], dict[str, Any]]] = {
     '.xml': write_onnx,
     '.param': write_ncnn,
     '.pte': write_executorch,
+    '.tflite': write_litert,
 }
 
 
@@ -62,7 +64,8 @@ def export_detector(
     Args:
         model (nn.Module): Detector with calibrated quantized layers.
         cfg (Config): Its config.
-        path (str | Path): ``.onnx`` file, or ``.xml`` for OpenVINO.
+        path (str | Path): ``.onnx`` file, ``.xml`` for OpenVINO, or
+            ``.tflite`` for LiteRT.
         size (tuple[int, int]): Height and width of the padded images, in
             pixels.
         classes (tuple[str, ...]): Class names in label order.

@@ -21,9 +21,9 @@ def choose_target(
     """The target that a file is written for.
 
     If none is named, it is the one that the config's ``quant`` names. If that
-    one reads no such files, or if the config rounds every tensor without
-    naming a target, it is 'x86', whose runtimes read ``.onnx`` and ``.xml``.
-    Without any of these there is no target.
+    one reads no such files, or if there is none, it is the first of the table
+    that reads them: 'litert' for ``.tflite``. An ``.onnx`` or ``.xml`` file
+    has no target if the config names none and rounds only inputs of layers.
 
     Args:
         name (str, optional): A key of :data:`~mmgor.targets.TARGETS`.
@@ -77,8 +77,10 @@ def _configured(cfg: Config, path: Path) -> str | None:
     if named is not None and path.suffix in find_target(named).suffixes:
         return named
     rounds_all = any(quant.get('tensors') == 'all' for quant in quants)
-    reads = path.suffix in TARGETS['x86'].suffixes
-    return 'x86' if reads and (rounds_all or named is not None) else named
+    if path.suffix in TARGETS['x86'].suffixes:
+        return 'x86' if rounds_all or named is not None else None
+    reading = (n for n, t in TARGETS.items() if path.suffix in t.suffixes)
+    return next(reading, named)
 
 
 def _quants(model: dict) -> list[dict[str, Any]]:

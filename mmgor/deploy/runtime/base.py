@@ -25,6 +25,9 @@ class Runtime(ABC):
         ValueError: If the backend can't open the file.
     """
 
+    #: Whether the backend has no float kernels for such a file.
+    integer_only = False
+
     def __init__(
         self,
         path: Path,

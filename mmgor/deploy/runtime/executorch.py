@@ -17,10 +17,11 @@ class ExecuTorchRuntime(Runtime):
     """A ``.pte`` file in ExecuTorch.
 
     Its input and outputs are floats. Layers in XNNPACK always compute in
-    integers, so ``integer_kernels`` changes nothing. All files of a process
-    share their threads: the last file that was opened with ``threads`` sets
-    their number.
+    integers. All files of a process share their threads: the last file that
+    was opened with ``threads`` sets their number.
     """
+
+    integer_only = True
 
     def _open(self, threads: int | None, integer_kernels: bool) -> None:
         version = require('executorch.version').__version__

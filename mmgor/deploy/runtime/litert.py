@@ -14,9 +14,10 @@ class LiteRTRuntime(Runtime):
     """A ``.tflite`` file in LiteRT.
 
     Its input and outputs are integers. Images are rounded to them by the
-    scale in the file, and the outputs are turned into floats. LiteRT has no
-    float kernels for such a file, so ``integer_kernels`` changes nothing.
+    scale in the file, and the outputs are turned into floats.
     """
+
+    integer_only = True
 
     def _open(self, threads: int | None, integer_kernels: bool) -> None:
         litert = require('ai_edge_litert.interpreter')

@@ -23,9 +23,10 @@ _INPUT_LINE = 2
 class NcnnRuntime(Runtime):
     """A ``.param`` file with its ``.bin`` in ncnn.
 
-    Layers with int8 weights always compute in integers, so
-    ``integer_kernels`` changes nothing.
+    Layers with int8 weights always compute in integers.
     """
+
+    integer_only = True
 
     def _open(self, threads: int | None, integer_kernels: bool) -> None:
         ncnn = require('ncnn')

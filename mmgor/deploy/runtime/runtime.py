@@ -129,8 +129,8 @@ def open_runtime(
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If the file can't be read, was not written by mmgor or was
-            written by a newer version of it, or if ``threads`` is not from 1
-            to 1024.
+            written by a newer version of it, if ``threads`` is not from 1 to
+            1024, or if LiteRT, ExecuTorch or ncnn should compute in float.
         ImportError: If the backend is not installed.
     """
     # A backend starts as many threads as it is told to, or hangs.
@@ -138,13 +138,20 @@ def open_runtime(
         threads = integer('threads', threads, 1, _MAX_THREADS)
     path = Path(path)
     metadata = read_metadata(path)
+    backend = BACKENDS[path.suffix]
     if integer_kernels is None:
-        integer_kernels = integer_by_default(metadata, path)
+        integer_kernels = backend.integer_only or integer_by_default(
+            metadata, path
+        )
     integer_kernels = boolean('integer_kernels', integer_kernels)
+    if backend.integer_only and not integer_kernels:
+        raise ValueError(
+            f'{path} has only integer kernels; expected integer_kernels=True '
+            'or nothing, got False. For float32, export to .onnx or .xml.'
+        )
     target = metadata['target']
     if integer_kernels and target and path.suffix == '.onnx':
         _warn_of_another_target(path, target)
-    backend = BACKENDS[path.suffix]
     return backend(path, metadata, threads, integer_kernels)
 
 

@@ -46,6 +46,8 @@ def test_a_runtime_checks_its_images_and_its_file(converted, tmp_path):
     assert torch.equal(first, again)
     with pytest.raises(ValueError, match='images of 16 x 24'):
         runtime(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ValueError, match='has only integer kernels'):
+        open_runtime(path, integer_kernels=False)
 
 
 def test_outputs_that_the_file_lacks_are_refused(converted, tmp_path):
