@@ -16,6 +16,7 @@ from .deform_conv import traceable_deform_convs
 from .graph.batch_norm_folding import fold_norms
 from .graph.int4_weights import use_int4_weights
 from .graph.node_names import name_nodes
+from .graph.poolings import chain_poolings
 from .graph.rules import check_rules
 from .graph.stored_types import store_for_target
 from .job import Job
@@ -52,6 +53,7 @@ def write_onnx(job: Job) -> dict[str, Any]:
     check = None
     if job.target is not None:
         target = _of_format(job.target, job.path)
+        chain_poolings(model.graph)
         store_for_target(model.graph, target)
         name_nodes(model.graph)
         model.ir_version = _IR_VERSION.get(_opset(job), model.ir_version)
