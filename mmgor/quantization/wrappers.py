@@ -12,7 +12,11 @@ from torch import nn
 from mmgor.io.checkpoint import check_any_match, check_sound
 from mmgor.quantization.quantizers.base import BaseQuantizer
 from mmgor.quantization.quantizers.recomputation import is_recomputed
-from mmgor.quantization.roles.probe_inputs import head_inputs, image_inputs
+from mmgor.quantization.roles.probe_inputs import (
+    head_inputs,
+    image_inputs,
+    neck_inputs,
+)
 from mmgor.quantization.roles.roles import first_layers, head_roles
 from mmgor.quantization.tensors.prepare import round_tensors
 from mmgor.registry import MODELS, build_stock
@@ -67,7 +71,7 @@ def QuantNeck(
     """
     policy = QuantPolicy.from_config(quant)
     module = build_stock('neck', neck, kwargs)
-    inputs = head_inputs(module, kwargs)
+    inputs = neck_inputs(module, kwargs) if find_layers(module) else []
     quantize_layers(module, policy, set())
     if policy.tensors == 'all':
         round_tensors(module, policy, inputs)

@@ -46,8 +46,8 @@ class BaseQuantizer(nn.Module):
             Inputs are unsigned if calibration saw no value below zero.
         channels (int): For inputs: scales per slot, one per entry of the
             second axis, or 1.
-        symmetric (bool): For inputs: the range has to fit int8 with zero
-            point 0, so that unsigned inputs have 7 bits at most.
+        symmetric (bool): For inputs: the range has to fit -127 to 127 with
+            zero point 0, so that unsigned inputs have 7 bits at most.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -211,10 +211,12 @@ class BaseQuantizer(nn.Module):
         self._highest = qmax
 
     def _range(self, signed: bool) -> tuple[int, int]:
-        bits = self.bits
+        bits, narrow = self.bits, self.for_weight
         if self.symmetric and not signed:
             bits = min(bits, MAX_BITS - 1)
-        return functional.integer_range(bits, signed, self.for_weight)
+        elif self.symmetric:  # ncnn has no -128
+            narrow = narrow or bits == MAX_BITS
+        return functional.integer_range(bits, signed, narrow)
 
     def forget_range(self) -> None:
         """Return to the state before calibration."""

@@ -56,6 +56,28 @@ def declared_levels(head: nn.Module) -> int | None:
     return next((n for n in counts if isinstance(n, int)), None)
 
 
+def neck_inputs(
+    neck: nn.Module, config: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Arguments of a neck's ``forward`` to try: a pyramid of feature maps,
+    then maps of one size.
+
+    Args:
+        neck (nn.Module): A stock neck.
+        config (dict[str, Any]): The arguments that it was built with.
+    """
+    name = next(iter(signature(neck.forward).parameters))
+    channels = _channels(neck, {**config, **vars(neck)})
+    # YOLOV3Neck lists the channels of the coarsest map first.
+    orders = channels, channels[::-1]
+    with torch.device(next(neck.parameters()).device):
+        return [
+            {name: _maps(order, equal)}
+            for equal in (False, True)
+            for order in orders
+        ]
+
+
 def head_inputs(
     head: nn.Module, config: dict[str, Any]
 ) -> list[dict[str, Any]]:

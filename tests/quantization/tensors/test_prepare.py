@@ -7,6 +7,7 @@ from torch import nn
 
 from mmgor.quantization import QuantPolicy
 from mmgor.quantization.convert import quantize_layers
+from mmgor.quantization.tensors.operations import Kind
 from mmgor.quantization.tensors.prepare import round_tensors
 from mmgor.registry import MODELS
 
@@ -126,4 +127,45 @@ def test_a_symmetric_target_keeps_seven_bits_of_unsigned_inputs():
     quantizer.choose_range(signed=False)
     assert (int(quantizer.qmin), int(quantizer.qmax)) == (0, 127)
     quantizer.choose_range(signed=True)
-    assert (int(quantizer.qmin), int(quantizer.qmax)) == (-128, 127)
+    assert (int(quantizer.qmin), int(quantizer.qmax)) == (-127, 127)
+    narrow = MODELS.build(policy.input_config(4, 1))
+    narrow.choose_range(signed=True)
+    assert (int(narrow.qmin), int(narrow.qmax)) == (-8, 7)
+
+
+@pytest.mark.parametrize(
+    'neck',
+    [
+        dict(neck='FPN', in_channels=[8, 16, 32], out_channels=8, num_outs=4),
+        dict(neck='YOLOXPAFPN', in_channels=[8, 16, 32], out_channels=8),
+        dict(neck='CSPNeXtPAFPN', in_channels=[8, 16, 32], out_channels=8),
+        dict(neck='PAFPN', in_channels=[8, 16], out_channels=8, num_outs=2),
+        # It lists the coarsest map first.
+        dict(
+            neck='YOLOV3Neck',
+            num_scales=3,
+            in_channels=[32, 16, 8],
+            out_channels=[16, 8, 4],
+        ),
+        dict(
+            neck='DilatedEncoder',
+            in_channels=8,
+            out_channels=8,
+            block_mid_channels=4,
+            num_residual_blocks=1,
+            block_dilations=[2],
+        ),
+    ],
+    ids=lambda cfg: cfg['neck'],
+)
+def test_necks_round_every_tensor(neck):
+    """Nothing is left out, and what they are given is not rounded again."""
+    module = MODELS.build(dict(type='QuantNeck', quant=QUANT, **neck))
+    plan = module.rounding_plan
+    assert plan.uncovered == [] and plan.given
+    assert all(plan.returned)
+    fused = {Kind.RELU}
+    for step in plan.steps:
+        assert (
+            step.given or step.makes or any(step.reads) or (step.kind in fused)
+        )
