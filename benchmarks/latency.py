@@ -12,13 +12,15 @@ applied to the float student and calibrated on training images:
 - NNCF for OpenVINO: its default, and its preset "mixed", which has zero points
   (for activations like SiLU).
 
-It needs the packages of mmgor[deploy], and nncf.
+It needs the packages of mmgor[deploy], and nncf. With --litert it needs those
+of mmgor[litert], too.
 
 python benchmarks/latency.py FLOAT_CONFIG FLOAT_CHECKPOINT \
     --student W4A4 CONFIG CHECKPOINT --size 256 320 --map
 """
 
 import argparse
+import json
 import logging
 import tempfile
 import time
@@ -43,18 +45,26 @@ from torch import Tensor
 from mmgor.deploy import open_runtime, runtime_model
 from mmgor.deploy.description.checksum import append_onnx_checksum
 from mmgor.deploy.description.metadata import KEY, make_metadata
+from mmgor.deploy.description.tflite import pack_tflite
 from mmgor.deploy.export.exporter import export_detector
 from mmgor.deploy.export.network import Network
 from mmgor.deploy.export.onnx_ops import OPSET
 from mmgor.deploy.export.saving import save_onnx, save_openvino, to_openvino
 from mmgor.deploy.head_outputs import flatten, name_outputs
 from mmgor.deploy.input_size import size_divisor
+from mmgor.deploy.litert.conversion import name_ends
 from mmgor.deploy.loading import class_names, load_detector
+from mmgor.deploy.optional_imports import require
 from mmgor.deploy.runtime.integer_kernels import has_vnni
 from mmgor.image_channels import COLOUR, image_channels
 from mmgor.io.config_reader import unwrapped_datasets
 
 FLOAT = 'float32'
+BACKENDS = {
+    '.onnx': 'ONNX Runtime',
+    '.xml': 'OpenVINO',
+    '.tflite': 'LiteRT',
+}
 # File names of the other arms.
 TAKEN = ('float', 'static', 'percentile', 'nncf', 'mixed')
 # For a percentile ONNX Runtime keeps every activation of every image.
@@ -80,7 +90,7 @@ class Arm:
 
     @property
     def backend(self) -> str:
-        return 'OpenVINO' if self.path.suffix == '.xml' else 'ONNX Runtime'
+        return BACKENDS[self.path.suffix]
 
     @property
     def size(self) -> int:
@@ -121,6 +131,7 @@ def parse_args() -> argparse.Namespace:
         help='number of training images for PTQ',
     )
     parser.add_argument('--map', action='store_true', help='also evaluate')
+    parser.add_argument('--litert', action='store_true', help='also LiteRT')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -185,15 +196,32 @@ def export_float(cfg: Config, model: Any, path: Path, size: list[int]) -> None:
         dynamo=True,
         verbose=False,
     )
-    metadata = make_metadata(
-        cfg,
-        model,
-        class_names(cfg, model),
-        (1, *size),
-        size_divisor(cfg),
-        names,
-    )
-    save_onnx(program.model, metadata, path)
+    save_onnx(program.model, float_metadata(cfg, model, size, names), path)
+
+
+def float_metadata(
+    cfg: Config, model: Any, size: list[int], names: Any
+) -> dict:
+    """The metadata that a quantized student's file has."""
+    classes, divisor = class_names(cfg, model), size_divisor(cfg)
+    return make_metadata(cfg, model, classes, (1, *size), divisor, names)
+
+
+def export_float_litert(
+    cfg: Config, model: Any, path: Path, size: list[int]
+) -> None:
+    """Export the float student to LiteRT."""
+    litert_torch = require('litert_torch')
+    utils = require('ai_edge_litert.tools.flatbuffer_utils')
+    network = Network(model).eval()
+    zeros = torch.zeros(1, image_channels(model) or COLOUR, *size)
+    with torch.no_grad():
+        names = name_outputs(network.outputs(zeros))
+    content = litert_torch.convert(network, (zeros,)).model_content()
+    converted = utils.read_model_from_bytearray(content)
+    name_ends(converted, flatten(names))
+    text = json.dumps(float_metadata(cfg, model, size, names))
+    path.write_bytes(pack_tflite(converted, text))
 
 
 class Reader(quantization.CalibrationDataReader):
@@ -283,19 +311,25 @@ def build_arms(args: argparse.Namespace, folder: Path) -> list[Arm]:
         Arm(FLOAT, plain.with_suffix('.xml'), cfg),
         *peers(plain, data, cfg),
     ]
+    suffixes = ['.onnx', '.xml']
+    if args.litert:
+        path = plain.with_suffix('.tflite')
+        export_float_litert(cfg, model, path, args.size)
+        arms.append(Arm(FLOAT, path, cfg, True))
+        suffixes.append('.tflite')
     for name, config, checkpoint in args.student:
         student_cfg = read_config(config, args)
         student = load_detector(student_cfg, checkpoint)
         classes = class_names(student_cfg, student)
-        for suffix in ('.onnx', '.xml'):
+        for suffix in suffixes:
             path = folder / f'{name}{suffix}'
             export_detector(
                 student, student_cfg, path, tuple(args.size), classes
             )
-            arms += [
-                Arm(f'mmgor {name}', path, student_cfg),
-                Arm(f'mmgor {name}, integer kernels', path, student_cfg, True),
-            ]
+            if suffix != '.tflite':  # LiteRT has integer kernels only
+                arms.append(Arm(f'mmgor {name}', path, student_cfg))
+            kernels = f'mmgor {name}, integer kernels'
+            arms.append(Arm(kernels, path, student_cfg, True))
     return arms
 
 
@@ -356,7 +390,7 @@ def main() -> None:
         count = args.images
         inputs = list(images(cfg, model, args.size, count, 'test'))
         measure(arms, inputs, args)
-        arms.sort(key=lambda arm: arm.backend == 'OpenVINO')
+        arms.sort(key=lambda arm: [*BACKENDS.values()].index(arm.backend))
         scores = [
             f'{evaluate(arm, folder, args.threads):.1f}' if args.map else ''
             for arm in arms

@@ -58,7 +58,7 @@ def convert(
                 f'names the operator: {error}'
             ) from error
     model = utils.read_model_from_bytearray(content)
-    _name(model, outputs)
+    name_ends(model, outputs)
     return model, folded
 
 
@@ -73,8 +73,13 @@ def _name_layers(module: GraphModule) -> None:
         node.meta['nn_module_stack'] = {'layer': (path, 'layer')}
 
 
-def _name(model: Any, outputs: Sequence[str]) -> None:
-    """Name the input and the outputs."""
+def name_ends(model: Any, outputs: Sequence[str]) -> None:
+    """Name the input 'images', and the outputs.
+
+    Args:
+        model (ModelT): Object of LiteRT's schema; changed in place.
+        outputs (Sequence[str]): Names of the network's outputs.
+    """
     (signature,) = model.signatureDefs
     (images,) = signature.inputs
     images.name = b'images'
