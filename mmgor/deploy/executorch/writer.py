@@ -25,16 +25,9 @@ def write_executorch(job: Job) -> dict[str, Any]:
         batch norms).
 
     Raises:
-        ValueError: If the job has dynamic sizes or NMS, if int8 can't hold a
-            grid, or if ExecuTorch computes something else.
+        ValueError: If int8 can't hold a grid, or if ExecuTorch computes
+            something else.
     """
-    if job.dynamic or job.metadata['nms']:
-        raise ValueError(
-            'a .pte file takes images of one size and gives the outputs of '
-            'the head; expected dynamic=False and nms=False. Leave out '
-            '--dynamic and --nms: Detector and tools/detect.py decode and run '
-            'NMS outside of the file.'
-        )
     program, folded = convert(job.network, job.images)
     content = pack_pte(program, json.dumps(job.metadata))
     with tempfile.TemporaryDirectory() as folder:

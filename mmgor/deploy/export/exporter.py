@@ -45,6 +45,10 @@ WRITERS: dict[str, Callable[[Job], dict[str, Any]]] = {
     '.pte': write_executorch,
     '.tflite': write_litert,
 }
+# Formats that may have dynamic sizes, and NMS in the graph.
+_FLEXIBLE = ('.onnx', '.xml')
+# Formats with the same file of weights beside them.
+_WITH_BIN = {'.xml': '.param', '.param': '.xml'}
 
 
 def export_detector(
@@ -64,18 +68,21 @@ def export_detector(
     Args:
         model (nn.Module): Detector with calibrated quantized layers.
         cfg (Config): Its config.
-        path (str | Path): ``.onnx`` file, ``.xml`` for OpenVINO, or
-            ``.tflite`` for LiteRT.
+        path (str | Path): ``.onnx`` file, ``.xml`` for OpenVINO, ``.tflite``
+            for LiteRT, ``.param`` for ncnn or ``.pte`` for ExecuTorch. The
+            weights of ``.xml`` and ``.param`` are written beside them, as
+            ``.bin``.
         size (tuple[int, int]): Height and width of the padded images, in
             pixels.
         classes (tuple[str, ...]): Class names in label order.
         dynamic (bool): Let the file take any batch size, and any height and
             width that are multiples of 32 and of the config's
-            ``pad_size_divisor``.
+            ``pad_size_divisor``. Only ``.onnx`` and ``.xml`` can.
         batch (int): Batch size of a file that is not dynamic.
         int4 (bool): Write weights of up to 4 bits as int4.
         nms (bool): Let the graph give boxes, scores and labels of one image
-            instead of the head's outputs (see :class:`.GraphNMS`).
+            instead of the head's outputs (see :class:`.GraphNMS`). Only
+            ``.onnx`` and ``.xml`` can.
         target (str, optional): Name of the runtime that the file is for, a
             key of ``mmgor.targets.TARGETS``. By default that of the config's
             ``quant`` (see :func:`.choose_target`).
@@ -88,8 +95,11 @@ def export_detector(
         ValueError: If the model, ``size``, ``batch`` or ``classes`` do not
             fit; if a layer was never calibrated or a weight is not finite;
             if JSON can't hold the config; if a dynamic graph is wrong at
-            another size; or if the target can't have the file.
-        RuntimeError: If torch can't export the model.
+            another size; if the format can't have ``dynamic``, ``nms`` or
+            ``batch``; if another file has its weights under the name of the
+            ``.bin``; or if the target can't have the file.
+        RuntimeError: If torch or litert-torch can't export the model.
+        ImportError: If a package of the format is not installed.
     """
     path = Path(path)
     batch = integer('batch', batch, 1)
@@ -130,6 +140,32 @@ def _check_options(
             'nms=True expected dynamic=False and batch=1 (a graph with NMS '
             'takes one image of a fixed size), got '
             f'dynamic={dynamic}, batch={batch}.'
+        )
+    if path.suffix not in _FLEXIBLE and (dynamic or nms):
+        raise ValueError(
+            f'a {path.suffix} file takes images of one size and gives the '
+            'outputs of the head; expected dynamic=False and nms=False, got '
+            f'dynamic={dynamic}, nms={nms}. Leave out --dynamic and --nms: '
+            'Detector and tools/detect.py decode and run NMS outside of the '
+            'file.'
+        )
+    if path.suffix == '.param' and batch != 1:
+        raise ValueError(
+            f'ncnn takes one image at a time; expected batch=1, got {batch}. '
+            'Leave out --batch: the tools run a batch image by image.'
+        )
+    _check_bin(path)
+
+
+def _check_bin(path: Path) -> None:
+    """Make sure that no weights of another format are replaced."""
+    other = path.with_suffix(_WITH_BIN.get(path.suffix, path.suffix))
+    if other != path and other.exists():
+        renamed = path.with_name(f'{path.stem}_{path.suffix[1:]}{path.suffix}')
+        raise ValueError(
+            f'{other} has its weights in {path.with_suffix(".bin")}, which '
+            f'{path} would replace. Type another name, such as --out '
+            f'{renamed}.'
         )
 
 

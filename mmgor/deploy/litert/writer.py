@@ -29,10 +29,8 @@ def write_litert(job: Job) -> dict[str, Any]:
 
     Raises:
         RuntimeError: If litert-torch can't convert the network.
-        ValueError: If the file has dynamic sizes or NMS, or breaks a rule of
-            its target.
+        ValueError: If the file breaks a rule of its target.
     """
-    _check_options(job)
     model, folded = convert(
         job.network, job.images, flatten(job.metadata['outputs'])
     )
@@ -46,17 +44,3 @@ def write_litert(job: Job) -> dict[str, Any]:
     with writing(job.path) as part:
         part.write_bytes(content)
     return dict(bytes=len(content), folded=folded)
-
-
-def _check_options(job: Job) -> None:
-    if job.dynamic:
-        raise ValueError(
-            'a .tflite file has one size; expected dynamic=False. Leave out '
-            '--dynamic, or type --size HEIGHT WIDTH.'
-        )
-    if job.metadata['nms']:
-        raise ValueError(
-            'a .tflite file gives the outputs of the head; expected '
-            'nms=False. Leave out --nms: Detector and tools/detect.py decode '
-            'and run NMS outside of the file.'
-        )

@@ -31,11 +31,9 @@ def write_ncnn(job: Job) -> dict[str, Any]:
         batch norms).
 
     Raises:
-        ValueError: If the job has dynamic sizes, NMS or several images, if
-            ncnn lacks an operator or a grid, if the ``.bin`` belongs to an
-            OpenVINO file, or if ncnn computes something else.
+        ValueError: If ncnn lacks an operator or a grid, or computes something
+            else.
     """
-    _check_options(job)
     _limit_ranges(job.network)
     names = flatten(job.metadata['outputs'])
     graph, folded = to_ncnn(job.network, job.images, names)
@@ -62,20 +60,3 @@ def _limit_ranges(network: nn.Module) -> None:
             module.ranges = [
                 (max(low, -LARGEST), high) for low, high in module.ranges
             ]
-
-
-def _check_options(job: Job) -> None:
-    if job.dynamic or job.metadata['nms'] or len(job.images) > 1:
-        raise ValueError(
-            'an ncnn file takes one image of one size and gives the outputs '
-            'of the head; expected dynamic=False, batch=1 and nms=False. '
-            'Leave out --dynamic, --batch and --nms: Detector and '
-            'tools/detect.py decode and run NMS outside of the file.'
-        )
-    xml = job.path.with_suffix('.xml')
-    if xml.exists():
-        raise ValueError(
-            f'{xml} has its weights in {xml.with_suffix(".bin")}, which '
-            f'{job.path} would replace. Type another name, such as --out '
-            f'{job.path.with_suffix(".ncnn.param")}.'
-        )

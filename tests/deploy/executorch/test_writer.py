@@ -26,12 +26,3 @@ def test_a_student_is_written_and_runs(tmp_path):
     got = flatten(open_runtime(path, threads=1)(images))
     for ours, theirs in zip(wanted, got, strict=True):
         assert (ours - theirs).abs().mean() < 0.05 * ours.std()
-
-
-@pytest.mark.parametrize('options', [dict(dynamic=True), dict(nms=True)])
-def test_options_that_a_program_lacks(options, tmp_path):
-    model, cfg = student(target='xnnpack')
-    path = tmp_path / 'student.pte'
-    with pytest.raises(ValueError, match='takes images of one size'):
-        export_detector(model, cfg, path, SIZE, NAMES, **options)
-    assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 import json
 from collections import Counter
 from hashlib import sha256
+from pathlib import Path
 from shutil import copy
 
 import pytest
@@ -16,14 +17,17 @@ from mmgor.deploy.description.checksum import (
 )
 from mmgor.deploy.description.metadata import KEY, make_metadata
 from mmgor.deploy.description.metadata_reader import (
+    READERS,
     exported_config,
     read_metadata,
 )
-from mmgor.deploy.export.exporter import export_detector
+from mmgor.deploy.export.exporter import WRITERS, export_detector
 from mmgor.deploy.export.graph_nms import GraphNMS
 from mmgor.deploy.head_outputs import name_outputs
+from mmgor.deploy.runtime.runtime import BACKENDS
 from mmgor.quantization import calibrate, quantized_layers
 from mmgor.registry import MODELS
+from mmgor.targets import TARGETS
 from tests.support.models import quantized_cfg, retinanet_cfg
 
 NAMES = ('a', 'b', 'c')
@@ -240,6 +244,39 @@ def test_suffix(shallow, tmp_path):
     cfg = Config(dict(model=shallow_cfg()))
     with pytest.raises(ValueError, match=r'ending in \.onnx or \.xml'):
         export_detector(shallow, cfg, tmp_path / 'n.pth', (64, 64), NAMES)
+
+
+def test_every_format_is_written_read_and_run():
+    read_by_targets = {s for t in TARGETS.values() for s in t.suffixes}
+    assert set(WRITERS) == set(READERS) == set(BACKENDS) == read_by_targets
+
+
+@pytest.mark.parametrize('suffix', ['.tflite', '.param', '.pte'])
+@pytest.mark.parametrize('option', ['dynamic', 'nms'])
+def test_options_of_formats(shallow, tmp_path, suffix, option):
+    cfg, path = Config(dict(model=shallow_cfg())), tmp_path / f'n{suffix}'
+    match = rf'{suffix} file takes images of one size .*{option}=True.* Leave'
+    with pytest.raises(ValueError, match=match):
+        export_detector(shallow, cfg, path, (64, 64), NAMES, **{option: True})
+    assert not list(tmp_path.iterdir())
+
+
+def test_ncnn_takes_one_image(shallow, tmp_path):
+    cfg, path = Config(dict(model=shallow_cfg())), tmp_path / 'n.param'
+    with pytest.raises(ValueError, match=r'expected batch=1, got 2\. Leave'):
+        export_detector(shallow, cfg, path, (64, 64), NAMES, batch=2)
+
+
+@pytest.mark.parametrize(
+    'there, name', [('.xml', 'n_param.param'), ('.param', 'n_xml.xml')]
+)
+def test_weights_of_another_format_stay(shallow, tmp_path, there, name):
+    (tmp_path / 'n').with_suffix(there).touch()
+    path = (tmp_path / 'n').with_suffix(Path(name).suffix)
+    cfg = Config(dict(model=shallow_cfg()))
+    with pytest.raises(ValueError, match=rf'would replace\. Type .*{name}'):
+        export_detector(shallow, cfg, path, (64, 64), NAMES)
+    assert [p.name for p in tmp_path.iterdir()] == [f'n{there}']
 
 
 def test_an_error_leaves_no_file(shallow, tmp_path, monkeypatch):

@@ -4,37 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from mmgor.datasets.shapes import CLASSES
 from mmgor.deploy.description.metadata_reader import read_metadata
 from mmgor.deploy.export.exporter import export_detector
 from mmgor.deploy.head_outputs import flatten
 from mmgor.deploy.litert.rules import TFLiteFile
 from mmgor.deploy.runtime.detector import Detector
 from mmgor.deploy.runtime.runtime import open_runtime
-from mmgor.quantization import calibrate
-from mmgor.registry import MODELS
-from tests.support.training import training_config
-
-SIZE = (64, 96)
-
-
-def student(folder, **quant):
-    """One stage and one level: the conversion takes seconds."""
-    torch.manual_seed(0)
-    cfg = training_config(folder, folder, dict(config='', checkpoint=''))
-    model = cfg.model
-    for key in ('teachers', 'kd_heads', 'gor_weighting'):
-        model.pop(key)
-    model.type = model.pop('detector')
-    for part in (model.backbone, model.neck, model.bbox_head):
-        part.quant = dict(w_bits=4, a_bits=4, **quant)
-    model.backbone.update(num_stages=1, out_indices=(0,))
-    model.backbone.update(strides=(1,), dilations=(1,))
-    model.neck.update(in_channels=[8], start_level=0, num_outs=1)
-    model.bbox_head.anchor_generator.strides = [4]
-    built = MODELS.build(model)
-    calibrate(built, [torch.randn(2, 3, *SIZE)], built)
-    return built.eval(), cfg
+from tests.support.one_level import NAMES, SIZE, student
+from tests.support.training import loader
 
 
 @pytest.mark.slow
@@ -43,9 +20,10 @@ def student(folder, **quant):
 def test_a_student_of_a_target(target, tmp_path):
     pytest.importorskip('litert_torch')
     utils = pytest.importorskip('ai_edge_litert.tools.flatbuffer_utils')
-    model, cfg = student(tmp_path, target=target)
+    model, cfg = student(target=target)
+    cfg.test_dataloader = loader(tmp_path, 'eval')
     path = tmp_path / 'student.tflite'
-    done = export_detector(model, cfg, path, SIZE, CLASSES, target=target)
+    done = export_detector(model, cfg, path, SIZE, NAMES, target=target)
     assert done['bytes'] == path.stat().st_size
     assert read_metadata(path)['target'] == target
     file = TFLiteFile(utils.read_model(path))
@@ -66,25 +44,9 @@ def test_a_student_of_a_target(target, tmp_path):
 @pytest.mark.slow
 def test_float_layers_are_named(tmp_path):
     pytest.importorskip('litert_torch')
-    model, cfg = student(tmp_path)
+    model, cfg = student()
     path = tmp_path / 'student.tflite'
     match = r'litert could not run it in integers: .*CONV_2D of backbone'
     with pytest.raises(ValueError, match=match):
-        export_detector(model, cfg, path, SIZE, CLASSES)
-    assert not path.exists()
-
-
-@pytest.mark.parametrize(
-    'options, message',
-    [
-        (dict(dynamic=True), r'has one size.*Leave out --dynamic'),
-        (dict(nms=True), r'gives the outputs of the head.*Leave out --nms'),
-        (dict(int4=True, target='ethos-u'), 'Leave out --int4'),
-    ],
-)
-def test_options_that_a_file_can_not_have(options, message, tmp_path):
-    model, cfg = student(tmp_path, target=options.get('target', 'litert'))
-    path = tmp_path / 'student.tflite'
-    with pytest.raises(ValueError, match=message):
-        export_detector(model, cfg, path, SIZE, CLASSES, **options)
+        export_detector(model, cfg, path, SIZE, NAMES)
     assert not path.exists()

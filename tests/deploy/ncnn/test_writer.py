@@ -33,23 +33,3 @@ def test_a_student_is_written_and_runs(tmp_path):
     got = flatten(open_runtime(path, threads=1)(images))
     for ours, theirs in zip(wanted, got, strict=True):
         assert (ours - theirs).abs().mean() < 0.02 * ours.std()
-
-
-@pytest.mark.parametrize(
-    'options', [dict(dynamic=True), dict(batch=2), dict(nms=True)], ids=str
-)
-def test_options_that_ncnn_lacks(options, tmp_path):
-    model, cfg = student(target='ncnn')
-    path = tmp_path / 'student.param'
-    with pytest.raises(ValueError, match='takes one image of one size'):
-        export_detector(model, cfg, path, SIZE, NAMES, **options)
-    assert not list(tmp_path.iterdir())
-
-
-def test_weights_of_openvino_are_not_replaced(tmp_path):
-    model, cfg = student(target='ncnn')
-    (tmp_path / 'student.xml').touch()
-    path = tmp_path / 'student.param'
-    with pytest.raises(ValueError, match=r'Type another name, .*ncnn\.param'):
-        export_detector(model, cfg, path, SIZE, NAMES)
-    assert [p.name for p in tmp_path.iterdir()] == ['student.xml']
