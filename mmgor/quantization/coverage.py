@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from mmgor.io.checkpoint import is_deployed
+from mmgor.listing import listed
 from mmgor.quantization.layers.quant_layers import (
     QUANTIZED_CLASSES,
     QuantLayerMixin,
@@ -24,7 +25,6 @@ OVERRIDE = 'overrides'
 SAMPLING = 'layers that tell where to sample'
 ATTENTION = 'projections that nn.MultiheadAttention does not call'
 NO_LAYER = 'embeddings and other parameters outside layers'
-_SHOWN = 5
 
 
 @dataclass
@@ -169,6 +169,4 @@ def log_float_layers(module: nn.Module) -> None:
 
 
 def _names(share: FloatShare) -> str:
-    more = len(share.layers) - _SHOWN
-    rest = f' and {more} more' if more > 0 else ''
-    return f'{share.cause}: {", ".join(share.layers[:_SHOWN])}{rest}'
+    return f'{share.cause}: {listed(share.layers)}'

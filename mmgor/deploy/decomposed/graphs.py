@@ -16,6 +16,8 @@ from mmgor.deploy.export.deform_conv import traceable_deform_convs
 #: The operators of a frozen network.
 ROUND = torch.ops.mmgor.quantize_dequantize.default
 WEIGHT = torch.ops.mmgor.dequantize.default
+#: A batch norm in evaluation mode.
+NORM = torch.ops.aten._native_batch_norm_legit_no_training.default
 _DETECTOR = 'detector.'
 _CONSTANT = 'constant_'
 
@@ -27,6 +29,17 @@ def is_call(node: Any, *targets: Callable) -> bool:
         and node.op == 'call_function'
         and node.target in targets
     )
+
+
+def arguments(node: Node, required: int, *defaults: Any) -> tuple:
+    """The arguments of a call, those left out with their defaults.
+
+    Args:
+        node (Node): The call.
+        required (int): Number of arguments that have no default.
+        *defaults: The defaults of the others.
+    """
+    return (*node.args, *defaults[len(node.args) - required :])
 
 
 def layer_of(node: Node) -> str:

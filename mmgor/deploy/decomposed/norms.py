@@ -8,10 +8,9 @@ from torch.fx import GraphModule
 
 from mmgor.deploy.export.graph.batch_norm_folding import fold_batch_norm
 
-from .graphs import WEIGHT, add_call, add_constant, constant, is_call
+from .graphs import NORM, WEIGHT, add_call, add_constant, constant, is_call
 
 _aten = torch.ops.aten
-_NORM = _aten._native_batch_norm_legit_no_training.default
 _CONVOLUTIONS = (_aten.conv1d.default, _aten.conv2d.default)
 
 
@@ -27,7 +26,7 @@ def fold_norms(module: GraphModule) -> int:
     Returns:
         int: Number of folded batch norms.
     """
-    found = [n for n in module.graph.nodes if is_call(n, _NORM)]
+    found = [n for n in module.graph.nodes if is_call(n, NORM)]
     return sum(_fold(module, norm) for norm in found)
 
 

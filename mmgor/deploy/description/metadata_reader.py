@@ -147,7 +147,7 @@ def _xml_text(path: Path) -> str | None:
     return str(model.get_rt_info([KEY]).value)
 
 
-#: What reads the metadata of each kind of file; None: it has none.
+#: Reads the metadata of each kind of file. It gives None for a file without.
 READERS: dict[str, Callable[[Path], str | None]] = {
     '.onnx': _onnx_text,
     '.xml': _xml_text,

@@ -56,4 +56,5 @@ def pte_text(path: Path) -> str | None:
         raise changed(path)
     end = len(before) - len(_MARK) - _COUNT_BYTES
     count = int.from_bytes(before[end : end + _COUNT_BYTES], 'little')
-    return before[end - count : end].decode()
+    # Anyone may have written it: what is no UTF-8 is no JSON either.
+    return before[max(end - count, 0) : end].decode(errors='replace')

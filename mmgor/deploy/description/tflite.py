@@ -72,7 +72,8 @@ def tflite_text(path: Path) -> str | None:
         return None
     if _split(content)[1] != _checksum(content):
         raise changed(path)
-    return entries[KEY].decode()
+    # Anyone may have written it: what is no UTF-8 is no JSON either.
+    return entries[KEY].decode(errors='replace')
 
 
 def _entries(content: bytes) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmgor.io.checkpoint import non_finite_keys
+from mmgor.listing import listed
 from mmgor.quantization import (
     BaseQuantizer,
     GivenQuantizer,
@@ -18,7 +19,6 @@ from mmgor.quantization.quantizers.marks import is_marked
 
 from .onnx_ops import dequantize, quantize_dequantize
 
-_SHOWN = 5
 # Axes of a feature map. With one scale per tensor they do not matter.
 _MAP_AXES = 4
 
@@ -117,7 +117,7 @@ def check_calibrated(model: nn.Module) -> None:
     if missing:
         raise ValueError(
             f'{len(missing)} quantized layers were never calibrated '
-            f'({", ".join(missing[:_SHOWN])}); expected a checkpoint of '
+            f'({listed(missing)}); expected a checkpoint of '
             'quantization-aware training with this config, got one that lacks '
             'ranges, or has those of other bits or of another quantizer. '
             'Train first: python tools/train.py CONFIG.'

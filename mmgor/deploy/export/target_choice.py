@@ -9,7 +9,12 @@ from mmengine.config import Config
 from torch import nn
 
 from mmgor.io.config_reader import model_config
-from mmgor.quantization import BaseQuantizer, GivenQuantizer
+from mmgor.listing import listed
+from mmgor.quantization import (
+    BaseQuantizer,
+    GivenQuantizer,
+    tensor_quantizers,
+)
 from mmgor.targets import TARGETS, find_target
 
 _DIMS = 4
@@ -90,7 +95,7 @@ def _quants(model: dict) -> list[dict[str, Any]]:
 
 
 def check_grids(model: nn.Module, name: str) -> None:
-    """Make sure that a target can have all ranges of a trained model.
+    """Make sure that a target can have all roundings of a trained model.
 
     Args:
         model (nn.Module): With calibrated quantizers.
@@ -100,6 +105,12 @@ def check_grids(model: nn.Module, name: str) -> None:
         ValueError: If it can't; the message names the layers.
     """
     target = TARGETS[name]
+    if target.tensors == 'inputs' and tensor_quantizers(model):
+        raise ValueError(
+            f'{name} rounds the inputs of layers alone, but this model was '
+            "trained with tensors='all'. "
+            f'{_trained_for(name)}'
+        )
     wrong: dict[str, list[str]] = {}
     for layer, quantizer in activation_quantizers(model):
         for slot in range(quantizer.num_slots):
@@ -114,17 +125,21 @@ def check_grids(model: nn.Module, name: str) -> None:
                     wrong[text].append(layer)
     if wrong:
         lines = '; '.join(
-            f'{text}: {", ".join(layers[:5])}'
-            f'{f" and {len(layers) - 5} more" if len(layers) > 5 else ""}'
-            for text, layers in wrong.items()
+            f'{text}: {listed(layers)}' for text, layers in wrong.items()
         )
         raise ValueError(
             f'{name} can not have the trained ranges of activations. {lines}. '
-            f'Expected a model trained with quant=dict(target={name!r}): '
-            'python tools/train.py CONFIG --cfg-options '
-            f"'model.backbone.quant.target={name}' and the same for neck and "
-            'bbox_head.'
+            f'{_trained_for(name)}'
         )
+
+
+def _trained_for(name: str) -> str:
+    return (
+        f'Expected a model trained with quant=dict(target={name!r}): '
+        'python tools/train.py CONFIG --cfg-options '
+        f"'model.backbone.quant.target={name}' and the same for neck and "
+        'bbox_head.'
+    )
 
 
 def _unfit(per_channel: bool, offset: bool, unsigned: bool) -> Iterator[str]:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from mmgor.deploy.decomposed.graphs import add_call, is_call
+from mmgor.deploy.decomposed.graphs import add_call, arguments, is_call
 from mmgor.deploy.decomposed.nonnegative import nonnegative_nodes
 
 _aten = torch.ops.aten
@@ -13,8 +13,6 @@ _POOLS = (
     _aten.max_pool2d.default,
     _aten.max_pool2d_with_indices.default,
 )
-# Stride, padding, dilation and ceil_mode follow the tensor and the kernel.
-_DEFAULTS: tuple = ([], [0, 0], [1, 1], False)
 
 
 def pad_with_zeros(module: GraphModule) -> None:
@@ -35,17 +33,18 @@ def pad_with_zeros(module: GraphModule) -> None:
 
 
 def _pad(module: GraphModule, node: Any) -> None:
-    given = list(node.args)
-    x, kernel, stride, padding, *rest = given + [*_DEFAULTS[len(given) - 2 :]]
+    x, kernel, stride, padding, dilation, ceil = arguments(
+        node, 2, [], [0, 0], [1, 1], False
+    )
     stride, padding = _pair(stride or kernel), _pair(padding)
     # A stride of 1 needs no operator of its own.
-    if max(padding) == 0 or max(stride) == 1 or rest[1]:
+    if max(padding) == 0 or max(stride) == 1 or ceil:
         return
     sides = [padding[1], padding[1], padding[0], padding[0]]
     padded = add_call(
         module, _aten.constant_pad_nd.default, (x, sides, 0.0), node
     )
-    node.args = (padded, kernel, stride, [0, 0], *rest)
+    node.args = (padded, kernel, stride, [0, 0], dilation, ceil)
 
 
 def _pair(value: Any) -> list[int]:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmgor.deploy.optional_imports import require
+from mmgor.listing import listed
 
-_SHOWN = 5
 _LARGEST = 127
 _LAYERS = {
     'CONV_2D': 0,
@@ -177,20 +177,15 @@ def check_rules(model: Any, name: str, path: Path) -> None:
         ]
     elif floats and not broken:
         warnings.warn(
-            f'{path} computes in float: {_listed(floats)}.', stacklevel=2
+            f'{path} computes in float: {listed(floats, "; ")}.',
+            stacklevel=2,
         )
     if broken:
         raise ValueError(
             f'{path} was not written, since {name} could not run it in '
-            f'integers: {_listed(broken)}. Expected a model trained with '
+            f'integers: {listed(broken, "; ")}. Expected a model trained with '
             f'quant=dict(target={name!r}).'
         )
-
-
-def _listed(lines: list[str]) -> str:
-    more = len(lines) - _SHOWN
-    text = '; '.join(lines[:_SHOWN])
-    return f'{text}; and {more} more' if more > 0 else text
 
 
 def _is_float(file: TFLiteFile, op: Operator) -> bool:

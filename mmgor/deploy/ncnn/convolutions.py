@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mmgor.deploy.decomposed.graphs import arguments
+
 from .graph import NcnnGraph, float_bytes, weight_bytes
-from .operators import Unsupported, Values, arguments
+from .operators import Unsupported, Values
 
 #: Largest integer of an activation or a weight in ncnn.
 LARGEST = 127

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from mmgor.deploy.decomposed.graphs import constant, is_call
+from mmgor.deploy.decomposed.graphs import arguments, constant, is_call
 
 from .graph import NcnnGraph, float_bytes
 
@@ -77,17 +77,6 @@ class Values:
 
 def _is_constant(value: Any) -> bool:
     return isinstance(value, Node) and value.op == 'get_attr'
-
-
-def arguments(node: Any, required: int, *defaults: Any) -> tuple:
-    """The arguments of a call, those left out with their defaults.
-
-    Args:
-        node (Node): The call.
-        required (int): Number of arguments that have no default.
-        *defaults: The defaults of the others.
-    """
-    return (*node.args, *defaults[len(node.args) - required :])
 
 
 def _simple(kind: str, params: dict[int, Any] | None = None) -> Callable:

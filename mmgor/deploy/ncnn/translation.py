@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from mmgor.deploy.decomposed.graphs import drop_unused, export, layer_of
+from mmgor.deploy.decomposed.graphs import (
+    NORM,
+    ROUND,
+    WEIGHT,
+    drop_unused,
+    export,
+    layer_of,
+)
 from mmgor.deploy.decomposed.nonnegative import nonnegative_nodes
 from mmgor.deploy.decomposed.norms import fold_norms
 
@@ -21,9 +28,6 @@ from .graph import NcnnGraph, float_bytes
 from .operators import OPERATORS, Unsupported, Values
 
 _aten: Any = torch.ops.aten
-_ROUND = torch.ops.mmgor.quantize_dequantize.default
-_WEIGHT = torch.ops.mmgor.dequantize.default
-_NORM = _aten._native_batch_norm_legit_no_training.default
 _CHECK = _aten._assert_tensor_metadata.default
 
 
@@ -83,14 +87,14 @@ class _Writer:
             values.blobs[node] = 'images'
         elif node.op != 'call_function' or target is _CHECK:
             return
-        elif target is _ROUND:
+        elif target is ROUND:
             self._rounded[node] = self._round(*node.args)
-        elif target is _WEIGHT:
+        elif target is WEIGHT:
             parts = (values.constant(part).numpy() for part in node.args)
             self._weights[node] = IntegerWeight(*parts)
         elif target is _aten.conv2d.default:
             values.blobs[node] = self._convolution(node)
-        elif target is _NORM:
+        elif target is NORM:
             values.blobs[node] = self._norm(node)
         elif target is operator.getitem:
             values.blobs[node] = values.blob(node.args[0])

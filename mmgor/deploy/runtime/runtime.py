@@ -1,6 +1,6 @@
-"""Runs an exported file in ONNX Runtime, OpenVINO, LiteRT or ncnn, on the CPU.
+"""Runs an exported file on the CPU: images go in, the head's outputs come out.
 
-Images go in, the head's raw outputs come out.
+The suffix of the file decides which backend runs it (``BACKENDS``).
 
 ONNX Runtime and OpenVINO can turn QuantizeLinear, Conv and DequantizeLinear
 into integer kernels, or compute them in float32. If training rounded every

@@ -35,6 +35,7 @@ def check_run(runtime: Runtime, job: Job) -> None:
     wanted = job.network(images)
     changed = job.network(images * (1 + CHANGE))
     names = flatten(job.metadata['outputs'])
+    target = job.metadata['target']
     got = flatten(runtime(images))
     for name, ours, near, theirs in zip(names, wanted, changed, got):
         tolerated = max(TOLERANCE, FACTOR * mean_difference(ours, near))
@@ -45,7 +46,9 @@ def check_run(runtime: Runtime, job: Job) -> None:
                 f'{job.path} was not written: its runtime computes something '
                 f'else than PyTorch. {name} is off by {apart:.2g} of its '
                 f'standard deviation on average, tolerated {tolerated:.2g}. '
-                'Choose another target.'
+                'Expected a model trained with '
+                f'quant=dict(target={target!r}); if this one was, choose '
+                'another target.'
             )
 
 

@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from mmgor.listing import listed
 from mmgor.quantization.layers.quant_layers import QuantLayerMixin
 from mmgor.quantization.layers.weights import weighted_layers
 from mmgor.quantization.policy import QuantPolicy
@@ -193,11 +194,9 @@ def _marked(x: Tensor) -> Tensor:
 
 def _log(module: nn.Module, plan: Plan) -> None:
     if plan.uncovered:
-        more = len(plan.uncovered) - _SHOWN
-        rest = f' and {more} more' if more > 0 else ''
         print_log(
             f"{type(module).__name__}: under tensors='all' these operations "
-            f'stay in float: {", ".join(plan.uncovered[:_SHOWN])}{rest}.',
+            f'stay in float: {listed(plan.uncovered, most=_SHOWN)}.',
             logger='current',
             level=logging.WARNING,
         )

@@ -2,6 +2,7 @@ from hashlib import sha256
 
 import pytest
 
+from mmgor.deploy.description.metadata_reader import read_metadata
 from mmgor.deploy.description.pte import pack_pte, pte_text
 
 PROGRAM = b'\x10\0\0\0ET12 any program'
@@ -40,3 +41,11 @@ def test_other_files_are_refused(path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match='could not be read as an Execu'):
         pte_text(path)
+
+
+@pytest.mark.parametrize('data, count', [(b'\xff', 1), (b'{}', 2**40)])
+def test_metadata_that_is_no_text_or_too_long(path, data, count):
+    before = PROGRAM + data + count.to_bytes(8, 'little') + b'mmgor\0\0\1'
+    path.write_bytes(before + sha256(before).digest())
+    with pytest.raises(ValueError, match=r'file\.pte has damaged'):
+        read_metadata(path)

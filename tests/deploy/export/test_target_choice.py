@@ -14,6 +14,7 @@ from mmgor.quantization import (
     LSQPlusQuantizer,
     LSQQuantizer,
 )
+from mmgor.targets import TARGETS
 
 ONNX = Path('student.onnx')
 
@@ -69,11 +70,14 @@ def test_an_unknown_target():
         choose_target('tensort', config(), ONNX, False)
 
 
-@pytest.mark.parametrize('name', ['tensorrt', 'qnn', 'rknn'])
+@pytest.mark.parametrize('name', TARGETS)
 def test_int4(name):
+    path = Path('student').with_suffix(TARGETS[name].suffixes[0])
+    if name in ('x86', 'litert'):
+        assert choose_target(name, config(), path, True) == name
+        return
     with pytest.raises(ValueError, match=f'reads int4, got {name!r}.*--int4'):
-        choose_target(name, config(), ONNX, True)
-    assert choose_target('x86', config(), ONNX, True) == 'x86'
+        choose_target(name, config(), path, True)
 
 
 def layers(**quantizers):
@@ -124,6 +128,17 @@ def test_offsets():
     check_grids(model, 'qnn')
     with pytest.raises(ValueError, match=r'an offset .* is refused: a'):
         check_grids(model, 'tensorrt')
+
+
+def test_sums_of_ncnn_are_float():
+    model = layers(a=calibrated(LSQQuantizer(7), False))
+    check_grids(model, 'ncnn')
+    model.tensor_quantizer = nn.ModuleDict(
+        dict(add=calibrated(LSQQuantizer(7), False))
+    )
+    with pytest.raises(ValueError, match=r"with tensors='all'\. Expected"):
+        check_grids(model, 'ncnn')
+    check_grids(model, 'tensorrt')
 
 
 def test_scales_per_channel():

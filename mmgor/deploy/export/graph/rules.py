@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmgor.deploy.optional_imports import require
+from mmgor.listing import listed
 from mmgor.targets import Target
 
-_SHOWN = 5
 _DOMAINS = ('', 'ai.onnx')
 _LAYERS = {'Conv', 'ConvTranspose', 'DeformConv', 'Gemm', 'MatMul'}
 _SHAPING = {'Transpose', 'Reshape'}
@@ -75,12 +75,10 @@ def check_rules(path: Path, name: str, target: Target) -> None:
     model = require('onnx').load(path)
     broken = list(broken_rules(model, target))
     if broken:
-        more = len(broken) - _SHOWN
         raise ValueError(
             f'the file was not written, since {name} could not read it: '
-            f'{"; ".join(broken[:_SHOWN])}'
-            f'{f"; and {more} more" if more > 0 else ""}. Choose another '
-            '--target, or another backbone, neck or head.'
+            f'{listed(broken, "; ")}. Choose another --target, or another '
+            'backbone, neck or head.'
         )
 
 
