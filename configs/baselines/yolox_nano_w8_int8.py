@@ -1,0 +1,38 @@
+"""QAT without KD: YOLOX-nano at W8A8 as integer runtimes compute it.
+
+Every tensor is rounded, with one scale and without an offset, so one student
+fits every target. Channels of very different width are equalized before
+calibration, and ranges are chosen by what the loss depends on
+(docs/results/yolox_nano.md).
+"""
+
+_base_ = './yolox_nano_w8.py'
+
+quant = dict(
+    input_quantizer=dict(type='LSQQuantizer'),
+    per_channel_depthwise=False,
+    target='tensorrt',
+)
+model = dict(
+    backbone=dict(quant=quant),
+    neck=dict(quant=quant),
+    bbox_head=dict(quant=quant),
+)
+# Activation -> the depthwise convolution that reads it.
+equalize = {
+    'backbone.stem.conv': ['backbone.stage1.0.depthwise_conv'],
+    'backbone.stage1.1.final_conv': ['backbone.stage2.0.depthwise_conv'],
+    'backbone.stage1.1.blocks.0.conv1': [
+        'backbone.stage1.1.blocks.0.conv2.depthwise_conv'
+    ],
+    'backbone.stage2.1.blocks.0.conv1': [
+        'backbone.stage2.1.blocks.0.conv2.depthwise_conv'
+    ],
+    'backbone.stage2.1.blocks.1.conv1': [
+        'backbone.stage2.1.blocks.1.conv2.depthwise_conv'
+    ],
+}
+calibration = dict(
+    type='QuantCalibrationHook', equalize=equalize, loss_weighted=True
+)
+custom_hooks = [calibration, {{_base_.ema}}]

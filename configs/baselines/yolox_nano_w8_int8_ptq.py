@@ -1,0 +1,6 @@
+"""As yolox_nano_w8_int8.py, calibrated and not trained."""
+
+_base_ = './yolox_nano_w8_int8.py'
+
+train_cfg = dict(_delete_=True, type='CalibrationLoop', max_epochs=0)
+custom_hooks = [{{_base_.calibration}}]

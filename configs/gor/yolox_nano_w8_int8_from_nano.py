@@ -1,0 +1,33 @@
+"""YOLOX-nano at W8A8, every tensor rounded, learns from its float network.
+
+One scale per tensor and no offsets: the student fits every target. As
+yolox_nano_w8_from_nano.py otherwise.
+"""
+
+_base_ = [
+    '../baselines/yolox_nano_w8_int8.py',
+    '../_base_/gor/distillation.py',
+]
+_base_.merge(_base_.pop('gor'))
+
+model = dict(
+    detector='YOLOX',
+    teachers=dict(
+        nano=dict(
+            config='configs/baselines/yolox_nano_float.py',
+            checkpoint='weights/yolox_nano.pth',
+        )
+    ),
+    kd_heads=dict(
+        cls=dict(type='LogitKDHead'),
+        neck=dict(
+            type='FeatureKDHead', student_channels=64, strides=(8, 16, 32)
+        ),
+    ),
+)
+custom_hooks = [
+    {{_base_.calibration}},
+    dict(type='GoRWeightHook'),
+    dict(type='NonFiniteLossHook'),
+    {{_base_.ema}},
+]
