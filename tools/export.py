@@ -1,14 +1,14 @@
 """Export a trained quantized detector to a file for a runtime.
 
-The suffix of the file decides its format: .onnx, .xml for OpenVINO, or .tflite
-for LiteRT. The file has integer weights and folded batch norms. ONNX has
-QuantizeLinear and DequantizeLinear where training had fake quantization.
---target writes it by the rules of a runtime, and checks them.
+The suffix of the file decides its format: .onnx, .xml for OpenVINO, .tflite
+for LiteRT, .param for ncnn or .pte for ExecuTorch. The file has integer
+weights and folded batch norms. --target writes it by the rules of a runtime,
+and checks them (docs/export.md).
 
 python tools/export.py CONFIG CHECKPOINT --out m.onnx
 python tools/export.py CONFIG CHECKPOINT --out m.xml
 python tools/export.py CONFIG CHECKPOINT --target tensorrt --out m.onnx
-python tools/export.py CONFIG CHECKPOINT --out m.tflite
+python tools/export.py CONFIG CHECKPOINT --target litert --out m.tflite
 """
 
 import argparse
@@ -63,18 +63,21 @@ def parse_args() -> argparse.Namespace:
     )
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument(
-        '--dynamic', action='store_true', help='any image and batch size'
+        '--dynamic',
+        action='store_true',
+        help='any image and batch size (.onnx, .xml)',
     )
     sizes.add_argument('--batch', type=int, default=1, help='batch size')
     parser.add_argument(
         '--int4',
         action='store_true',
-        help='write weights of up to 4 bits as int4',
+        help='write weights of up to 4 bits as int4 (x86, litert)',
     )
     parser.add_argument(
         '--nms',
         action='store_true',
-        help='put decoding and NMS into the graph: boxes, scores, labels',
+        help='put decoding and NMS into the graph: boxes, scores, labels '
+        '(.onnx, .xml)',
     )
     add_cfg_options(parser)
     args = parser.parse_args()

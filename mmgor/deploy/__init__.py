@@ -1,6 +1,8 @@
 """Deployment: from a trained checkpoint to a file that runs without it.
 
-- ``export``: writes ``.onnx`` and OpenVINO files (``export/exporter.py``)
+- ``export``: writes files (``export/exporter.py``), those of ONNX and OpenVINO
+  by itself
+- ``litert``, ``executorch``, ``ncnn``: writers of these formats
 - ``decomposed``: lowers a frozen network to int8 for LiteRT and ExecuTorch
 - ``description``: the metadata inside these files
 - ``runtime``: runs them: raw outputs, mmdet detectors, images and videos
