@@ -1,7 +1,7 @@
 """Rounds tensors in the forward pass of a module, as its plan says."""
 
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import partial, update_wrapper
 from threading import local
 from types import MethodType
 from typing import Any
@@ -14,6 +14,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from mmgor.quantization.quantizers.base import BaseQuantizer
 from mmgor.quantization.quantizers.marks import is_marked, mark, mark_of
+from mmgor.quantization.quantizers.recomputation import is_recomputed
 
 from .grids import check_given
 from .operations import Kind, call, keeps_values, kind_of, operands, sigmoid
@@ -37,8 +38,9 @@ def attach(
     owner: Any = module
     owner.rounding_plan = plan
     # Not hooks: mmdet calls ``bbox_head.forward`` directly in one mode. A
-    # copy of the module gets a method of its own.
-    owner.forward = MethodType(wraps(type(owner).forward)(_forward), owner)
+    # copy of the module gets a function of its own, also one from pickle.
+    stock = MethodType(type(owner).forward, owner)
+    owner.forward = update_wrapper(partial(_forward, owner), stock)
     for name, layer in layers.items():
         before, after = partial(_before, name), partial(_after, name)
         layer.register_forward_pre_hook(before)
@@ -64,6 +66,7 @@ def _passes() -> list['_Pass']:
 
 def _before(name: str, layer: nn.Module, inputs: tuple) -> Any:
     if not _passes():  # the layer alone was called
+        _check_first_run(name)
         return None
     return _passes()[-1].before(name, inputs)
 
@@ -72,6 +75,15 @@ def _after(name: str, layer: nn.Module, _: Any, output: Any) -> Any:
     if not _passes():
         return None
     return _passes()[-1].after(name, output)
+
+
+def _check_first_run(name: str) -> None:
+    if is_recomputed():
+        raise RuntimeError(
+            f'activation checkpointing runs {name} a second time, where '
+            "tensors='all' does not see the operations around it. Switch "
+            "checkpointing off, or use tensors='inputs'."
+        )
 
 
 class _Pass(TorchFunctionMode):

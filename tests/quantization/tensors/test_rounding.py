@@ -1,15 +1,20 @@
 """Forward passes that round every tensor, against passes written by hand."""
 
+import pickle
 from copy import deepcopy
+from inspect import signature
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from mmgor.quantization import BaseQuantizer
+from mmgor.quantization import BaseQuantizer, QuantPolicy
+from mmgor.quantization.convert import quantize_layers
 from mmgor.quantization.quantizers.marks import mark
 from mmgor.quantization.tensors.grids import check_given
+from mmgor.quantization.tensors.prepare import round_tensors
 
 from .toys import Gated, Joined, Residual, batch, quantized
 
@@ -76,6 +81,47 @@ def test_a_copy_rounds_with_its_own_quantizers():
         copied.tensor_quantizer['sum'].log_scale += 1
     assert torch.equal(net(x), before)
     assert not torch.equal(copied(x), before)
+
+
+def test_a_pickled_module_rounds():
+    net, x = quantized(Residual()), batch()
+    copied = pickle.loads(pickle.dumps(net))
+    assert torch.equal(copied(x), net(x))
+
+
+def test_modules_keep_their_own_signatures():
+    class Named(Residual):
+        def forward(self, images):
+            return super().forward(images)
+
+    net = Residual()
+    wanted = signature(net.forward)
+    quantized(net)
+    other = Named()
+    quantize_layers(other, QuantPolicy(tensors='all'), set())
+    inputs = [dict(images=torch.zeros(1, 3, 8, 8))]
+    round_tensors(other, QuantPolicy(tensors='all'), inputs, given=False)
+    assert signature(net.forward) == wanted
+    assert [*signature(other.forward).parameters] == ['images']
+
+
+@pytest.mark.parametrize('reentrant', [True, False])
+def test_a_second_run_of_a_part_is_refused(reentrant):
+    """It would not round sums, and give wrong gradients."""
+
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 3, 1)
+            self.block = Residual()
+
+        def forward(self, x):
+            x = self.stem(x)
+            return checkpoint(self.block, x, use_reentrant=reentrant)
+
+    net = quantized(Checkpointed()).train()
+    with pytest.raises(RuntimeError, match='runs block.conv0 a second time'):
+        net(batch()).sum().backward()
 
 
 def test_a_shared_quantizer_is_one_parameter():
