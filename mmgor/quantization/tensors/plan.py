@@ -173,15 +173,22 @@ class _Planner:
         root = self._groups[number]
         return any(self._groups[n] == root for n in self._given)
 
+    def _is_fixed(self, number: int) -> bool:
+        root = self._groups[number]
+        return any(self._groups[n] == root for n in self._fixed)
+
     def _join(self) -> None:
         for pair in self._tape.same:
             self._groups.join(pair)
         for step in self._covered():
-            if step.kind in _JOINING:
+            if step.kind is Kind.CONCAT:
                 own = [n for n in step.reads if not self._is_given(n)]
-                alone = step.kind is not Kind.CONCAT
-                joined = step.reads if alone else own
-                self._groups.join([*joined, *step.makes])
+                if not all(map(self._is_fixed, step.reads)):
+                    # Other tensors do not fit the grid of a sigmoid.
+                    own = [n for n in own if not self._is_fixed(n)]
+                self._groups.join([*own, *step.makes])
+            elif step.kind in _JOINING:
+                self._groups.join([*step.reads, *step.makes])
             elif step.kind is Kind.SIGMOID:
                 self._fixed.update(step.makes)
         for step in self._tape.steps:
@@ -225,9 +232,10 @@ class _Planner:
                 self.plan.given.add(name)
                 continue
             if not any(given):
-                slots = range(layer.slots)
-                for slot in slots:  # one grid for all calls of a slot
-                    self._groups.join(numbers[slot :: layer.slots])
+                for slot in range(layer.slots):  # one grid for all its calls
+                    calls = numbers[slot :: layer.slots]
+                    own = [n for n in calls if not self._is_fixed(n)]
+                    self._groups.join(own)
         for name, numbers in self._calls.items():
             if any(self._is_given(n) for n in numbers):
                 continue
@@ -246,7 +254,7 @@ class _Planner:
         if self._is_given(number):
             return None
         root = self._groups[number]
-        if any(self._groups[n] == root for n in self._fixed):
+        if self._is_fixed(number):
             self.plan.fixed = True
             return Slot(f'{ATTRIBUTE}.{_FIXED}')
         if root not in self._homes:

@@ -126,6 +126,32 @@ def test_sigmoids_have_the_fixed_grid():
     assert silu.makes == new('sigmoid')
 
 
+def test_other_tensors_do_not_get_the_grid_of_a_sigmoid():
+    """One is concatenated with it, or read by the same layer."""
+    tape = Tape(
+        steps=[
+            Step(None, 'conv', [0], [1]),
+            Step(Kind.SIGMOID, 'act', [1], [2]),
+            Step(Kind.CONCAT, 'cat', [1, 2], [3]),
+            Step(None, 'conv2', [3], [4]),
+            Step(Kind.SIGMOID, 'act2', [4], [5]),
+            Step(None, 'twice', [4], [6]),
+            Step(None, 'twice', [5], [7]),
+        ],
+        returned=[6, 7],
+    )
+    plan = planned(tape, dict(conv=8, conv2=8, twice=8))
+    sigmoid, cat, sigmoid2 = plan.steps
+    assert sigmoid.reads == [own('conv2')]
+    assert cat.reads == [own('conv2'), own('conv2')]
+    assert cat.makes == own('conv2')
+    assert sigmoid2.reads == [own('twice')]
+    assert plan.reads['twice'] == [
+        [own('twice')],
+        [new('sigmoid'), own('twice')],
+    ]
+
+
 def test_a_relu_is_fused_unless_something_else_reads_its_operand():
     fused = Step(Kind.RELU, 'relu', [1], [2])
     conv1 = Step(None, 'conv1', [0], [1])
