@@ -51,6 +51,9 @@ class QuantTransformerMixin(DetectionTransformer):
             are paths in the detector, e.g. 'encoder.layers.0.*'.
         **kwargs: Arguments of the stock detector.
 
+    Raises:
+        ValueError: If every tensor should be rounded (``tensors='all'``).
+
     Example:
         >>> model = dict(type='GoRDetector', detector='QuantDeformableDETR',
         ...              quant=dict(w_bits=4, a_bits=4))
@@ -63,6 +66,13 @@ class QuantTransformerMixin(DetectionTransformer):
         self, *args: Any, quant: dict | None = None, **kwargs: Any
     ) -> None:
         policy = QuantPolicy.from_config(quant)
+        if policy.tensors == 'all':
+            raise ValueError(
+                f"{type(self).__name__} expected tensors='inputs', got "
+                "'all': the operations of attention are not planned. Write "
+                "quant=dict(tensors='inputs') without a target that needs "
+                "'all'."
+            )
         super().__init__(*args, **kwargs)
         transformer = Transformer(
             {k: m for k, m in self.named_children() if k not in _WRAPPED}

@@ -72,6 +72,14 @@ def test_during_calibration_it_equals_the_stock_detector(pair):
     assert not torch.allclose(first, want[0])
 
 
+@pytest.mark.parametrize('quant', [dict(tensors='all'), dict(target='litert')])
+def test_rounding_every_tensor_is_refused(quant):
+    with pytest.raises(
+        ValueError, match="QuantDETR expected tensors='inputs'"
+    ):
+        MODELS.build(dict(type='QuantDETR', quant=quant))
+
+
 def test_patterns_are_paths_in_the_detector():
     cfg = quantized(tiny(NAME))
     cfg.quant = dict(overrides={'encoder.layers.0.*': None})

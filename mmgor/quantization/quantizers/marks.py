@@ -28,6 +28,11 @@ def mark_of(x: Tensor) -> Mark | None:
     return getattr(x, _NAME, None)
 
 
+def unmark(x: Tensor) -> None:
+    """Note that ``x`` has changed in place."""
+    vars(x).pop(_NAME, None)
+
+
 def is_marked(
     x: Tensor, quantizer: nn.Module, slot: int | None = None
 ) -> bool:

@@ -82,5 +82,6 @@ def check_given(x: Tensor, reader: str) -> None:
             f"{reader} expected an input that is rounded: with tensors='all', "
             'backbone and neck round what they return. Write quant=dict('
             "tensors='all') in all of them (QuantBackbone, QuantNeck and "
-            'QuantHead), or in none.'
+            'QuantHead), or in none. A head behind a transformer or a RoI '
+            "pooling, which round nothing, needs tensors='inputs'."
         )

@@ -63,14 +63,16 @@ _OUT_OF_PLACE: dict[str, Callable] = {
     'relu_': torch.relu,
     'clamp_': torch.clamp,
 }
-#: Functions whose result has the values of the operand, or is fused with it.
-PASSED = frozenset(
+#: Functions whose result has the values of the operand in another shape.
+SAME = frozenset(
     """
-    batch_norm view reshape flatten unflatten permute transpose squeeze
-    unsqueeze contiguous dropout dropout2d float half to type type_as clone
-    detach expand alias view_as requires_grad_ pad
+    view reshape flatten unflatten permute transpose squeeze unsqueeze
+    contiguous float half to type type_as clone detach expand alias view_as
+    requires_grad_ pad
     """.split()  # noqa: SIM905
 )
+#: Those whose result a runtime fuses with the operand.
+PASSED = SAME | {'batch_norm', 'dropout', 'dropout2d'}
 # Feature maps have four axes, tokens three.
 _LEAST_AXES = 3
 
@@ -128,6 +130,20 @@ def call(
         return function(*read, *args[2:], **kwargs)
     kwargs.pop('input', None)
     return function(read[0], *args[1:], **kwargs)
+
+
+def is_same(function: Callable) -> bool:
+    """Whether the result of values on a grid lies on that grid, unlike zeros
+    at borders, which may be off the grid."""
+    return getattr(function, '__name__', '') in SAME - {'pad'}
+
+
+def changed(function: Callable, args: Sequence, result: Any) -> Tensor | None:
+    """The tensor that a call has changed in place, or None."""
+    if getattr(function, '__name__', '') == '__setitem__':
+        return args[0]
+    in_place = args and result is args[0] and not is_same(function)
+    return result if in_place and isinstance(result, Tensor) else None
 
 
 def keeps_values(kind: Kind) -> bool:

@@ -13,11 +13,25 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from mmgor.quantization.quantizers.base import BaseQuantizer
-from mmgor.quantization.quantizers.marks import is_marked, mark, mark_of
+from mmgor.quantization.quantizers.marks import (
+    is_marked,
+    mark,
+    mark_of,
+    unmark,
+)
 from mmgor.quantization.quantizers.recomputation import is_recomputed
 
 from .grids import check_given
-from .operations import Kind, call, keeps_values, kind_of, operands, sigmoid
+from .operations import (
+    Kind,
+    call,
+    changed,
+    is_same,
+    keeps_values,
+    kind_of,
+    operands,
+    sigmoid,
+)
 from .plan import Plan, PlannedStep, Slot
 
 # The passes that are running, the innermost last.
@@ -109,19 +123,31 @@ class _Pass(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         kind = None if self._inside else kind_of(function, args, kwargs)
-        if kind is None:
-            return function(*args, **kwargs)
-        step = self._next(kind)
-        if not (step.given or step.makes or any(step.reads)):
-            return function(*args, **kwargs)
+        step = None if kind is None else self._next(kind)
+        if step is None or not (step.given or step.makes or any(step.reads)):
+            result = function(*args, **kwargs)
+            if not self._inside:
+                self._follow(function, args, result)
+            return result
         read = [
             x if slot is None else self._round(x, slot)
-            for x, slot in zip(operands(kind, args, kwargs), step.reads)
+            for x, slot in zip(operands(step.kind, args, kwargs), step.reads)
         ]
-        if kind is Kind.SILU:
+        if step.kind is Kind.SILU:
             return self._silu(step, read[0])
-        result = call(function, kind, read, args, kwargs)
+        result = call(function, step.kind, read, args, kwargs)
         return self._keep(step, read[0], result)
+
+    def _follow(self, function: Callable, args: tuple, result: Any) -> None:
+        """Note what a call that rounds nothing does to marks."""
+        made = changed(function, args, result)
+        if made is not None:
+            unmark(made)
+            self._rounded.pop(made, None)
+        elif args and is_same(function) and isinstance(result, Tensor):
+            found = mark_of(args[0])
+            if found is not None:
+                mark(result, *found)
 
     def _next(self, kind: Kind) -> PlannedStep:
         steps = self._plan.steps
@@ -174,7 +200,7 @@ class _Pass(TorchFunctionMode):
         if is_marked(x, quantizer, index):
             return x
         results = self._rounded.setdefault(x, {})
-        # An in-place change of the tensor changes its version.
+        # A change in place through a view changes the version.
         key = slot, None if x.is_inference() else x._version
         if key not in results:
             results[key] = self._apply(x, quantizer, index)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from .operations import PASSED, Kind, kind_of, operands
+from .operations import PASSED, SAME, Kind, changed, kind_of, operands
 
 
 @dataclass
@@ -172,8 +172,10 @@ class _Recorder(TorchFunctionMode):
         known = map(self._known, tree_leaves((args, kwargs)))
         reads = [number for number in known if number is not None]
         result = function(*args, **kwargs)
-        if reads and isinstance(result, Tensor) and result.is_floating_point():
-            self._pass(function, reads, result)
+        made = changed(function, args, result)
+        made = result if made is None else made
+        if reads and isinstance(made, Tensor) and made.is_floating_point():
+            self._pass(function, reads, made)
         return result
 
     def _known(self, value: Any) -> int | None:
@@ -191,5 +193,5 @@ class _Recorder(TorchFunctionMode):
         name = function.__name__
         if name not in PASSED:
             self._tape.uncovered.append(f'{self._path[-1]}: {name}')
-        elif name != 'batch_norm':
+        elif name in SAME:
             self._tape.same.append((reads[0], number))
