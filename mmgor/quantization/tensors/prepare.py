@@ -159,6 +159,31 @@ def _build(module: nn.Module, plan: Plan, policy: QuantPolicy) -> None:
     if plan.fixed:
         new['sigmoid'] = FixedQuantizer(policy.symmetric)
     module.add_module(ATTRIBUTE, new.requires_grad_(trained))
+    module.register_load_state_dict_pre_hook(_match_ranges)
+
+
+def _match_ranges(
+    module: nn.Module, state_dict: dict, prefix: str, *_: Any
+) -> None:
+    """Load ranges of tensors only together with all weights of the module.
+
+    Layers do the same with their own ranges and weight. Ranges of tensors do
+    not fit a file's weights if they are those of other ones.
+    """
+    fits = [
+        getattr(state_dict.get(f'{prefix}{name}.weight'), 'shape', None)
+        == layer.weight.shape
+        for name, layer in module.named_modules()
+        if isinstance(layer, QuantLayerMixin)
+    ]
+    if any(fits):
+        quantizers: Any = module.get_submodule(ATTRIBUTE).children()
+        for quantizer in quantizers:
+            quantizer.forget_range()
+    if not all(fits):
+        start = f'{prefix}{ATTRIBUTE}.'
+        for key in [k for k in state_dict if k.startswith(start)]:
+            del state_dict[key]
 
 
 @torch.no_grad()
@@ -171,8 +196,7 @@ def _check_same(
     does not: operations make new tensors here.
     """
     copied = _copy(module)
-    if next(iter(arguments.values()), None) is not None:
-        arguments = tree_map_only(Tensor, _marked, deepcopy(arguments))
+    arguments = tree_map_only(Tensor, _marked, deepcopy(arguments))
     outputs = _leaves(copied(**arguments))
     same = len(outputs) == len(expected) and all(
         a.shape == b.shape and torch.allclose(a, b, 1e-3, 1e-4)

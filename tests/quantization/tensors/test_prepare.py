@@ -5,7 +5,12 @@ import torch
 from mmengine.logging import MMLogger
 from torch import nn
 
-from mmgor.quantization import QuantPolicy
+from mmgor.quantization import (
+    QuantPolicy,
+    quantized_layers,
+    tensor_quantizers,
+    uncalibrated_layers,
+)
 from mmgor.quantization.convert import quantize_layers
 from mmgor.quantization.tensors.operations import Kind
 from mmgor.quantization.tensors.prepare import round_tensors
@@ -131,6 +136,30 @@ def test_a_symmetric_target_keeps_seven_bits_of_unsigned_inputs():
     narrow = MODELS.build(policy.input_config(4, 1))
     narrow.choose_range(signed=True)
     assert (int(narrow.qmin), int(narrow.qmax)) == (-8, 7)
+
+
+def test_weights_without_ranges_make_the_old_ranges_void():
+    net = quantized(Residual())
+    net.load_state_dict(Residual().state_dict(), strict=False)
+    assert {*uncalibrated_layers(net)} == {
+        *quantized_layers(net),
+        *tensor_quantizers(net),
+    }
+
+
+def test_ranges_of_tensors_come_with_all_weights():
+    net, state = quantized(Residual()), quantized(Residual()).state_dict()
+    assert net.load_state_dict(state).missing_keys == []
+    assert uncalibrated_layers(net) == []
+    del state['conv3.weight']  # as for another number of classes
+    net.load_state_dict(state, strict=False)
+    assert {*uncalibrated_layers(net)} == {*tensor_quantizers(net)}
+    fresh = Residual()
+    policy = QuantPolicy(tensors='all')
+    quantize_layers(fresh, policy, set())
+    round_tensors(fresh, policy, [dict(x=torch.zeros(1, 3, 8, 8))])
+    fresh.load_state_dict(state, strict=False)
+    assert {*tensor_quantizers(fresh)} <= {*uncalibrated_layers(fresh)}
 
 
 @pytest.mark.parametrize(
