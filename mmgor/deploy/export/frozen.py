@@ -53,7 +53,7 @@ class FrozenInput(nn.Module):
             self.register_buffer(f'shift_{slot}', shift)
 
     def forward(self, x: Tensor, slot: int | None = None) -> Tensor:
-        if is_marked(x, self):  # another reader of the tensor has rounded it
+        if is_marked(x, self, slot):  # another reader has rounded it
             return x
         if slot is None:
             slot = self._slot

@@ -132,7 +132,7 @@ class BaseQuantizer(nn.Module):
             RuntimeError: If the quantizer was never calibrated.
             ValueError: If calibration meets NaN or infinity.
         """
-        if is_marked(x, self):
+        if is_marked(x, self, slot):
             return x
         if self.observer is not None:
             check_finite(x, self.layer_name or 'a layer')

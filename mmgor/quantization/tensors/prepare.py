@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+from mmcv.cnn.bricks import DropPath
 from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -70,12 +71,16 @@ def round_tensors(
 
 
 def _recorded_layers(module: nn.Module) -> dict[str, nn.Module]:
+    """Layers that multiply by weights, and those that multiply in training
+    mode only. What they do inside does not count."""
     kept = kernel_layers(module)
-    return {
+    weighted = {
         name: layer
         for name, layer in weighted_layers(module).items()
         if name in kept or isinstance(layer, QuantLayerMixin)
     }
+    drops = {n: m for n, m in module.named_modules() if type(m) is DropPath}
+    return weighted | drops
 
 
 def _check_checkpointing(module: nn.Module) -> None:

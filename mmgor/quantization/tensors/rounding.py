@@ -163,11 +163,16 @@ class _Pass(TorchFunctionMode):
             if planned is None
             else f'"{planned.kind.value}" in {planned.name or "forward"}'
         )
+        return self._differs(
+            f'call {expected} as operation {self._done + 1}', got
+        )
+
+    def _differs(self, expected: str, got: str) -> RuntimeError:
         return RuntimeError(
-            f"tensors='all' expected {type(self._module).__name__} to call "
-            f'{expected} as operation {self._done + 1}, as it did when it was '
-            f'built; got {got}. A module whose operations differ between '
-            "calls can't be planned: use tensors='inputs' for it."
+            f"tensors='all' expected {type(self._module).__name__} to "
+            f'{expected}, as it did when it was built; got {got}. A module '
+            "that differs between calls can't be planned: use "
+            "tensors='inputs' for it."
         )
 
     def _silu(self, step: PlannedStep, x: Tensor) -> Tensor:
@@ -246,10 +251,14 @@ class _Pass(TorchFunctionMode):
         """Round what the module returns."""
         if self._done != len(self._plan.steps):
             raise self._changed('its end', self._plan.steps[self._done])
-        slots = iter(self._plan.returned)
-        floats = [x for x in tree_leaves(output) if _is_float(x)]
-        if not self._plan.returned or len(floats) != len(self._plan.returned):
+        if not self._plan.returned:  # a head, whose predictions are rounded
             return output
+        slots = iter(self._plan.returned)
+        count = sum(map(_is_float, tree_leaves(output)))
+        if count != len(self._plan.returned):
+            raise self._differs(
+                f'return {len(self._plan.returned)} tensors', str(count)
+            )
 
         def rounded(x: Any) -> Any:
             slot = next(slots) if _is_float(x) else None

@@ -65,8 +65,7 @@ def record(
     Args:
         module (nn.Module): Gets hooks, so give a copy.
         layers (dict[str, nn.Module]): Path -> layer of ``module``, for the
-            layers that multiply by weights. What they do inside does not
-            count.
+            layers whose operations do not count.
         predictions (set[str]): Paths of the layers that predict. What follows
             them decodes and stays in float.
         arguments (tuple): Arguments of ``module.forward``.

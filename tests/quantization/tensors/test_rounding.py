@@ -7,13 +7,15 @@ from inspect import signature
 import pytest
 import torch
 import torch.nn.functional as F
+from mmcv.cnn.bricks import DropPath
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mmgor.quantization import BaseQuantizer, QuantPolicy
+from mmgor.quantization import BaseQuantizer, LSQQuantizer, QuantPolicy
 from mmgor.quantization.convert import quantize_layers
 from mmgor.quantization.quantizers.marks import mark
 from mmgor.quantization.tensors.grids import check_given
+from mmgor.quantization.tensors.operations import Kind
 from mmgor.quantization.tensors.prepare import round_tensors
 
 from .toys import Gated, Joined, Residual, batch, quantized
@@ -253,6 +255,48 @@ def test_other_operations_than_planned_are_an_error():
         net(batch())
     net.extra = False
     net(batch())  # the error left nothing behind
+
+
+def test_a_dropped_path_is_rounded_as_the_branch_is():
+    """DropPath multiplies in training mode only."""
+
+    class Dropped(Residual):
+        def __init__(self):
+            super().__init__()
+            self.drop = DropPath(0.5)
+
+        def forward(self, x):
+            x = self.relu(self.conv0(x))
+            out = self.drop(self.conv2(self.conv1(x)))
+            return self.conv3(out + x)
+
+    net = quantized(Dropped())
+    kinds = [step.kind for step in net.rounding_plan.steps]
+    assert kinds == [Kind.RELU, Kind.SUM]
+    grid = net.tensor_quantizer['output_0'].grid(torch.zeros(1, 4, 1, 1))
+    steps = net.train()(batch()) / grid.scale
+    torch.testing.assert_close(steps, steps.round(), atol=1e-4, rtol=0)
+
+
+def test_another_number_of_returned_tensors_is_an_error():
+    class Auxiliary(Residual):
+        def forward(self, x):
+            out = super().forward(x)
+            return (out, x) if self.training else out
+
+    net = Auxiliary()
+    with pytest.raises(RuntimeError, match=r'to return 1 tensors.*got 2'):
+        quantized(net)
+
+
+def test_a_tensor_of_another_slot_is_rounded_again():
+    quantizer = LSQQuantizer(4, num_scales=2)
+    quantizer.choose_range(signed=True)
+    scale = torch.tensor([0.1, 0.25])
+    quantizer.set_ranges(scale, scale, scale, scale)
+    x = mark(torch.tensor([0.3]), quantizer, 0)
+    assert quantizer(x, 0) is quantizer(x) is x
+    torch.testing.assert_close(quantizer(x, 1), torch.tensor([0.25]))
 
 
 def test_a_given_tensor_that_was_not_rounded_is_an_error():
