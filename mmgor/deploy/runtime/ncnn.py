@@ -49,10 +49,13 @@ class NcnnRuntime(Runtime):
     def _signature(self) -> tuple[dict[str, list[Any]], set[str]]:
         # The line of the input ends in 0=width 1=height 2=channels.
         words = self.path.read_text().splitlines()[_INPUT_LINE].split()
-        width, height, channels = (int(w.partition('=')[2]) for w in words[5:])
-        (name,) = self._net.input_names()
+        sides = [word.partition('=')[2] for word in words[5:]]
+        names = self._net.input_names()
+        if len(sides) != 3 or not all(map(str.isdecimal, sides)):
+            return {name: [] for name in names}, set()
+        width, height, channels = map(int, sides)
         return (
-            {name: [1, channels, height, width]},
+            {name: [1, channels, height, width] for name in names},
             set(self._net.output_names()),
         )
 

@@ -18,9 +18,10 @@ from mmgor.quantization.layers.variants import (
 )
 from mmgor.registry import MODELS
 from tests.support.models import quantized_cfg
+from tests.support.onnx_files import run_onnx
 
 pytest.importorskip('onnx')
-ort = pytest.importorskip('onnxruntime')
+pytest.importorskip('onnxruntime')
 SIZE = (64, 64)
 
 
@@ -57,17 +58,12 @@ def test_the_file_computes_the_same(kind, tmp_path):
         model, config, path, SIZE, ('a', 'b', 'c'), int4=True
     )
     assert done['folded'] == found.count(LAYERS[kind])
-    options = ort.SessionOptions()
-    options.graph_optimization_level = (
-        ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    )
     images = torch.randn(1, 3, *SIZE)
-    session = ort.InferenceSession(str(path), options)
-    got = session.run(None, {'images': images.numpy()})
+    got = run_onnx(path, images)
     with torch.no_grad():
         scores, boxes = model(images)
     for have, want in zip(got, [*scores, *boxes]):
-        torch.testing.assert_close(torch.from_numpy(have), want)
+        torch.testing.assert_close(have, want)
 
 
 def test_quantized_operators_of_mmcv_are_refused():

@@ -29,23 +29,11 @@ from mmgor.quantization import calibrate, quantized_layers
 from mmgor.registry import MODELS
 from mmgor.targets import TARGETS
 from tests.support.models import quantized_cfg, retinanet_cfg
+from tests.support.onnx_files import run_onnx
 
 NAMES = ('a', 'b', 'c')
 onnx = pytest.importorskip('onnx')
-ort = pytest.importorskip('onnxruntime')
-
-
-def run(path, images):
-    """Run a file node by node, without optimization."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = (
-        ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    )
-    session = ort.InferenceSession(str(path), options)
-    return [
-        torch.from_numpy(out)
-        for out in session.run(None, {'images': images.numpy()})
-    ]
+pytest.importorskip('onnxruntime')
 
 
 def shallow_cfg():
@@ -86,7 +74,7 @@ def test_dynamic_file(shallow, tmp_path):
         images = torch.randn(shape, generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
             scores, boxes = shallow(images)
-        got = run(path, images)
+        got = run_onnx(path, images)
         for a, b in zip([*scores, *boxes], got, strict=True):
             # Sums in another order may flip quantization steps.
             assert (a - b).abs().mean() < 0.02 * a.std()
@@ -112,11 +100,11 @@ def test_nms_in_the_graph_reads_what_the_head_gives(exported, tmp_path):
     images = torch.randn(
         1, 3, *size, generator=torch.Generator().manual_seed(0)
     )
-    maps = run(exported.onnx, images)
+    maps = run_onnx(exported.onnx, images)
     outputs = maps[: len(maps) // 2], maps[len(maps) // 2 :]
     expected = GraphNMS(model.bbox_head, size, outputs)(outputs)
     assert len(expected[0]) == model.test_cfg.max_per_img
-    for a, b in zip(expected, run(path, images), strict=True):
+    for a, b in zip(expected, run_onnx(path, images), strict=True):
         torch.testing.assert_close(b, a)
 
 

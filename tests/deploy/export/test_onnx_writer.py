@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -11,9 +10,10 @@ from mmgor.deploy.export.exporter import export_detector
 from mmgor.deploy.export.graph.rules import broken_rules
 from mmgor.targets import TARGETS
 from tests.support.one_level import NAMES, SIZE, student
+from tests.support.onnx_files import run_onnx
 
 onnx = pytest.importorskip('onnx')
-ort = pytest.importorskip('onnxruntime')
+pytest.importorskip('onnxruntime')
 ONNX_TARGETS = [n for n, t in TARGETS.items() if '.onnx' in t.suffixes]
 
 
@@ -43,18 +43,12 @@ def test_a_student_of_a_target(name, tmp_path):
     assert 'backbone.layer1.0.conv1/Conv' in nodes
     assert len(nodes) == len(file.graph.node)
     # Node by node it computes what was trained.
-    options = ort.SessionOptions()
-    options.graph_optimization_level = (
-        ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    )
     images = torch.randn(1, 3, *SIZE)
-    session = ort.InferenceSession(str(path), options)
-    got = session.run(None, {'images': images.numpy()})
+    got = run_onnx(path, images)
     with torch.no_grad():
         scores, boxes = model(images)
     for have, want in zip(got, [*scores, *boxes], strict=True):
-        gap = np.abs(have - want.numpy())
-        assert gap.mean() < 0.02 * want.std()
+        assert (have - want).abs().mean() < 0.02 * want.std()
 
 
 def test_without_a_target_types_are_those_of_the_grids(tmp_path):

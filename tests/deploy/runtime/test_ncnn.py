@@ -29,6 +29,14 @@ def test_metadata_has_to_fit_the_layers(tmp_path):
         open_runtime(path)
 
 
+def test_an_input_without_a_size_is_refused(tmp_path):
+    lines = '7767517\n2 2\nInput input0 0 1 images\n'
+    lines += 'ReLU a 1 1 images output_0\n'
+    path = write_ncnn_files(lines, b'', tmp_path / 'file.param')
+    with pytest.raises(ValueError, match=r'file\.param can not be used: its'):
+        open_runtime(path)
+
+
 def test_unknown_layers_are_refused(tmp_path):
     lines = '7767517\n2 2\nInput input0 0 1 images 0=24 1=16 2=3\n'
     lines += 'NoLayer a 1 1 images output_0\n'

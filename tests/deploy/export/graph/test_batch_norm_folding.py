@@ -8,9 +8,10 @@ from mmgor.deploy.export.graph.batch_norm_folding import (
     fold_norms,
 )
 from mmgor.deploy.export.graph.int4_weights import use_int4_weights
+from tests.support.onnx_files import run_onnx
 
 onnx = pytest.importorskip('onnx')
-ort = pytest.importorskip('onnxruntime')
+pytest.importorskip('onnxruntime')
 ir = pytest.importorskip('onnx_ir')
 
 # A convolution that two levels share, with one batch norm per level; a grouped
@@ -70,24 +71,15 @@ def build(arrays):
     return model
 
 
-def run(model, x):
-    options = ort.SessionOptions()
-    options.graph_optimization_level = (
-        ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    )
-    session = ort.InferenceSession(model.SerializeToString(), options)
-    return session.run(None, {'x': x})
-
-
 def test_folded_graph_computes_the_same(arrays):
     model = build(arrays)
     x = np.random.default_rng(1).normal(size=(1, 2, 5, 5)).astype(np.float32)
-    before = run(model, x)
+    before = run_onnx(model, x)
     folded = ir.from_proto(model)
     assert fold_norms(folded.graph) == 5
     norms = [n for n in folded.graph if n.op_type == 'BatchNormalization']
     assert len(norms) == 1  # the addition uses y4 too
-    after = run(ir.to_proto(folded), x)
+    after = run_onnx(ir.to_proto(folded), x)
     for old, new in zip(before, after):
         np.testing.assert_allclose(new, old, atol=2e-5)
 
@@ -182,5 +174,7 @@ def test_only_weights_that_fit_become_int4(arrays):
     }
     assert dtypes == {'q': ir.DataType.INT8, 'qt.int4': ir.DataType.INT4}
     x = np.ones((1, 2, 5, 5), np.float32)
-    for old, new in zip(run(build(arrays), x), run(ir.to_proto(model), x)):
+    for old, new in zip(
+        run_onnx(build(arrays), x), run_onnx(ir.to_proto(model), x)
+    ):
         np.testing.assert_array_equal(old, new)

@@ -10,10 +10,11 @@ import torch
 from mmgor.deploy.export.graph.stored_types import store_for_target
 from mmgor.deploy.export.onnx_ops import translations
 from mmgor.targets import TARGETS
+from tests.support.onnx_files import run_onnx
 from tests.support.rounded import BLOCKS, rounded
 
 onnx = pytest.importorskip('onnx')
-ort = pytest.importorskip('onnxruntime')
+pytest.importorskip('onnxruntime')
 ir = pytest.importorskip('onnx_ir')
 passes = pytest.importorskip('onnx_ir.passes.common')
 ONNX_TARGETS = [n for n, t in TARGETS.items() if '.onnx' in t.suffixes]
@@ -49,17 +50,6 @@ def stored(name, *names):
     return network, images, ir.to_proto(model)
 
 
-def run(model, images):
-    """Run a graph node by node, without optimization."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = (
-        ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    )
-    session = ort.InferenceSession(model.SerializeToString(), options)
-    (out,) = session.run(None, {'images': images.numpy()})
-    return torch.from_numpy(out)
-
-
 def arrays(model):
     return {
         i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer
@@ -86,7 +76,8 @@ def test_the_values_are_those_of_the_frozen_network(name):
     with torch.no_grad():
         expected = network(images)
     # Node by node no value lies so near to a boundary that it flips.
-    torch.testing.assert_close(run(model, images), expected)
+    (got,) = run_onnx(model, images)
+    torch.testing.assert_close(got, expected)
 
 
 def test_tensorrt_has_int8_and_float_clips():
