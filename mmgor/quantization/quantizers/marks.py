@@ -30,7 +30,8 @@ def mark_of(x: Tensor) -> Mark | None:
 
 def unmark(x: Tensor) -> None:
     """Note that ``x`` has changed in place."""
-    vars(x).pop(_NAME, None)
+    if mark_of(x) is not None:
+        delattr(x, _NAME)
 
 
 def is_marked(

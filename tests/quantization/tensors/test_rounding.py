@@ -91,6 +91,11 @@ def test_a_pickled_module_rounds():
     assert torch.equal(copied(x), net(x))
 
 
+def test_a_compiled_module_rounds():
+    net, x = quantized(Residual()), batch()
+    assert torch.equal(torch.compile(net, backend='eager')(x), net(x))
+
+
 def test_modules_keep_their_own_signatures():
     class Named(Residual):
         def forward(self, images):
