@@ -131,6 +131,7 @@ _SIGMOID = Rule(
 )
 _TFLITE = (_ACTIVATIONS, _WEIGHTS, _UNIFIED, _SIGMOID)
 
+#: The targets by name.
 TARGETS: dict[str, Target] = {
     'x86': Target(
         'ONNX Runtime and OpenVINO on x86 CPUs',

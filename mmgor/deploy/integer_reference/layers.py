@@ -1,6 +1,6 @@
 """Run quantized layers on integers only, with batch norm folded in.
 
-The operators are in :mod:`.operators`.
+The operators are in :mod:`mmgor.deploy.integer_reference.operators`.
 """
 
 from dataclasses import dataclass

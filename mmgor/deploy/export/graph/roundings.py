@@ -17,7 +17,7 @@ _KEEPING_SIGN = {'Add', 'Mul', 'AveragePool', 'GlobalAveragePool', 'Resize'}
 
 
 @dataclass(frozen=True)
-class Grid:
+class GridKey:
     """Scale, zero point and bounds of a rounding, comparable by value."""
 
     scale: bytes
@@ -60,10 +60,10 @@ class Rounding:
         return low, high
 
     @property
-    def grid(self) -> Grid:
+    def grid(self) -> GridKey:
         """What it rounds to."""
         zero = self.zero_point.astype(np.int32)
-        return Grid(self.scale.tobytes(), zero.tobytes(), *self.bounds)
+        return GridKey(self.scale.tobytes(), zero.tobytes(), *self.bounds)
 
     @property
     def starts_at_zero(self) -> bool:
@@ -113,7 +113,7 @@ class Known:
         never_negative (set): Values that have no number below zero.
     """
 
-    on_grid: dict[Any, Grid] = field(default_factory=dict)
+    on_grid: dict[Any, GridKey] = field(default_factory=dict)
     never_negative: set[Any] = field(default_factory=set)
 
 
