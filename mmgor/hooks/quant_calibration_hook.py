@@ -74,7 +74,9 @@ class QuantCalibrationHook(Hook):
     ) -> None:
         self.num_batches = integer('num_batches', num_batches, 1)
         example = "equalize={'backbone.stem': ['backbone.layer1']}"
-        self.equalize = mapping('equalize', equalize or {}, example)
+        self.equalize = mapping(
+            'equalize', {} if equalize is None else equalize, example
+        )
         self.loss_weighted = boolean('loss_weighted', loss_weighted)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmgor.deploy.export import exporter as export
+from mmgor.deploy.export import onnx_writer
 from mmgor.deploy.export.frozen import FrozenInput
+from mmgor.deploy.export.job import Job
 from mmgor.deploy.export.shape_check import check_shapes, difference
 from mmgor.quantization import Grid
 
@@ -51,7 +52,9 @@ def traced(kept):
     torch.manual_seed(0)
     network = Tiny(kept).eval()
     images = torch.zeros(2, 2, 64, 64)
-    return network, export._trace(network, images, ['out'], 32).model
+    metadata = dict(input=SPEC, outputs=['out'])
+    job = Job(network, images, metadata, Path('x.onnx'), None, False)
+    return network, onnx_writer._trace(job).model
 
 
 @pytest.mark.parametrize('suffix', ['.onnx', '.xml'])
