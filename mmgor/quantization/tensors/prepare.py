@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable
 from copy import deepcopy
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ def round_tensors(
     _build(module, plan, policy)
     attach(module, plan, _recorded_layers(module))
     _check_same(module, arguments, expected)
-    _log(module, plan)
+    _log(module, plan, policy)
 
 
 def _recorded_layers(module: nn.Module) -> dict[str, nn.Module]:
@@ -221,7 +222,16 @@ def _marked(x: Tensor) -> Tensor:
     return mark(x, quantizer, 0)
 
 
-def _log(module: nn.Module, plan: Plan) -> None:
+def _log(module: nn.Module, plan: Plan, policy: QuantPolicy) -> None:
+    asked = [n for n in sorted(plan.given) if _asks_for_bits(n, policy)]
+    if asked:
+        print_log(
+            f'{type(module).__name__}: a_bits of overrides has no effect on '
+            f'{listed(asked, most=_SHOWN)}. These layers take their input as '
+            'the module before has rounded it; set its a_bits.',
+            logger='current',
+            level=logging.WARNING,
+        )
     if plan.uncovered:
         print_log(
             f"{type(module).__name__}: under tensors='all' these operations "
@@ -229,3 +239,10 @@ def _log(module: nn.Module, plan: Plan) -> None:
             logger='current',
             level=logging.WARNING,
         )
+
+
+def _asks_for_bits(name: str, policy: QuantPolicy) -> bool:
+    return any(
+        bits is not None and 'a_bits' in bits and fnmatchcase(name, pattern)
+        for pattern, bits in policy.overrides.items()
+    )

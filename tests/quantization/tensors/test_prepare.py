@@ -198,3 +198,17 @@ def test_necks_round_every_tensor(neck):
         assert (
             step.given or step.makes or any(step.reads) or (step.kind in fused)
         )
+
+
+def test_bits_that_a_given_tensor_cannot_get_are_named(monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        MMLogger, 'log', lambda self, level, text, *_: said.append(text)
+    )
+    MMLogger.get_instance('mmengine')
+    overrides = {'lateral_convs.0.*': dict(a_bits=8), 'fpn_convs.*': None}
+    neck = dict(neck='FPN', in_channels=[8, 8], out_channels=8, num_outs=2)
+    quant = dict(QUANT, overrides=overrides)
+    MODELS.build(dict(type='QuantNeck', quant=quant, **neck))
+    found = [text for text in said if 'has no effect' in text]
+    assert len(found) == 1 and 'on lateral_convs.0.conv. These' in found[0]
