@@ -11,7 +11,6 @@ from enum import Enum
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -149,8 +148,3 @@ def changed(function: Callable, args: Sequence, result: Any) -> Tensor | None:
 def keeps_values(kind: Kind) -> bool:
     """Whether the result of values on a grid lies on that grid already."""
     return kind in (Kind.MOVE, Kind.CONCAT)
-
-
-def sigmoid(x: Tensor) -> Tensor:
-    """The first half of a SiLU."""
-    return F.sigmoid(x)

@@ -114,14 +114,13 @@ def _record(
             torch.manual_seed(0)
             filled = tree_map_only(Tensor, _noise, arguments)
             try:
-                tape = record(
-                    copied, _recorded_layers(copied), predictions, (), filled
+                tape, output = record(
+                    copied, _recorded_layers(copied), predictions, filled
                 )
-                outputs = _leaves(_copy(module)(**filled))
             except Exception as caught:  # the module may raise anything
                 error = error or caught
                 continue
-        return tape, filled, outputs
+        return tape, filled, _leaves(output)
     raise ValueError(
         f"tensors='all' has to run {type(module).__name__} once to see which "
         f"tensors it reads, but could not ({error!r}). Use tensors='inputs'."

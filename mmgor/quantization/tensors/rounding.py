@@ -30,7 +30,6 @@ from .operations import (
     keeps_values,
     kind_of,
     operands,
-    sigmoid,
 )
 from .plan import Plan, PlannedStep, Slot
 
@@ -177,7 +176,7 @@ class _Pass(TorchFunctionMode):
 
     def _silu(self, step: PlannedStep, x: Tensor) -> Tensor:
         assert step.makes is not None
-        return x * self._round(sigmoid(x), step.makes)
+        return x * self._round(torch.sigmoid(x), step.makes)
 
     def _keep(self, step: PlannedStep, operand: Tensor, result: Any) -> Any:
         """Put the result on the grid of the operand, if it keeps it."""

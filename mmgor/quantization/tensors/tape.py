@@ -57,9 +57,8 @@ def record(
     module: nn.Module,
     layers: dict[str, nn.Module],
     predictions: set[str],
-    arguments: tuple,
-    named: dict[str, Any],
-) -> Tape:
+    arguments: dict[str, Any],
+) -> tuple[Tape, Any]:
     """Run a module once and record the pass.
 
     Args:
@@ -68,8 +67,10 @@ def record(
             layers whose operations do not count.
         predictions (set[str]): Paths of the layers that predict. What follows
             them decodes and stays in float.
-        arguments (tuple): Arguments of ``module.forward``.
-        named (dict[str, Any]): Its keyword arguments.
+        arguments (dict[str, Any]): Arguments of ``module.forward``.
+
+    Returns:
+        tuple[Tape, Any]: The tape, and what the module returned.
     """
     tape = Tape()
     recorder = _Recorder(tape, predictions)
@@ -80,11 +81,11 @@ def record(
     for name, layer in layers.items():
         layer.register_forward_pre_hook(recorder.before, prepend=True)
         layer.register_forward_hook(partial(recorder.after, name))
-    tape.given = recorder.numbers([*arguments, *named.values()])
+    tape.given = recorder.numbers(arguments)
     with recorder:
-        output = module(*arguments, **named)
+        output = module(**arguments)
     tape.returned = recorder.numbers(output)
-    return tape
+    return tape, output
 
 
 class _Recorder(TorchFunctionMode):
