@@ -90,8 +90,8 @@ class QuantPolicy:
             sigmoids, and what the module returns. Layers and operations that
             read the same tensor share its grid. Default: what the target
             needs, or 'inputs'.
-        tensor_bits (int): With ``tensors='all'``, the bits of tensors that no
-            layer reads.
+        tensor_bits (int): With ``tensors='all'``, the least bits of what sums,
+            products and activations read.
         target (str, optional): Where the exported file will run, such as
             'litert' (:data:`mmgor.targets.TARGETS`). Sets what the target
             needs and refuses what it can't run.

@@ -71,7 +71,8 @@ class Plan:
             module before has rounded it.
         outputs (dict[str, list[Slot]]): Path of a prediction layer -> the
             grid of its output, per call.
-        returned (list[Slot | None]): The grid of each returned tensor.
+        returned (list[list[Slot]]): The grids that each returned tensor is
+            rounded to; none if it comes rounded.
         new (dict[str, tuple[int, int]]): Name of a new quantizer -> its bits
             and slots.
         fixed (bool): Whether the fixed grid of sigmoids is needed.
@@ -83,7 +84,7 @@ class Plan:
     shared: dict[str, str] = field(default_factory=dict)
     given: set[str] = field(default_factory=set)
     outputs: dict[str, list[Slot]] = field(default_factory=dict)
-    returned: list[Slot | None] = field(default_factory=list)
+    returned: list[list[Slot]] = field(default_factory=list)
     new: dict[str, tuple[int, int]] = field(default_factory=dict)
     fixed: bool = False
     uncovered: list[str] = field(default_factory=list)
@@ -117,7 +118,9 @@ def make_plan(
     """Plan the grids of a module.
 
     A group that layers read has the most bits that one of them has; layers
-    of fewer bits round once more. A group that no layer reads has
+    of fewer bits round once more. A group that a sum, a product or an
+    activation reads, too, has at least ``tensor_bits``: errors of a residual
+    branch would add up from block to block. A group that no layer reads has
     ``tensor_bits``, or ``output_bits`` if it is returned.
 
     Args:
@@ -127,8 +130,8 @@ def make_plan(
         predictions (Mapping[str, int]): Path of a prediction layer -> bits of
             its output. With predictions, the returned tensors are not
             rounded: what follows the prediction layers decodes.
-        tensor_bits (int): Bits of tensors that no layer reads.
-        output_bits (int): Bits of returned tensors that no layer reads.
+        tensor_bits (int): Bits of tensors that operations read.
+        output_bits (int): Bits of returned tensors.
     """
     return _Planner(
         tape, layers, given, predictions, tensor_bits, output_bits
@@ -160,12 +163,18 @@ class _Planner:
         self._bits = tensor_bits
         self._output_bits = output_bits
         self._returned = {self._groups[n] for n in returned}
+        self._computed = {
+            self._groups[n]
+            for step in self._covered()
+            if step.kind not in (*_JOINING, Kind.RELU)
+            for n in step.reads
+        }
         self._homes: dict[object, Slot] = {}
         self._plan_steps()
         self._plan_outputs(predictions)
         if not predictions:
             self.plan.returned = [
-                self._home(n, f'output_{i}')
+                self._plan_returned(n, f'output_{i}')
                 for i, n in enumerate(tape.returned)
             ]
 
@@ -262,11 +271,13 @@ class _Planner:
         return self._homes[root]
 
     def _new_home(self, root: object, name: str) -> Slot:
+        computed = root in self._computed
         readers = self._readers.get(root)
         if readers:
             path, slot = max(readers, key=lambda r: self._layers[r[0]].bits)
-            return Slot(f'{path}.input_quantizer', slot)
-        returned = root in self._returned
+            if not computed or self._layers[path].bits >= self._bits:
+                return Slot(f'{path}.input_quantizer', slot)
+        returned = root in self._returned and not computed
         bits = self._output_bits if returned else self._bits
         return self._new(name, bits, 1)
 
@@ -316,6 +327,18 @@ class _Planner:
         )
         home = self._home(step.reads[0], step.name)
         reads.append([own] if home in (None, own) else [home, own])
+
+    def _plan_returned(self, number: int, name: str) -> list[Slot]:
+        home = self._home(number, name)
+        if home is None:
+            return []
+        key = home.path.removeprefix(f'{ATTRIBUTE}.')
+        if self.plan.new.get(key, (0, 1))[0] <= self._output_bits:
+            return [home]
+        for path, slot in self._readers.get(self._groups[number], ()):
+            if self._layers[path].bits == self._output_bits:
+                return [home, Slot(f'{path}.input_quantizer', slot)]
+        return [home, self._new(name, self._output_bits, 1)]
 
     def _plan_outputs(self, predictions: Mapping[str, int]) -> None:
         calls: dict[str, int] = {}

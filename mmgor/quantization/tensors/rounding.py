@@ -252,7 +252,7 @@ class _Pass(TorchFunctionMode):
             raise self._changed('its end', self._plan.steps[self._done])
         if not self._plan.returned:  # a head, whose predictions are rounded
             return output
-        slots = iter(self._plan.returned)
+        returned = iter(self._plan.returned)
         count = sum(map(_is_float, tree_leaves(output)))
         if count != len(self._plan.returned):
             raise self._differs(
@@ -260,8 +260,9 @@ class _Pass(TorchFunctionMode):
             )
 
         def rounded(x: Any) -> Any:
-            slot = next(slots) if _is_float(x) else None
-            return x if slot is None else self._round(x, slot)
+            for slot in next(returned) if _is_float(x) else ():
+                x = self._round(x, slot)
+            return x
 
         return tree_map_only(torch.Tensor, rounded, output)
 

@@ -20,7 +20,7 @@ def planned(tape, bits, given=False, predictions=(), slots=1):
 
 
 def test_a_sum_takes_the_grid_of_the_layer_that_reads_its_operand():
-    """0 -conv1-> 1; 1 + 0 = 2 -conv2-> 3."""
+    """0 -conv1-> 1; 1 + 0 = 2 -conv2-> 3, all at 8 bits."""
     tape = Tape(
         steps=[
             Step(None, 'conv1', [0], [1]),
@@ -29,12 +29,49 @@ def test_a_sum_takes_the_grid_of_the_layer_that_reads_its_operand():
         ],
         returned=[3],
     )
-    plan = planned(tape, dict(conv1=4, conv2=4))
+    plan = planned(tape, dict(conv1=8, conv2=8))
     assert plan.steps[0].reads == [new('block_sum'), own('conv1')]
     assert plan.steps[0].makes is None
     assert plan.reads == dict(conv1=[[own('conv1')]], conv2=[[own('conv2')]])
-    assert plan.returned == [new('output_0')]
+    assert plan.returned == [[new('output_0')]]
     assert plan.new == dict(block_sum=(8, 1), output_0=(4, 1))
+
+
+def test_a_sum_reads_eight_bits_where_a_layer_reads_four():
+    """0 -conv1-> 1; 1 + 0 = 2 -conv2-> 3. Only conv2 reads 2."""
+    tape = Tape(
+        steps=[
+            Step(None, 'conv1', [0], [1]),
+            Step(Kind.SUM, 'block', [1, 0], [2]),
+            Step(None, 'conv2', [2], [3]),
+        ],
+        returned=[0, 2],
+    )
+    plan = planned(tape, dict(conv1=4, conv2=4))
+    assert plan.steps[0].reads == [new('block_sum'), new('conv1')]
+    assert plan.reads == dict(
+        conv1=[[new('conv1'), own('conv1')]], conv2=[[own('conv2')]]
+    )
+    assert plan.returned == [[new('conv1'), own('conv1')], [own('conv2')]]
+    assert plan.new == dict(conv1=(8, 1), block_sum=(8, 1))
+
+
+def test_what_a_sum_reads_is_returned_with_the_bits_of_outputs():
+    """0 + 1 = 2, 2 + 1 = 3; no layer reads 2."""
+    tape = Tape(
+        steps=[
+            Step(Kind.SUM, 'first', [0, 1], [2]),
+            Step(Kind.SUM, 'second', [2, 1], [3]),
+        ],
+        returned=[2, 3],
+    )
+    plan = planned(tape, {})
+    assert plan.returned == [
+        [new('second_sum'), new('output_0')],
+        [new('output_1')],
+    ]
+    assert plan.new['second_sum'] == (8, 1)
+    assert plan.new['output_0'] == plan.new['output_1'] == (4, 1)
 
 
 def test_layers_that_read_one_tensor_share_a_quantizer():
@@ -105,7 +142,7 @@ def test_given_tensors_keep_the_grid_that_they_come_with():
     assert add.reads == [None, new('add_sum')] and not add.given
     assert pool.reads == [None] and pool.given
     assert cat.reads == [own('conv'), own('conv')]
-    assert plan.returned == [new('output_0'), None]
+    assert plan.returned == [[new('output_0')], []]
 
 
 def test_sigmoids_have_the_fixed_grid():
@@ -166,7 +203,8 @@ def test_a_relu_is_fused_unless_something_else_reads_its_operand():
         dict(conv1=4, conv2=4),
     )
     assert plan.steps[0].reads == [own('conv2')]
-    assert plan.steps[0].makes == plan.returned[1] == own('conv2')
+    assert plan.steps[0].makes == own('conv2')
+    assert plan.returned[1] == [own('conv2')]
 
 
 def test_a_layer_of_several_levels_has_a_slot_for_each():

@@ -11,7 +11,12 @@ from mmcv.cnn.bricks import DropPath
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mmgor.quantization import BaseQuantizer, LSQQuantizer, QuantPolicy
+from mmgor.quantization import (
+    BaseQuantizer,
+    LSQQuantizer,
+    QuantPolicy,
+    calibrate,
+)
 from mmgor.quantization.convert import quantize_layers
 from mmgor.quantization.quantizers.marks import mark
 from mmgor.quantization.tensors.grids import check_given
@@ -32,8 +37,10 @@ def test_both_sides_of_a_sum_are_rounded():
     net, x = quantized(Residual()), batch()
     new = net.tensor_quantizer
     q1, q2, q3 = (getattr(net, f'conv{i}').input_quantizer for i in (1, 2, 3))
-    first = q1(F.relu(conv(net.conv0, net.conv0.input_quantizer(x))))
-    branch = new['sum'](conv(net.conv2, q2(F.relu(conv(net.conv1, first)))))
+    assert new['conv1'].bits == 8 and q1.bits == 4
+    first = new['conv1'](F.relu(conv(net.conv0, net.conv0.input_quantizer(x))))
+    inner = conv(net.conv1, q1(first))
+    branch = new['sum'](conv(net.conv2, q2(F.relu(inner))))
     wanted = conv(net.conv3, q3(F.relu(branch + first)))
     assert torch.equal(net(x), new['output_0'](wanted))
 
@@ -210,8 +217,8 @@ def test_a_tensor_is_rounded_once_per_pass():
             quantizer.quantize = counted(quantizer.quantize, calls)
     net(batch())
     weights = 4
-    # Inputs of four layers, the branch of the sum, and the output.
-    assert len(calls) == weights + 6
+    # Inputs of four layers, both sides of the sum, and the output.
+    assert len(calls) == weights + 7
 
 
 def counted(function, calls):
@@ -302,6 +309,27 @@ def test_a_tensor_of_another_slot_is_rounded_again():
     x = mark(torch.tensor([0.3]), quantizer, 0)
     assert quantizer(x, 0) is quantizer(x) is x
     torch.testing.assert_close(quantizer(x, 1), torch.tensor([0.25]))
+
+
+def test_a_given_tensor_may_get_borders():
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return self.conv(F.pad(x, (1, 1, 1, 1)))
+
+    net = Padded()
+    policy = QuantPolicy(tensors='all')
+    quantize_layers(net, policy, set())
+    round_tensors(net, policy, [dict(x=torch.zeros(1, 3, 8, 8))])
+    before = quantized(Residual()).conv0.input_quantizer
+    calibrate(net, [mark(before(batch()), before, 0)], net)
+    x = before(batch())
+    wanted = conv(net.conv, F.pad(x, (1, 1, 1, 1)))
+    got = net(mark(x, before, 0))
+    assert torch.equal(got, net.tensor_quantizer['output_0'](wanted))
 
 
 def test_a_given_tensor_that_was_not_rounded_is_an_error():
