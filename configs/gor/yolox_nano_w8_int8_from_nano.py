@@ -6,25 +6,10 @@ yolox_nano_w8_from_nano.py otherwise.
 
 _base_ = [
     '../baselines/yolox_nano_w8_int8.py',
-    '../_base_/gor/distillation.py',
+    '../_base_/gor/yolox_nano_teacher.py',
 ]
 _base_.merge(_base_.pop('gor'))
 
-model = dict(
-    detector='YOLOX',
-    teachers=dict(
-        nano=dict(
-            config='configs/baselines/yolox_nano_float.py',
-            checkpoint='weights/yolox_nano.pth',
-        )
-    ),
-    kd_heads=dict(
-        cls=dict(type='LogitKDHead'),
-        neck=dict(
-            type='FeatureKDHead', student_channels=64, strides=(8, 16, 32)
-        ),
-    ),
-)
 custom_hooks = [
     {{_base_.calibration}},
     dict(type='GoRWeightHook'),
