@@ -144,9 +144,13 @@ class QuantCalibrationHook(Hook):
     def _calibrate(self, runner: Runner, model: Any, names: list[str]) -> None:
         with random_states_kept():
             batches = training_batches(runner, self.num_batches)
+        layers = quantized_layers(model)
+        count = len(layers.keys() & names)
+        others = len(names) - count
+        tensors = f' and {others} other tensors' if others else ''
         runner.logger.info(
-            f'Calibrating {len(names)} of {len(quantized_layers(model))} '
-            f'quantized layers on {len(batches)} batches.'
+            f'Calibrating {count} of {len(layers)} quantized layers{tensors} '
+            f'on {len(batches)} batches.'
         )
         run = partial(total_loss if self.loss_weighted else run_losses, model)
         if self.equalize:

@@ -24,7 +24,8 @@ class Kind(Enum):
     CONCAT = 'concat'
     #: The result has the grid of the operand: values are moved or chosen.
     MOVE = 'move'
-    #: The same, but values are averaged, so that the result is rounded anew.
+    #: The same, but values are averaged, or added at borders, so that the
+    #: result is rounded anew.
     POOL = 'pool'
     #: The operand has a grid; the result has another one.
     ACTIVATION = 'activation'
@@ -41,7 +42,7 @@ _NAMES = {
     Kind.PRODUCT: 'mul mul_ __mul__ __imul__ __rmul__ multiply',
     Kind.CONCAT: 'cat concat concatenate',
     Kind.MOVE: 'max_pool2d adaptive_max_pool2d __getitem__ chunk split',
-    Kind.POOL: 'avg_pool2d adaptive_avg_pool2d mean',
+    Kind.POOL: 'avg_pool2d adaptive_avg_pool2d mean pad',
     Kind.ACTIVATION: 'leaky_relu hardswish hardsigmoid mish gelu elu prelu '
     'tanh softplus softmax',
     Kind.SIGMOID: 'sigmoid sigmoid_',
@@ -67,7 +68,7 @@ SAME = frozenset(
     """
     view reshape flatten unflatten permute transpose squeeze unsqueeze
     contiguous float half to type type_as clone detach expand alias view_as
-    requires_grad_ pad
+    requires_grad_
     """.split()  # noqa: SIM905
 )
 #: Those whose result a runtime fuses with the operand.
@@ -132,9 +133,8 @@ def call(
 
 
 def is_same(function: Callable) -> bool:
-    """Whether the result of values on a grid lies on that grid, unlike zeros
-    at borders, which may be off the grid."""
-    return getattr(function, '__name__', '') in SAME - {'pad'}
+    """Whether the result has the values of the operand in another shape."""
+    return getattr(function, '__name__', '') in SAME
 
 
 def changed(function: Callable, args: Sequence, result: Any) -> Tensor | None:

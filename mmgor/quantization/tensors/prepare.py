@@ -68,7 +68,7 @@ def round_tensors(
     _build(module, plan, policy)
     attach(module, plan, _recorded_layers(module))
     _check_same(module, arguments, expected)
-    _log(module, plan, policy)
+    _log(module, plan, policy, predictions or set())
 
 
 def _recorded_layers(module: nn.Module) -> dict[str, nn.Module]:
@@ -221,7 +221,20 @@ def _marked(x: Tensor) -> Tensor:
     return mark(x, quantizer, 0)
 
 
-def _log(module: nn.Module, plan: Plan, policy: QuantPolicy) -> None:
+def _log(
+    module: nn.Module, plan: Plan, policy: QuantPolicy, predictions: set[str]
+) -> None:
+    if policy.first_last_bits > policy.a_bits:
+        predictions = predictions & plan.given
+        if predictions:
+            print_log(
+                f'{type(module).__name__}: the module before it rounds the '
+                f'input of {listed(sorted(predictions), most=_SHOWN)} to its '
+                f'a_bits. first_last_bits={policy.first_last_bits} counts for '
+                'weights and outputs.',
+                logger='current',
+                level=logging.WARNING,
+            )
     asked = [n for n in sorted(plan.given) if _asks_for_bits(n, policy)]
     if asked:
         print_log(

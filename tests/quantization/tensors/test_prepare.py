@@ -21,6 +21,17 @@ from .toys import Residual, quantized
 QUANT = dict(w_bits=4, a_bits=4, tensors='all')
 
 
+@pytest.fixture
+def said(monkeypatch):
+    """What is logged."""
+    texts = []
+    monkeypatch.setattr(
+        MMLogger, 'log', lambda self, level, text, *_: texts.append(text)
+    )
+    MMLogger.get_instance('mmengine')
+    return texts
+
+
 def backbone(**kwargs):
     cfg = dict(type='QuantBackbone', backbone='ResNet', depth=18, quant=QUANT)
     return MODELS.build(dict(cfg, base_channels=8, stem_channels=8, **kwargs))
@@ -52,7 +63,7 @@ def test_a_module_that_cannot_be_run_is_refused():
         quantized(Broken())
 
 
-def test_operations_that_stay_in_float_are_named(monkeypatch):
+def test_operations_that_stay_in_float_are_named(said):
     class Normed(Residual):
         def __init__(self):
             super().__init__()
@@ -61,11 +72,6 @@ def test_operations_that_stay_in_float_are_named(monkeypatch):
         def forward(self, x):
             return self.conv1(self.norm(self.conv0(x)))
 
-    said = []
-    monkeypatch.setattr(
-        MMLogger, 'log', lambda self, level, text, *_: said.append(text)
-    )
-    MMLogger.get_instance('mmengine')
     policy = QuantPolicy(tensors='all')
     net = Normed()
     quantize_layers(net, policy, set())
@@ -200,15 +206,20 @@ def test_necks_round_every_tensor(neck):
         )
 
 
-def test_bits_that_a_given_tensor_cannot_get_are_named(monkeypatch):
-    said = []
-    monkeypatch.setattr(
-        MMLogger, 'log', lambda self, level, text, *_: said.append(text)
-    )
-    MMLogger.get_instance('mmengine')
+def test_bits_that_a_given_tensor_cannot_get_are_named(said):
     overrides = {'lateral_convs.0.*': dict(a_bits=8), 'fpn_convs.*': None}
     neck = dict(neck='FPN', in_channels=[8, 8], out_channels=8, num_outs=2)
     quant = dict(QUANT, overrides=overrides)
     MODELS.build(dict(type='QuantNeck', quant=quant, **neck))
     found = [text for text in said if 'has no effect' in text]
     assert len(found) == 1 and 'on lateral_convs.0.conv. These' in found[0]
+
+
+def test_predictions_that_read_a_given_tensor_are_named(said):
+    head = dict(head='RetinaHead', num_classes=2, in_channels=8)
+    MODELS.build(dict(head, type='QuantHead', quant=QUANT, stacked_convs=0))
+    (found,) = [text for text in said if 'first_last_bits=8' in text]
+    assert 'input of retina_cls, retina_reg to its a_bits' in found
+    del said[:]
+    MODELS.build(dict(head, type='QuantHead', quant=QUANT, feat_channels=8))
+    assert not any('first_last_bits' in text for text in said)
