@@ -41,6 +41,8 @@ class Target:
         clip (str): What limits a range that is smaller than the stored type:
             'integer' (a Clip of integers) or 'float' (a Clip of the values
             before they are rounded).
+        relu_at_zero (bool): After a ReLU, the zero point has to be the
+            smallest integer, so that nothing else can limit a range below.
         weight_zero_points (bool): Weights need a zero point, though it is 0.
         opset (int, optional): Opset of its ONNX files; None: it reads none.
         int4 (bool): Weights may be stored as int4.
@@ -55,6 +57,7 @@ class Target:
     per_channel_inputs: bool = False
     stored: str = 'int8'
     clip: str = 'float'
+    relu_at_zero: bool = False
     weight_zero_points: bool = False
     opset: int | None = None
     int4: bool = False
@@ -153,14 +156,25 @@ TARGETS: dict[str, Target] = {
                 _X86,
             ),
             Rule(
-                'Ranges below 8 bits start at the integer 0 and have a Clip '
-                'of integers: in front of another zero point, ONNX Runtime '
-                'computes the ReLU in float.',
+                'In an .onnx file, ranges below 8 bits behind a ReLU start at '
+                'the integer 0 and have a Clip of integers: in front of '
+                'another zero point, ONNX Runtime computes the ReLU in float.',
+                _X86,
+            ),
+            Rule(
+                'In an .xml file, they have a Clip of floats in place of the '
+                'ReLU, which OpenVINO fuses into the layer.',
+                _X86,
+            ),
+            Rule(
+                'An .xml file does not round inside of SiLU: OpenVINO has '
+                'layer, SiLU and rounding in one kernel.',
                 _X86,
             ),
         ),
         stored='uint8',
         clip='integer',
+        relu_at_zero=True,
         opset=21,
         int4=True,
     ),

@@ -26,16 +26,19 @@ class Int8Grid:
     ) -> tuple[float | None, float | None]:
         """The bounds that rounding to int8 does not keep by itself.
 
+        One integer may be left below: what was limited to -127 steps may
+        become -128, one step more, and nearer to what it was.
+
         Args:
             nonnegative (bool): Whether no value is below zero before it is
                 rounded.
 
         Returns:
             tuple[float | None, float | None]: Smallest and largest value, in
-            units of the tensor; None where int8 ends there, or no value is
-            beyond.
+            units of the tensor; None where int8 ends there, or one integer
+            below, or no value is beyond.
         """
-        held = self.low == _LOWEST or (
+        held = self.low <= _LOWEST + 1 or (
             nonnegative and self.zero_point >= self.low
         )
         low = (self.low - self.zero_point) * self.scale

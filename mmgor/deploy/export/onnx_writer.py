@@ -14,10 +14,12 @@ from mmgor.targets import Target
 
 from .deform_conv import traceable_deform_convs
 from .graph.batch_norm_folding import fold_norms
+from .graph.focus import merge_focus
 from .graph.int4_weights import use_int4_weights
 from .graph.node_names import name_nodes
 from .graph.poolings import chain_poolings
 from .graph.rules import check_rules
+from .graph.silu import unround_silu
 from .graph.stored_types import store_for_target
 from .job import Job
 from .onnx_ops import OPSET, translations
@@ -54,6 +56,9 @@ def write_onnx(job: Job) -> dict[str, Any]:
     if job.target is not None:
         target = _of_format(job.target, job.path)
         chain_poolings(model.graph)
+        if job.path.suffix == '.xml':
+            merge_focus(model.graph)
+            unround_silu(model.graph)
         store_for_target(model.graph, target)
         name_nodes(model.graph)
         model.ir_version = _IR_VERSION.get(_opset(job), model.ir_version)
@@ -66,8 +71,10 @@ def write_onnx(job: Job) -> dict[str, Any]:
 
 
 def _of_format(target: Target, path: Path) -> Target:
-    """OpenVINO's integer kernels take both types; see the rules of 'x86'."""
-    return target if path.suffix == '.onnx' else replace(target, stored='grid')
+    """The target as the format stores it; see the rules of 'x86'."""
+    if path.suffix == '.onnx':
+        return target
+    return replace(target, stored='grid', clip='float')
 
 
 def _opset(job: Job) -> int:

@@ -37,6 +37,9 @@ def test_int8_clips_where_it_ends():
     signed = Int8Grid(0.5, 120, 112, 127)
     assert signed.clipped_values(nonnegative=True) == (None, None)
     assert signed.clipped_values(nonnegative=False) == (-4.0, None)
+    # -128 would be one step more than -127.
+    symmetric = Int8Grid(0.5, 0, -127, 127)
+    assert symmetric.clipped_values(nonnegative=False) == (None, None)
     # Zero is below the grid: values above zero are not all inside.
     above = Int8Grid(0.5, 92, 112, 127)
     assert above.clipped_values(nonnegative=True) == (10.0, None)

@@ -82,15 +82,30 @@ def test_a_checkpoint_that_was_trained_without_a_target(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_openvino_keeps_signed_integers(tmp_path):
+def test_openvino_keeps_signed_integers_and_clips_floats(tmp_path):
     ov = pytest.importorskip('openvino')
     model, cfg = student(target='x86')
     path = tmp_path / 'student.xml'
     export_detector(model, cfg, path, SIZE, NAMES)
     assert read_metadata(path)['target'] == 'x86'
-    ranges = {
-        float(op.input_value(3).get_node().data.item())
-        for op in ov.Core().read_model(path).get_ops()
+    operators = ov.Core().read_model(path).get_ops()
+    ranges = [
+        [op.input_value(i).get_node().data.item() for i in (1, 2)]
+        for op in operators
         if op.get_type_name() == 'FakeQuantize'
-    }
-    assert {-128.0, 0.0} <= ranges
+    ]
+    # Zero is an integer of int8 or uint8: -128 to 127 steps, or 0 to 255.
+    lows = {round(127 * low / high, 3) for low, high in ranges}
+    assert lows == {-128, 0}
+    clips = [op for op in operators if op.get_type_name() == 'Clamp']
+    types = {op.get_output_element_type(0) for op in clips}
+    assert types == {ov.Type.f32}
+    # They do the work of a ReLU where the range starts at zero.
+    assert any(op.get_attributes()['min'] == 0 for op in clips)
+    readers = [
+        reader.get_node().get_type_name()
+        for op in operators
+        if op.get_type_name() == 'Relu'
+        for reader in op.output(0).get_target_inputs()
+    ]
+    assert 'Clamp' not in readers

@@ -30,8 +30,14 @@ class Storage:
 
     @property
     def fills_type(self) -> bool:
-        """Whether the type itself ends where the range ends."""
-        return (self.low, self.high) == BOUNDS[self.dtype]
+        """Whether the type itself limits the range.
+
+        One integer may be left below, as in ranges from -127 to 127. A value
+        beyond that range then becomes -128 instead of -127: one step more,
+        and nearer to what it was.
+        """
+        least, most = BOUNDS[self.dtype]
+        return self.high == most and self.low - least <= 1
 
 
 def stored_grid(low: int, high: int, stored: str, symmetric: bool) -> Storage:

@@ -47,16 +47,22 @@ def _plan(
     same = known.on_grid.get(source) == rounding.grid
     if storage.fills_type or same:
         return storage, None
-    # ONNX Runtime drops a ReLU only before a zero point at the smallest
-    # integer. So its files keep that zero point and have a Clip instead.
+    # A ReLU may need the zero point at the smallest integer. Nothing is fused
+    # into a sigmoid.
+    movable = not target.relu_at_zero or _is_sigmoid(source)
     if (
-        target.clip == 'float'
+        movable
         and not target.symmetric_inputs
         and rounding.starts_at_zero
         and source in known.never_negative
     ):
         return saturating(storage), None
     return storage, target.clip
+
+
+def _is_sigmoid(value: Any) -> bool:
+    node = value.producer()
+    return node is not None and node.op_type == 'Sigmoid'
 
 
 def _store(

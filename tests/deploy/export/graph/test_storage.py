@@ -48,3 +48,19 @@ def test_saturating_ends_at_the_top_of_the_type(stored, bits):
     # The zero point of an unsigned grid is its smallest integer.
     assert storage.shift == storage.low == top - (2**bits - 1)
     assert storage.fills_type is (bits == 8)
+
+
+@pytest.mark.parametrize(
+    ('bounds', 'fills'),
+    [
+        ((-128, 127), True),
+        ((-127, 127), True),  # -128 is one step more, nearer to the value
+        ((-126, 127), False),
+        ((-127, 126), False),
+    ],
+)
+@pytest.mark.parametrize('stored', BOUNDS)
+def test_one_integer_below_needs_no_clip(bounds, fills, stored):
+    shift = 128 if stored == 'uint8' else 0
+    low, high = (bound + shift for bound in bounds)
+    assert Storage(stored, shift, low, high).fills_type is fills

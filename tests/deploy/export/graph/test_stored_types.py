@@ -14,7 +14,7 @@ from tests.support.onnx_files import run_onnx
 from tests.support.rounded import BLOCKS, rounded
 
 onnx = pytest.importorskip('onnx')
-pytest.importorskip('onnxruntime')
+ort = pytest.importorskip('onnxruntime')
 ir = pytest.importorskip('onnx_ir')
 passes = pytest.importorskip('onnx_ir.passes.common')
 ONNX_TARGETS = [n for n, t in TARGETS.items() if '.onnx' in t.suffixes]
@@ -115,6 +115,26 @@ def test_x86_has_uint8_and_clips_integers():
         if node.op_type == 'Clip'
     ]
     assert bounds == [[0, 15], [0, 15]]
+
+
+def test_x86_saturates_behind_a_sigmoid():
+    text = """
+        <ir_version: 10, opset_import: ["": 21]>
+        net (float[4] x) => (float[4] y)
+        <float step = {0.0078125}, uint8 low = {0}, uint8 high = {127}>
+        { s = Sigmoid (x) q = QuantizeLinear (s, step, low)
+          c = Clip (q, low, high) y = DequantizeLinear (c, step, low) }
+    """
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    store_for_target(model.graph, TARGETS['x86'])
+    proto = ir.to_proto(model)
+    assert [int(zero) for zero in zero_points(proto)] == [128]
+    assert kinds(proto)['Clip'] == 0
+    x = np.array([-9, 0, 1, 9], np.float32)
+    session = ort.InferenceSession(proto.SerializeToString())
+    (y,) = session.run(None, {'x': x})
+    # round(sigmoid(1) * 128) = 94; 127 is the largest integer.
+    np.testing.assert_array_equal(y * 128, [0, 64, 94, 127])
 
 
 def test_a_second_rounding_to_the_same_grid_has_no_clip():
