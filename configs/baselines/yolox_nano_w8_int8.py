@@ -1,18 +1,14 @@
 """QAT without KD: YOLOX-nano at W8A8 as integer runtimes compute it.
 
-Every tensor is rounded, with one scale and without an offset, so one student
-fits every target. Channels of very different width are equalized before
-calibration, and ranges are chosen by what the loss depends on
-(docs/results/yolox_nano.md).
+Every tensor is rounded, with one scale and one zero point. So one student fits
+all targets with zero points: LiteRT, Ethos-U, XNNPACK, QNN, RKNN and x86.
+Channels of very different width are equalized before calibration, and ranges
+are chosen by what the loss depends on (docs/results/yolox_nano.md).
 """
 
 _base_ = './yolox_nano_w8.py'
 
-quant = dict(
-    input_quantizer=dict(type='LSQQuantizer'),
-    per_channel_depthwise=False,
-    target='tensorrt',
-)
+quant = dict(per_channel_depthwise=False, target='litert')
 model = dict(
     backbone=dict(quant=quant),
     neck=dict(quant=quant),

@@ -1,7 +1,7 @@
 """YOLOX-nano at W8A8, every tensor rounded, learns from its float network.
 
-One scale per tensor and no offsets: the student fits every target. As
-yolox_nano_w8_from_nano.py otherwise.
+One student for all targets with zero points. As yolox_nano_w8_from_nano.py
+otherwise.
 """
 
 _base_ = [

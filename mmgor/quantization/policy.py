@@ -171,8 +171,12 @@ class QuantPolicy:
     @property
     def symmetric(self) -> bool:
         """Whether inputs have to fit int8 with zero point 0."""
-        target = self.target and find_target(self.target)
-        return bool(target and target.symmetric_inputs)
+        return bool(self.target and find_target(self.target).symmetric_inputs)
+
+    @property
+    def fuse_activations(self) -> bool:
+        """Whether what activations read is not rounded."""
+        return bool(self.target and find_target(self.target).fuse_activations)
 
     def input_config(self, bits: int, slots: int) -> dict:
         """Config of an activation quantizer."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from .fusion import fused_steps
 from .operations import Kind
 from .tape import Step, Tape
 
@@ -114,6 +115,7 @@ def make_plan(
     predictions: Mapping[str, int],
     tensor_bits: int,
     output_bits: int,
+    fuse_activations: bool = False,
 ) -> Plan:
     """Plan the grids of a module.
 
@@ -132,9 +134,17 @@ def make_plan(
             rounded: what follows the prediction layers decodes.
         tensor_bits (int): Bits of tensors that operations read.
         output_bits (int): Bits of returned tensors.
+        fuse_activations (bool): Whether the runtime computes activations
+            inside the layer before, so that what they read is not rounded.
     """
     return _Planner(
-        tape, layers, given, predictions, tensor_bits, output_bits
+        tape,
+        layers,
+        given,
+        predictions,
+        tensor_bits,
+        output_bits,
+        fused_steps(tape) if fuse_activations else [],
     ).plan
 
 
@@ -147,10 +157,12 @@ class _Planner:
         predictions: Mapping[str, int],
         tensor_bits: int,
         output_bits: int,
+        fused: list[Step],
     ) -> None:
         self.plan = Plan(uncovered=list(dict.fromkeys(tape.uncovered)))
         self._tape = tape
         self._layers = layers
+        self._in_float = {id(step) for step in fused}
         self._groups = _Groups()
         self._given = set(tape.given) if given else set()
         self._fixed: set = set()
@@ -206,7 +218,13 @@ class _Planner:
         self._join_relus()
 
     def _covered(self) -> list[Step]:
-        return [s for s in self._tape.steps if s.kind and not s.decodes]
+        return [
+            step
+            for step in self._tape.steps
+            if step.kind
+            and not step.decodes
+            and id(step) not in self._in_float
+        ]
 
     def _join_relus(self) -> None:
         """Keep one grid before and after a ReLU whose operand others read.
@@ -289,6 +307,7 @@ class _Planner:
         return Slot(f'{ATTRIBUTE}.{key}')
 
     def _plan_steps(self) -> None:
+        covered = {id(step) for step in self._covered()}
         for step in self._tape.steps:
             if step.kind is None:
                 self._plan_call(step)
@@ -300,7 +319,7 @@ class _Planner:
             fused = (
                 step.kind is Kind.RELU and id(step) not in self._shared_relus
             )
-            if step.decodes or fused:
+            if id(step) not in covered or fused:
                 continue
             name = f'{step.name}_{step.kind.value}'.lstrip('_')
             if step.kind is Kind.CONCAT:

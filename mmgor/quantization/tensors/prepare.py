@@ -63,7 +63,13 @@ def round_tensors(
     }
     bits = dict.fromkeys(predictions or (), policy.first_last_bits)
     plan = make_plan(
-        tape, layers, given, bits, policy.tensor_bits, policy.a_bits
+        tape,
+        layers,
+        given,
+        bits,
+        policy.tensor_bits,
+        policy.a_bits,
+        policy.fuse_activations,
     )
     _build(module, plan, policy)
     attach(module, plan, _recorded_layers(module))
