@@ -13,6 +13,7 @@ from mmgor.listing import listed
 from mmgor.quantization import (
     BaseQuantizer,
     GivenQuantizer,
+    fused_activations,
     tensor_quantizers,
 )
 from mmgor.targets import TARGETS, find_target
@@ -110,6 +111,13 @@ def check_grids(model: nn.Module, name: str) -> None:
             f'{name} rounds the inputs of layers alone, but this model was '
             "trained with tensors='all'. "
             f'{_trained_for(name)}'
+        )
+    fused = [] if target.fuse_activations else fused_activations(model)
+    if fused and target.tensors == 'all':
+        raise ValueError(
+            f'{name} rounds what activations read, but this model was trained '
+            'for a runtime that computes them inside the layer before: '
+            f'{listed(fused)}. {_trained_for(name)}'
         )
     wrong: dict[str, list[str]] = {}
     for layer, quantizer in activation_quantizers(model):

@@ -77,6 +77,8 @@ class Plan:
         new (dict[str, tuple[int, int]]): Name of a new quantizer -> its bits
             and slots.
         fixed (bool): Whether the fixed grid of sigmoids is needed.
+        fused (list[str]): Paths of modules whose activation reads what no
+            grid rounds, since the runtime computes it inside the layer before.
         uncovered (list[str]): Operations that stay in float.
     """
 
@@ -88,6 +90,7 @@ class Plan:
     returned: list[list[Slot]] = field(default_factory=list)
     new: dict[str, tuple[int, int]] = field(default_factory=dict)
     fixed: bool = False
+    fused: list[str] = field(default_factory=list)
     uncovered: list[str] = field(default_factory=list)
 
 
@@ -159,7 +162,10 @@ class _Planner:
         output_bits: int,
         fused: list[Step],
     ) -> None:
-        self.plan = Plan(uncovered=list(dict.fromkeys(tape.uncovered)))
+        self.plan = Plan(
+            fused=list(dict.fromkeys(step.name for step in fused)),
+            uncovered=list(dict.fromkeys(tape.uncovered)),
+        )
         self._tape = tape
         self._layers = layers
         self._in_float = {id(step) for step in fused}

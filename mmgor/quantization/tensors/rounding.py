@@ -60,6 +60,17 @@ def attach(
         layer.register_forward_hook(after, always_call=True)
 
 
+def fused_activations(model: nn.Module) -> list[str]:
+    """Paths of the activations of a detector that read what no grid rounds,
+    since the runtime computes them inside the layer before."""
+    return [
+        f'{path}.{name}'.strip('.')
+        for path, module in model.named_modules()
+        if hasattr(module, 'rounding_plan')
+        for name in module.rounding_plan.fused
+    ]
+
+
 def _forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     running = _Pass(module)
     _passes().append(running)

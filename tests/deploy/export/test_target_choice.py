@@ -14,6 +14,7 @@ from mmgor.quantization import (
     LSQPlusQuantizer,
     LSQQuantizer,
 )
+from mmgor.quantization.tensors.plan import Plan
 from mmgor.targets import TARGETS
 
 ONNX = Path('student.onnx')
@@ -145,3 +146,12 @@ def test_scales_per_channel():
     model = layers(a=calibrated(LSQQuantizer(8, 3, channels=3), True))
     with pytest.raises(ValueError, match=r'a scale per channel .* refused: a'):
         check_grids(model, 'x86')
+
+
+def test_activations_without_a_grid():
+    model = layers(a=calibrated(LSQQuantizer(7), False))
+    model.a.rounding_plan = Plan(fused=['activate'])
+    check_grids(model, 'tensorrt')
+    message = r"layer before: a\.activate\. .*target='litert'"
+    with pytest.raises(ValueError, match=message):
+        check_grids(model, 'litert')

@@ -3,7 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from mmgor.quantization import fused_activations
 from mmgor.quantization.tensors.fusion import fused_steps
 from mmgor.quantization.tensors.operations import Kind
 from mmgor.quantization.tensors.tape import Step, Tape
@@ -68,3 +70,4 @@ def test_what_a_fused_silu_reads_is_not_rounded(whole):
     wanted = F.conv2d(read, last.quantized_weight(), last.bias)
     wanted = net.tensor_quantizer['output_0'](wanted)
     torch.testing.assert_close(net(x), wanted)
+    assert fused_activations(nn.Sequential(net)) == ['0']
