@@ -1,5 +1,6 @@
 # make demo   a 4-bit student learns from a larger detector (see README)
 # make test   the tests, in two processes
+# make edge   the tests that need the runtimes of small devices
 # make quick  the tests without those marked slow
 # make lint   ruff and mypy
 # make docs   the documentation site, in docs/_build
@@ -26,13 +27,19 @@ STAMP := $(VENV)/.mmgor-env
 REQUIREMENTS := requirements/common.txt requirements/deploy.txt \
     requirements/docs.txt requirements/experiments.txt \
     requirements/$(STACK).txt
+# The runtimes of small devices, on top of the environment above.
+EDGE := .venv-edge
+EDGE_PY := $(EDGE)/bin/python
+EDGE_STAMP := $(EDGE)/.mmgor-env
+EDGE_TESTS := tests/deploy/litert tests/deploy/executorch tests/deploy/ncnn \
+    tests/deploy/runtime tests/deploy/description
 WORK_DIR ?= work_dirs/demo
 # Two processes; the tests of a file stay together, as they share fixtures.
 PYTEST := -m pytest -q -n 2 --dist loadfile
 SMOKE := work_dirs/smoke-$(STACK)
 SEEDS ?= 0
 
-.PHONY: env demo test quick lint docs smoke clean help
+.PHONY: env demo test edge quick lint docs smoke clean help
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -58,6 +65,18 @@ $(STAMP): $(REQUIREMENTS) pyproject.toml Makefile scripts/build_mmcv.sh \
 	$(PY) -W ignore -c 'import mmgor; print("mmgor", mmgor.__version__)'
 	@touch $@
 
+# A line of a .pth file that adds the packages of the first environment.
+$(EDGE_STAMP): $(STAMP) requirements/edge.txt
+	test -x $(EDGE_PY) || $(PYTHON) -m venv $(EDGE)
+	$(EDGE_PY) -c 'import sys, sysconfig; from pathlib import Path; \
+	  here = Path(sysconfig.get_path("purelib")); \
+	  there = Path("$(VENV)").resolve() / here.relative_to(sys.prefix); \
+	  (here / "mmgor.pth").write_text( \
+	    f"import site; site.addsitedir({str(there)!r})")'
+	$(EDGE_PY) -m pip --disable-pip-version-check install -q $(TORCH) \
+	  -r requirements/edge.txt
+	@touch $@
+
 demo: env
 	$(PY) -W ignore -m experiments.demo --work-dir "$(WORK_DIR)" --seeds $(SEEDS) \
 	  $(if $(DATA),--data "$(DATA)") $(if $(ARMS),--arms $(ARMS)) \
@@ -74,6 +93,9 @@ smoke: env
 
 test: env
 	$(PY) $(PYTEST)
+
+edge: $(EDGE_STAMP)
+	$(EDGE_PY) $(PYTEST) $(EDGE_TESTS)
 
 quick: env
 	$(PY) $(PYTEST) -m "not slow"
