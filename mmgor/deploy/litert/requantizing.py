@@ -1,0 +1,57 @@
+"""Keeps the second of two roundings in a row."""
+
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from mmgor.deploy.decomposed.graphs import add_call, add_constant, is_call
+
+_decomposed = torch.ops.quantized_decomposed
+_QUANTIZE = _decomposed.quantize_per_tensor.default
+_DEQUANTIZE = _decomposed.dequantize_per_tensor.default
+# Any grid that has a zero.
+_GRID = (1.0, 0, -128, 127, torch.int8)
+
+
+def keep_requantizations(module: GraphModule) -> None:
+    """Add a zero between a rounding and one to another grid.
+
+    LiteRT's converter takes two roundings in a row for one: a layer then
+    reads integers of the first grid, and a concatenation is refused (measured
+    with litert-torch 0.10.0). A sum has a grid of its own on both sides, and
+    its kernel rounds as exactly as others do; a copy to another grid rounds
+    2 % of the values to the wrong side (ai-edge-litert 2.3.0 with XNNPACK).
+
+    Args:
+        module (GraphModule): A lowered network. Changed in place.
+    """
+    for node in list(module.graph.nodes):
+        if not is_call(node, _QUANTIZE):
+            continue
+        source = node.args[0]
+        if is_call(source, _DEQUANTIZE) and source.args[1:] != node.args[1:]:
+            total = add_call(
+                module,
+                torch.ops.aten.add.Tensor,
+                (source, _zero(module, node, _axes(source))),
+                node,
+            )
+            node.replace_input_with(source, total)
+    module.recompile()
+
+
+def _zero(module: GraphModule, node: Any, axes: int) -> Node:
+    # One axis each: the converter reorders those of images.
+    zero = add_constant(module, torch.zeros([1] * axes), node)
+    rounded = add_call(module, _QUANTIZE, (zero, *_GRID), node)
+    return add_call(module, _DEQUANTIZE, (rounded, *_GRID), node)
+
+
+def _axes(node: Any) -> int:
+    """The number of axes of a tensor; nodes that were added have its
+    operand's."""
+    while 'val' not in node.meta:
+        node = node.args[0]
+    count: int = node.meta['val'].dim()
+    return count
