@@ -4,11 +4,19 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from mmgor.deploy.decomposed.graphs import add_call, export, is_call
+from mmgor.deploy.decomposed.graphs import (
+    add_call,
+    add_constant,
+    constant,
+    export,
+    is_call,
+)
 from mmgor.deploy.decomposed.program import Weights, lower
 from mmgor.deploy.optional_imports import require
 
 DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+_WITH_BIAS = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
+_BIAS = 2
 
 
 def convert(network: nn.Module, images: Tensor) -> tuple[bytes, int]:
@@ -31,6 +39,7 @@ def convert(network: nn.Module, images: Tensor) -> tuple[bytes, int]:
     lowered, folded = lower(network, images, Weights.INTEGERS)
     module = lowered.module()
     separate_readers(module)
+    separate_biases(module)
     edge = require('executorch.exir').to_edge_transform_and_lower(
         export(module, images), partitioner=[partitioner.XnnpackPartitioner()]
     )
@@ -54,5 +63,28 @@ def separate_readers(module: GraphModule) -> None:
             copy = add_call(module, node.target, node.args, reader)
             copy.meta = dict(node.meta)
             reader.replace_input_with(node, copy)
+    module.graph.lint()
+    module.recompile()
+
+
+def separate_biases(module: GraphModule) -> None:
+    """Give every layer a bias of its own.
+
+    XNNPACK stores a bias as integers, in steps of the layer's input times
+    those of its weight. A bias that a head shares across levels would have
+    the steps of the first level everywhere.
+
+    Args:
+        module (GraphModule): Changed in place.
+    """
+    seen = set()
+    for node in list(module.graph.nodes):
+        bias = node.args[_BIAS] if len(node.args) > _BIAS else None
+        if not is_call(node, *_WITH_BIAS) or bias is None:
+            continue
+        if bias in seen:
+            copy = constant(module, bias).clone()
+            node.update_arg(_BIAS, add_constant(module, copy, node))
+        seen.add(bias)
     module.graph.lint()
     module.recompile()

@@ -2,15 +2,17 @@
 
 import pytest
 import torch
+from torch import nn
 
 from mmgor.deploy.decomposed.graphs import export, is_call
 from mmgor.deploy.decomposed.program import Weights, lower
 from mmgor.deploy.executorch.conversion import (
     DEQUANTIZE,
     convert,
+    separate_biases,
     separate_readers,
 )
-from tests.support.frozen import SmallNetwork
+from tests.support.frozen import IntegerConv, Rounding, SmallNetwork
 
 
 def network(bits):
@@ -54,3 +56,53 @@ def test_xnnpack_computes_what_torch_does(bits):
     steps = ((got - wanted) / model.output.scale).abs()
     assert (steps > 0.1).float().mean() < 0.05
     assert steps.max() < 2.1
+
+
+class TwoLevels(nn.Module):
+    """A head that two levels share, with a step of its own for each."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = IntegerConv(3, 4, nn.Identity())
+        # A batch norm would be folded into a bias of each level.
+        self.head.norm = nn.Identity()
+        self.levels = nn.ModuleList(
+            Rounding(step, -128, 127) for step in (1 / 32, 1 / 4)
+        )
+        self.output = Rounding(1 / 16, -128, 127)
+
+    def forward(self, images):
+        return [self.output(self.head(level(images))) for level in self.levels]
+
+
+def test_every_layer_has_its_own_bias():
+    images = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        module = lower(TwoLevels(), images, Weights.INTEGERS)[0].module()
+        wanted = module(images)
+
+        def biases():
+            conv = torch.ops.aten.conv2d.default
+            return [n.args[2] for n in module.graph.nodes if is_call(n, conv)]
+
+        assert len(biases()) == 2 and len(set(biases())) == 1
+        separate_biases(module)
+        assert len(set(biases())) == 2
+        for ours, theirs in zip(wanted, module(images), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_xnnpack_adds_a_shared_bias_in_the_steps_of_each_level():
+    pytest.importorskip('executorch')
+    from executorch import runtime
+    from executorch.kernels import quantized  # noqa: F401
+
+    model, images = TwoLevels(), torch.randn(1, 3, 8, 8)
+    program, _ = convert(model, images)
+    loaded = runtime.Runtime.get().load_program(program)
+    got = loaded.load_method('forward').execute([images])
+    with torch.no_grad():
+        wanted = model(images)
+    for ours, theirs in zip(wanted, got, strict=True):
+        assert ((ours - theirs) / model.output.scale).abs().mean() < 0.1
