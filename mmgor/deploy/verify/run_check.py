@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +95,8 @@ def random_images(job: Job) -> Tensor:
     sides = (-(-height // _PATCH), -(-width // _PATCH))
     colours = _WHITE * torch.rand(*ends, *sides, generator=generator)
     pixels = interpolate(colours, size=(height, width), mode='bilinear')
-    preprocessor = getattr(job.network.detector, 'data_preprocessor', None)
+    detector = job.network.detector
+    preprocessor: Any = getattr(detector, 'data_preprocessor', None)
     if not getattr(preprocessor, '_enable_normalize', False):
         return pixels
     return (pixels - preprocessor.mean) / preprocessor.std
