@@ -190,6 +190,24 @@ class Focus(nn.Module):
         return self.out(F.relu(self.conv(joined)))
 
 
+class TwoGrids(nn.Module):
+    """A layer and a concatenation round what another layer has rounded."""
+
+    def __init__(self, bits: int, signed: bool) -> None:
+        super().__init__()
+        self.act = nn.Identity() if signed else nn.ReLU()
+        self.stem, self.layer, self.last = Conv(3, 4), Conv(4, 4), Conv(8, 4)
+        self.image, self.first, self.output = (Rounding() for _ in range(3))
+        self.second = Rounding(bits)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = self.first(self.act(self.stem(self.image(images))))
+        again = self.second(x)
+        y = self.second(self.act(self.layer(again)))
+        joined = self.second(torch.cat([y, again], 1))
+        return [self.output(self.last(joined)), x]
+
+
 class Stack(nn.Module):
     """A stem, then blocks that keep the number of channels."""
 

@@ -3,32 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from mmgor.deploy.litert.conversion import convert
-from tests.support.rounded import Conv, Rounding
+from tests.support.rounded import TwoGrids
 
 litert = pytest.importorskip('ai_edge_litert.interpreter')
 utils = pytest.importorskip('ai_edge_litert.tools.flatbuffer_utils')
 pytest.importorskip('litert_torch')
-
-
-class TwoGrids(nn.Module):
-    """A layer and a concatenation round what another layer has rounded."""
-
-    def __init__(self, bits: int, signed: bool) -> None:
-        super().__init__()
-        self.act = nn.Identity() if signed else nn.ReLU()
-        self.stem, self.layer, self.last = Conv(3, 4), Conv(4, 4), Conv(8, 4)
-        self.image, self.first, self.output = (Rounding() for _ in range(3))
-        self.second = Rounding(bits)
-
-    def forward(self, images):
-        x = self.first(self.act(self.stem(self.image(images))))
-        again = self.second(x)
-        y = self.second(self.act(self.layer(again)))
-        joined = self.second(torch.cat([y, again], 1))
-        return [self.output(self.last(joined)), x]
 
 
 @pytest.mark.parametrize('bits', [8, 6, 4])
