@@ -28,7 +28,7 @@ REQUIREMENTS := requirements/common.txt requirements/deploy.txt \
     requirements/docs.txt requirements/experiments.txt \
     requirements/$(STACK).txt
 # The runtimes of small devices, on top of the environment above.
-EDGE := .venv-edge
+EDGE := $(VENV)-edge
 EDGE_PY := $(EDGE)/bin/python
 EDGE_STAMP := $(EDGE)/.mmgor-env
 EDGE_TESTS := tests/deploy/litert tests/deploy/executorch tests/deploy/ncnn \

@@ -36,8 +36,8 @@ class Target:
             stored as int8. So offsets are refused, and unsigned ranges have
             at most 7 bits.
         per_channel_inputs (bool): Activations may have a scale per channel.
-        fuse_activations (bool): An activation such as SiLU is computed in
-            float inside the layer before. So what it reads is not rounded.
+        fuse_silu (bool): SiLU is computed in float inside the layer before. So
+            what it reads is not rounded.
         stored (str): Type of the integers of activations: 'int8', 'uint8', or
             'grid' (uint8 for unsigned ranges, int8 for signed ones).
         clip (str): What limits a range that is smaller than the stored type:
@@ -57,7 +57,7 @@ class Target:
     tensors: str = 'all'
     symmetric_inputs: bool = False
     per_channel_inputs: bool = False
-    fuse_activations: bool = False
+    fuse_silu: bool = False
     stored: str = 'int8'
     clip: str = 'float'
     relu_at_zero: bool = False
@@ -212,7 +212,7 @@ TARGETS: dict[str, Target] = {
             Rule('Operators are those that the parser has.', _ONNX_TENSORRT),
         ),
         symmetric_inputs=True,
-        fuse_activations=True,
+        fuse_silu=True,
         weight_zero_points=True,
         opset=19,
         lacks=frozenset(_TENSORRT_LACKS.split()),

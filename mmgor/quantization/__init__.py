@@ -52,7 +52,7 @@ from .quantizers.observer import PassThrough
 from .quantizers.pact import PACTQuantizer
 from .report import format_table, layer_table, save_table
 from .tensors.grids import FixedQuantizer, GivenQuantizer
-from .tensors.rounding import fused_activations
+from .tensors.rounding import fused_silus
 from .transformers import (
     QuantConditionalDETR,
     QuantDABDETR,
@@ -108,7 +108,7 @@ __all__ = [
     'fit_channels',
     'float_line',
     'format_table',
-    'fused_activations',
+    'fused_silus',
     'layer_macs',
     'layer_table',
     'quantized_layers',

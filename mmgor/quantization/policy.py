@@ -174,9 +174,9 @@ class QuantPolicy:
         return bool(self.target and find_target(self.target).symmetric_inputs)
 
     @property
-    def fuse_activations(self) -> bool:
-        """Whether what activations read is not rounded."""
-        return bool(self.target and find_target(self.target).fuse_activations)
+    def fuse_silu(self) -> bool:
+        """Whether what SiLU reads is not rounded."""
+        return bool(self.target and find_target(self.target).fuse_silu)
 
     def input_config(self, bits: int, slots: int) -> dict:
         """Config of an activation quantizer."""

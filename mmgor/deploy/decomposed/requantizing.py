@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from .graphs import add_call, add_constant, is_call
+from .graphs import add_call, add_constant, constant, is_call
 
 _decomposed = torch.ops.quantized_decomposed
 _QUANTIZE = _decomposed.quantize_per_tensor.default
@@ -36,7 +36,7 @@ def keep_requantizations(module: GraphModule) -> None:
             total = add_call(
                 module,
                 torch.ops.aten.add.Tensor,
-                (source, _zero(module, node, _axes(source))),
+                (source, _zero(module, node, _axes(module, source))),
                 node,
             )
             node.replace_input_with(source, total)
@@ -50,10 +50,12 @@ def _zero(module: GraphModule, node: Any, axes: int) -> Node:
     return add_call(module, _DEQUANTIZE, (rounded, *_GRID), node)
 
 
-def _axes(node: Any) -> int:
+def _axes(module: GraphModule, node: Any) -> int:
     """The number of axes of a tensor; nodes that were added have its
     operand's."""
-    while 'val' not in node.meta:
+    while 'val' not in node.meta and node.args:
         node = node.args[0]
+    if 'val' not in node.meta:
+        return constant(module, node).dim()
     count: int = node.meta['val'].dim()
     return count

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from mmgor.deploy.decomposed.graphs import (
     add_call,
@@ -15,7 +15,12 @@ from mmgor.deploy.decomposed.program import Weights, lower
 from mmgor.deploy.optional_imports import require
 
 DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
-_WITH_BIAS = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
+_aten = torch.ops.aten
+_WITH_BIAS = (
+    _aten.conv2d.default,
+    _aten.conv_transpose2d.input,
+    _aten.linear.default,
+)
 _BIAS = 2
 
 
@@ -79,12 +84,14 @@ def separate_biases(module: GraphModule) -> None:
     """
     seen = set()
     for node in list(module.graph.nodes):
-        bias = node.args[_BIAS] if len(node.args) > _BIAS else None
-        if not is_call(node, *_WITH_BIAS) or bias is None:
+        if not is_call(node, *_WITH_BIAS) or len(node.args) <= _BIAS:
             continue
-        if bias in seen:
+        bias = node.args[_BIAS]
+        if not isinstance(bias, Node) or bias.op != 'get_attr':
+            continue
+        if bias.target in seen:
             copy = constant(module, bias).clone()
             node.update_arg(_BIAS, add_constant(module, copy, node))
-        seen.add(bias)
+        seen.add(bias.target)
     module.graph.lint()
     module.recompile()

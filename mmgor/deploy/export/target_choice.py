@@ -13,7 +13,7 @@ from mmgor.listing import listed
 from mmgor.quantization import (
     BaseQuantizer,
     GivenQuantizer,
-    fused_activations,
+    fused_silus,
     tensor_quantizers,
 )
 from mmgor.targets import TARGETS, find_target
@@ -112,11 +112,11 @@ def check_grids(model: nn.Module, name: str) -> None:
             "trained with tensors='all'. "
             f'{_trained_for(name)}'
         )
-    fused = [] if target.fuse_activations else fused_activations(model)
+    fused = [] if target.fuse_silu else fused_silus(model)
     if fused and target.tensors == 'all':
         raise ValueError(
-            f'{name} rounds what activations read, but this model was trained '
-            'for a runtime that computes them inside the layer before: '
+            f'{name} rounds what SiLU reads, but this model was trained for a '
+            'runtime that computes it inside the layer before: '
             f'{listed(fused)}. {_trained_for(name)}'
         )
     wrong: dict[str, list[str]] = {}

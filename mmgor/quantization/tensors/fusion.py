@@ -1,19 +1,17 @@
-"""Finds the activations that a runtime computes inside the layer before."""
+"""Finds the SiLU activations that a runtime computes inside a layer."""
 
 from collections import Counter
 
 from .operations import Kind
 from .tape import Step, Tape
 
-_ALONE = (Kind.SILU, Kind.ACTIVATION)
-
 
 def fused_steps(tape: Tape) -> list[Step]:
-    """The activations that nothing separates from the layer before.
+    """The SiLU activations that nothing separates from the layer before.
 
-    The runtime computes the layer and the activation in float registers and
-    rounds the result alone. So what the activation reads has no grid. SiLU may
-    be one function, or a sigmoid and a product.
+    The runtime computes layer and SiLU in float registers and rounds the
+    result alone. So what SiLU reads has no grid. It may be one function, or a
+    sigmoid and a product.
 
     Args:
         tape (Tape): A pass of the module.
@@ -24,8 +22,11 @@ def fused_steps(tape: Tape) -> list[Step]:
     reads = Counter(n for step in tape.steps for n in step.reads)
     reads.update(first for first, _ in tape.same)
     reads.update(tape.returned)
-    operations = [step for step in tape.steps if step.kind]
-    others = {n for step in operations for n in step.makes} | {*tape.given}
+    operations = [s for s in tape.steps if s.kind and not s.decodes]
+    layers = {n for s in tape.steps if s.kind is None for n in s.makes}
+    for first, other in sorted([*tape.same, *tape.passed], key=max):
+        if first in layers:
+            layers.add(other)
     products = {
         frozenset(step.reads): step
         for step in operations
@@ -34,9 +35,9 @@ def fused_steps(tape: Tape) -> list[Step]:
     fused = []
     for step in operations:
         x = step.reads[0]
-        if x in others:  # no layer made it
+        if x not in layers:
             continue
-        if step.kind in _ALONE and reads[x] == 1:
+        if step.kind is Kind.SILU and reads[x] == 1:
             fused.append(step)
         if step.kind is Kind.SIGMOID and reads[x] == 2:
             product = products.get(frozenset((x, *step.makes)))

@@ -77,8 +77,8 @@ class Plan:
         new (dict[str, tuple[int, int]]): Name of a new quantizer -> its bits
             and slots.
         fixed (bool): Whether the fixed grid of sigmoids is needed.
-        fused (list[str]): Paths of modules whose activation reads what no
-            grid rounds, since the runtime computes it inside the layer before.
+        fused (list[str]): Paths of modules whose SiLU reads what no grid
+            rounds, since the runtime computes it inside the layer before.
         uncovered (list[str]): Operations that stay in float.
     """
 
@@ -118,7 +118,7 @@ def make_plan(
     predictions: Mapping[str, int],
     tensor_bits: int,
     output_bits: int,
-    fuse_activations: bool = False,
+    fuse_silu: bool = False,
 ) -> Plan:
     """Plan the grids of a module.
 
@@ -136,9 +136,10 @@ def make_plan(
             its output. With predictions, the returned tensors are not
             rounded: what follows the prediction layers decodes.
         tensor_bits (int): Bits of tensors that operations read.
-        output_bits (int): Bits of returned tensors.
-        fuse_activations (bool): Whether the runtime computes activations
-            inside the layer before, so that what they read is not rounded.
+        output_bits (int): Bits of returned tensors that no layer of more bits
+            reads.
+        fuse_silu (bool): Whether the runtime computes SiLU inside the layer
+            before, so that what it reads is not rounded.
     """
     return _Planner(
         tape,
@@ -147,7 +148,7 @@ def make_plan(
         predictions,
         tensor_bits,
         output_bits,
-        fused_steps(tape) if fuse_activations else [],
+        fused_steps(tape) if fuse_silu else [],
     ).plan
 
 

@@ -69,7 +69,7 @@ def round_tensors(
         bits,
         policy.tensor_bits,
         policy.a_bits,
-        policy.fuse_activations,
+        policy.fuse_silu,
     )
     _build(module, plan, policy)
     attach(module, plan, _recorded_layers(module))

@@ -60,9 +60,9 @@ def attach(
         layer.register_forward_hook(after, always_call=True)
 
 
-def fused_activations(model: nn.Module) -> list[str]:
-    """Paths of the activations of a detector that read what no grid rounds,
-    since the runtime computes them inside the layer before."""
+def fused_silus(model: nn.Module) -> list[str]:
+    """Paths of the modules of a detector whose SiLU reads what no grid rounds,
+    since the runtime computes it inside the layer before."""
     return [
         f'{path}.{name}'.strip('.')
         for path, module in model.named_modules()

@@ -42,6 +42,8 @@ class Tape:
         returned (list[int]): Tensors that it returned.
         same (list[tuple[int, int]]): Pairs of tensors with equal values: one
             is the other in another shape.
+        passed (list[tuple[int, int]]): Pairs of what a batch norm or dropout
+            reads and makes.
         uncovered (list[str]): Operations that read or make tensors in float,
             as ``<module path>: <function>``.
     """
@@ -50,6 +52,7 @@ class Tape:
     given: list[int] = field(default_factory=list)
     returned: list[int] = field(default_factory=list)
     same: list[tuple[int, int]] = field(default_factory=list)
+    passed: list[tuple[int, int]] = field(default_factory=list)
     uncovered: list[str] = field(default_factory=list)
 
 
@@ -193,5 +196,6 @@ class _Recorder(TorchFunctionMode):
         name = function.__name__
         if name not in PASSED:
             self._tape.uncovered.append(f'{self._path[-1]}: {name}')
-        elif name in SAME:
-            self._tape.same.append((reads[0], number))
+        else:
+            pairs = self._tape.same if name in SAME else self._tape.passed
+            pairs.append((reads[0], number))

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmgor.quantization import fused_activations
+from mmgor.quantization import fused_silus
 from mmgor.quantization.tensors.fusion import fused_steps
 from mmgor.quantization.tensors.operations import Kind
 from mmgor.quantization.tensors.tape import Step, Tape
@@ -22,13 +22,13 @@ def silu(x, gate, result):
     ]
 
 
-def test_silu_and_other_activations_of_a_layer_are_fused():
-    activation = Step(Kind.ACTIVATION, '', [1], [2])
-    assert fused_steps(Tape([CONV, activation], [0], [2])) == [activation]
+def test_silu_of_a_layer_is_fused():
     whole = Step(Kind.SILU, '', [1], [2])
     assert fused_steps(Tape([CONV, whole], [0], [2])) == [whole]
     parts = silu(1, 2, 3)
     assert fused_steps(Tape([CONV, *parts], [0], [3])) == parts
+    normed = Tape([CONV, *silu(2, 3, 4)], [0], [4], passed=[(1, 2)])
+    assert len(fused_steps(normed)) == 2
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,10 @@ def test_silu_and_other_activations_of_a_layer_are_fused():
         Tape([CONV, *silu(1, 2, 3), Step(None, 'b', [2], [4])], [0], [3]),
         Tape([CONV, *silu(1, 2, 3)], [0], [3], same=[(1, 4)]),
         Tape([*silu(0, 1, 2)], [0], [2]),  # no layer before
+        Tape([*silu(1, 2, 3)], [0], [3], same=[(0, 1)]),
+        Tape([CONV, *silu(4, 2, 3)], [0], [3]),  # 4: a function in float
+        Tape([CONV, Step(Kind.ACTIVATION, '', [1], [2])], [0], [2]),
+        Tape([CONV, Step(Kind.SILU, '', [1], [2], decodes=True)], [0], [2]),
         Tape([CONV, Step(Kind.SUM, '', [0, 1], [2]), *silu(2, 3, 4)], [0]),
         # A gate: the sigmoid of another tensor.
         Tape(
@@ -70,4 +74,4 @@ def test_what_a_fused_silu_reads_is_not_rounded(whole):
     wanted = F.conv2d(read, last.quantized_weight(), last.bias)
     wanted = net.tensor_quantizer['output_0'](wanted)
     torch.testing.assert_close(net(x), wanted)
-    assert fused_activations(nn.Sequential(net)) == ['0']
+    assert fused_silus(nn.Sequential(net)) == ['0']

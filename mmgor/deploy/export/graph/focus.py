@@ -13,6 +13,8 @@ from .roundings import constant, find_roundings, known_values
 _PHASES = {(0, 0), (0, 1), (1, 0), (1, 1)}
 _ROWS, _COLUMNS = 2, 3
 _STEP = 2
+# Start, end, axis and step of a Slice.
+_BOUNDS = 4
 
 
 def merge_focus(graph: Any) -> int:
@@ -121,15 +123,28 @@ def _phase(value: Any, again: dict) -> tuple[Any, tuple[int, int]]:
     value = _origin(value, again)
     while value.producer() is not None and value.producer().op_type == 'Slice':
         node = value.producer()
-        start, end, axis, step = (constant(v) for v in node.inputs[1:5])
+        bounds = node.inputs[1:]
+        if len(bounds) != _BOUNDS or not all(map(_is_constant, bounds)):
+            return value, (-1, -1)
+        start, end, axis, step = map(constant, bounds)
         to_the_end = (end >= np.iinfo(np.int32).max).all()
-        if not to_the_end or (step != _STEP).any() or len(axis) > 1:
+        known = len(axis) > 1 or int(axis[0]) in starts
+        if not to_the_end or (step != _STEP).any() or known:
             return value, (-1, -1)
         starts[int(axis[0])] = int(start[0])
         value = _origin(node.inputs[0], again)
     if set(starts) != {_ROWS, _COLUMNS}:
         return value, (-1, -1)
     return value, (starts[_ROWS], starts[_COLUMNS])
+
+
+def _is_constant(value: Any) -> bool:
+    if value is None:
+        return False
+    node = value.producer()
+    return value.const_value is not None or (
+        node is not None and 'value' in node.attributes
+    )
 
 
 def _merge(graph: Any, conv: Any, source: Any, phases: list) -> None:

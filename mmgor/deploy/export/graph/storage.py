@@ -50,7 +50,8 @@ def stored_grid(low: int, high: int, stored: str, symmetric: bool) -> Storage:
         symmetric (bool): Whether the zero point has to stay where it is.
 
     Returns:
-        Storage: Unsigned grids start at the smallest integer of the type.
+        Storage: Unsigned grids start at the smallest integer of the type, and
+        a range that leaves one integer of it ends at the largest.
 
     Raises:
         ValueError: If the type does not hold the range.
@@ -58,6 +59,8 @@ def stored_grid(low: int, high: int, stored: str, symmetric: bool) -> Storage:
     Example:
         >>> stored_grid(-8, 7, 'uint8', False)
         Storage(dtype='uint8', shift=8, low=0, high=15)
+        >>> stored_grid(-127, 127, 'uint8', False)
+        Storage(dtype='uint8', shift=128, low=1, high=255)
         >>> stored_grid(0, 15, 'int8', False)
         Storage(dtype='int8', shift=-128, low=-128, high=-113)
     """
@@ -65,7 +68,10 @@ def stored_grid(low: int, high: int, stored: str, symmetric: bool) -> Storage:
     if stored == 'grid':
         dtype = 'uint8' if low >= 0 else 'int8'
     least, most = BOUNDS[dtype]
-    shift = 0 if symmetric or (dtype == 'int8' and low < 0) else least - low
+    fixed = symmetric or (dtype == 'int8' and low < 0)
+    shift = 0 if fixed else least - low
+    if not fixed and high + shift == most - 1:
+        shift += 1
     low, high = low + shift, high + shift
     if low < least or high > most:
         raise ValueError(

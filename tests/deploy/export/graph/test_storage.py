@@ -64,3 +64,12 @@ def test_one_integer_below_needs_no_clip(bounds, fills, stored):
     shift = 128 if stored == 'uint8' else 0
     low, high = (bound + shift for bound in bounds)
     assert Storage(stored, shift, low, high).fills_type is fills
+
+
+@pytest.mark.parametrize('symmetric', [True, False])
+@pytest.mark.parametrize('stored', BOUNDS)
+def test_a_range_of_255_integers_needs_no_clip(stored, symmetric):
+    if symmetric and stored == 'uint8':
+        return  # no target: it has no integers below zero
+    storage = stored_grid(-127, 127, stored, symmetric)
+    assert storage.high == BOUNDS[stored][1] and storage.fills_type
