@@ -65,8 +65,6 @@ def nonnegative_nodes(module: GraphModule) -> set[Node]:
 def _is_nonnegative(module: GraphModule, node: Any, found: set[Node]) -> bool:
     if is_call(node, *_ALWAYS):
         return True
-    if node.op == 'get_attr':
-        return bool((constant(module, node) >= 0).all())
     if is_call(node, *_BOUNDED):
         low = node.args[1] if len(node.args) > 1 else None
         return isinstance(low, (int, float)) and low >= 0

@@ -27,7 +27,6 @@ from .graphs import (
 from .int8_grids import Int8Grid, int8_grid
 from .nonnegative import nonnegative_nodes
 from .norms import fold_norms
-from .requantizing import keep_requantizations
 
 _decomposed = torch.ops.quantized_decomposed
 _INT8 = (-128, 127, torch.int8)
@@ -104,7 +103,6 @@ def lower_module(
             node.replace_all_uses_with(known[value, grid])
         elif is_call(node, WEIGHT):
             _lower_weight(module, node, weights)
-    keep_requantizations(module)
     drop_unused(module)
     return module, folded
 

@@ -12,6 +12,7 @@ from mmgor.deploy.decomposed.program import Weights, lower_module
 from mmgor.deploy.optional_imports import require
 
 from .pooling import pad_with_zeros
+from .requantizing import keep_requantizations
 
 
 def convert(
@@ -38,6 +39,7 @@ def convert(
     utils = require('ai_edge_litert.tools.flatbuffer_utils')
     module, folded = lower_module(network, images, Weights.ROUNDED)
     pad_with_zeros(module)
+    keep_requantizations(module)
     _name_layers(module)
     # Else it warns; eval() is not there for traced modules.
     module.training = False

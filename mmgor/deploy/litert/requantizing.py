@@ -5,7 +5,12 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from .graphs import add_call, add_constant, constant, is_call
+from mmgor.deploy.decomposed.graphs import (
+    add_call,
+    add_constant,
+    constant,
+    is_call,
+)
 
 _decomposed = torch.ops.quantized_decomposed
 _QUANTIZE = _decomposed.quantize_per_tensor.default
@@ -19,11 +24,9 @@ def keep_requantizations(module: GraphModule) -> None:
 
     LiteRT's converter takes two roundings in a row for one: a layer then
     reads integers of the first grid, and a concatenation is refused (measured
-    with litert-torch 0.10.0). ExecuTorch 1.5.1 with XNNPACK moved the outputs
-    of a trained W4A4 detector by up to 0.24 of their standard deviation. A
-    sum has a grid of its own on both sides, and its kernels are exact; a copy
-    to another grid rounds 2 % of the values to the wrong side
-    (ai-edge-litert 2.3.0 with XNNPACK).
+    with litert-torch 0.10.0). A sum has a grid of its own on both sides, and
+    its kernel is exact; a copy to another grid rounds 2 % of the values to
+    the wrong side (ai-edge-litert 2.3.0 with XNNPACK).
 
     Args:
         module (GraphModule): A lowered network. Changed in place.
