@@ -17,14 +17,14 @@ ROUNDED = (
 PHASES = [(0, 0), (1, 0), (0, 1), (1, 1)]
 
 
-def model_of(phases=PHASES, end=2**31 - 1, **conv):
+def model_of(phases=PHASES, end=2**31 - 1, cut='end, rows, two', **conv):
     attributes = dict(kernel_shape=[3, 3], pads=[1] * 4, group=1)
     attributes |= dict(strides=[1, 1], dilations=[1, 1]) | conv
     text = ', '.join(f'{k} = {v}' for k, v in attributes.items())
     parts = []
     for i, (row, column) in enumerate(phases):
         parts += [
-            f'r{i} = Slice (x, at{row}, end, rows, two)',
+            f'r{i} = Slice (x, at{row}, {cut})',
             f'xs{i} = Slice (r{i}, at{column}, end, columns, two)',
             # As a trace has it: the part is rounded again.
             ROUNDED.format(name=f'p{i}', source=f's{i}'),
@@ -41,6 +41,7 @@ def model_of(phases=PHASES, end=2**31 - 1, **conv):
          {', '.join(map(str, np.arange(216) % 19 - 9))} }}>
         {{ x_q = QuantizeLinear (images, step, zero)
            x = DequantizeLinear (x_q, step, zero)
+           last = Sub (end, at0)
            {' '.join(parts)}
            xc = Concat <axis = 1> (p0, p1, p2, p3)
            {ROUNDED.format(name='joined', source='c')}
@@ -75,6 +76,8 @@ def test_the_sums_stay_the_same():
     [
         dict(phases=[(0, 0), (1, 0), (0, 1), (0, 1)]),  # a part is missing
         dict(end=6),  # not all rows and columns
+        dict(cut='end, rows'),  # every row
+        dict(cut='last, rows, two'),  # a computed bound
         dict(strides=[2, 2]),
         dict(dilations=[2, 2], pads=[2] * 4),
     ],
