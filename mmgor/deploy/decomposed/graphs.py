@@ -16,6 +16,9 @@ from mmgor.deploy.export.deform_conv import traceable_deform_convs
 #: The operators of a frozen network.
 ROUND = torch.ops.mmgor.quantize_dequantize.default
 WEIGHT = torch.ops.mmgor.dequantize.default
+#: The operators of a lowered network.
+QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
+DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
 #: A batch norm in evaluation mode.
 NORM = torch.ops.aten._native_batch_norm_legit_no_training.default
 _DETECTOR = 'detector.'

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from .graphs import ROUND, constant, is_call
+from .graphs import DEQUANTIZE, QUANTIZE, ROUND, constant, is_call
 
 _aten = torch.ops.aten
-_decomposed = torch.ops.quantized_decomposed
 _ALWAYS = (
     _aten.relu.default,
     _aten.relu6.default,
@@ -39,8 +38,8 @@ _KEEPING = (
     _aten.transpose.int,
     _aten.clone.default,
     operator.getitem,
-    _decomposed.quantize_per_tensor.default,
-    _decomposed.dequantize_per_tensor.default,
+    QUANTIZE,
+    DEQUANTIZE,
 )
 
 

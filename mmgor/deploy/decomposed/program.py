@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from .graphs import (
+    DEQUANTIZE,
+    QUANTIZE,
     ROUND,
     WEIGHT,
     add_call,
@@ -162,13 +164,13 @@ def _round(
     step = (grid.scale, grid.zero_point, *_INT8)
     integers = add_call(
         module,
-        _decomposed.quantize_per_tensor.default,
+        QUANTIZE,
         (value, *step),
         like,
     )
     return add_call(
         module,
-        _decomposed.dequantize_per_tensor.default,
+        DEQUANTIZE,
         (integers, *step),
         like,
     )

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from mmgor.deploy.decomposed.graphs import (
+    DEQUANTIZE,
     add_call,
     add_constant,
     constant,
@@ -14,7 +15,6 @@ from mmgor.deploy.decomposed.graphs import (
 from mmgor.deploy.decomposed.program import Weights, lower
 from mmgor.deploy.optional_imports import require
 
-DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
 _aten = torch.ops.aten
 _WITH_BIAS = (
     _aten.conv2d.default,

@@ -6,15 +6,14 @@ import torch
 from torch.fx import GraphModule, Node
 
 from mmgor.deploy.decomposed.graphs import (
+    DEQUANTIZE,
+    QUANTIZE,
     add_call,
     add_constant,
     constant,
     is_call,
 )
 
-_decomposed = torch.ops.quantized_decomposed
-_QUANTIZE = _decomposed.quantize_per_tensor.default
-_DEQUANTIZE = _decomposed.dequantize_per_tensor.default
 # Any grid that has a zero.
 _GRID = (1.0, 0, -128, 127, torch.int8)
 
@@ -32,10 +31,10 @@ def keep_requantizations(module: GraphModule) -> None:
         module (GraphModule): A lowered network. Changed in place.
     """
     for node in list(module.graph.nodes):
-        if not is_call(node, _QUANTIZE):
+        if not is_call(node, QUANTIZE):
             continue
         source = node.args[0]
-        if is_call(source, _DEQUANTIZE) and source.args[1:] != node.args[1:]:
+        if is_call(source, DEQUANTIZE) and source.args[1:] != node.args[1:]:
             total = add_call(
                 module,
                 torch.ops.aten.add.Tensor,
@@ -49,8 +48,8 @@ def keep_requantizations(module: GraphModule) -> None:
 def _zero(module: GraphModule, node: Any, axes: int) -> Node:
     # One axis each: the converter reorders those of images.
     zero = add_constant(module, torch.zeros([1] * axes), node)
-    rounded = add_call(module, _QUANTIZE, (zero, *_GRID), node)
-    return add_call(module, _DEQUANTIZE, (rounded, *_GRID), node)
+    rounded = add_call(module, QUANTIZE, (zero, *_GRID), node)
+    return add_call(module, DEQUANTIZE, (rounded, *_GRID), node)
 
 
 def _axes(module: GraphModule, node: Any) -> int:

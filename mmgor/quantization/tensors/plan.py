@@ -314,7 +314,6 @@ class _Planner:
         return Slot(f'{ATTRIBUTE}.{key}')
 
     def _plan_steps(self) -> None:
-        covered = {id(step) for step in self._covered()}
         for step in self._tape.steps:
             if step.kind is None:
                 self._plan_call(step)
@@ -326,7 +325,7 @@ class _Planner:
             fused = (
                 step.kind is Kind.RELU and id(step) not in self._shared_relus
             )
-            if id(step) not in covered or fused:
+            if step.decodes or id(step) in self._in_float or fused:
                 continue
             name = f'{step.name}_{step.kind.value}'.lstrip('_')
             if step.kind is Kind.CONCAT:

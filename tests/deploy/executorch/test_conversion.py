@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmgor.deploy.decomposed.graphs import export, is_call
+from mmgor.deploy.decomposed.graphs import DEQUANTIZE, export, is_call
 from mmgor.deploy.decomposed.program import Weights, lower
 from mmgor.deploy.executorch.conversion import (
-    DEQUANTIZE,
     convert,
     separate_biases,
     separate_readers,

@@ -22,25 +22,21 @@ def unround_silu(graph: Any) -> int:
     Returns:
         int: Number of SiLUs that are not rounded inside any more.
     """
-    roundings = {r.dequantize: r for r in find_roundings(graph)}
+    roundings = find_roundings(graph)
+    ending = {r.dequantize: r for r in roundings}
+    starting = {r.quantize: r for r in roundings}
     count = 0
     for sigmoid in list(graph):
         if sigmoid.op_type != 'Sigmoid':
             continue
-        outer = roundings.get(sigmoid.inputs[0].producer())
-        inner = _rounding_of(sigmoid.outputs[0], roundings)
+        outer = ending.get(sigmoid.inputs[0].producer())
+        readers = [use.node for use in sigmoid.outputs[0].uses()]
+        inner = starting.get(readers[0]) if len(readers) == 1 else None
         if outer and inner and _only_silu(outer, sigmoid, inner):
             _remove(graph, inner)
             _remove(graph, outer)
             count += 1
     return count
-
-
-def _rounding_of(value: Any, roundings: dict) -> Rounding | None:
-    """The rounding that is the only reader of a value."""
-    readers = {use.node for use in value.uses()}
-    found = [r for r in roundings.values() if readers == {r.quantize}]
-    return found[0] if found else None
 
 
 def _only_silu(outer: Rounding, sigmoid: Any, inner: Rounding) -> bool:
