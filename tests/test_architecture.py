@@ -8,17 +8,24 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'mmgor'
 STANDARD = {'math', 'typing', 'collections'}
-PARTS = {'quantization', 'distillation', 'weighting', 'detectors', 'hooks'}
+PARTS = {
+    'quantization',
+    'distillation',
+    'weighting',
+    'detectors',
+    'hooks',
+    'cli',
+}
 FORBIDDEN = {
     'io': PARTS | {'dense_heads', 'datasets', 'deploy'},
     'dense_heads': PARTS | {'datasets', 'deploy'},
     'quantization': PARTS - {'quantization'} | {'dense_heads', 'deploy'},
     'distillation': PARTS - {'distillation'} | {'deploy'},
     'weighting': PARTS - {'weighting'} | {'dense_heads', 'deploy'},
-    'detectors': {'quantization', 'hooks', 'deploy'},
-    'hooks': {'distillation', 'detectors', 'deploy'},
+    'detectors': {'quantization', 'hooks', 'deploy', 'cli'},
+    'hooks': {'distillation', 'detectors', 'deploy', 'cli'},
     'datasets': PARTS | {'dense_heads', 'deploy'},
-    'deploy': {'distillation', 'weighting', 'detectors', 'hooks'},
+    'deploy': {'distillation', 'weighting', 'detectors', 'hooks', 'cli'},
 }
 FOLDERS = [
     PACKAGE,

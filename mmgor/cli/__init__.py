@@ -1,0 +1,1 @@
+"""The command ``mmgor``; each of its own commands is one file here."""
