@@ -1,75 +1,92 @@
 """Registered names in configs of any default scope."""
 
+import pickle
+
 import pytest
 import torch
-from mmdet.models import FPN, ResNet, RetinaHead, RetinaNet
+from mmdet.models import FPN, RetinaNet
 from mmdet.registry import MODELS as stock
-from mmdet.registry import TASK_UTILS
+from mmengine.config import Config
 from mmengine.registry import (
     HOOKS,
+    LOOPS,
     MODELS,
     DefaultScope,
-    Registry,
     init_default_scope,
 )
-from torch import nn
+from mmengine.runner import Runner
 
 from mmgor.deploy import RuntimeDetector
+from mmgor.deploy.export.exporter import export_detector
+from mmgor.deploy.loading import class_names, load_detector
+from mmgor.deploy.runtime.runtime_config import runtime_model
 from mmgor.distillation import Teachers
 from mmgor.distillation.losses.features import PKDLoss
-from mmgor.quantization import LSQQuantizer, calibrate
+from mmgor.quantization import LSQQuantizer, calibrate, quantized_layers
 from mmgor.registry import find
+from tests.support import one_level
 from tests.support.models import (
     make_batch,
     quantized_cfg,
     retinanet_cfg,
     student_cfg,
 )
+from tests.support.scopes import (
+    CLASSES,
+    SCOPE,
+    downstream,
+    their_parts,
+    with_prefixes,
+)
+from tests.support.students import quantized, tiny
+from tests.support.training import scene_teacher, tiny_scenes, training_config
 
-SCOPE = 'downstream'
+# A library of the test's own, one that is not installed, and no library.
+SCOPES = [SCOPE, 'mmpose', 'no_library']
 
 
-@pytest.fixture(scope='module')
-def downstream():
-    """A package on top of mmdet, such as mmyolo, with names of its own."""
-    models = Registry('model', parent=MODELS, scope=SCOPE)
-    Registry('hook', parent=HOOKS, scope=SCOPE)
-    for name, base in (
-        ('TheirBackbone', ResNet),
-        ('TheirNeck', FPN),
-        ('TheirHead', RetinaHead),
-        ('TheirDetector', RetinaNet),
-        # mmgor has this name, too.
-        ('PKDLoss', nn.L1Loss),
-        ('LSQQuantizer', nn.Identity),
-    ):
-        models.register_module(name=name, module=type(name, (base,), {}))
-    yield models
-    del MODELS._children[SCOPE], HOOKS._children[SCOPE]
+@pytest.fixture(scope='module', autouse=True)
+def library():
+    with downstream() as models:
+        yield models
+
+
+@pytest.fixture(autouse=True)
+def start_in_mmdet():
+    init_default_scope('mmdet')
 
 
 @pytest.fixture
-def scoped(downstream):
+def scoped(library):
     with DefaultScope.overwrite_default_scope(SCOPE):
-        yield downstream
+        yield library
 
 
-def with_prefixes(cfg, keys=('type', 'detector')):
-    """The same config with the prefix 'mmdet.' before stock names."""
-    if isinstance(cfg, dict):
-        return {k: prefixed(k, v, keys) for k, v in cfg.items()}
-    if isinstance(cfg, (list, tuple)):
-        return type(cfg)(with_prefixes(v, keys) for v in cfg)
-    return cfg
+def own_modules(registry):
+    """Name -> module, for what mmgor registered in this registry."""
+    known = registry.module_dict.items()
+    return {k: m for k, m in known if m.__module__.startswith('mmgor.')}
 
 
-def prefixed(key, value, keys):
-    known = [*stock.module_dict, *TASK_UTILS.module_dict]
-    if key in keys and isinstance(value, str) and value in known:
-        kind = stock.module_dict.get(value, RetinaNet)
-        own = kind.__module__.startswith('mmgor.')
-        return value if own else f'mmdet.{value}'
-    return with_prefixes(value, keys)
+@pytest.mark.parametrize('scope', SCOPES)
+@pytest.mark.parametrize('root, few', [(MODELS, 40), (HOOKS, 4), (LOOPS, 1)])
+def test_a_runner_finds_every_name_without_a_prefix(root, few, scope):
+    """It asks mmengine's registries, in the config's default scope."""
+    theirs = getattr(root.children.get(scope), 'module_dict', {})
+    own = own_modules(root)
+    assert own.keys() >= own_modules(root.children['mmdet']).keys()
+    assert len(own) >= few
+    with root.switch_scope_and_registry(scope) as level:
+        for name in own.keys() - theirs.keys():
+            assert level.get(name) is own[name], name
+
+
+@pytest.mark.parametrize('scope', SCOPES)
+def test_a_name_in_a_part_of_mmgor_is_that_of_mmgor(scope):
+    own = own_modules(stock)
+    assert {'PKDLoss', 'LSQQuantizer', 'GoRWeighting'} <= own.keys()
+    for name, module in own.items():
+        assert find(name, scope) is module
 
 
 def their_student(teacher_spec):
@@ -79,12 +96,8 @@ def their_student(teacher_spec):
         ),
         checkpoint=teacher_spec['checkpoint'],
     )
-    cfg = with_prefixes(student_cfg(None).to_dict())
+    cfg = their_parts(student_cfg(None))
     cfg['teachers'] = dict(big=teacher)
-    cfg['detector'] = 'TheirDetector'
-    cfg['backbone']['backbone'] = 'TheirBackbone'
-    cfg['neck']['neck'] = 'TheirNeck'
-    cfg['bbox_head']['head'] = 'TheirHead'
     return cfg
 
 
@@ -120,11 +133,29 @@ def test_stock_parts_with_a_prefix_or_as_a_class(scoped, name):
     assert type(layer.input_quantizer) is LSQQuantizer
 
 
-def test_a_part_with_a_scope_of_its_own(downstream):
-    init_default_scope('mmdet')
+def test_parts_of_another_library_in_mmdets_scope(teacher_spec):
+    cfg = their_parts(student_cfg(teacher_spec), f'{SCOPE}.')
+    model = stock.build(cfg)
+    names = [type(m).__name__ for m in (model, model.neck, model.bbox_head)]
+    assert names == ['GoRTheirDetector', 'TheirNeck', 'TheirHead']
+    assert len(quantized_layers(model)) == len(
+        quantized_layers(stock.build(quantized_cfg()))
+    )
+    # As a DataLoader of another process does.
+    assert pickle.loads(pickle.dumps(type(model))) is type(model)
+
+
+def test_a_part_with_a_scope_of_its_own():
     sizes = dict(in_channels=[4], out_channels=4, num_outs=1)
     cfg = dict(type='QuantNeck', neck='TheirNeck', _scope_=SCOPE, **sizes)
     assert type(stock.build(cfg)).__name__ == 'TheirNeck'
+
+
+def test_a_transformer(scoped):
+    cfg = quantized(tiny('deformable_detr/deformable-detr_r50_16xb2-50e_coco'))
+    model = scoped.build(with_prefixes(cfg))
+    layer = model.encoder.layers[0].ffn.layers[1]
+    assert type(layer.input_quantizer) is LSQQuantizer
 
 
 def test_an_exported_file_in_a_config_of_another_scope(scoped):
@@ -139,13 +170,63 @@ def test_a_teacher_that_cannot_be_built(scoped, teacher_spec):
         Teachers(dict(big=spec)).build(torch.device('cpu'))
 
 
-def test_hooks_of_another_scope(scoped):
-    for name in (
-        'QuantCalibrationHook',
-        'GoRWeightHook',
-        'NonFiniteLossHook',
-    ):
-        assert type(HOOKS.build(dict(type=name))).__name__ == name
+@pytest.mark.parametrize('scope, theirs', [('mmdet', SCOPE), (SCOPE, 'mmdet')])
+def test_class_names_of_a_teacher_of_another_scope(
+    scope, theirs, teacher_spec
+):
+    """They are those of the data set in the teacher's own library."""
+    kind = 'TheirDataset' if theirs == SCOPE else 'CocoDataset'
+    model = with_prefixes(retinanet_cfg(channels=12, fpn=24))
+    config = dict(
+        default_scope=theirs,
+        model=model,
+        val_dataloader=dict(dataset=dict(type=kind)),
+    )
+    teachers = Teachers(dict(big=dict(teacher_spec, config=config)))
+    with DefaultScope.overwrite_default_scope(scope):
+        teachers.build(torch.device('cpu'))
+    wanted = CLASSES if theirs == SCOPE else ('person', 'bicycle', 'car')
+    assert teachers['big'].classes[:3] == wanted
+
+
+@pytest.mark.parametrize('scope', [SCOPE, 'no_library'])
+def test_a_training_run(scope, tmp_path):
+    """Data, hooks, loops and teacher in a Runner of that default scope."""
+    scenes = tiny_scenes(tmp_path)
+    teacher = scene_teacher(tmp_path)
+    cfg = training_config(scenes, tmp_path / scope, teacher)
+    cfg.model.teachers.big.config = dict(
+        default_scope='mmdet', model=cfg.model.teachers.big.config
+    )
+    cfg = Config(with_prefixes(cfg.to_dict()))
+    cfg.default_scope = scope
+    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.iter == 2
+    scalars = (tmp_path / scope).rglob('scalars.json')
+    assert 'loss_kd_cls' in next(scalars).read_text()
+
+
+def test_an_export_of_another_scope(tmp_path):
+    student, cfg = one_level.student()
+    cfg.model, cfg.default_scope = their_parts(cfg.model), SCOPE
+    weights, path = tmp_path / 'a.pth', tmp_path / 'a.onnx'
+    meta = dict(dataset_meta=dict(classes=CLASSES))
+    torch.save(dict(state_dict=student.state_dict(), meta=meta), weights)
+    model = load_detector(cfg, weights)
+    assert type(model).__name__ == 'TheirDetector'
+    names = class_names(cfg, model)
+    assert names == CLASSES
+    export_detector(model, cfg, path, one_level.SIZE, names)
+    init_default_scope('mmdet')  # as in a new process
+    exported = stock.build(runtime_model(cfg, path)).eval()
+    assert type(exported.bbox_head).__name__ == 'TheirHead'
+    images = torch.randn(1, 3, *one_level.SIZE)
+    with torch.no_grad():
+        wanted = student(images)[0][0]
+    got = exported.outputs(images)[0][0]
+    assert (got - wanted).abs().mean() < 1e-3 * wanted.std()
 
 
 def test_prefixed_names_of_mmgor(scoped):
@@ -155,9 +236,7 @@ def test_prefixed_names_of_mmgor(scoped):
         input_quantizer=dict(type='mmdet.LSQQuantizer'),
         weight_quantizer=dict(type=LSQQuantizer),
     )
-    cfg = with_prefixes(cfg.to_dict())
-    cfg['neck']['neck'] = 'mmdet.FPN'
-    neck = scoped.build(cfg['neck'])
+    neck = scoped.build(with_prefixes(cfg)['neck'])
     layer = neck.lateral_convs[0].conv
     assert type(layer.input_quantizer) is LSQQuantizer
 

@@ -108,7 +108,7 @@ def _coco_files(dataloader: Any) -> Iterator[tuple[dict, Path]]:
 
 
 def _is_coco(dataset: dict) -> bool:
-    kind = find(dataset.get('type'), registry=DATASETS)
+    kind = find(dataset.get('type'), dataset.get('_scope_'), DATASETS)
     return (
         isclass(kind)
         and issubclass(kind, CocoDataset)

@@ -71,7 +71,10 @@ def _derived(base: type) -> type:
 
 
 def __getattr__(name: str) -> type:
-    """Let pickle find ``GoR<detector>`` by name."""
-    if name.startswith('GoR') and find(name[3:]) is not None:
-        return gor_class(name[3:])
+    """Let pickle find ``GoR<detector>`` by name, in any scope."""
+    base = name.removeprefix('GoR')
+    if base != name:
+        for kind in (base, *(f'{s}.{base}' for s in MODELS.root.children)):
+            if find(kind) is not None:
+                return gor_class(kind)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -90,11 +90,12 @@ def loader_classes(
         ValueError: See :func:`dataset_classes`.
     """
     data = loader_datasets(config, loader)
-    return dataset_classes(data, f'{loader}.dataset of {owner}')
+    scope = config.get('default_scope')
+    return dataset_classes(data, f'{loader}.dataset of {owner}', scope)
 
 
 def dataset_classes(
-    dataset: Any, owner: str = 'the data set'
+    dataset: Any, owner: str = 'the data set', scope: str | None = None
 ) -> tuple[str, ...] | None:
     """Class names of a data set, or of several that are joined.
 
@@ -103,6 +104,8 @@ def dataset_classes(
             or built. The ``metainfo`` of mmdet's ConcatDataset of unequal
             parts is a list.
         owner (str): The data set's name for error messages.
+        scope (str, optional): Scope in which the types of configs are looked
+            up. Default: the default scope.
 
     Returns:
         tuple[str, ...] | None: None if the data set has no class names.
@@ -112,7 +115,7 @@ def dataset_classes(
         ValueError: If the classes are not a list of names, or the data sets
             have different classes or another order.
     """
-    return _shared(_metainfos(dataset, owner), owner)
+    return _shared(_metainfos(dataset, owner, scope), owner)
 
 
 def _shared(metas: Iterable[Mapping], owner: str) -> tuple[str, ...] | None:
@@ -127,18 +130,23 @@ def _shared(metas: Iterable[Mapping], owner: str) -> tuple[str, ...] | None:
     return lists[0] if lists else None
 
 
-def _metainfos(dataset: Any, owner: str) -> Iterator[Mapping]:
+def _metainfos(
+    dataset: Any, owner: str, scope: str | None
+) -> Iterator[Mapping]:
     for part in unwrapped_datasets(dataset):
         if isinstance(part, dict):
-            yield _configured(part, owner)
+            yield _configured(part, owner, scope)
         else:
             built = getattr(part, 'metainfo', {})
             yield from built if isinstance(built, list) else [built]
 
 
-def _configured(dataset: dict[str, Any], owner: str) -> Mapping:
+def _configured(
+    dataset: dict[str, Any], owner: str, scope: str | None
+) -> Mapping:
     """The ``metainfo`` of the data set that this config describes."""
-    kind = find(dataset.get('type'), registry=DATASETS)
+    scope = dataset.get('_scope_') or scope
+    kind = find(dataset.get('type'), scope, DATASETS)
     meta = {
         **getattr(kind, 'METAINFO', {}),
         **(dataset.get('metainfo') or {}),

@@ -70,38 +70,44 @@ def type_name(part: dict[str, Any]) -> str:
     return name.rpartition('.')[2]
 
 
-def with_registered_names(value: Any) -> Any:
+def with_registered_names(value: Any, scope: str | None = None) -> Any:
     """A config in which classes and functions are replaced by their
     registered names, at any depth.
 
     Args:
         value (Any): Dicts, lists and tuples, nested, with any values.
+        scope (str, optional): Scope that the names will be looked up in; a
+            class of any other scope gets a prefix. Default: 'mmdet'.
 
     Raises:
-        ValueError: If a class or function is in none of mmdet's registries.
+        ValueError: If a class or function is in no registry.
     """
     if isinstance(value, dict):
         return type(value)(
-            {k: with_registered_names(v) for k, v in value.items()}
+            {k: with_registered_names(v, scope) for k, v in value.items()}
         )
     if isinstance(value, (list, tuple)):
-        return type(value)(with_registered_names(item) for item in value)
+        return type(value)(with_registered_names(v, scope) for v in value)
     if isinstance(value, (type, FunctionType)):
-        return _registered_name(value)
+        return _registered_name(value, scope or MODELS.scope)
     return value
 
 
-def _registered_name(kind: type | FunctionType) -> str:
+def _registered_name(kind: type | FunctionType, scope: str) -> str:
     for registry in (MODELS, TRANSFORMS, TASK_UTILS, DATASETS):
-        while registry is not None:
-            known = registry.module_dict
+        root = registry.root
+        nearest = root.children.get(scope, registry)
+        for level in (nearest, root, *root.children.values()):
+            known = level.module_dict
             names = [name for name, entry in known.items() if entry is kind]
             if names:
-                return kind.__name__ if kind.__name__ in names else names[0]
-            registry = registry.parent
+                name = kind.__name__ if kind.__name__ in names else names[0]
+                plain = nearest.module_dict.get(name, kind) is kind
+                found = plain and level in (nearest, root)
+                return name if found else f'{level.scope}.{name}'
     raise ValueError(
         f'the config has {kind.__module__}.{kind.__qualname__}, '
-        "which is in none of mmdet's registries; expected a registered one, "
+        'which is in no registry; expected a registered one, '
         "such as mmdet's ResNet. Write @MODELS.register_module() above it "
         '(TRANSFORMS above a transform), or the name in its place, such as '
         "nms=dict(type='nms')."

@@ -6,6 +6,7 @@ from mmdet.models import FPN, ResNet
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
+from mmgor.distillation.losses.features import PKDLoss
 from mmgor.io.config_reader import (
     loader_datasets,
     model_config,
@@ -15,6 +16,7 @@ from mmgor.io.config_reader import (
     with_registered_names,
 )
 from mmgor.quantization import QuantNeck
+from tests.support.scopes import SCOPE, downstream
 
 
 def test_a_type_is_a_name_a_scoped_name_or_a_class():
@@ -42,11 +44,31 @@ def test_classes_by_their_registered_names():
     assert isinstance(got, ConfigDict) and cfg.type is ResNet
 
 
+def test_names_in_another_scope():
+    with downstream() as models:
+        theirs = models.module_dict
+        cfg = dict(
+            type=theirs['TheirHead'],
+            act_cfg=dict(type=nn.ReLU),
+            neck=dict(type=QuantNeck, neck=FPN),
+            losses=[dict(type=theirs['PKDLoss']), dict(type=PKDLoss)],
+        )
+        assert with_registered_names(cfg, SCOPE) == dict(
+            type='TheirHead',
+            act_cfg=dict(type='ReLU'),
+            neck=dict(type='QuantNeck', neck='mmdet.FPN'),
+            losses=[dict(type='PKDLoss'), dict(type='mmengine.PKDLoss')],
+        )
+        got = with_registered_names(cfg)
+        assert got['type'] == f'{SCOPE}.TheirHead'
+        assert got['neck'] == dict(type='QuantNeck', neck='FPN')
+
+
 def test_a_class_without_a_name_is_named():
     class Mine(nn.Module):
         pass
 
-    with pytest.raises(ValueError, match=r'Mine, which is in none .*register'):
+    with pytest.raises(ValueError, match=r'Mine, which is in no registry.*@M'):
         with_registered_names(dict(model=[dict(type=Mine)]))
     with pytest.raises(ValueError, match=r"nms, .* such as nms=dict\(type='n"):
         with_registered_names(dict(nms=dict(type=nms)))

@@ -67,7 +67,10 @@ def make_metadata(
         ValueError: If the config has something that JSON can't hold.
     """
     batch, height, width = image_shape
-    config = to_json(with_registered_names(_for_inference(cfg)))
+    named = with_registered_names(
+        _for_inference(cfg), cfg.get('default_scope')
+    )
+    config = to_json(named)
     model_cfg = config['model']
     return dict(
         format=FORMAT,

@@ -71,7 +71,9 @@ def runtime_detector_cfg(cfg: Config, path: str | Path) -> ConfigDict:
     Raises:
         ValueError: If the model is not a single-stage detector.
     """
-    model = with_registered_names(model_config(cfg))
+    # New-style configs have no scope, but names are looked up in one.
+    scope = cfg.get('default_scope') or 'mmdet'
+    model = with_registered_names(model_config(cfg), scope)
     if 'bbox_head' not in model:
         raise ValueError(
             'expected a single-stage model with a bbox_head in the config, '
@@ -82,8 +84,7 @@ def runtime_detector_cfg(cfg: Config, path: str | Path) -> ConfigDict:
         head['type'] = head.pop('head')
     return ConfigDict(
         type=RuntimeDetector.__name__,
-        # New-style configs have no scope, but names are looked up in one.
-        _scope_=cfg.get('default_scope') or 'mmdet',
+        _scope_=scope,
         file=str(path),
         bbox_head=head,
         data_preprocessor=model.get('data_preprocessor'),

@@ -293,7 +293,7 @@ def test_configs_with_unregistered_classes(shallow, tmp_path, untraced):
     """They are refused before the trace."""
     cfg = Config(dict(model=shallow_cfg()))
     cfg.model.backbone.backbone = type('Own', (nn.Module,), {})
-    with pytest.raises(ValueError, match=r'Own, which is in none of mmdet'):
+    with pytest.raises(ValueError, match=r'Own, which is in no registry'):
         export_detector(shallow, cfg, tmp_path / 'n.onnx', (64, 64), NAMES)
 
 
