@@ -111,3 +111,26 @@ def training_config(
             experiment_name=work_dir.name,
         )
     )
+
+
+def config_file(folder: Path) -> Path:
+    """The tiny config, its scenes and its teacher as files in ``folder``.
+
+    It has no work directory, and draws what it detects.
+    """
+    torch.manual_seed(1)
+    teacher = retinanet_cfg(channels=12, fpn=24, classes=len(CLASSES))
+    spec = dict(
+        config=str(folder / 'teacher.py'),
+        checkpoint=str(folder / 'teacher.pth'),
+    )
+    torch.save(MODELS.build(teacher).state_dict(), spec['checkpoint'])
+    Config(dict(model=teacher)).dump(spec['config'])
+    config = training_config(
+        tiny_scenes(folder / 'scenes'), folder / 'unset', spec
+    )
+    config.pop('work_dir')
+    config.default_hooks.visualization = dict(type='DetVisualizationHook')
+    config.auto_scale_lr = dict(enable=False, base_batch_size=16)
+    config.dump(folder / 'tiny.py')
+    return folder / 'tiny.py'

@@ -11,12 +11,9 @@ from pathlib import Path
 import mmdet
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmgor.registry import MODELS
-from tests.support.models import retinanet_cfg
-from tests.support.training import tiny_scenes, training_config
+from tests.support.training import config_file as write_config
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 MMDET_TOOLS = Path(mmdet.__file__).parent / '.mim' / 'tools'
@@ -26,31 +23,8 @@ needs_mmdet_tools = pytest.mark.skipif(
 
 
 @pytest.fixture(scope='module')
-def scenes(tmp_path_factory):
-    return tiny_scenes(tmp_path_factory.mktemp('scenes'))
-
-
-@pytest.fixture(scope='module')
-def config_file(scenes, tmp_path_factory):
-    """The tiny training config and its teacher as files."""
-    folder = tmp_path_factory.mktemp('config')
-    torch.manual_seed(1)
-    teacher = retinanet_cfg(channels=12, fpn=24, classes=5)
-    torch.save(MODELS.build(teacher).state_dict(), folder / 'teacher.pth')
-    Config(dict(model=teacher)).dump(folder / 'teacher.py')
-    spec = dict(
-        config=str(folder / 'teacher.py'),
-        checkpoint=str(folder / 'teacher.pth'),
-    )
-    config = training_config(scenes, folder / 'unset', spec)
-    config = {k: v for k, v in config.items() if k != 'work_dir'}
-    config['default_hooks']['visualization'] = dict(
-        type='DetVisualizationHook'
-    )
-    config['auto_scale_lr'] = dict(enable=False, base_batch_size=16)
-    path = folder / 'tiny.py'
-    Config(config).dump(path)
-    return path
+def config_file(tmp_path_factory):
+    return write_config(tmp_path_factory.mktemp('config'))
 
 
 class Stop(Exception):

@@ -11,6 +11,7 @@ before calibration. They have an integer dtype, so that a hook which averages
 models (EMA) copies them and does not average them.
 """
 
+import warnings
 from typing import Any
 
 import torch
@@ -27,6 +28,11 @@ from .recomputation import OncePerCall
 MIN_BITS, MAX_BITS = 2, 8
 FLOAT_HINT = (
     'to keep a layer in float, write quant=dict(overrides={"<layer>": None})'
+)
+
+_TRACED_IN_FLOAT = (
+    'quantizers that were never calibrated are traced as if they were not '
+    'there: the trace is that of the float network.'
 )
 
 
@@ -129,7 +135,9 @@ class BaseQuantizer(nn.Module):
             Tensor: Shape and dtype of ``x``.
 
         Raises:
-            RuntimeError: If the quantizer was never calibrated.
+            RuntimeError: If the quantizer was never calibrated. Only the
+                tracer of ``torch.jit`` gets the float network then, with a
+                warning: tools that count operations trace an untrained model.
             ValueError: If calibration meets NaN or infinity.
         """
         if is_marked(x, self, slot):
@@ -139,6 +147,9 @@ class BaseQuantizer(nn.Module):
             return self.observer.update(
                 x, self._next_slot() if slot is None else slot
             )
+        if torch.jit.is_tracing() and not self.calibrated:
+            warnings.warn(_TRACED_IN_FLOAT, stacklevel=2)
+            return x
         self._check_calibrated()
         return self.quantize(
             x, self._slot_of_call(x) if slot is None else slot

@@ -35,6 +35,15 @@ def test_uncalibrated_raises(cls):
         cls(4)(torch.rand(3))
 
 
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+def test_an_uncalibrated_trace_is_that_of_the_float_network():
+    quantizer, example = LSQQuantizer(4), torch.ones(3)
+    with pytest.warns(UserWarning, match='that of the float network'):
+        traced = torch.jit.trace(quantizer, example, check_trace=False)
+    x = torch.tensor([0.1, -2.7, 31.4])
+    assert torch.equal(traced(x), x)
+
+
 @pytest.mark.parametrize('cls', INPUT_QUANTIZERS)
 @pytest.mark.parametrize('bits', range(2, 9))
 def test_inputs_land_on_the_grid(cls, bits):
