@@ -14,6 +14,7 @@ PARTS = {
     'weighting',
     'detectors',
     'hooks',
+    'dry_run',
     'cli',
 }
 FORBIDDEN = {
@@ -22,10 +23,11 @@ FORBIDDEN = {
     'quantization': PARTS - {'quantization'} | {'dense_heads', 'deploy'},
     'distillation': PARTS - {'distillation'} | {'deploy'},
     'weighting': PARTS - {'weighting'} | {'dense_heads', 'deploy'},
-    'detectors': {'quantization', 'hooks', 'deploy', 'cli'},
-    'hooks': {'distillation', 'detectors', 'deploy', 'cli'},
+    'detectors': {'quantization', 'hooks', 'dry_run', 'deploy', 'cli'},
+    'hooks': {'distillation', 'detectors', 'dry_run', 'deploy', 'cli'},
+    'dry_run': PARTS - {'dry_run', 'quantization', 'hooks'} | {'deploy'},
     'datasets': PARTS | {'dense_heads', 'deploy'},
-    'deploy': {'distillation', 'weighting', 'detectors', 'hooks', 'cli'},
+    'deploy': PARTS - {'quantization'},
 }
 FOLDERS = [
     PACKAGE,

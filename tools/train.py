@@ -11,6 +11,7 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 
 from mmgor.datasets import check_evaluation_data, check_training_data
+from mmgor.dry_run import dry_run
 from mmgor.io.resume import find_checkpoint
 
 
@@ -31,6 +32,12 @@ def parse_args() -> argparse.Namespace:
         const='auto',
         help='resume from this checkpoint; without a value, from the newest '
         'intact one in the work directory',
+    )
+    parser.add_argument(
+        '--dry-run',
+        action='store_true',
+        help='print what would be trained, take three steps, estimate time '
+        'and memory, and write nothing',
     )
     add_common_arguments(parser)
     return parser.parse_args()
@@ -92,7 +99,10 @@ def main() -> None:
         if cfg.get('val_cfg') is not None:
             val = cfg.get('val_dataloader'), cfg.get('val_evaluator')
             check_evaluation_data(*val)
-    build_runner(cfg).train()
+    if args.dry_run:
+        dry_run(cfg, build_runner)
+    else:
+        build_runner(cfg).train()
 
 
 if __name__ == '__main__':
