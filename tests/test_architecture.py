@@ -16,6 +16,7 @@ PARTS = {
     'hooks',
     'dry_run',
     'cli',
+    'training_report',
 }
 FORBIDDEN = {
     'io': PARTS | {'dense_heads', 'datasets', 'deploy'},
@@ -23,11 +24,15 @@ FORBIDDEN = {
     'quantization': PARTS - {'quantization'} | {'dense_heads', 'deploy'},
     'distillation': PARTS - {'distillation'} | {'deploy'},
     'weighting': PARTS - {'weighting'} | {'dense_heads', 'deploy'},
-    'detectors': {'quantization', 'hooks', 'dry_run', 'deploy', 'cli'},
+    'detectors': PARTS - {'detectors', 'distillation', 'weighting'}
+    | {'deploy'},
     'hooks': {'distillation', 'detectors', 'dry_run', 'deploy', 'cli'},
     'dry_run': PARTS - {'dry_run', 'quantization', 'hooks'} | {'deploy'},
     'datasets': PARTS | {'dense_heads', 'deploy'},
     'deploy': PARTS - {'quantization'},
+    # It reads teachers by attribute, as hooks do.
+    'training_report': PARTS - {'training_report', 'quantization'},
+    'pages': PARTS | {'io', 'dense_heads', 'datasets', 'deploy'},
 }
 FOLDERS = [
     PACKAGE,
@@ -74,6 +79,12 @@ def test_only_the_hook_of_the_game_knows_weighting():
     for path in (PACKAGE / 'hooks').glob('*.py'):
         knows = any('mmgor.weighting' in name for name in imports(path))
         assert knows is (path.name == 'gor_weight_hook.py'), path
+
+
+def test_only_the_hook_of_reports_knows_the_report():
+    for path in (PACKAGE / 'hooks').glob('*.py'):
+        knows = any('training_report' in name for name in imports(path))
+        assert knows is (path.name == 'report_hook.py'), path
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,7 @@ def test_gor_settings_are_merged_into_the_stock_config():
         'QuantCalibrationHook',
         'GoRWeightHook',
         'NonFiniteLossHook',
+        'ReportHook',
     ]
 
 

@@ -16,7 +16,9 @@ import mmgor
 from mmgor.io.config_values import nearest
 
 #: Command -> what it does; ``mmgor/cli/<command>.py``.
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    'report': 'write one HTML page on a training',
+}
 #: Command -> tool and what it does.
 TOOLS = {
     'train': ('train.py', 'train a detector'),

@@ -6,6 +6,7 @@
 - ``nonfinite_loss_hook``: skips steps with a loss or gradient that is not
   finite; ``broken_state`` and ``batch_images`` say what was wrong.
 - ``safe_checkpoint_hook``: checkpoints that survive a kill or a full disk.
+- ``report_hook``: the page of a training, when it ends.
 
 Several hooks use ``student`` (find the student in a Runner and run it),
 ``optimizer_groups`` (no weight decay for thetas and step sizes) and
@@ -15,6 +16,7 @@ Several hooks use ``student`` (find the student in a Runner and run it),
 from .gor_weight_hook import GoRWeightHook
 from .nonfinite_loss_hook import NonFiniteLossHook
 from .quant_calibration_hook import QuantCalibrationHook
+from .report_hook import ReportHook
 from .safe_checkpoint_hook import SafeCheckpointHook
 from .weight_plot import plot_weight_curves, read_scalars
 
@@ -22,6 +24,7 @@ __all__ = [
     'GoRWeightHook',
     'NonFiniteLossHook',
     'QuantCalibrationHook',
+    'ReportHook',
     'SafeCheckpointHook',
     'plot_weight_curves',
     'read_scalars',

@@ -1,52 +1,18 @@
 """Plots weights, thetas, losses and gradients over the iterations."""
 
-import json
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mmgor.io import training_log
 from mmgor.io.atomic_write import writing
-
-# Title, y label, log scale, {key: label}.
-PANELS = [
-    (
-        'Effective weights',
-        'weight',
-        False,
-        {'gor_w_task': 'task', 'gor_w_kd': 'distillation'},
-    ),
-    (
-        'Raw losses',
-        'loss',
-        True,
-        {'gor_raw_task': 'task', 'gor_raw_kd': 'distillation'},
-    ),
-    (
-        'Trainable scalars',
-        'theta',
-        False,
-        {
-            'gor_theta_task': 'theta task',
-            'gor_theta_kd': 'theta distillation',
-            'gor_distance': 'distance to equilibrium',
-        },
-    ),
-    (
-        'Gradients at the shared features',
-        'value',
-        False,
-        {
-            'gor_grad_ratio': 'norm ratio KD / task',
-            'gor_grad_cosine': 'cosine',
-        },
-    ),
-]
+from mmgor.io.training_log import GOR_PANELS, teacher_keys
 
 
 def read_scalars(path: Path) -> list[dict]:
-    """Read mmengine's ``scalars.json``, which has one JSON object per line.
+    """The records of ``scalars.json`` with a ``gor_*`` value.
 
     Args:
         path (Path): The file.
@@ -55,23 +21,13 @@ def read_scalars(path: Path) -> list[dict]:
         list[dict]: The training records with a ``gor_*`` value.
 
     Raises:
-        ValueError: If a line is not a JSON object with a step.
+        ValueError: See :func:`mmgor.io.training_log.read_scalars`.
     """
-    records = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            record = None
-        if not isinstance(record, dict) or 'step' not in record:
-            raise ValueError(
-                f'{path}, line {number}: expected a JSON object with a step, '
-                f'as in vis_data/scalars.json, got {line[:80]!r}; remove the '
-                'line.'
-            )
-        if any(key.startswith('gor_') for key in record):
-            records.append(record)
-    return records
+    return [
+        record
+        for record in training_log.read_scalars(path)
+        if any(key.startswith('gor_') for key in record)
+    ]
 
 
 def plot_weight_curves(records: list[dict], out: Path) -> Path:
@@ -89,7 +45,7 @@ def plot_weight_curves(records: list[dict], out: Path) -> Path:
     """
     panels = [
         panel
-        for panel in PANELS
+        for panel in GOR_PANELS
         if any(key in record for record in records for key in panel[3])
     ]
     if not panels:
@@ -103,7 +59,7 @@ def plot_weight_curves(records: list[dict], out: Path) -> Path:
     FigureCanvasAgg(figure)
     for index, (title, label, log, keys) in enumerate(panels, 1):
         axis = figure.add_subplot(rows, columns, index)
-        _draw(axis, records, keys | _teacher_keys(records, keys))
+        _draw(axis, records, keys | teacher_keys(records, keys))
         axis.set(title=title, ylabel=label, xlabel='iteration')
         if log:
             axis.set_yscale('log')
@@ -112,14 +68,6 @@ def plot_weight_curves(records: list[dict], out: Path) -> Path:
     with writing(out) as part:
         figure.savefig(part, dpi=110)
     return out
-
-
-def _teacher_keys(records: list[dict], keys: dict[str, str]) -> dict[str, str]:
-    """Keys of the curves per teacher, such as ``gor_w_kd_<teacher>``, for each
-    of ``keys`` that has some."""
-    prefixes = tuple(f'{key}_' for key in keys if key.endswith('_kd'))
-    found = {k for record in records for k in record if k.startswith(prefixes)}
-    return {key: key.partition('_kd_')[2] for key in sorted(found)}
 
 
 def _draw(axis: Axes, records: list[dict], keys: dict[str, str]) -> None:

@@ -25,7 +25,7 @@ def find_checkpoint(work_dir: str | Path) -> str | None:
         str | None: Path of the checkpoint, None if there is none. If
         ``last_checkpoint`` names a URL or a folder, it is returned unchecked.
     """
-    for candidate in _candidates(Path(work_dir)):
+    for candidate in checkpoints_of(Path(work_dir)):
         fault = _fault(candidate)
         if not fault:
             print_log(
@@ -42,8 +42,16 @@ def find_checkpoint(work_dir: str | Path) -> str | None:
     return None
 
 
-def _candidates(work_dir: Path) -> list[str]:
-    """Paths of checkpoints, the one to prefer first."""
+def checkpoints_of(work_dir: Path) -> list[str]:
+    """The checkpoints of a run, without the best ones.
+
+    Args:
+        work_dir (Path): Work directory of the run.
+
+    Returns:
+        list[str]: Paths. That in ``last_checkpoint`` comes first, which may
+        be a URL or a folder, then the others, the newest first.
+    """
     note = work_dir / 'last_checkpoint'
     last = note.read_text().strip() if note.is_file() else ''
     folder = work_dir

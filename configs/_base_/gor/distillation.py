@@ -24,5 +24,6 @@ gor = dict(
         dict(type='QuantCalibrationHook'),
         dict(type='GoRWeightHook'),
         dict(type='NonFiniteLossHook'),
+        dict(type='ReportHook'),
     ],
 )

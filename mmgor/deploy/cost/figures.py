@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mmgor.pages import Bar
 from mmgor.quantization.report import FLOAT_BITS
 
 from .rows import EVERYTHING_ELSE, CostTotals, LayerCost
@@ -27,15 +28,6 @@ class Column:
     title: str
     show: Callable[[LayerCost, CostTotals], str]
     kind: str = 'number'
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A line of a bar chart: ``label``, ``value``, and the value's text."""
-
-    label: str
-    value: float
-    text: str
 
 
 def _share(part: float, whole: float) -> str:

@@ -1,7 +1,5 @@
 """The HTML page of the cost report is complete, escaped and loads nothing."""
 
-from html.parser import HTMLParser
-
 import pytest
 
 from mmgor.deploy.cost.figures import (
@@ -15,32 +13,7 @@ from mmgor.deploy.cost.figures import (
 )
 from mmgor.deploy.cost.html import report_html
 from mmgor.deploy.cost.rows import EVERYTHING_ELSE, LayerCost, total_costs
-
-VOID = {'meta'}
-
-
-class Page(HTMLParser):
-    """Text of each element kind; every tag must be closed in order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.attributes, self.texts = [], [], {}
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.attributes += [(tag, *item) for item in attributes]
-        if tag not in VOID:
-            self.open.append(tag)
-            self.texts.setdefault(tag, []).append('')
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, text):
-        if self.open:
-            self.texts[self.open[-1]][-1] += text
+from tests.support.pages import Page
 
 
 def cost(name, w_bits=4, a_bits=4, **values):

@@ -1,0 +1,166 @@
+"""What the student and its teachers find on evaluation images."""
+
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from torch import Tensor
+
+from mmgor.io.class_names import dataset_classes
+from mmgor.io.config_reader import loader_datasets
+from mmgor.registry import DATASETS
+
+from .matching import Boxes
+
+_EVERY = 10
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An evaluation image.
+
+    Attributes:
+        path (str): The image file.
+        truth (Boxes): Its objects; crowds and ignored ones are left out.
+        found (dict[str, Boxes]): Detections by the model's name: 'student',
+            or that of a teacher.
+    """
+
+    path: str
+    truth: Boxes
+    found: dict[str, Boxes]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What was seen on some of a data set's images.
+
+    Attributes:
+        images (list[Seen]): The images.
+        size (int): Number of images in the data set.
+        classes (tuple[str, ...]): Names of the labels.
+        missing (dict[str, str]): Teacher -> why it was not run.
+    """
+
+    images: list[Seen]
+    size: int
+    classes: tuple[str, ...]
+    missing: dict[str, str]
+
+
+STUDENT = 'student'
+
+
+def look(
+    cfg: Config, model: Any, count: int, tell: Callable[[str], None]
+) -> Sight:
+    """Run the student and its teachers on evaluation images.
+
+    Args:
+        cfg (Config): The config of the training.
+        model (nn.Module): The student with its weights.
+        count (int): Number of images, spread evenly over the data set.
+        tell (Callable): Takes lines on the progress.
+
+    Raises:
+        ValueError: If the config has no single evaluation set that is built
+            from its config, or its boxes are no plain ones.
+        FileNotFoundError: If a file of the data set does not exist.
+    """
+    dataset = _evaluation_set(cfg)
+    classes = dataset_classes(dataset, 'val_dataloader.dataset') or ()
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    model.to(device)
+    teachers, missing = _teachers(model, classes, device)
+    size = len(dataset)
+    indices = _spread(size, count)
+    images = []
+    for number, index in enumerate(indices, 1):
+        images.append(_see(dataset, index, model, teachers, classes))
+        if number % _EVERY == 0 or number == len(indices):
+            tell(f'{number} of {len(indices)} images')
+    return Sight(images, size, tuple(classes), missing)
+
+
+def _evaluation_set(cfg: Config) -> Any:
+    found = loader_datasets(cfg, 'val_dataloader')
+    found = found or loader_datasets(cfg, 'test_dataloader')
+    if len(found) != 1:
+        raise ValueError(
+            f'the config has {len(found)} evaluation data sets; expected one '
+            'in val_dataloader or test_dataloader.'
+        )
+    with redirect_stdout(StringIO()):  # pycocotools prints
+        return DATASETS.build(found[0])
+
+
+def _teachers(
+    model: Any, classes: Sequence[str], device: torch.device
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The teachers that know the student's classes, and why others do not
+    take part."""
+    ready, missing = {}, {}
+    for name, teacher in getattr(model, 'teachers', {}).items():
+        try:
+            teacher.build(device)
+            teacher.class_index(classes or None)
+        except (OSError, RuntimeError, ValueError) as error:
+            missing[name] = str(error)
+        else:
+            ready[name] = teacher
+    return ready, missing
+
+
+def _spread(size: int, count: int) -> list[int]:
+    """At most ``count`` indices below ``size``, evenly spread."""
+    count = min(size, count)
+    return [i * size // count for i in range(count)]
+
+
+@torch.no_grad()
+def _see(
+    dataset: Any,
+    index: int,
+    model: Any,
+    teachers: dict[str, Any],
+    classes: Sequence[str],
+) -> Seen:
+    info = dataset.get_data_info(index)
+    batch = pseudo_collate([dataset[index]])
+    data = model.data_preprocessor(batch, False)
+    inputs, samples = data['inputs'], data['data_samples']
+    samples = model.predict(inputs, samples, rescale=True)
+    found = {STUDENT: _boxes(samples[0].pred_instances)}
+    for name, teacher in teachers.items():
+        seen = teacher.predict(
+            inputs, model.data_preprocessor, samples, classes or None
+        )
+        found[name] = _boxes(seen[0].pred_instances)
+    return Seen(info['img_path'], _truth(info), found)
+
+
+def _boxes(found: Any) -> Boxes:
+    boxes: Tensor = getattr(found.bboxes, 'tensor', found.bboxes)
+    if boxes.shape[-1] != 4:
+        raise ValueError(
+            f'the boxes have {boxes.shape[-1]} numbers each; only those with '
+            'left, top, right and bottom are drawn.'
+        )
+    return Boxes(
+        boxes.float().cpu(), found.labels.cpu(), found.scores.float().cpu()
+    )
+
+
+def _truth(info: dict[str, Any]) -> Boxes:
+    kept = [x for x in info.get('instances', []) if not x['ignore_flag']]
+    boxes = torch.tensor([x['bbox'] for x in kept], dtype=torch.float32)
+    return Boxes(
+        boxes.reshape(-1, 4),
+        torch.tensor([x['bbox_label'] for x in kept], dtype=torch.int64),
+        torch.ones(len(kept)),
+    )
