@@ -25,9 +25,10 @@ from . import (
     weighting,
 )
 from .io.checkpoint_reader import guard_local_files
-from .registry import share_names
+from .registry import add_scope, share_names
 
 guard_local_files()
+add_scope()
 share_names()
 
 __all__ = [

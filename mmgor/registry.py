@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from inspect import isclass, signature
 from typing import Any
 
+import mmdet.registry
 from mmdet.registry import (
     DATASETS,
     HOOKS,
@@ -20,6 +21,7 @@ from mmdet.registry import (
     TASK_UTILS,
     TRANSFORMS,
 )
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import Registry
 from torch import nn
 
@@ -32,6 +34,7 @@ __all__ = [
     'RUNNERS',
     'TASK_UTILS',
     'TRANSFORMS',
+    'add_scope',
     'build_own',
     'build_stock',
     'find',
@@ -39,7 +42,33 @@ __all__ = [
     'share_names',
 ]
 
-_OWN = __name__.partition('.')[0] + '.'
+_SCOPE = __name__.partition('.')[0]
+_OWN = _SCOPE + '.'
+# What mmdet's registries hold is in these.
+_LOCATIONS = [
+    f'mmdet.{part}'
+    for part in ('datasets', 'engine', 'evaluation', 'models', 'visualization')
+]
+
+
+def add_scope() -> None:
+    """Let configs start from mmgor's own, as in
+    ``_base_ = 'mmgor::gor/retinanet_r18_w4_from_r101.py'``.
+
+    mmengine gives what such a base defines the scope 'mmgor'. The registries
+    of this scope are empty: they look in mmdet's.
+    """
+    # mmengine asks a distribution for its folder, but an editable install is
+    # elsewhere. It asks a module, which is no distribution, for its file.
+    MODULE2PACKAGE[_SCOPE] = f'{_SCOPE}.version'
+    for registry in vars(mmdet.registry).values():
+        if isinstance(registry, Registry) and _SCOPE not in registry.children:
+            Registry(
+                registry.name,
+                parent=registry,
+                scope=_SCOPE,
+                locations=_LOCATIONS,
+            )
 
 
 def share_names() -> None:

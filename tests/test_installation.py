@@ -1,5 +1,7 @@
-"""A folder named mmgor must not hide the installed package."""
+"""What is installed, and what must not hide it."""
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -64,23 +66,48 @@ def test_tools_take_no_folder_for_the_package(tmp_path):
     assert run(code, tmp_path) == str(ROOT / 'mmgor' / '__init__.py')
 
 
-def test_the_wheel_holds_the_package_alone(tmp_path):
+def built_wheel(checkout, folder):
+    build = 'from setuptools.build_meta import build_wheel as build'
+    run(f'{build}; build({str(folder)!r})', checkout)
+    (wheel,) = folder.glob('*.whl')
+    return ZipFile(wheel)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """All that a wheel is made of."""
     checkout = tmp_path / 'checkout'
-    for folder in ('mmgor', 'experiments', 'tests'):
-        (checkout / folder).mkdir(parents=True)
-        (checkout / folder / '__init__.py').touch()
+    checkout.mkdir()
     for name in ('setup.py', 'pyproject.toml', 'README.md'):
         shutil.copy(ROOT / name, checkout)
-    for name in ('version.py', 'py.typed'):
-        shutil.copy(ROOT / 'mmgor' / name, checkout / 'mmgor')
-    build = 'from setuptools.build_meta import build_wheel as build'
-    run(f'{build}; build({str(tmp_path)!r})', checkout)
-    (wheel,) = tmp_path.glob('*.whl')
-    names = ZipFile(wheel).namelist()
+    unwanted = shutil.ignore_patterns('__pycache__')
+    for name in ('mmgor', 'configs', 'tools'):
+        shutil.copytree(
+            *(ROOT / name, checkout / name), symlinks=True, ignore=unwanted
+        )
+    return checkout
+
+
+def test_the_wheel_holds_the_package_its_configs_and_tools(checkout, tmp_path):
+    for folder in ('experiments', 'tests', 'tools/__pycache__'):
+        (checkout / folder).mkdir()
+        (checkout / folder / '__init__.py').touch()
+    wheel = built_wheel(checkout, tmp_path)
+    names = wheel.namelist()
     about = f'mmgor-{mmgor.__version__}.dist-info'
     assert {Path(name).parts[0] for name in names} == {'mmgor', about}
     assert 'mmgor/py.typed' in names
-    lines = ZipFile(wheel).read(f'{about}/METADATA').decode().splitlines()
+    inside = {name for name in names if name.startswith('mmgor/.mim/')}
+    tools = [path for path in (ROOT / 'tools').iterdir() if path.is_file()]
+    configs = [*(ROOT / 'configs').rglob('*.py')]
+    assert inside == {
+        f'mmgor/.mim/{path}'
+        for path in (
+            'model-index.yml',
+            *(path.relative_to(ROOT) for path in tools + configs),
+        )
+    }
+    lines = wheel.read(f'{about}/METADATA').decode().splitlines()
     assert f'Version: {mmgor.__version__}' in lines
     required = {
         line.removeprefix('Requires-Dist: ')
@@ -88,3 +115,27 @@ def test_the_wheel_holds_the_package_alone(tmp_path):
         if line.startswith('Requires-Dist') and 'extra ==' not in line
     }
     assert required == {'numpy', 'matplotlib', 'packaging'}
+
+
+@pytest.mark.slow
+def test_a_wheel_works_in_an_empty_folder(checkout, tmp_path):
+    """Its tools run, and configs start from the shipped ones."""
+    site = tmp_path / 'site'
+    built_wheel(checkout, tmp_path).extractall(site)
+    folder = tmp_path / 'empty'
+    folder.mkdir()
+    (folder / 'own.py').write_text(
+        "_base_ = 'mmgor::gor/retinanet_r18_w4_from_r101.py'\n"
+        'model = dict(bbox_head=dict(num_classes=3))\n'
+    )
+    words = 'cost own.py --size 64 64'
+    done = subprocess.run(
+        [sys.executable, '-m', 'mmgor', *words.split()],
+        cwd=folder,
+        env={**os.environ, 'PYTHONPATH': str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    # Nine anchors, three classes.
+    assert re.search(r'retina_cls .* 27x256x3x3 ', done.stdout)

@@ -1,5 +1,6 @@
 """Registered names in configs of any default scope."""
 
+import logging
 import pickle
 
 import pytest
@@ -244,3 +245,26 @@ def test_prefixed_names_of_mmgor(scoped):
 @pytest.mark.parametrize('kind', [None, 3, '', 'nope', 'no.such.thing', []])
 def test_nothing_is_found(kind):
     assert find(kind) is None
+
+
+def test_a_shipped_config_is_a_base(tmp_path, monkeypatch):
+    """What it defines has the scope 'mmgor', which looks in mmdet's."""
+    warned = []
+
+    def note(text, logger=None, level=logging.INFO):
+        warned.extend([text] if level >= logging.WARNING else [])
+
+    monkeypatch.setattr('mmengine.logging.print_log', note)
+    path = tmp_path / 'own.py'
+    path.write_text(
+        "_base_ = 'mmgor::gor/retinanet_r18_w4_from_r101.py'\n"
+        'model = dict(bbox_head=dict(num_classes=3))\n'
+    )
+    cfg = Config.fromfile(path)
+    assert cfg.model.detector == 'RetinaNet'
+    hooks = [HOOKS.build(hook) for hook in cfg.custom_hooks]
+    assert [hook['_scope_'] for hook in cfg.custom_hooks] == ['mmgor'] * 3
+    assert type(hooks[0]).__name__ == 'QuantCalibrationHook'
+    backbone = dict(type='ResNet', depth=18, _scope_='mmgor')
+    assert type(MODELS.build(backbone)) is stock.get('ResNet')
+    assert warned == []

@@ -7,7 +7,7 @@ model = dict(
     detector='RetinaNet',
     teachers=dict(
         mbv2=dict(
-            config='configs/demo/retinanet_mbv2.py',
+            config='mmgor::demo/retinanet_mbv2.py',
             checkpoint='work_dirs/retinanet_mbv2/epoch_12.pth',
         )
     ),

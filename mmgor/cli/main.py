@@ -120,19 +120,18 @@ def run_command(name: str, words: Sequence[str]) -> None:
 
 
 def tools_folder() -> Path:
-    """The folder of the tools: of the checkout, or of the installed wheel.
+    """The folder of the tools, which the package has in every install.
 
     Raises:
-        FileNotFoundError: If there is neither.
+        FileNotFoundError: If it is missing.
     """
-    package = Path(mmgor.__file__).resolve().parent
-    for folder in (package.parent / 'tools', package / '.mim' / 'tools'):
-        if (folder / 'train.py').is_file():
-            return folder
-    raise FileNotFoundError(
-        f"expected mmgor's tools in {package.parent / 'tools'} or "
-        f'{package / ".mim" / "tools"}, found neither; install mmgor again.'
-    )
+    folder = Path(mmgor.__file__).resolve().parent / '.mim' / 'tools'
+    if not (folder / 'train.py').is_file():
+        raise FileNotFoundError(
+            f"expected mmgor's tools in {folder}, found none; install mmgor "
+            'again. In a checkout, it is a symbolic link to tools/.'
+        )
+    return folder
 
 
 def run_tool(name: str, words: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ gor = dict(
         detector='YOLOX',
         teachers=dict(
             nano=dict(
-                config='configs/baselines/yolox_nano_float.py',
+                config='mmgor::baselines/yolox_nano_float.py',
                 checkpoint='weights/yolox_nano.pth',
             )
         ),
