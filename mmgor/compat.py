@@ -80,45 +80,50 @@ def check_versions(
 
     Raises:
         ImportError: If a package is missing or has an unsupported version, or
-            if mmcv lacks its operators. The message names the package, the
-            versions and the commands that install it.
+            if mmcv lacks its operators. The message names all that is wrong,
+            the versions and the commands that install them.
     """
+    faults = []
     found: dict[str, Version] = {}
     for package, (names, lowest, below) in REQUIREMENTS.items():
         version = lookup(names)
         if version is None:
-            raise ImportError(
+            faults.append(
                 f'mmgor needs {package}>={lowest},<{below}, which is not '
-                f'installed. {INSTALL_HINT}'
+                'installed.'
             )
+            continue
         found[package] = Version(version)
-        _check_range(package, found[package], lowest, below)
-    if found['mmdet'].release[:2] == (3, 3):
-        _check_range(
+        faults += _misfits(package, found[package], lowest, below)
+    mmdet = found.get('mmdet')
+    if mmdet and mmdet.release[:2] == (3, 3) and 'mmcv' in found:
+        faults += _misfits(
             'mmcv',
             found['mmcv'],
             REQUIREMENTS['mmcv'][1],
             MMCV_BELOW_FOR_MMDET_3_3,
-            f' next to mmdet {found["mmdet"]}',
+            f' next to mmdet {mmdet}',
         )
-    error = ops_error()
+    # Without these, importing mmcv.ops only repeats what was said.
+    error = None if faults else ops_error()
     if error is not None:
-        raise ImportError(
+        faults.append(
             'mmgor needs mmcv with compiled operators for the installed '
             f'torch {found["torch"]}; importing mmcv.ops of mmcv '
-            f'{found["mmcv"]} failed: {error}. {INSTALL_HINT}'
+            f'{found["mmcv"]} failed: {error}.'
         )
+    if faults:
+        raise ImportError('\n'.join([*faults, INSTALL_HINT]))
 
 
-def _check_range(
+def _misfits(
     package: str, found: Version, lowest: str, below: str, why: str = ''
-) -> None:
-    """Compare release numbers: 2.13.0+cpu counts as 2.13, 3.3.0rc1 as 3.3."""
-    if not Version(lowest).release <= found.release < Version(below).release:
-        raise ImportError(
-            f'mmgor needs {package}>={lowest},<{below}{why}, found {found}. '
-            f'{INSTALL_HINT}'
-        )
+) -> list[str]:
+    """What is wrong with a version. Release numbers are compared: 2.13.0+cpu
+    counts as 2.13, 3.3.0rc1 as 3.3."""
+    if Version(lowest).release <= found.release < Version(below).release:
+        return []
+    return [f'mmgor needs {package}>={lowest},<{below}{why}, found {found}.']
 
 
 def silence_known_noise() -> None:

@@ -17,6 +17,7 @@ PARTS = {
     'dry_run',
     'cli',
     'training_report',
+    'doctor',
 }
 FORBIDDEN = {
     'io': PARTS | {'dense_heads', 'datasets', 'deploy'},
@@ -32,6 +33,8 @@ FORBIDDEN = {
     'deploy': PARTS - {'quantization'},
     # It reads teachers by attribute, as hooks do.
     'training_report': PARTS - {'training_report', 'quantization'},
+    # It reads teachers by attribute, too.
+    'doctor': PARTS - {'doctor', 'quantization'},
     'pages': PARTS | {'io', 'dense_heads', 'datasets', 'deploy'},
 }
 FOLDERS = [

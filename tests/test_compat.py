@@ -77,6 +77,16 @@ def test_mmcv_too_new_for_mmdet_3_3_is_named_before_mmdet_asserts():
         check({**OPENMMLAB, 'mmcv': '2.2.0'})
 
 
+def test_everything_that_is_wrong_is_named_at_once():
+    with pytest.raises(ImportError) as caught:
+        check(dict(torch='2.5.1', mmengine='0.10.7', mmcv='2.2.0'))
+    message = str(caught.value)
+    assert 'torch>=2.6,<3, found 2.5.1.' in message
+    assert 'mmdet>=3.3.0,<4, which is not installed.' in message
+    assert 'mmengine' not in message.partition('\nInstall')[0]
+    assert message.count('MMCV_WITH_OPS=1') == 2  # one for each stack
+
+
 def test_mmcv_without_operators_is_named():
     with pytest.raises(
         ImportError,

@@ -45,7 +45,7 @@ def check_training_data(dataloader: Any) -> None:
         ValueError: If a file can't be trained on, or an image file is empty.
     """
     alone = len(_parts(dataloader)) == 1
-    for dataset, path in _coco_files(dataloader):
+    for dataset, path in coco_files(dataloader):
         filter_cfg = dataset.get('filter_cfg') or {}
         labelled = alone and filter_cfg.get('filter_empty_gt') is not False
         content = read_annotations(path, labelled)
@@ -75,7 +75,7 @@ def check_evaluation_data(dataloader: Any, evaluator: Any) -> None:
         FileNotFoundError: If an annotation file does not exist.
         ValueError: If a file can't be used, or an image file is empty.
     """
-    for dataset, path in _coco_files(dataloader):
+    for dataset, path in coco_files(dataloader):
         content = read_annotations(path, labelled=False)
         check_entries(path, content)
         if content.get('annotations'):
@@ -94,8 +94,15 @@ def _parts(dataloader: Any) -> list[Any]:
     return list(unwrapped_datasets(loader.get('dataset')))
 
 
-def _coco_files(dataloader: Any) -> Iterator[tuple[dict, Path]]:
-    """Config and annotation file of each of the loader's CocoDatasets."""
+def coco_files(dataloader: Any) -> Iterator[tuple[dict, Path]]:
+    """The annotation files of a loader's CocoDatasets.
+
+    Args:
+        dataloader (dict, optional): E.g. ``cfg.train_dataloader``.
+
+    Yields:
+        tuple[dict, Path]: Config and annotation file of each.
+    """
     for dataset in _parts(dataloader):
         if not isinstance(dataset, dict):  # built: mmdet has read the file
             continue
@@ -167,9 +174,7 @@ def _check_image_files(dataset: dict, path: Path, content: dict) -> None:
     steps = [s for s in dataset.get('pipeline') or [] if isinstance(s, dict)]
     if any(step.get('ignore_empty') for step in steps):
         return
-    prefix = (dataset.get('data_prefix') or {}).get('img') or ''
-    folder = osp.join(dataset.get('data_root') or '', prefix)
-    files = [osp.join(folder, x['file_name']) for x in content['images']]
+    files = image_files(dataset, content)
     empty = [file for file in files if _size(file) == 0]
     if empty:
         raise ValueError(
@@ -177,6 +182,18 @@ def _check_image_files(dataset: dict, path: Path, content: dict) -> None:
             f'e.g. {empty[:3]}; expected images. Copy them again, or remove '
             'them from the file.'
         )
+
+
+def image_files(dataset: dict, content: dict) -> list[str]:
+    """Paths of a CocoDataset's image files.
+
+    Args:
+        dataset (dict): Its config.
+        content (dict): Its annotation file.
+    """
+    prefix = (dataset.get('data_prefix') or {}).get('img') or ''
+    folder = osp.join(dataset.get('data_root') or '', prefix)
+    return [osp.join(folder, x['file_name']) for x in content['images']]
 
 
 def _size(file: str) -> int | None:

@@ -1,0 +1,175 @@
+"""Checks of a config's model and of the checkpoints that it names."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from mmgor.io.checkpoint import check_sound
+from mmgor.io.checkpoint_reader import read_state_dict
+from mmgor.io.class_names import loader_classes
+from mmgor.io.config_reader import model_config
+from mmgor.quantization import quantized_layers
+from mmgor.registry import MODELS
+
+from .findings import ERROR, OK, WARNING, Finding, guarded
+
+_SHOWN = 3
+#: Share of the weights that a checkpoint to start from should have.
+MOST = 0.9
+
+
+def build_model(cfg: Config) -> Any:
+    """The config's model, without the files of its ``init_cfg``."""
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    return MODELS.build(model_config(cfg))
+
+
+def model_findings(cfg: Config, model: Any) -> Iterator[Finding]:
+    """The model, its hooks and the checkpoints that the config names."""
+    params = sum(p.numel() for p in model.parameters())
+    layers = len(quantized_layers(model))
+    yield Finding(
+        OK,
+        'model',
+        f'{type(model).__name__}, {params / 1e6:.2f} M parameters, {layers} '
+        'quantized layers',
+    )
+    yield from _hooks(cfg, model, layers)
+    start = cfg.get('load_from')
+    if start:
+        what = 'load_from'
+        yield from guarded(what, partial(_weights, what, model, start, ''))
+    elif layers:
+        yield Finding(
+            WARNING,
+            'load_from',
+            'none: a quantized student learns best from its trained float '
+            'network',
+            "write load_from = '<checkpoint of the float student>'",
+        )
+    for path, init in _initialised(cfg.get('model') or {}, 'model'):
+        what = f'{path}.init_cfg'
+        check = partial(
+            _weights,
+            what,
+            _submodule(model, path),
+            init['checkpoint'],
+            init.get('prefix') or '',
+        )
+        yield from guarded(what, check)
+    yield from _teachers(cfg, model)
+
+
+def _hooks(cfg: Config, model: Any, layers: int) -> Iterator[Finding]:
+    kinds = {str(hook.get('type')) for hook in cfg.get('custom_hooks') or []}
+    names = {kind.rpartition('.')[2] for kind in kinds}
+    wanted = dict(
+        QuantCalibrationHook=bool(layers),
+        GoRWeightHook=hasattr(model, 'gor_weighting'),
+    )
+    for hook, needed in wanted.items():
+        if needed and hook not in names:
+            yield Finding(
+                ERROR,
+                'custom_hooks',
+                f'{hook} is missing; got {sorted(names)}',
+                f"add dict(type='{hook}') to custom_hooks",
+            )
+
+
+def _initialised(part: Any, path: str) -> Iterator[tuple[str, dict]]:
+    """Path and ``init_cfg`` of each part with pretrained weights."""
+    if not isinstance(part, dict):
+        return
+    init = part.get('init_cfg')
+    if isinstance(init, dict) and init.get('checkpoint'):
+        yield path, init
+    for key, value in part.items():
+        if key != 'init_cfg':
+            yield from _initialised(value, f'{path}.{key}')
+
+
+def _submodule(model: Any, path: str) -> Any:
+    """The module at a path of the config, or None where it has another."""
+    name = path.partition('.')[2]
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def _weights(
+    what: str, model: nn.Module | None, path: str, prefix: str
+) -> Iterator[Finding]:
+    """Whether a file is there, loads and has the weights of a module."""
+    if '://' in path:
+        text = f'{path} is a URL; it is downloaded when training starts'
+        yield Finding(OK, what, text)
+        return
+    state_dict, _ = read_state_dict(path)
+    name = Path(path).name
+    if model is None:
+        yield Finding(OK, what, f'{name} loads')
+        return
+    own = {
+        key: value
+        for key, value in model.state_dict().items()
+        if '_quantizer.' not in key
+        and not key.startswith(('kd_heads.', 'gor_weighting.'))
+        and not key.endswith('num_batches_tracked')
+    }
+    if prefix:
+        dotted = prefix.rstrip('.') + '.'
+        state_dict = {
+            key.removeprefix(dotted): value
+            for key, value in state_dict.items()
+            if key.startswith(dotted)
+        }
+    check_sound(own, state_dict, f'checkpoint {path}')
+    shapes = {k: tuple(getattr(v, 'shape', ())) for k, v in state_dict.items()}
+    lacking = [k for k, v in own.items() if shapes.get(k) != tuple(v.shape)]
+    share = 1 - len(lacking) / max(1, len(own))
+    text = f'{name} has {share:.0%} of the {len(own)} weights'
+    if lacking:
+        text += f', not {_few(lacking)}'
+    if share >= MOST:
+        yield Finding(OK, what, text)
+        return
+    yield Finding(
+        WARNING if share > 0 else ERROR,
+        what,
+        f'{text}; it has e.g. {_few(list(shapes))}',
+        'give a checkpoint of this architecture, or remove the line',
+    )
+
+
+def _few(names: list[str]) -> str:
+    rest = len(names) - _SHOWN
+    more = f' and {rest} more' if rest > 0 else ''
+    return ', '.join(names[:_SHOWN]) + more
+
+
+def _teachers(cfg: Config, model: Any) -> Iterator[Finding]:
+    """Whether each teacher builds, loads and knows the classes."""
+    for name, teacher in getattr(model, 'teachers', {}).items():
+        what = f'teacher {name}'
+
+        def check(teacher: Any = teacher, what: str = what) -> Any:
+            teacher.build(torch.device('cpu'))
+            teacher.class_index(loader_classes(cfg, 'train_dataloader'))
+            kind = type(teacher.model).__name__
+            yield Finding(
+                OK, what, f'{kind} from {teacher.checkpoint}, complete'
+            )
+
+        yield from guarded(
+            what,
+            check,
+            f'correct teachers=dict({name}=dict(config=..., checkpoint=...))',
+        )
