@@ -1,8 +1,8 @@
 """Checks and settings of the environment, made when mmgor is imported.
 
-The versions of torch, mmengine, mmcv and mmdet are checked, two noisy messages
-are filtered out, and torch is told which objects in mmengine's checkpoints are
-safe to load.
+The versions of torch, mmengine, mmcv and mmdet are checked, messages of other
+packages to their own developers are filtered out, and torch is told which
+objects in mmengine's checkpoints are safe to load.
 """
 
 import importlib
@@ -39,6 +39,43 @@ INSTALL_HINT = (
     "(`make env` in mmgor's repository does either)."
 )
 _EXPORTER = 'torch.onnx._internal.exporter._registration'
+#: Warnings that nobody who trains a detector can act on: how they start, their
+#: category, and the module that warns (regular expressions).
+NOISE: tuple[tuple[str, type[Warning], str], ...] = (
+    # mmengine imports pkg_resources whenever it looks for a package.
+    ('pkg_resources is deprecated', UserWarning, ''),
+    # Written for an older torch.
+    (r'`torch\.cuda\.amp\.autocast', FutureWarning, r'mm(det|cv)\.'),
+    (
+        'torch.meshgrid: in an upcoming release',
+        UserWarning,
+        'torch.functional',
+    ),
+    ('To copy construct from a tensor', UserWarning, r'mmdet\.models\.losses'),
+    # Written for an older mmdet or mmcv.
+    (
+        'DeprecationWarning: `num_anchors` is deprecated',
+        UserWarning,
+        r'mmdet\.models\.dense_heads\.',
+    ),
+    ('In MMCV v1.4.4, we modified', UserWarning, r'mmcv\.cnn\.bricks\.'),
+    # torch's exporter copies its own trees.
+    (r'`isinstance\(treespec, LeafSpec\)`', FutureWarning, 'copyreg'),
+    # A box that reaches beyond the image is drawn up to its edge.
+    (
+        'Warning: The (bbox|polygon|text) is out of bounds',
+        UserWarning,
+        r'mmengine\.visualization\.',
+    ),
+)
+#: How log messages of this kind start.
+NOISY_LOG = (
+    # torch's ONNX exporter names every operator that it skips.
+    'torchvision is not installed',
+    # mmengine's CheckpointHook calls what mmengine has deprecated.
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias of "LocalBackend"',
+)
 #: Methods that a saved HistoryBuffer names besides its arrays.
 HISTORY_METHODS = ('min', 'max', 'current', 'mean')
 #: numpy's type codes of the numbers that a checkpoint may hold.
@@ -127,20 +164,24 @@ def _misfits(
 
 
 def silence_known_noise() -> None:
-    """Filter out two messages that are of no use to a user.
+    """Filter out the warnings of :data:`NOISE` and torch's of
+    :data:`NOISY_LOG`."""
+    for message, category, module in NOISE:
+        warnings.filterwarnings('ignore', message, category, module)
+    silence_log(logging.getLogger(_EXPORTER))
 
-    mmengine imports ``pkg_resources`` whenever it looks for a package, and
-    each import warns. torch's ONNX exporter logs every torchvision operator
-    that it skips.
+
+def silence_log(logger: logging.Logger) -> None:
+    """Filter the messages of :data:`NOISY_LOG` out of a log.
+
+    Args:
+        logger (Logger): torch's, or that of a Runner.
     """
-    warnings.filterwarnings(
-        'ignore', 'pkg_resources is deprecated', UserWarning
-    )
-    logging.getLogger(_EXPORTER).addFilter(_is_useful)
+    logger.addFilter(_is_useful)
 
 
 def _is_useful(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith('torchvision is not installed')
+    return not record.getMessage().startswith(NOISY_LOG)
 
 
 def allow_mmengine_checkpoints() -> None:

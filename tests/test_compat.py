@@ -1,9 +1,11 @@
 """Missing or unfit packages are named; checkpoints load with weights_only."""
 
+import logging
 import pickle
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import numpy as np
 import pytest
@@ -13,7 +15,12 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
-from mmgor.compat import check_versions, history_method
+from mmgor.compat import (
+    check_versions,
+    history_method,
+    silence_known_noise,
+    silence_log,
+)
 
 OPENMMLAB = dict(
     torch='2.13.0+cpu', mmengine='0.10.7', mmcv='2.1.0', mmdet='3.3.0'
@@ -225,3 +232,55 @@ def test_known_noise_and_nothing_else_is_left_out():
     assert 'pkg_resources is gone' in done.stderr
     assert 'Skipping' not in done.stderr
     assert 'torchvision is too old' in done.stderr
+
+
+EXAMPLES = [
+    (
+        '`torch.cuda.amp.autocast(args...)` is deprecated. Please use ...',
+        FutureWarning,
+        'mmdet.models.backbones.csp_darknet',
+    ),
+    (
+        'torch.meshgrid: in an upcoming release, it will be required ...',
+        UserWarning,
+        'torch.functional',
+    ),
+    (
+        '`isinstance(treespec, LeafSpec)` is deprecated, use ...',
+        FutureWarning,
+        'copyreg',
+    ),
+    (
+        'Warning: The bbox is out of bounds, the drawn bbox may ...',
+        UserWarning,
+        'mmengine.visualization.visualizer',
+    ),
+    (
+        'DeprecationWarning: `num_anchors` is deprecated, for ...',
+        UserWarning,
+        'mmdet.models.dense_heads.anchor_head',
+    ),
+]
+
+
+@pytest.mark.parametrize('text, category, module', EXAMPLES)
+def test_noise_is_silenced_where_it_comes_from(text, category, module):
+    def warn(where, message=text):
+        warnings.warn_explicit(message, category, 'x.py', 1, module=where)
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('always')
+        silence_known_noise()
+        warn(module)
+        assert seen == []
+        warn('of_a_user')
+        warn(module, 'another message')
+        assert len(seen) == 2
+
+
+def test_a_log_keeps_what_is_no_noise(caplog):
+    logger = logging.getLogger('of a runner')
+    silence_log(logger)
+    logger.warning('"FileClient" will be deprecated in future. Please use')
+    logger.warning('the loss is not finite')
+    assert caplog.messages == ['the loss is not finite']

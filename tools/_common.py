@@ -22,6 +22,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmgor.compat import silence_log
 from mmgor.io import config_reader
 from mmgor.io.checkpoint_reader import protect_loading
 
@@ -97,5 +98,8 @@ def build_runner(cfg: Config) -> Runner:
     """
     protect_loading()
     if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
+        runner = RUNNERS.build(cfg)
+    else:
+        runner = Runner.from_cfg(cfg)
+    silence_log(runner.logger)
+    return runner
