@@ -1,4 +1,4 @@
-"""Dense heads of any mmdet family, read in one layout.
+"""Dense heads of mmdet and MMYOLO, read in one layout.
 
 Distillation and the exported graph both read heads through this package:
 ``spec`` (how a head classifies, its strides and anchors), ``scores`` and

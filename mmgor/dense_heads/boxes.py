@@ -25,6 +25,8 @@ from mmdet.models.dense_heads import (
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
 
+from . import mmyolo_heads
+from .mmyolo_heads import decodes_boxes
 from .scores import anchor_logits, by_anchor
 from .spec import head_strides, unreadable
 
@@ -46,7 +48,8 @@ def location_boxes(
     Args:
         head (nn.Module): Any head that derives from mmdet's AnchorHead, FCOS,
             CenterNetUpdate, YOLOX or YOLOv3 head: RetinaNet, ATSS, PAA, GFL,
-            TOOD, VFNet, RTMDet, SSD, YOLOF, AutoAssign and so on.
+            TOOD, VFNet, RTMDet, SSD, YOLOF, AutoAssign and so on; or from
+            MMYOLO's YOLOv5Head.
         outputs (Sequence): What ``head(features)`` returns.
         training (bool): Whether the head was in training mode then.
         classes (Tensor, optional): Which classes count, bool, shape (K, );
@@ -208,10 +211,13 @@ def _decode(
     training: bool,
 ) -> Tensor:
     """See :func:`decode_boxes`."""
+    if decodes_boxes(head):
+        return mmyolo_heads.decode(head, raw, priors, stride)
     raise unreadable(
         head,
         'an AnchorHead, FCOSHead, CenterNetUpdateHead, YOLOXHead or '
-        'YOLOV3Head of mmdet, or a head derived from one of these',
+        'YOLOV3Head of mmdet, a head of MMYOLO for boxes without an angle, or '
+        'a head derived from one of these',
     )
 
 

@@ -17,6 +17,7 @@ from mmdet.models.dense_heads import YOLOV3Head
 from torch import Tensor, nn
 
 from .levels import as_list
+from .mmyolo_heads import is_mmyolo_head
 from .spec import HeadSpec, anchors_per_level, head_spec, unreadable
 
 # float32 holds no probability between 1 - 6e-8 and 1.
@@ -34,7 +35,8 @@ def score_logits(head: nn.Module, outputs: Any) -> list[Tensor]:
     Args:
         head (nn.Module): A dense head with a ``prior_generator`` that gives
             class scores first: RetinaNet, FCOS, ATSS, GFL, PAA, TOOD, VFNet,
-            RTMDet, SSD, YOLOF, YOLOX, YOLOv3 and heads derived from these.
+            RTMDet, SSD, YOLOF, YOLOX, YOLOv3, those of MMYOLO and heads
+            derived from these.
         outputs (Sequence): What ``head(features)`` returns, in training or
             evaluation mode.
 
@@ -106,7 +108,7 @@ def score_outputs(
     return classes, by_anchor(head, outputs[2], 1, 'score factors')
 
 
-def has_score_factor(head: nn.Module, outputs: Sequence) -> bool:
+def has_score_factor(head: Any, outputs: Sequence) -> bool:
     """Whether a head's third output is centerness, objectness or IoU.
 
     This is the case if the output has one channel per anchor. VFNet and
@@ -117,7 +119,9 @@ def has_score_factor(head: nn.Module, outputs: Sequence) -> bool:
         head (nn.Module): A dense mmdet head.
         outputs (Sequence): What ``head(features)`` returns.
     """
-    if len(outputs) < 3:
+    # The distributions of MMYOLO's heads have a channel per location.
+    unscored = is_mmyolo_head(head) and head.loss_obj is None
+    if len(outputs) < 3 or unscored:
         return False
     shapes = [tuple(getattr(x, 'shape', ())) for x in as_list(outputs[2])]
     channels = [s[1] if len(s) == 4 else None for s in shapes]

@@ -19,6 +19,7 @@ from mmgor.distillation import (
     Recorder,
     Teacher,
     Teachers,
+    as_samples,
     by_teacher,
     check_tap,
     kd_losses,
@@ -154,18 +155,22 @@ class GoRMixin(BaseDetector):
     # Not compiled: hooks record the features, and teachers and loss weights
     # change from outside.
     @torch.compiler.disable
-    def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> dict:
+    def loss(
+        self, batch_inputs: Tensor, batch_data_samples: list | dict
+    ) -> dict:
         """Compute the stock losses and the KD losses, and weigh them.
 
         Args:
             batch_inputs (Tensor): Preprocessed images, shape (N, C, H, W).
-            batch_data_samples (list[DetDataSample]): N samples.
+            batch_data_samples (list[DetDataSample] | dict): N samples, or
+                MMYOLO's table of labels (:func:`~.as_samples`).
 
         Returns:
             dict: Weighted losses and ``gor_*`` diagnostics.
         """
         paths = {head.student_tap for _, head in self._heads()}
         paths.add(self.gradient_tap)
+        samples = as_samples(batch_data_samples)
         with Recorder(self, paths) as recorder:
             task = super().loss(batch_inputs, batch_data_samples)
         size = (batch_inputs.shape[-2], batch_inputs.shape[-1])
@@ -174,7 +179,7 @@ class GoRMixin(BaseDetector):
                 self.get_submodule(path),
                 recorder[path],
                 size,
-                batch_data_samples,
+                samples,
             )
             for path in paths
         }
@@ -192,7 +197,7 @@ class GoRMixin(BaseDetector):
             weighted.update(by_teacher(heads, kd, weighted['gor_w_kd']))
         return weighted
 
-    def stock_loss(self, inputs: Tensor, data_samples: list) -> dict:
+    def stock_loss(self, inputs: Tensor, data_samples: list | dict) -> dict:
         """The stock detector's own losses, unweighted; as ``mode='loss'``."""
         return super().loss(inputs, data_samples)
 

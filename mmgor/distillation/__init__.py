@@ -6,6 +6,7 @@ losses of one training step from them. ``teachers`` builds and runs teachers,
 ``losses``, and ``fusion`` makes one target of several teachers.
 """
 
+from .batch_samples import as_samples
 from .fusion.boxes import weighted_boxes_fusion
 from .fusion.probabilities import TeacherFusion
 from .heads.base import BaseKDHead
@@ -56,6 +57,7 @@ __all__ = [
     'TeacherFusion',
     'Teachers',
     'TopKKL',
+    'as_samples',
     'by_teacher',
     'check_tap',
     'class_index',

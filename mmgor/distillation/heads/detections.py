@@ -9,6 +9,8 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmgor.dense_heads.mmyolo_heads import is_mmyolo_head
+from mmgor.distillation.batch_samples import as_table
 from mmgor.distillation.fusion.boxes import weighted_boxes_fusion
 from mmgor.distillation.recorder import DETECTIONS, Recorded
 from mmgor.distillation.teachers.class_mapping import (
@@ -145,7 +147,9 @@ class DetectionKDHead(BaseKDHead):
         metas = [sample.metainfo for sample in student.data_samples]
         outputs = student.output
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        losses = head.loss_by_feat(*outputs, boxes, metas, None)
+        # The one form that all heads of MMYOLO take.
+        targets = as_table(boxes) if is_mmyolo_head(head) else boxes
+        losses = head.loss_by_feat(*outputs, targets, metas, None)
         terms: list[Tensor] = []
         for name, value in losses.items():
             if 'loss' in name:

@@ -88,6 +88,26 @@ def unlabelled_samples(data_samples: list, size: tuple[int, int]) -> list:
     return samples
 
 
+def in_original_image(boxes: Tensor, meta: dict[str, Any]) -> Tensor:
+    """Boxes in pixels of the original image instead of the batch.
+
+    Args:
+        boxes (Tensor): x1, y1, x2, y2, shape (n, 4).
+        meta (dict): ``scale_factor`` (x, y), ``ori_shape`` and ``pad_param``
+            (rows above and below, columns left and right of the image), as
+            MMYOLO's LetterResize sets it.
+
+    Returns:
+        Tensor: Shape (n, 4), inside of the image.
+    """
+    top, _, left, _ = (float(side) for side in meta['pad_param'])
+    height, width = meta['ori_shape'][:2]
+    corner = boxes.new_tensor([left, top]).repeat(2)
+    scale = boxes.new_tensor(meta['scale_factor']).repeat(2)
+    limit = boxes.new_tensor([width, height]).repeat(2)
+    return ((boxes - corner) / scale).clamp(min=0).minimum(limit)
+
+
 def float32_copy(output: Any) -> Any:
     """Copy the floating-point tensors of an output as float32.
 

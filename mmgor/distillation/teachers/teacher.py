@@ -26,6 +26,7 @@ from .class_mapping import class_index, count_classes, to_student_labels
 from .forward import (
     autocast_features,
     float32_copy,
+    in_original_image,
     run_tapped_heads,
     unlabelled_samples,
 )
@@ -285,8 +286,17 @@ class Teacher:
         size = (inputs.shape[-2], inputs.shape[-1])
         for sample in samples:
             sample.set_metainfo(dict(batch_input_shape=size, pad_shape=size))
+        # Only heads of MMYOLO know of the border that it puts around images.
+        bordered = all('pad_param' in s.metainfo for s in samples)
+        given = unlabelled_samples(samples, size) if bordered else samples
         with self._ready(inputs.device):
-            samples = model.eval().predict(inputs, samples, rescale=True)
+            found = model.eval().predict(inputs, given, rescale=not bordered)
+        for sample, one in zip(samples, found):
+            sample.pred_instances = one.pred_instances
+            if bordered:
+                sample.pred_instances.bboxes = in_original_image(
+                    one.pred_instances.bboxes, sample.metainfo
+                )
         index = torch.tensor(self.class_index(classes), device=inputs.device)
         for sample in samples:
             found = sample.pred_instances

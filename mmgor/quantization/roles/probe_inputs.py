@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from inspect import Parameter, signature
 from itertools import product
+from math import ceil
 from typing import Any
 
 import torch
@@ -69,7 +70,16 @@ def neck_inputs(
     name = next(iter(signature(neck.forward).parameters))
     channels = _channels(neck, {**config, **vars(neck)})
     # YOLOV3Neck lists the channels of the coarsest map first.
-    orders = channels, channels[::-1]
+    orders = [channels, channels[::-1]]
+    # Necks of MMYOLO keep channels that they multiply by this factor, and
+    # round up to a multiple of 8 or down to an integer.
+    factor = vars(neck).get('widen_factor', 1)
+    if factor != 1:
+        orders = [
+            [ceil(c * factor / 8) * 8 for c in channels],
+            [int(c * factor) for c in channels],
+            *orders,
+        ]
     with torch.device(next(neck.parameters()).device):
         return [
             {name: _maps(order, equal)}
@@ -94,7 +104,9 @@ def head_inputs(
         config (dict[str, Any]): The arguments that it was built with. Some of
             them are not kept as attributes.
     """
-    known = {**config, **vars(head)}
+    # Heads of MMYOLO keep their layers, and what describes them, in a module.
+    inner = getattr(head, 'head_module', None)
+    known = {**config, **vars(inner or head), **vars(head)}
     channels = _channels(head, known)
     with torch.device(next(head.parameters()).device):
         pyramids = [_maps(channels, equal) for equal in (True, False)]

@@ -8,6 +8,7 @@ from torch import nn
 from mmgor.distillation import Recorder
 from mmgor.distillation.teachers.forward import (
     float32_copy,
+    in_original_image,
     unlabelled_samples,
 )
 from tests.support.kd import one_teacher
@@ -86,3 +87,13 @@ def test_samples_for_the_teacher_have_no_ground_truth():
             batch_input_shape=(64, 96),
             scale_factor=(1.0, 1.0),
         )
+
+
+def test_boxes_without_a_border_by_hand():
+    """An image of 30 x 20 px at twice its size, with 10 rows above it."""
+    meta = dict(
+        pad_param=(10, 14, 2, 2), scale_factor=(2.0, 2.0), ori_shape=(20, 30)
+    )
+    boxes = torch.tensor([[2.0, 10.0, 62.0, 50.0], [0.0, 0.0, 12.0, 70.0]])
+    found = in_original_image(boxes, meta)
+    assert found.tolist() == [[0, 0, 30, 20], [0, 0, 5, 20]]

@@ -173,6 +173,27 @@ def test_detections_are_those_of_predict(teacher_spec):
     torch.testing.assert_close(got['bbox_head'].output[0], logits)
 
 
+def test_a_border_around_images_is_taken_off_boxes(teacher_spec):
+    """mmdet's heads do not know the border of MMYOLO's LetterResize."""
+    teacher, batch = built(teacher_spec), make_batch()
+    inputs, samples = batch['inputs'], batch['data_samples']
+    preprocessor = teacher.model.data_preprocessor
+    classes = list('abc')
+    teacher.classes = tuple(classes)
+    plain = teacher.predict(inputs, preprocessor, samples, classes)
+    plain = [s.pred_instances.bboxes for s in plain]
+    assert all(len(boxes) for boxes in plain)
+    for sample in samples:
+        sample.set_metainfo(
+            dict(pad_param=(8, 8, 4, 4), scale_factor=(2.0, 2.0))
+        )
+    bordered = teacher.predict(inputs, preprocessor, samples, classes)
+    for boxes, sample in zip(plain, bordered, strict=True):
+        corner = boxes.new_tensor([4, 8, 4, 8])
+        wanted = ((boxes - corner) / 2).clamp(min=0)
+        torch.testing.assert_close(sample.pred_instances.bboxes, wanted)
+
+
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_the_students_autocast_does_not_apply_to_the_teacher(
     teacher_spec, dtype
