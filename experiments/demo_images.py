@@ -12,9 +12,8 @@ from mmdet.apis import inference_detector, init_detector
 from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 
+from mmgor.datasets.data_folder import DataFolder
 from mmgor.io.atomic_write import writing
-
-from .data_folder import DataFolder
 
 SCORE = 0.3
 

@@ -7,10 +7,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmgor.datasets.data_folder import DataFolder
 from mmgor.io.config_reader import loader_datasets, type_name
 from mmgor.registry import DATASETS
-
-from .data_folder import DataFolder
 
 # A config need not have them: the runner has a default for each.
 _RUNNER_KEYS = {*inspect.signature(Runner).parameters, 'custom_imports'}

@@ -7,7 +7,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .data_folder import DataFolder, read_data_folder
+from mmgor.datasets.data_folder import DataFolder, read_data_folder
+
 from .plan_file import check_plan, option_values, read_plan_file
 
 #: Bits of an arm that names none.

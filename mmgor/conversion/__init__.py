@@ -1,0 +1,1 @@
+"""Turns anybody's detector config into that of a low-bit student."""

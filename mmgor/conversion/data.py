@@ -1,0 +1,156 @@
+"""Puts a folder of one's own images into a config."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+from mmdet.datasets import CocoDataset
+
+from mmgor.datasets.data_folder import DataFolder
+from mmgor.io.class_names import loader_classes
+from mmgor.io.config_reader import unwrapped_datasets
+from mmgor.registry import DATASETS, find
+
+from .source import Code
+from .wrapping import place
+
+#: How the config calls what its data sets have in common.
+NAME = 'own_data'
+# In a ConcatDataset.
+_FIRST = '.datasets[0]'
+_FILES = {'train': 'train.json', 'val': 'eval.json', 'test': 'eval.json'}
+
+
+def data_entries(cfg: Any, folder: DataFolder, root: str) -> dict[str, Any]:
+    """The dataloaders and evaluators that read a folder.
+
+    The pipelines of the base config stay.
+
+    Args:
+        cfg (Config): The base config.
+        folder (DataFolder): Where the data is.
+        root (str): The folder, as the config writes it.
+
+    Raises:
+        ValueError: If the base config's pipelines read semantic maps, which
+            the folder does not have.
+    """
+    entries: dict[str, Any] = {
+        NAME: dict(
+            data_root=root,
+            data_prefix=dict(img='images/'),
+            metainfo=dict(classes=folder.classes),
+        )
+    }
+    for stage, name in _FILES.items():
+        loader = f'{stage}_dataloader'
+        base = cfg.get(loader)
+        if not base:
+            continue
+        written: dict[str, Any] = {}
+        keys, inner = _innermost(base['dataset'])
+        place(
+            written,
+            ('dataset', *keys),
+            _dataset(inner, name, (loader, 'dataset', *keys)),
+        )
+        entries[loader] = written
+        if stage != 'train':
+            entries[f'{stage}_evaluator'] = _evaluator(
+                cfg.get(f'{stage}_evaluator'), f'{root}/{name}'
+            )
+    for key in ('test_dataloader', 'test_evaluator'):
+        other = key.replace('test', 'val')
+        if key in entries and entries[key] == entries.get(other):
+            entries[key] = Code(other)
+    return entries
+
+
+def with_classes(cfg: Any, folder: DataFolder) -> Any:
+    """A copy of a config whose model has the number of a folder's classes.
+
+    Args:
+        cfg (Config): The base config.
+        folder (DataFolder): Where the data is.
+    """
+    changed = deepcopy(cfg)
+    for keys in class_counts(cfg):
+        place: Any = changed['model']
+        for key in keys[:-1]:
+            place = place[int(key) if key.isdigit() else key]
+        place[keys[-1]] = len(folder.classes)
+    return changed
+
+
+def class_counts(cfg: Any) -> Iterator[tuple[str, ...]]:
+    """Where a model's config has the number of its data's classes.
+
+    Args:
+        cfg (Config): The base config.
+
+    Yields:
+        tuple[str, ...]: Keys from ``model`` on; numbers are indices of lists.
+    """
+    classes = loader_classes(cfg, 'train_dataloader')
+    yield from _counts(cfg['model'], len(classes) if classes else None, ())
+
+
+def _counts(
+    value: Any, count: int | None, above: tuple[str, ...]
+) -> Iterator[tuple[str, ...]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            own = key == 'num_classes' and isinstance(inner, int)
+            if own and count in (None, inner):
+                yield (*above, key)
+            yield from _counts(inner, count, (*above, key))
+    elif isinstance(value, (list, tuple)):
+        for i, inner in enumerate(value):
+            yield from _counts(inner, count, (*above, str(i)))
+
+
+def _innermost(dataset: Any) -> tuple[tuple[str, ...], dict]:
+    """Keys to the data set inside wrappers, and its config. Several data sets
+    in a list are replaced by one."""
+    keys: tuple[str, ...] = ()
+    while isinstance(dataset.get('dataset'), dict):
+        keys, dataset = (*keys, 'dataset'), dataset['dataset']
+    return keys, dataset
+
+
+def _dataset(
+    base: dict,
+    name: str,
+    keys: tuple[str, ...],
+) -> Code:
+    first = next(unwrapped_datasets(base))
+    for step in first.get('pipeline') or []:
+        if step.get('with_seg'):
+            raise ValueError(
+                '--data has boxes and masks, but the pipeline of '
+                f'{".".join(keys)} reads semantic maps (with_seg=True); '
+                'expected the config of a detector without them.'
+            )
+    kind = find(first.get('type'), registry=DATASETS)
+    reads_coco = (
+        getattr(kind, 'load_data_list', None) is CocoDataset.load_data_list
+    )
+    if first is base and reads_coco:
+        return Code(f'dict({NAME}, ann_file={name!r})')
+    path = '.'.join(('_base_', *keys)) + ('' if first is base else _FIRST)
+    lines = [
+        NAME,
+        '_delete_=True',
+        "type='mmdet.CocoDataset'",
+        f'ann_file={name!r}',
+        f'pipeline={path}.pipeline',
+    ]
+    return Code('dict(\n' + ''.join(f'    {x},\n' for x in lines) + ')')
+
+
+def _evaluator(base: Any, ann_file: str) -> dict[str, Any]:
+    if isinstance(base, dict) and str(base.get('type')).endswith('CocoMetric'):
+        return dict(ann_file=ann_file)
+    return dict(
+        _delete_=True, type='CocoMetric', metric='bbox', ann_file=ann_file
+    )

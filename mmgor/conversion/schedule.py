@@ -1,0 +1,126 @@
+"""Shortens or lengthens the training of a base config."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmgor.io.config_values import integer
+
+from .source import Code
+
+#: Settings of a scheduler that count epochs.
+_POINTS = ('begin', 'end', 'T_max')
+#: Settings of hooks that count epochs: from the start, and from the end.
+_SWITCHES = ('switch_epoch', 'num_last_epochs')
+
+
+def epochs_of(cfg: Any) -> int | None:
+    """How many epochs a config trains; None if it counts iterations."""
+    found = (cfg.get('train_cfg') or {}).get('max_epochs')
+    return int(found) if found else None
+
+
+def scaled_schedule(cfg: Any, epochs: int) -> dict[str, Any]:
+    """The entries that change the length of a training.
+
+    Everything that counts epochs is scaled alike: milestones and ends of
+    schedulers, evaluation, and when hooks switch augmentation off.
+
+    Args:
+        cfg (Config): The base config.
+        epochs (int): The new length.
+
+    Returns:
+        dict[str, Any]: ``train_cfg``, ``param_scheduler`` and
+        ``custom_hooks`` as a config writes them, where they change.
+
+    Raises:
+        ValueError: If the config counts iterations, or ``epochs`` is less
+            than 1.
+    """
+    epochs = integer('--epochs', epochs, 1)
+    before = epochs_of(cfg)
+    if before is None:
+        raise ValueError(
+            '--epochs expected a config that counts epochs '
+            '(train_cfg.max_epochs), got one that counts iterations: '
+            f'{dict(cfg.get("train_cfg") or {})}. Change train_cfg and '
+            'param_scheduler by hand.'
+        )
+    ratio = epochs / before
+    entries: dict[str, Any] = dict(train_cfg=_loop(cfg.train_cfg, ratio))
+    schedulers = cfg.get('param_scheduler') or []
+    if isinstance(schedulers, dict):
+        schedulers = [schedulers]
+        cfg = dict(cfg, param_scheduler=schedulers)
+    if schedulers:
+        entries['param_scheduler'] = [
+            _changed(f'_base_.param_scheduler[{i}]', _scheduler(one, ratio))
+            for i, one in enumerate(schedulers)
+        ]
+    hooks = cfg.get('custom_hooks') or []
+    changes = [
+        {
+            k: _scaled(h[k], ratio)
+            for k in _SWITCHES
+            if isinstance(h, dict) and k in h
+        }
+        for h in hooks
+    ]
+    if any(changes):
+        entries['custom_hooks'] = [
+            _changed(f'_base_.custom_hooks[{i}]', change)
+            for i, change in enumerate(changes)
+        ]
+    return entries
+
+
+def _loop(train_cfg: dict, ratio: float) -> dict[str, Any]:
+    changed: dict[str, Any] = dict(
+        max_epochs=_scaled(train_cfg['max_epochs'], ratio)
+    )
+    if 'val_interval' in train_cfg:
+        changed['val_interval'] = _scaled(train_cfg['val_interval'], ratio)
+    intervals = train_cfg.get('dynamic_intervals')
+    if intervals:
+        changed['dynamic_intervals'] = [
+            (_scaled(start, ratio), interval) for start, interval in intervals
+        ]
+    return changed
+
+
+def _scheduler(scheduler: dict, ratio: float) -> dict[str, Any]:
+    if not scheduler.get('by_epoch', True):
+        return {}
+    changed: dict[str, Any] = {
+        key: _scaled(scheduler[key], ratio)
+        for key in _POINTS
+        if scheduler.get(key)
+    }
+    if 'milestones' in scheduler:
+        steps = [_scaled(m, ratio) for m in scheduler['milestones']]
+        changed['milestones'] = sorted(dict.fromkeys(steps))
+    return changed
+
+
+def _scaled(count: int, ratio: float) -> int:
+    return max(1, round(count * ratio))
+
+
+def _changed(base: str, changes: dict[str, Any]) -> Code:
+    more = ''.join(f', {key}={value!r}' for key, value in changes.items())
+    return Code(f'dict({base}{more})' if more else base)
+
+
+def hook_list(base: Any, own: Sequence[dict]) -> list[Any]:
+    """The base config's hooks, then further ones.
+
+    Args:
+        base (list, optional): What :func:`scaled_schedule` gives, or the
+            hooks of the base config.
+        own (Sequence[dict]): The further ones.
+    """
+    if not base:
+        return [*own]
+    if isinstance(base[0], Code):
+        return [*base, *own]
+    return [Code('*_base_.custom_hooks'), *own]

@@ -1,0 +1,230 @@
+"""The text of a student's config."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmgor.datasets.data_folder import DataFolder
+from mmgor.io.config_reader import type_name
+
+from . import recipe
+from .checkpoints import path_from
+from .data import class_counts, data_entries
+from .parts import Part
+from .request import Findings, Request, command
+from .schedule import hook_list, scaled_schedule
+from .source import Code, assignment
+from .wrapping import (
+    QUANT,
+    place,
+    transformer_class,
+    type_name_in,
+    wrapped_model,
+)
+
+
+@dataclass
+class Section:
+    """One entry of the config.
+
+    Attributes:
+        name (str): Its key.
+        value (Any): Plain values and :class:`Code`.
+        comment (str): Lines that stand above it; '' for none.
+    """
+
+    name: str
+    value: Any
+    comment: str = ''
+
+
+@dataclass
+class StudentConfig:
+    """The entries of a student's config, in their order.
+
+    Attributes:
+        title (str): What it trains, one line.
+        command (str): The command that wrote it.
+        base (str): The float detector's config, as ``_base_`` names it.
+        sections (list[Section]): The rest.
+    """
+
+    title: str
+    command: str
+    base: str
+    sections: list[Section] = field(default_factory=list)
+
+    def add(self, name: str, value: Any, comment: str = '') -> None:
+        """Append an entry."""
+        self.sections.append(Section(name, value, comment))
+
+    def text(self) -> str:
+        """The source of the config file."""
+        return (
+            f'"""{self.title}\n\nWritten by\n\n    {self.command}\n\n'
+            'Change what you like; docs/your_own_config.md explains every '
+            'line.\n"""\n\n'
+            + assignment('_base_', self.base)
+            + ''.join(_section(section) for section in self.sections)
+        )
+
+
+def _section(section: Section) -> str:
+    lines = [f'# {line}\n' for line in section.comment.splitlines()]
+    return ''.join(lines) + assignment(section.name, section.value)
+
+
+def title(
+    detector: str, bits: tuple[int, int], teachers: Sequence[str]
+) -> str:
+    """What a config trains, as one line.
+
+    Example:
+        >>> title('ATSS', (4, 8), ['r101'])
+        'ATSS at W4A8 learns from r101.'
+    """
+    student = f'{detector} at W{bits[0]}A{bits[1]}'
+    if not teachers:
+        return f'{student}, without a teacher.'
+    *others, last = teachers
+    names = f'{", ".join(others)} and {last}' if others else last
+    return f'{student} learns from {names}.'
+
+
+def write_config(request: Request, found: Findings) -> StudentConfig:
+    """Put the student's config together.
+
+    Args:
+        request (Request): What was asked for.
+        found (Findings): What it is written from.
+    """
+    cfg = found.cfg
+    config = StudentConfig(
+        title(
+            type_name(cfg['model']),
+            (request.w_bits, request.a_bits),
+            [teacher.name for teacher in found.teachers],
+        ),
+        command(request),
+        path_from(request.out.resolve().parent, request.config),
+    )
+    config.add('custom_imports', recipe.imports(cfg))
+    config.add('quant', found.quant, 'First and prediction layers: 8 bits.')
+    config.add('model', _model(found))
+    if found.data is not None:
+        entries = data_entries(cfg, found.data, str(request.data))
+        for name, value in entries.items():
+            config.add(name, value)
+    if found.checkpoint is not None:
+        start = 'The float student to start from.'
+        config.add('load_from', found.checkpoint, start)
+    optimizer, why = recipe.optimizer(cfg)
+    if optimizer is not None:
+        config.add('optim_wrapper', optimizer, f'{why}.')
+    length: dict[str, Any] = {}
+    if request.epochs is not None:
+        length = scaled_schedule(cfg, request.epochs)
+    base_hooks = length.pop('custom_hooks', None) or cfg.get('custom_hooks')
+    for name, value in length.items():
+        config.add(name, value)
+    safe = dict(checkpoint=dict(type='SafeCheckpointHook'))
+    config.add('default_hooks', safe)
+    own = recipe.hooks(bool(found.teachers))
+    config.add('custom_hooks', hook_list(base_hooks, own))
+    return config
+
+
+def _model(found: Findings) -> dict:
+    """The entry ``model``."""
+    model = found.cfg['model']
+    counts, listed = number_of_classes(found.cfg, found.parts, found.data)
+    changes = wrapped_model(
+        model,
+        found.parts,
+        in_float(found.parts, found.probe.silent),
+        found.checkpoint is None,
+        listed,
+    )
+    for keys, count in counts:
+        place(changes, keys, count)
+    transformer = transformer_class(model)
+    detector = transformer or type_name_in(model)
+    head: dict[str, Any] = dict(type=transformer) if transformer else {}
+    if found.choice is not None:
+        head = dict(type='GoRDetector', detector=detector)
+    if transformer:
+        head['quant'] = Code(QUANT)
+    written = {**head, **changes}
+    if found.choice is not None:
+        written.update(
+            teachers={
+                one.name: dict(config=one.config, checkpoint=one.checkpoint)
+                for one in found.teachers
+            },
+            kd_heads=found.choice.kd_heads,
+            gor_weighting=dict(type='GoRWeighting'),
+        )
+    return written
+
+
+def number_of_classes(
+    cfg: Any, parts: Sequence[Part], data: DataFolder | None
+) -> tuple[list[tuple[tuple[str, ...], int]], dict[str, dict]]:
+    """Where a model gets the number of a folder's classes.
+
+    Args:
+        cfg (Config): The base config.
+        parts (Sequence[Part]): What is wrapped.
+        data (DataFolder, optional): None changes nothing.
+
+    Returns:
+        tuple[list, dict]: Keys in the model and the number; and, for parts
+        that are lists, path of the part -> ``num_classes`` of each module.
+
+    Raises:
+        ValueError: If a module in a list has the number deeper inside.
+    """
+    listed = {part.keys: part for part in parts if part.listed}
+    counts: list[tuple[tuple[str, ...], int]] = []
+    in_lists: dict[str, dict] = {}
+    if data is None:
+        return counts, in_lists
+    number = len(data.classes)
+    for keys in class_counts(cfg):
+        part = listed.get(keys[:-2])
+        if part is not None:
+            in_lists[part.path] = {keys[-1]: number}
+        elif any(key.isdigit() for key in keys):
+            raise ValueError(
+                f'--data can not change model.{".".join(keys)}, which is '
+                'inside of a list. Change num_classes in your own config, '
+                'and give that one.'
+            )
+        else:
+            counts.append((keys, number))
+    return counts, in_lists
+
+
+def in_float(
+    parts: Sequence[Part], silent: Sequence[str]
+) -> dict[str, list[str]]:
+    """Path of a part -> patterns of its layers that never run, and so can't
+    be calibrated.
+
+    Args:
+        parts (Sequence[Part]): What is wrapped.
+        silent (Sequence[str]): Paths of the layers in the detector.
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in silent:
+        for part in parts:
+            inside = f'{part.path}.'
+            if not name.startswith(inside):
+                continue
+            own = name.removeprefix(inside)
+            if part.listed:  # each module has a policy of its own
+                own = own.partition('.')[2]
+            if own not in found[part.path]:
+                found[part.path].append(own)
+    return dict(found)

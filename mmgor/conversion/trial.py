@@ -1,0 +1,259 @@
+"""Tries a student's config: one training step on two images of noise."""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import ConfigDict
+from mmengine.device import get_device
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from mmgor.dense_heads.levels import as_list, map_strides
+from mmgor.distillation import Recorder
+from mmgor.hooks.student import run_losses
+from mmgor.io.checkpoint_reader import read_state_dict
+from mmgor.io.config_reader import model_config
+from mmgor.quantization import (
+    calibrate,
+    counting_macs,
+    quantized_layers,
+    uncalibrated_layers,
+)
+from mmgor.quantization.convert import find_layers
+from mmgor.quantization.coverage import FloatShare, float_shares
+from mmgor.registry import MODELS
+from mmgor.trial_run import trial_run
+
+#: Sides of the images, in pixels. Some detectors can not take the smaller.
+SIDES = (256, 512)
+_BOXES = 4
+FLOAT_FAILS = (
+    'the float detector itself could not take a training step on two images '
+    'of noise'
+)
+
+
+@dataclass
+class FloatProbe:
+    """What a forward pass of the float detector has shown.
+
+    Attributes:
+        silent (list[str]): Paths of layers that could be quantized but did
+            not run.
+        strides (list[int]): Strides of the maps that the neck gives, or the
+            backbone if there is no neck.
+        channels (list[int]): Channels of these maps.
+        tap (str): 'neck' or 'backbone'; '' if neither gives maps.
+    """
+
+    silent: list[str] = field(default_factory=list)
+    strides: list[int] = field(default_factory=list)
+    channels: list[int] = field(default_factory=list)
+    tap: str = ''
+
+
+@dataclass
+class Trial:
+    """What one training step of a student has shown.
+
+    Attributes:
+        loss (float): The sum of all losses.
+        still (list[str]): Paths of step sizes without a finite gradient.
+        shares (list[FloatShare]): What stays in float, by cause.
+        quantized (int): Number of quantized layers.
+    """
+
+    loss: float
+    still: list[str]
+    shares: list[FloatShare]
+    quantized: int
+
+
+def float_model(cfg: Any) -> ConfigDict:
+    """The model's config without files of weights, at any depth, and without
+    batches of changing size."""
+    model = model_config(cfg)
+    _drop_files(model)
+    preprocessor = model.get('data_preprocessor')
+    if isinstance(preprocessor, dict):
+        preprocessor.pop('batch_augments', None)
+    return model
+
+
+def build(cfg: Any) -> nn.Module:
+    """Build the model of a config, with random weights, on the device that
+    training would use.
+
+    Args:
+        cfg (Config): Complete config; its scope becomes the default scope.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    model = MODELS.build(float_model(cfg))
+    model.init_weights()
+    return model.to(get_device())
+
+
+def noise_batch(num_classes: int, side: int = SIDES[0]) -> dict:
+    """Two images of noise with boxes, masks and a semantic map, as a train
+    dataloader gives them.
+
+    Args:
+        num_classes (int): Labels are below it.
+        side (int): Height and width in pixels.
+    """
+    batch = demo_mm_inputs(
+        2,
+        [(3, side, side)] * 2,
+        num_items=[_BOXES] * 2,
+        num_classes=max(2, num_classes),
+        with_mask=True,
+        with_semantic=True,
+        use_box_type=True,
+    )
+    for sample in batch['data_samples']:
+        sample.gt_instances.labels.clamp_(max=num_classes - 1)
+    return batch
+
+
+def first_step(model: Any, num_classes: int) -> tuple[dict, FloatProbe]:
+    """A batch that a float detector can train on, and what it showed.
+
+    Args:
+        model (nn.Module): Float detector.
+        num_classes (int): Labels are below it.
+
+    Raises:
+        RuntimeError: If it can't be trained on noise of any size.
+    """
+    for side in SIDES[:-1]:
+        batch = noise_batch(num_classes, side)
+        try:
+            return batch, probe_float(model, batch)
+        except RuntimeError:
+            continue
+    batch = noise_batch(num_classes, SIDES[-1])
+    return batch, probe_float(model, batch)
+
+
+def probe_float(model: Any, batch: dict) -> FloatProbe:
+    """Run a float detector up to its losses.
+
+    Args:
+        model (nn.Module): Float detector.
+        batch (dict): From :func:`noise_batch`.
+
+    Raises:
+        RuntimeError: If it can't be trained on the batch.
+    """
+    tap = next((t for t in ('neck', 'backbone') if hasattr(model, t)), '')
+    seen: dict[str, Any] = {}
+    with trial_run(model), counting_macs(model) as macs:
+        recorder = Recorder(model, [tap] if tap else [])
+        with torch.no_grad(), recorder:
+            data = model.data_preprocessor(copy.deepcopy(batch), True)
+            try:
+                model(**data, mode='loss')
+            except Exception as error:  # stock code may raise anything
+                raise RuntimeError(
+                    f'{FLOAT_FAILS} ({type(error).__name__}: {error}).'
+                ) from error
+            seen[tap] = recorder[tap] if tap else []
+    found = FloatProbe([n for n in find_layers(model) if not macs.get(n)])
+    maps = as_list(seen[tap])
+    if maps and all(getattr(x, 'ndim', None) == 4 for x in maps):
+        size = tuple(data['inputs'].shape[-2:])
+        shapes = [(x.shape[-2], x.shape[-1]) for x in maps]
+        found.strides = map_strides(size, shapes)
+        found.channels = [x.shape[1] for x in maps]
+        found.tap = tap
+    return found
+
+
+def try_step(model: Any, batch: dict) -> Trial:
+    """Calibrate a student and take the gradients of its losses once.
+
+    Args:
+        model (nn.Module): With quantized layers.
+        batch (dict): From :func:`noise_batch`.
+
+    Raises:
+        RuntimeError: If the loss is not finite.
+    """
+    names = uncalibrated_layers(model)
+    model.train()
+    with counting_macs(model) as macs:
+        calibrate(
+            model,
+            [copy.deepcopy(batch)],
+            lambda one: run_losses(model, one),
+            names,
+        )
+    data = model.data_preprocessor(copy.deepcopy(batch), True)
+    loss, _ = model.parse_losses(model(**data, mode='loss'))
+    if not torch.isfinite(loss):
+        raise RuntimeError(
+            f'expected a finite loss in the first step, got {float(loss)}.'
+        )
+    loss.backward()
+    still = [
+        name
+        for name, parameter in model.named_parameters()
+        if '_quantizer.' in name
+        and parameter.requires_grad
+        and not _has_gradient(parameter)
+    ]
+    layers = quantized_layers(model)
+    return Trial(loss.item(), still, float_shares(model, macs), len(layers))
+
+
+def load(model: nn.Module, checkpoint: str) -> float:
+    """Load a float checkpoint as training does.
+
+    Args:
+        model (nn.Module): The student.
+        checkpoint (str): A file.
+
+    Returns:
+        float: Share of the model's weights that were in the file, 0 to 1.
+    """
+    state, _ = read_state_dict(checkpoint)
+    own = {
+        k: v for k, v in model.state_dict().items() if '_quantizer.' not in k
+    }
+    fitting = {
+        k: v for k, v in state.items() if k in own and v.shape == own[k].shape
+    }
+    model.load_state_dict(fitting, strict=False)
+    count = sum(own[k].numel() for k in fitting)
+    return count / max(1, sum(v.numel() for v in own.values()))
+
+
+def _has_gradient(parameter: nn.Parameter) -> bool:
+    gradient = parameter.grad
+    return gradient is not None and bool(torch.isfinite(gradient).all())
+
+
+def _drop_files(value: Any) -> None:
+    """Remove what names files to start from; other initialisers stay."""
+    if isinstance(value, dict):
+        if has_files(value):
+            value.pop('init_cfg')
+        value.pop('pretrained', None)
+        for inner in value.values():
+            _drop_files(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            _drop_files(inner)
+
+
+def has_files(config: dict) -> bool:
+    """Whether a module's config names files of weights to start from."""
+    starts = config.get('init_cfg')
+    listed = starts if isinstance(starts, (list, tuple)) else [starts]
+    return any(
+        isinstance(one, dict) and one.get('type') == 'Pretrained'
+        for one in listed
+    )
