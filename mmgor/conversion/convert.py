@@ -32,8 +32,8 @@ from .trial import (
     Trial,
     build,
     first_step,
+    fitting_weights,
     float_model,
-    load,
     try_step,
 )
 
@@ -178,7 +178,7 @@ def _try(
     if teachers:
         model.map_classes(loader_classes(cfg, 'train_dataloader'))
     if checkpoint is not None and not is_url(checkpoint):
-        loaded = load(model, checkpoint)
+        weights, loaded = fitting_weights(model, checkpoint)
         say(f'loaded     {loaded:.1%} of the weights from {checkpoint}')
         if loaded < LEAST_LOADED:
             raise ValueError(
@@ -187,6 +187,7 @@ def _try(
                 'checkpoint of another model. Give the one that the config '
                 'was trained with.'
             )
+        model.load_state_dict(weights, strict=False)
     return try_step(model, batch)
 
 

@@ -84,10 +84,8 @@ def _name(config: str, taken: Sequence[str]) -> str:
     words = re.split(r'[_-]+', 'teacher' if stem == 'config' else stem)
     name = re.sub(r'\W', '', '_'.join(words[:2]))
     name = name if name.isidentifier() else f'teacher_{name}'
-    number = 2
-    while name in taken:
-        name, number = f'{name.rstrip("0123456789")}{number}', number + 1
-    return name
+    same = sum(one == name or one.startswith(f'{name}_') for one in taken)
+    return f'{name}_{same + 1}' if same else name
 
 
 def choose_heads(

@@ -209,15 +209,18 @@ def try_step(model: Any, batch: dict) -> Trial:
     return Trial(loss.item(), still, float_shares(model, macs), len(layers))
 
 
-def load(model: nn.Module, checkpoint: str) -> float:
-    """Load a float checkpoint as training does.
+def fitting_weights(
+    model: nn.Module, checkpoint: str
+) -> tuple[dict[str, Any], float]:
+    """The weights of a float checkpoint that training would load.
 
     Args:
         model (nn.Module): The student.
         checkpoint (str): A file.
 
     Returns:
-        float: Share of the model's weights that were in the file, 0 to 1.
+        tuple[dict, float]: Keys to tensors, and the share of the model's
+        weights that they are, 0 to 1.
     """
     state, _ = read_state_dict(checkpoint)
     own = {
@@ -226,9 +229,8 @@ def load(model: nn.Module, checkpoint: str) -> float:
     fitting = {
         k: v for k, v in state.items() if k in own and v.shape == own[k].shape
     }
-    model.load_state_dict(fitting, strict=False)
     count = sum(own[k].numel() for k in fitting)
-    return count / max(1, sum(v.numel() for v in own.values()))
+    return fitting, count / max(1, sum(v.numel() for v in own.values()))
 
 
 def _has_gradient(parameter: nn.Parameter) -> bool:

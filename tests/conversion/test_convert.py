@@ -1,0 +1,261 @@
+"""From the config of a float detector to that of a student."""
+
+from functools import partial
+
+import pytest
+import torch
+from mmdet.models.backbones import ResNet
+from mmengine.config import Config
+from torch import nn
+
+from mmgor.conversion.convert import convert
+from mmgor.conversion.new_style import copy_path
+from mmgor.conversion.request import Request
+from mmgor.quantization import quantized_layers
+from mmgor.registry import MODELS
+from tests.support.conversion import (
+    RETINANET,
+    whole,
+    write_float,
+    write_weights,
+)
+from tests.support.experiments import write_data
+from tests.support.students import tiny
+
+YOLOX = 'yolox/yolox_nano_8xb8-300e_coco'
+YOLOV3 = 'yolo/yolov3_mobilenetv2_8xb24-320-300e_coco'
+DETR = 'deformable_detr/deformable-detr_r50_16xb2-50e_coco'
+
+
+@MODELS.register_module()
+class ResNetWithIdleLayer(ResNet):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.idle = nn.Conv2d(3, 3, 1)
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / 'student.py'
+
+
+def run(config, out, **asked):
+    """Convert; the student's config and all that was said."""
+    said = []
+    trial = convert(Request(str(config), out, **asked), said.append)
+    assert trial.still == []
+    return Config.fromfile(out), '\n'.join(said)
+
+
+def test_a_student_is_the_float_detector_with_quantized_layers(tmp_path, out):
+    config = write_float(tmp_path)
+    weights = write_weights(config)
+    cfg, said = run(config, out, checkpoint=str(weights), w_bits=3, a_bits=5)
+    assert 'loaded     100.0%' in said
+    assert cfg.load_from == str(weights)
+    assert cfg.model.type == 'RetinaNet'
+    model = MODELS.build(cfg.model)
+    bits = {
+        name: (x.weight_quantizer.bits, x.input_quantizer.bits)
+        for name, x in quantized_layers(model).items()
+    }
+    edges = {'backbone.conv1', 'bbox_head.retina_cls', 'bbox_head.retina_reg'}
+    assert {n for n, b in bits.items() if b == (8, 8)} == edges
+    assert {b for n, b in bits.items() if n not in edges} == {(3, 5)}
+    plain = MODELS.build(Config.fromfile(config).model).state_dict()
+    mine = {k for k in model.state_dict() if '_quantizer.' not in k}
+    assert mine == set(plain)
+
+
+def test_what_the_base_config_has_is_kept(tmp_path, out):
+    imports = dict(imports=['json'], allow_failed_imports=False)
+    cfg, _ = run(write_float(tmp_path, custom_imports=imports), out)
+    assert cfg.custom_imports == dict(imports, imports=['json', 'mmgor'])
+    assert [hook.type for hook in cfg.custom_hooks] == [
+        'SyncNormHook',
+        'QuantCalibrationHook',
+        'NonFiniteLossHook',
+        'ReportHook',
+    ]
+    assert cfg.optim_wrapper.optimizer == dict(
+        type='AdamW', lr=1e-4, weight_decay=0.05
+    )
+    assert cfg.train_cfg.max_epochs == 12
+
+
+def test_a_target_sets_what_it_needs(tmp_path, out):
+    cfg, _ = run(write_float(tmp_path, YOLOX), out, target='tensorrt')
+    assert cfg.quant == dict(w_bits=4, a_bits=4, target='tensorrt')
+
+
+def test_swish_gets_inputs_with_an_offset(tmp_path, out):
+    cfg, said = run(write_float(tmp_path, YOLOX), out)
+    assert cfg.quant.input_quantizer == dict(type='LSQPlusQuantizer')
+    assert 'per_channel_depthwise' in said
+
+
+def test_layers_that_never_run_stay_in_float(tmp_path, out):
+    config = write_float(tmp_path)
+    base = Config.fromfile(config)
+    base.model.backbone.type = 'ResNetWithIdleLayer'
+    base.dump(config)
+    cfg, said = run(config, out)
+    assert cfg.model.backbone.quant.overrides == {'idle': None}
+    assert 'overrides' not in cfg.model.neck.quant
+    assert 'overrides (backbone.idle)' in said
+
+
+def test_layers_that_nothing_depends_on_are_named(tmp_path, out):
+    said = []
+    config = str(write_float(tmp_path, YOLOV3))
+    trial = convert(Request(config, out), said.append)
+    layer = 'backbone.conv2.conv'  # MobileNetV2 has it, YOLOv3 has no use
+    assert {name.rsplit('.', 2)[0] for name in trial.still} == {layer}
+    assert layer in said[-1]
+
+
+def test_a_transformer_is_wrapped_by_its_detector(tmp_path, out):
+    cfg, said = run(write_float(tmp_path, DETR), out)
+    assert cfg.model.type == 'QuantDeformableDETR'
+    assert cfg.model.quant == cfg.quant
+    assert 'nn.MultiheadAttention' in said
+
+
+def test_lists_of_heads_are_whole(tmp_path, out):
+    model = tiny('faster_rcnn/faster-rcnn_r50_fpn_1x_coco')
+    head = dict(model.roi_head.bbox_head, num_classes=3)
+    stage = model.train_cfg.rcnn
+    model.train_cfg.rcnn = [stage, stage]
+    model.roi_head.update(
+        type='CascadeRoIHead',
+        num_stages=2,
+        stage_loss_weights=[1, 0.5],
+        bbox_head=[head, dict(head, reg_class_agnostic=True)],
+    )
+    config = tmp_path / 'cascade.py'
+    whole(model).dump(config)
+    cfg, _ = run(config, out)
+    first, second = cfg.model.roi_head.bbox_head
+    assert first.type == second.type == 'QuantHead'
+    assert first.head == second.head == 'Shared2FCBBoxHead'
+    assert second.reg_class_agnostic
+
+
+def test_a_folder_of_images(tmp_path, out):
+    folder = write_data(tmp_path / 'cells')
+    cfg, _ = run(write_float(tmp_path), out, data=folder, epochs=3)
+    classes = cfg.train_dataloader.dataset.metainfo.classes
+    assert cfg.model.bbox_head.num_classes == len(classes)
+    for loader, file in (
+        ('train', 'train'),
+        ('val', 'eval'),
+        ('test', 'eval'),
+    ):
+        dataset = cfg[f'{loader}_dataloader'].dataset
+        assert dataset.data_root == str(folder)
+        assert dataset.ann_file == f'{file}.json'
+        assert dataset.pipeline == [dict(type='PackDetInputs')]
+    assert cfg.test_evaluator.ann_file == str(folder / 'eval.json')
+    assert cfg.train_cfg.max_epochs == 3
+    assert cfg.param_scheduler[0].milestones == [2, 3]
+
+
+def test_data_of_another_format_are_replaced(tmp_path, out):
+    config = write_float(tmp_path)
+    base = Config.fromfile(config)
+    voc = dict(base.train_dataloader.dataset, type='VOCDataset')
+    inner = dict(type='ConcatDataset', datasets=[voc, voc])
+    base.train_dataloader.dataset = dict(type='RepeatDataset', dataset=inner)
+    base.val_evaluator = dict(type='VOCMetric')
+    base.dump(config)
+    folder = write_data(tmp_path / 'cells')
+    cfg, _ = run(config, out, data=folder)
+    dataset = cfg.train_dataloader.dataset
+    assert dataset.type == 'RepeatDataset'
+    assert dataset.dataset.type == 'mmdet.CocoDataset'
+    assert dataset.dataset.pipeline == [dict(type='PackDetInputs')]
+    assert 'datasets' not in dataset.dataset
+    assert cfg.val_evaluator.type == 'CocoMetric'
+
+
+NEW_STYLE = """
+from mmdet.models import {names}
+
+model = {model}
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01))
+"""
+
+
+def test_a_new_style_config_gets_a_text_copy(tmp_path, out):
+    model = repr(tiny(RETINANET).to_dict())
+    names = ('RetinaNet', 'ResNet', 'RetinaHead')
+    for name in names:
+        model = model.replace(f"'type': '{name}'", f"'type': {name}")
+    config = tmp_path / 'new.py'
+    config.write_text(NEW_STYLE.format(names=', '.join(names), model=model))
+    cfg, _ = run(config, out)
+    assert copy_path(out).is_file()
+    assert cfg.model.backbone.backbone.endswith('ResNet')
+    assert quantized_layers(MODELS.build(cfg.model))
+
+
+def refuse(kind, match, config, out, **asked):
+    before = {*out.parent.iterdir()}
+    with pytest.raises(kind, match=match):
+        convert(Request(str(config), out, **asked), lambda _: None)
+    assert {*out.parent.iterdir()} == before
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, out):
+    other = write_float(tmp_path, YOLOX)
+    weights = str(write_weights(other))
+    refuse(
+        ValueError,
+        'a checkpoint of another model',
+        write_float(tmp_path),
+        out,
+        checkpoint=weights,
+    )
+
+
+def test_what_cannot_work_is_refused_and_nothing_is_written(tmp_path, out):
+    config = write_float(tmp_path)
+    no = partial(refuse, ValueError, config=config, out=out)
+    no('w_bits must be an integer from 2 to 8', w_bits=1)
+    no("target.*'litert'", target='litrt')
+    no('--teacher expected CONFIG.py:CHECKPOINT', teachers=['r101'])
+    lost = dict(checkpoint=str(tmp_path / 'lost.pth'))
+    refuse(FileNotFoundError, r'lost\.pth', config, out, **lost)
+    refuse(FileNotFoundError, 'no.py', tmp_path / 'no.py', out)
+
+
+def test_a_config_without_an_optimizer_is_refused(tmp_path, out):
+    config = tmp_path / 'model.py'
+    Config(dict(model=tiny(RETINANET))).dump(config)
+    refuse(ValueError, 'optim_wrapper', config, out)
+
+
+def test_a_step_that_fails_writes_nothing(tmp_path, out, monkeypatch):
+    def fail(model, batch):
+        raise RuntimeError('a step that fails')
+
+    monkeypatch.setattr('mmgor.conversion.convert.try_step', fail)
+    refuse(RuntimeError, 'a step that fails', write_float(tmp_path), out)
+
+
+def test_adam_stays_and_gets_a_smaller_rate(tmp_path, out):
+    config = write_float(tmp_path)
+    base = Config.fromfile(config)
+    base.optim_wrapper.optimizer = dict(type='AdamW', lr=4e-3, eps=1e-7)
+    base.dump(config)
+    cfg, _ = run(config, out)
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=1e-4, eps=1e-7)
+
+
+def test_random_states_do_not_matter(tmp_path, out):
+    torch.manual_seed(7)
+    run(write_float(tmp_path), out)
+    first = out.read_text()
+    torch.manual_seed(8)
+    run(write_float(tmp_path), out)
+    assert out.read_text() == first

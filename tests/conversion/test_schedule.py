@@ -1,0 +1,73 @@
+"""The length of a training, and what counts epochs with it."""
+
+import pytest
+from mmengine.config import Config
+
+from mmgor.conversion.schedule import epochs_of, hook_list, scaled_schedule
+from mmgor.conversion.source import Code, assignment
+
+BASE = dict(
+    train_cfg=dict(
+        type='EpochBasedTrainLoop',
+        max_epochs=300,
+        val_interval=10,
+        dynamic_intervals=[(280, 1)],
+    ),
+    param_scheduler=[
+        dict(type='LinearLR', by_epoch=False, begin=0, end=1000),
+        dict(type='CosineAnnealingLR', begin=150, end=300, T_max=150),
+        dict(type='MultiStepLR', end=300, milestones=[200, 201]),
+    ],
+    custom_hooks=[
+        dict(type='EMAHook', momentum=0.1),
+        dict(type='PipelineSwitchHook', switch_epoch=280),
+    ],
+)
+
+
+@pytest.fixture
+def student(tmp_path):
+    """The base config with 30 epochs, as mmengine reads it."""
+    Config(BASE).dump(tmp_path / 'base.py')
+    entries = scaled_schedule(Config(BASE), 30)
+    text = assignment('_base_', 'base.py')
+    text += ''.join(assignment(k, v) for k, v in entries.items())
+    (tmp_path / 'student.py').write_text(text)
+    return Config.fromfile(tmp_path / 'student.py')
+
+
+def test_everything_that_counts_epochs_is_scaled(student):
+    assert student.train_cfg == dict(
+        type='EpochBasedTrainLoop',
+        max_epochs=30,
+        val_interval=1,
+        dynamic_intervals=[(28, 1)],
+    )
+    warmup, cosine, steps = student.param_scheduler
+    assert warmup == BASE['param_scheduler'][0]
+    assert (cosine.begin, cosine.end, cosine.T_max) == (15, 30, 15)
+    assert steps.milestones == [20]
+    assert student.custom_hooks[0] == BASE['custom_hooks'][0]
+    assert student.custom_hooks[1].switch_epoch == 28
+
+
+def test_a_config_that_counts_iterations_is_refused():
+    cfg = Config(dict(train_cfg=dict(max_iters=90000)))
+    assert epochs_of(cfg) is None
+    with pytest.raises(ValueError, match='counts iterations'):
+        scaled_schedule(cfg, 3)
+
+
+@pytest.mark.parametrize('epochs', [0, -1, 2.5])
+def test_no_such_length(epochs):
+    with pytest.raises(ValueError, match='--epochs'):
+        scaled_schedule(Config(BASE), epochs)
+
+
+def test_hooks_of_the_base_come_first():
+    own = [dict(type='QuantCalibrationHook')]
+    assert hook_list(None, own) == own
+    assert hook_list([dict(type='EMAHook')], own) == [
+        Code('*_base_.custom_hooks'),
+        *own,
+    ]
