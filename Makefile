@@ -2,6 +2,7 @@
 # make test   the tests, in two processes
 # make edge   the tests that need the runtimes of small devices
 # make mmyolo the tests that need MMYOLO
+# make zoo    converts the configs of MMDetection's model zoo (an hour)
 # make quick  the tests without those marked slow
 # make lint   ruff and mypy
 # make docs   the documentation site, in docs/_build
@@ -53,7 +54,7 @@ PYTEST := -m pytest -q -n 2 --dist loadfile
 SMOKE := work_dirs/smoke-$(STACK)
 SEEDS ?= 0
 
-.PHONY: env demo test edge mmyolo quick lint docs smoke clean help
+.PHONY: env demo test edge mmyolo zoo quick lint docs smoke clean help
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -125,6 +126,10 @@ edge: $(EDGE_STAMP)
 
 mmyolo: $(MMYOLO_STAMP)
 	$(MMYOLO_PY) $(PYTEST) tests/mmyolo
+
+# One config per algorithm, or as many as ZOO_ARGS="--per-folder 2" says.
+zoo: env
+	$(PY) -W ignore -m tests.zoo --out work_dirs/zoo.jsonl $(ZOO_ARGS)
 
 quick: env
 	$(PY) $(PYTEST) -m "not slow"

@@ -16,6 +16,7 @@ PARTS = {
     'hooks',
     'dry_run',
     'cli',
+    'conversion',
     'training_report',
     'doctor',
 }
@@ -27,7 +28,17 @@ FORBIDDEN = {
     'weighting': PARTS - {'weighting'} | {'dense_heads', 'deploy'},
     'detectors': PARTS - {'detectors', 'distillation', 'weighting'}
     | {'deploy'},
-    'hooks': {'distillation', 'detectors', 'dry_run', 'deploy', 'cli'},
+    'hooks': {
+        'distillation',
+        'detectors',
+        'dry_run',
+        'deploy',
+        'cli',
+        'conversion',
+    },
+    'conversion': PARTS
+    - {'conversion', 'quantization', 'distillation', 'hooks'}
+    | {'deploy'},
     'dry_run': PARTS - {'dry_run', 'quantization', 'hooks'} | {'deploy'},
     'datasets': PARTS | {'dense_heads', 'deploy'},
     'deploy': PARTS - {'quantization'},

@@ -31,6 +31,7 @@ from .teachers import (
 from .trial import (
     Trial,
     build,
+    build_float,
     first_step,
     fitting_weights,
     float_model,
@@ -87,7 +88,7 @@ def _convert(
     with DefaultScope.overwrite_default_scope(scope):
         detector_class(cfg['model'])
         sized = cfg if data is None else with_classes(cfg, data)
-        built = build(sized)
+        built = build_float(sized)
         batch, probe = first_step(built, _fewest_classes(sized['model']))
         parts = find_parts(float_model(cfg), built)
         check_parts(parts, cfg['model'])
@@ -219,7 +220,12 @@ def _say_chosen(
     if epochs:
         say(f'schedule   {epochs} epoch{"s" if epochs > 1 else ""}')
     say(f'start      {found.checkpoint or NO_START}')
-    say(f'step       loss {trial.loss:.4g}')
+    files = [one.checkpoint for one in found.teachers]
+    files.append(found.checkpoint or '')
+    random = (
+        ', random weights for those of URLs' if any(map(is_url, files)) else ''
+    )
+    say(f'step       loss {trial.loss:.4g}{random}')
     if trial.still:
         say(
             f'           {len(trial.still)} step sizes had no gradient: '

@@ -16,7 +16,7 @@ from mmgor.io import config_reader
 from mmgor.registry import MODELS
 
 from .checkpoints import check_file, is_url, zoo_checkpoint
-from .trial import FloatProbe, build, float_model, probe_float
+from .trial import FloatProbe, build, build_float, first_step, float_model
 
 _FORM = 'CONFIG.py:CHECKPOINT'
 
@@ -112,12 +112,12 @@ def choose_heads(
     Raises:
         ValueError: If no form fits a teacher.
     """
-    probes = {
-        one.name: probe_float(
-            build(config_reader.read_config(one.config, one.config)), batch
-        )
-        for one in teachers
-    }
+    probes = {}
+    for one in teachers:
+        owner = f'config of --teacher {one.name}'
+        model: Any = build_float(config_reader.read_config(one.config, owner))
+        # Masks may be what the student needs, and the teacher can't take.
+        probes[one.name] = first_step(model, 1)[1]
     refused: list[str] = []
     with stand_ins(teachers) as specs:
         for heads in _forms(teachers, probe, probes):

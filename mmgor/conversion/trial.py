@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import torch
@@ -30,7 +31,8 @@ from mmgor.trial_run import trial_run
 #: Sides of the images, in pixels. Some detectors can not take the smaller.
 SIDES = (256, 512)
 _BOXES = 4
-FLOAT_FAILS = (
+NOT_BUILT = 'the float detector itself could not be built'
+NO_STEP = (
     'the float detector itself could not take a training step on two images '
     'of noise'
 )
@@ -96,21 +98,36 @@ def build(cfg: Any) -> nn.Module:
     return model.to(get_device())
 
 
-def noise_batch(num_classes: int, side: int = SIDES[0]) -> dict:
-    """Two images of noise with boxes, masks and a semantic map, as a train
-    dataloader gives them.
+def build_float(cfg: Any) -> nn.Module:
+    """:func:`build` for a stock detector, which may raise anything.
+
+    Raises:
+        RuntimeError: If it can't be built.
+    """
+    try:
+        return build(cfg)
+    except Exception as error:
+        raise RuntimeError(
+            f'{NOT_BUILT} ({type(error).__name__}: {error}).'
+        ) from error
+
+
+def noise_batch(num_classes: int, side: int, with_masks: bool) -> dict:
+    """Two images of noise with boxes, as a train dataloader gives them.
 
     Args:
         num_classes (int): Labels are below it.
         side (int): Height and width in pixels.
+        with_masks (bool): With masks and a semantic map, too. Detectors that
+            learn from boxes may not be able to take them.
     """
     batch = demo_mm_inputs(
         2,
         [(3, side, side)] * 2,
         num_items=[_BOXES] * 2,
         num_classes=max(2, num_classes),
-        with_mask=True,
-        with_semantic=True,
+        with_mask=with_masks,
+        with_semantic=with_masks,
         use_box_type=True,
     )
     for sample in batch['data_samples']:
@@ -126,16 +143,18 @@ def first_step(model: Any, num_classes: int) -> tuple[dict, FloatProbe]:
         num_classes (int): Labels are below it.
 
     Raises:
-        RuntimeError: If it can't be trained on noise of any size.
+        RuntimeError: If it can't be trained on any batch of noise.
     """
-    for side in SIDES[:-1]:
-        batch = noise_batch(num_classes, side)
+    errors: list[str] = []
+    for side, with_masks in product(SIDES, (False, True)):
+        batch = noise_batch(num_classes, side, with_masks)
         try:
             return batch, probe_float(model, batch)
-        except RuntimeError:
-            continue
-    batch = noise_batch(num_classes, SIDES[-1])
-    return batch, probe_float(model, batch)
+        except Exception as error:  # stock code may raise anything
+            text = ' '.join(str(error).split())
+            errors.append(f'{type(error).__name__}: {text}')
+    reasons = '; '.join(dict.fromkeys(errors))
+    raise RuntimeError(f'{NO_STEP} ({reasons}).')
 
 
 def probe_float(model: Any, batch: dict) -> FloatProbe:
@@ -146,7 +165,7 @@ def probe_float(model: Any, batch: dict) -> FloatProbe:
         batch (dict): From :func:`noise_batch`.
 
     Raises:
-        RuntimeError: If it can't be trained on the batch.
+        Exception: Whatever stock code raises that can't take the batch.
     """
     tap = next((t for t in ('neck', 'backbone') if hasattr(model, t)), '')
     seen: dict[str, Any] = {}
@@ -154,12 +173,7 @@ def probe_float(model: Any, batch: dict) -> FloatProbe:
         recorder = Recorder(model, [tap] if tap else [])
         with torch.no_grad(), recorder:
             data = model.data_preprocessor(copy.deepcopy(batch), True)
-            try:
-                model(**data, mode='loss')
-            except Exception as error:  # stock code may raise anything
-                raise RuntimeError(
-                    f'{FLOAT_FAILS} ({type(error).__name__}: {error}).'
-                ) from error
+            model(**data, mode='loss')
             seen[tap] = recorder[tap] if tap else []
     found = FloatProbe([n for n in find_layers(model) if not macs.get(n)])
     maps = as_list(seen[tap])

@@ -20,7 +20,7 @@ from mmengine.logging import MMLogger
 
 from mmgor.conversion.convert import convert
 from mmgor.conversion.request import Request
-from mmgor.conversion.trial import FLOAT_FAILS
+from mmgor.conversion.trial import NO_STEP, NOT_BUILT
 
 from .configs import configs_of, folders
 
@@ -88,7 +88,7 @@ def _kind(error: Exception) -> str:
     text = str(error)
     if 'expected the config of a detector' in text or 'no model' in text:
         return 'no detector'
-    stock = (FLOAT_FAILS, 'could not be read', 'is not installed')
+    stock = (NO_STEP, NOT_BUILT, 'could not be read')
     return 'float fails' if any(x in text for x in stock) else 'failed'
 
 
