@@ -1,10 +1,8 @@
 """Checks of a config's data sets: files, images, boxes, classes, sizes."""
 
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -13,7 +11,6 @@ from typing import Any
 import cv2
 import mmcv
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 
 from mmgor.datasets import (
     check_evaluation_data,
@@ -27,7 +24,7 @@ from mmgor.deploy.input_size import configured_size
 from mmgor.io.class_names import dataset_classes
 from mmgor.io.config_reader import loader_datasets
 
-from .findings import ERROR, OK, WARNING, Finding, guarded
+from .findings import ERROR, OK, WARNING, Finding, guarded, quiet
 
 #: Images of each file that are opened.
 OPENED = 16
@@ -63,13 +60,14 @@ def data_findings(cfg: Config, model: Any) -> Iterator[Finding]:
         yield from guarded(
             what,
             partial(_loader, cfg, model, what, name, loader, evaluator),
+            f'correct what the message names in {what}',
         )
 
 
 def _loader(
     cfg: Config, model: Any, what: str, name: str, loader: Any, evaluator: Any
 ) -> Iterator[Finding]:
-    with _quiet():
+    with quiet():
         if name == 'train':
             check_training_data(loader)
         else:
@@ -98,18 +96,6 @@ def _loader(
         )
         if name == 'train':
             yield from _sizes(cfg, model, where, content)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings in the block: findings say the same."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _outputs(model: Any) -> int | None:

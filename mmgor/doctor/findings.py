@@ -1,7 +1,11 @@
 """What a check found, and how it is shown."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+from mmengine.logging import MMLogger
 
 OK, WARNING, ERROR = 'ok', 'warning', 'error'
 _INDENT = max(map(len, (OK, WARNING, ERROR))) + 2
@@ -47,6 +51,18 @@ def guarded(
     except Exception as error:  # whatever is broken
         text = f'{type(error).__name__}: {error}'
         yield Finding(ERROR, what, text, mend)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings in the block: findings say the same."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def summary(findings: Iterable[Finding]) -> str:

@@ -17,9 +17,11 @@ from mmgor.io.config_reader import model_config
 from mmgor.quantization import quantized_layers
 from mmgor.registry import MODELS
 
-from .findings import ERROR, OK, WARNING, Finding, guarded
+from .findings import ERROR, OK, WARNING, Finding, guarded, quiet
 
 _SHOWN = 3
+_LATER = 'is a URL; it is downloaded when training starts'
+_GIVE = 'give a checkpoint of this architecture, or remove the line'
 #: Share of the weights that a checkpoint to start from should have.
 MOST = 0.9
 
@@ -44,7 +46,8 @@ def model_findings(cfg: Config, model: Any) -> Iterator[Finding]:
     start = cfg.get('load_from')
     if start:
         what = 'load_from'
-        yield from guarded(what, partial(_weights, what, model, start, ''))
+        check = partial(_weights, what, model, start, '')
+        yield from guarded(what, check, _GIVE)
     elif layers:
         yield Finding(
             WARNING,
@@ -62,7 +65,7 @@ def model_findings(cfg: Config, model: Any) -> Iterator[Finding]:
             init['checkpoint'],
             init.get('prefix') or '',
         )
-        yield from guarded(what, check)
+        yield from guarded(what, check, _GIVE)
     yield from _teachers(cfg, model)
 
 
@@ -108,9 +111,8 @@ def _weights(
     what: str, model: nn.Module | None, path: str, prefix: str
 ) -> Iterator[Finding]:
     """Whether a file is there, loads and has the weights of a module."""
-    if '://' in path:
-        text = f'{path} is a URL; it is downloaded when training starts'
-        yield Finding(OK, what, text)
+    if is_remote(path):
+        yield Finding(OK, what, f'{path} {_LATER}')
         return
     state_dict, _ = read_state_dict(path)
     name = Path(path).name
@@ -145,8 +147,18 @@ def _weights(
         WARNING if share > 0 else ERROR,
         what,
         f'{text}; it has e.g. {_few(list(shapes))}',
-        'give a checkpoint of this architecture, or remove the line',
+        _GIVE,
     )
+
+
+def is_remote(path: str) -> bool:
+    """Whether a checkpoint would have to be downloaded.
+
+    Args:
+        path (str): File, URL, or another address that mmengine knows.
+    """
+    cached = Path(torch.hub.get_dir()) / 'checkpoints' / Path(path).name
+    return '://' in path and not cached.is_file()
 
 
 def _few(names: list[str]) -> str:
@@ -157,19 +169,24 @@ def _few(names: list[str]) -> str:
 
 def _teachers(cfg: Config, model: Any) -> Iterator[Finding]:
     """Whether each teacher builds, loads and knows the classes."""
-    for name, teacher in getattr(model, 'teachers', {}).items():
+    teachers = getattr(model, 'teachers', {})
+    classes = loader_classes(cfg, 'train_dataloader') if teachers else None
+    for name, teacher in teachers.items():
         what = f'teacher {name}'
-
-        def check(teacher: Any = teacher, what: str = what) -> Any:
-            teacher.build(torch.device('cpu'))
-            teacher.class_index(loader_classes(cfg, 'train_dataloader'))
-            kind = type(teacher.model).__name__
-            yield Finding(
-                OK, what, f'{kind} from {teacher.checkpoint}, complete'
-            )
 
         yield from guarded(
             what,
-            check,
+            partial(_teacher, what, teacher, classes),
             f'correct teachers=dict({name}=dict(config=..., checkpoint=...))',
         )
+
+
+def _teacher(what: str, teacher: Any, classes: Any) -> Iterator[Finding]:
+    if is_remote(teacher.checkpoint):
+        yield Finding(OK, what, f'{teacher.checkpoint} {_LATER}')
+        return
+    with quiet():
+        teacher.build(torch.device('cpu'))
+    teacher.class_index(classes)
+    kind = type(teacher.model).__name__
+    yield Finding(OK, what, f'{kind} from {teacher.checkpoint}, complete')

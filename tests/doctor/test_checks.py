@@ -101,8 +101,12 @@ def test_without_weights_to_start_from(examined):
 
 
 def test_a_url_is_not_downloaded(examined):
-    findings = examined(load_from='https://example.org/a.pth')
+    url = 'https://example.org/a.pth'
+    findings = examined(
+        **{'load_from': url, 'model.teachers.big.checkpoint': url}
+    )
     assert faults(findings) == {}
+    assert sum('is a URL' in finding.found for finding in findings) == 2
 
 
 def test_a_teacher_that_is_not_there(examined):
