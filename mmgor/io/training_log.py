@@ -75,7 +75,8 @@ def read_scalars(path: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: If a line is not a JSON object with a step.
     """
-    lines = path.read_text(encoding='utf-8').splitlines(keepends=True)
+    text = path.read_text(encoding='utf-8', errors='replace')
+    lines = text.splitlines(keepends=True)
     if lines and not lines[-1].endswith('\n'):
         lines.pop()
     records = []

@@ -33,7 +33,7 @@ border-radius:8px}
 .card strong{font-size:24px;font-weight:600;line-height:1.35;
 white-space:nowrap}
 .charts{display:grid;gap:12px;margin-top:12px;
-grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr))}
+grid-template-columns:repeat(auto-fill,minmax(min(100%,330px),1fr))}
 .pair{grid-template-columns:1fr 1fr}
 figure{margin:0;padding:16px;min-width:0}
 .pair figure:last-child{grid-column:1/-1}
@@ -86,6 +86,6 @@ nav{display:flex;flex-wrap:wrap;gap:4px 18px;font-size:13px;
 margin:0 0 18px}
 nav a{color:var(--bar)}
 @media(max-width:800px){.pair{grid-template-columns:1fr}
-td.text{white-space:normal;overflow-wrap:anywhere;min-width:110px}}
+td.text{white-space:normal;overflow-wrap:anywhere;min-width:150px}}
 @media print{.scroll{max-height:none;overflow:visible}}
 """

@@ -124,14 +124,15 @@ def scale_section(
         )
     moving = sum(change.most > MOVING for change in changes)
     columns = [
-        ('quantizer', 'text'),
+        ('layer', 'text'),
+        ('rounds', 'text'),
         ('step sizes', 'number'),
         ('mean change %', 'number'),
         ('largest change %', 'number'),
     ]
     rows = [
         [
-            change.name,
+            *_owner(change.name),
             str(change.count),
             f'{round(100 * change.mean, 1) + 0.0:+.1f}',
             f'{100 * change.most:.1f}',
@@ -155,3 +156,11 @@ def scale_section(
             else '',
         ],
     )
+
+
+def _owner(name: str) -> tuple[str, str]:
+    """The layer of a quantizer, and what it rounds."""
+    layer, _, kind = name.rpartition('.')
+    if kind.endswith('_quantizer'):
+        return layer, f'its {kind.removesuffix("_quantizer")}'
+    return name, 'a tensor between layers'

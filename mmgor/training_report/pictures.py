@@ -16,6 +16,8 @@ SIDE = 480
 _QUALITY = 82
 # Size of text and width of lines, relative to the image's longer side.
 _TEXT, _LINE = 0.032, 0.005
+# Width of a letter relative to the size of the text, rather too large.
+_LETTER = 0.66
 
 
 def jpeg(path: str) -> tuple[str, int, int]:
@@ -82,9 +84,8 @@ def drawn(
         title (str): Text in place of the image, for those who can't see it.
     """
     width, height = size
-    side = max(size)
     shapes = ''.join(
-        _box(box, label, score, dashed, names, side)
+        _box(box, label, score, dashed, names, size)
         for box, label, score, dashed in zip(
             boxes.boxes.tolist(),
             boxes.labels.tolist(),
@@ -104,12 +105,15 @@ def _box(
     score: float,
     dashed: bool,
     names: Sequence[str],
-    side: int,
+    picture: tuple[int, int],
 ) -> str:
     left, top, right, bottom = box
+    side = max(picture)
     name = names[label] if label < len(names) else f'class {label}'
     text = name if score == 1 else f'{name} {score:.2f}'
     size = _TEXT * side
+    # Inside of the image, if it is wide enough.
+    start = max(0.0, min(left, picture[0] - _LETTER * size * len(text)))
     # Above the box, or inside of it at the top of the image.
     line = top - 0.25 * size if top > 1.2 * size else top + size
     dash = f' stroke-dasharray="{0.015 * side:.2f}"' if dashed else ''
@@ -118,7 +122,7 @@ def _box(
         f'width="{max(0, right - left):.1f}" '
         f'height="{max(0, bottom - top):.1f}" '
         f'stroke-width="{_LINE * side:.2f}"{dash}/>'
-        f'<text x="{max(0, left):.1f}" y="{line:.1f}" '
+        f'<text x="{start:.1f}" y="{line:.1f}" '
         f'style="font-size:{size:.2f}px">{escape(text)}</text></g>'
     )
 

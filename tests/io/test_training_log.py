@@ -34,6 +34,9 @@ def test_broken_scalars_name_the_line(tmp_path):
         path.write_text(f'{good}\n{broken}\n')
         with pytest.raises(ValueError, match=r'line 2: expected .* a step'):
             read_scalars(path)
+    path.write_bytes(b'\xff\xfe\x00\n')
+    with pytest.raises(ValueError, match='line 1: expected'):
+        read_scalars(path)
 
 
 def test_a_line_without_its_end_is_left_out(tmp_path):
