@@ -1,5 +1,7 @@
 """The summary at the top of the page, in plain words."""
 
+import os.path as osp
+from statistics import median
 from typing import Any
 
 from torch import nn
@@ -62,7 +64,7 @@ def story(cfg: Any, log: TrainingLog, model: nn.Module | None) -> list[str]:
         model (nn.Module, optional): The student.
     """
     name = model_name(cfg.model)
-    sentences = [f'This training made a {name}{_bits(model)}.']
+    sentences = [f'A student was trained: {name}{_bits(model)}.']
     start = cfg.get('load_from')
     origin = f'the weights of {start}' if start else 'initial weights'
     if cfg.get('resume'):
@@ -70,7 +72,7 @@ def story(cfg: Any, log: TrainingLog, model: nn.Module | None) -> list[str]:
     sentences.append(f'It started from {origin}.')
     for loader, what in (('train', 'Training'), ('val', 'Evaluation')):
         files = [
-            f'{part.get("data_root") or ""}{part.get("ann_file") or ""}'
+            osp.join(part.get('data_root') or '', part['ann_file'])
             for part in loader_datasets(cfg, f'{loader}_dataloader')
             if isinstance(part, dict) and part.get('ann_file')
         ]
@@ -121,7 +123,7 @@ def _progress(cfg: Any, log: TrainingLog) -> str:
         text += f' of {loop["max_iters"]}'
     seconds = [r['time'] for r in log.records if 'time' in r]
     if seconds:
-        text += f'; an iteration took {sum(seconds) / len(seconds):.2g} s'
+        text += f'; an iteration took {median(seconds):.2g} s (median)'
     return text + '.'
 
 

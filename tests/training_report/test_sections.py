@@ -13,7 +13,7 @@ from mmgor.training_report.sections import (
     teacher_rows,
     weight_section,
 )
-from mmgor.training_report.summary import accuracy_cards, model_name
+from mmgor.training_report.summary import accuracy_cards
 from tests.support.pages import Page
 
 TAUGHT = Taught(dict(x='x.pth', y='y.pth'), dict(cls=['x', 'y'], neck=['x']))
@@ -103,12 +103,3 @@ def test_best_and_last_map():
 def test_what_is_missing_is_said(log, make, why):
     (sentence,) = Page(make(log)).texts['li']
     assert why in sentence
-
-
-def test_names_of_models():
-    backbone = dict(type='QuantBackbone', backbone='ResNet', depth=18)
-    model = dict(type='GoRDetector', detector='ATSS', backbone=backbone)
-    assert model_name(model) == 'ATSS (ResNet-18)'
-    stock = dict(type='mmdet.YOLOX', backbone=dict(type='CSPDarknet'))
-    assert model_name(stock) == 'YOLOX (CSPDarknet)'
-    assert model_name(dict(type='DETR')) == 'DETR'
