@@ -24,7 +24,8 @@ PAGES = [
 FENCE = re.compile(r'(<!-- runnable -->\n)?```python\n(.*?)```', re.DOTALL)
 SECTION = re.compile(r'^(?=## )', re.MULTILINE)
 PATH = re.compile(
-    r'`((?:mmgor|tests|tools|benchmarks|configs|docs|experiments|scripts)'
+    r'`((?:mmgor|tests|tools|benchmarks|configs|docs|experiments|notebooks'
+    r'|scripts)'
     r'/[\w./-]*)'
 )
 # By builds, and by the reader of a walk-through.
