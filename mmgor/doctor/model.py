@@ -13,7 +13,7 @@ from torch import nn
 from mmgor.io.checkpoint import check_sound
 from mmgor.io.checkpoint_reader import read_state_dict
 from mmgor.io.class_names import loader_classes
-from mmgor.io.config_reader import model_config
+from mmgor.io.config_reader import model_config, type_name
 from mmgor.quantization import quantized_layers
 from mmgor.registry import MODELS
 
@@ -70,8 +70,7 @@ def model_findings(cfg: Config, model: Any) -> Iterator[Finding]:
 
 
 def _hooks(cfg: Config, model: Any, layers: int) -> Iterator[Finding]:
-    kinds = {str(hook.get('type')) for hook in cfg.get('custom_hooks') or []}
-    names = {kind.rpartition('.')[2] for kind in kinds}
+    names = {type_name(hook) for hook in cfg.get('custom_hooks') or []}
     wanted = dict(
         QuantCalibrationHook=bool(layers),
         GoRWeightHook=hasattr(model, 'gor_weighting'),

@@ -15,7 +15,7 @@ from mmgor.io.class_names import dataset_classes
 from mmgor.io.config_reader import loader_datasets
 from mmgor.registry import DATASETS
 
-from .matching import Boxes
+from .matching import Boxes, without_ignored
 
 _EVERY = 10
 
@@ -27,8 +27,8 @@ class Seen:
     Attributes:
         path (str): The image file.
         truth (Boxes): Its objects; crowds and ignored ones are left out.
-        found (dict[str, Boxes]): Detections by the model's name: 'student',
-            or that of a teacher.
+        found (dict[str, Boxes]): Detections by model: 'student', or 'teacher'
+            and its name; without those in crowds.
     """
 
     path: str
@@ -135,13 +135,20 @@ def _see(
     data = model.data_preprocessor(batch, False)
     inputs, samples = data['inputs'], data['data_samples']
     samples = model.predict(inputs, samples, rescale=True)
-    found = {STUDENT: _boxes(samples[0].pred_instances)}
+    truth, ignored = _truth(info)
+
+    def counted(samples: Any) -> Boxes:
+        return without_ignored(
+            _boxes(samples[0].pred_instances), truth, ignored
+        )
+
+    found = {STUDENT: counted(samples)}
     for name, teacher in teachers.items():
         seen = teacher.predict(
             inputs, model.data_preprocessor, samples, classes or None
         )
-        found[name] = _boxes(seen[0].pred_instances)
-    return Seen(info['img_path'], _truth(info), found)
+        found[f'teacher {name}'] = counted(seen)
+    return Seen(info['img_path'], truth, found)
 
 
 def _boxes(found: Any) -> Boxes:
@@ -156,11 +163,13 @@ def _boxes(found: Any) -> Boxes:
     )
 
 
-def _truth(info: dict[str, Any]) -> Boxes:
-    kept = [x for x in info.get('instances', []) if not x['ignore_flag']]
-    boxes = torch.tensor([x['bbox'] for x in kept], dtype=torch.float32)
-    return Boxes(
-        boxes.reshape(-1, 4),
-        torch.tensor([x['bbox_label'] for x in kept], dtype=torch.int64),
-        torch.ones(len(kept)),
-    )
+def _truth(info: dict[str, Any]) -> tuple[Boxes, Tensor]:
+    """The objects of an image, and its regions that do not count."""
+    entries = info.get('instances', [])
+    boxes = torch.tensor([x['bbox'] for x in entries], dtype=torch.float32)
+    labels = torch.tensor([x['bbox_label'] for x in entries]).long()
+    ignored = torch.tensor([bool(x['ignore_flag']) for x in entries]).bool()
+    boxes = boxes.reshape(-1, 4)
+    kept = boxes[~ignored]
+    truth = Boxes(kept, labels[~ignored], torch.ones(len(kept)))
+    return truth, boxes[ignored]

@@ -113,16 +113,15 @@ def _row(
     for name in order:
         bad = wrong(shown[name], seen.truth)
         f1 = image_f1(seen.found[name], seen.truth, limits[name][0])
-        label = name if name == STUDENT else f'teacher {name}'
         parts.append(
             figure(
-                label,
+                name,
                 f'{len(bad)} detections, {sum(bad)} wrong, F1 {f1:.2f}',
-                drawn(key, size, shown[name], classes, bad, label),
+                drawn(key, size, shown[name], classes, bad, name),
             )
         )
-    name = escape(Path(seen.path).name)
+    file = escape(Path(seen.path).name)
     return (
-        f'{defined(key, picture)}<h4>{name}</h4>'
+        f'{defined(key, picture)}<h4>{file}</h4>'
         f'<div class="charts pictures">{"".join(parts)}</div>'
     )

@@ -61,6 +61,24 @@ def match(found: Boxes, truth: Boxes) -> Tensor:
     return chosen
 
 
+def without_ignored(found: Boxes, truth: Boxes, ignored: Tensor) -> Boxes:
+    """The detections without those in regions that do not count.
+
+    A detection is left out if it finds no object, and at least :data:`IOU` of
+    its area is in one region.
+
+    Args:
+        found (Boxes): N detections.
+        truth (Boxes): The objects that count.
+        ignored (Tensor): Regions, such as crowds, shape (K, 4).
+    """
+    if not len(ignored) or not len(found):
+        return found
+    inside = bbox_overlaps(found.boxes.float(), ignored.float(), mode='iof')
+    keep = (inside.amax(1) < IOU) | (match(found, truth) >= 0)
+    return Boxes(found.boxes[keep], found.labels[keep], found.scores[keep])
+
+
 def f1_score(right: int, found: int, objects: int) -> float:
     """F1, the harmonic mean of precision and recall.
 

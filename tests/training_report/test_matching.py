@@ -9,6 +9,7 @@ from mmgor.training_report.matching import (
     f1_score,
     image_f1,
     match,
+    without_ignored,
 )
 
 
@@ -67,3 +68,17 @@ def test_without_a_right_detection():
     assert best_threshold([(boxes(), TRUTH)]) == (0.5, 0.0)
     wrong = boxes((50, 0, 60, 10, 0, 0.9))
     assert best_threshold([(wrong, TRUTH)]) == (0.5, 0.0)
+
+
+def test_detections_in_a_crowd_do_not_count():
+    found = boxes(
+        (0, 0, 10, 10, 0, 0.9),  # right, though the crowd is there, too
+        (40, 0, 50, 10, 0, 0.8),  # inside of the crowd
+        (55, 0, 65, 10, 0, 0.7),  # half of it is
+        (58, 0, 68, 10, 0, 0.6),  # less than half
+    )
+    crowd = torch.tensor([[0.0, 0.0, 60.0, 10.0]])
+    kept = without_ignored(found, TRUTH, crowd)
+    assert kept.scores.tolist() == pytest.approx([0.9, 0.6])
+    assert without_ignored(found, TRUTH, torch.empty(0, 4)) is found
+    assert len(without_ignored(boxes(), TRUTH, crowd)) == 0
