@@ -99,7 +99,8 @@ def read_training_log(paths: Iterable[Path]) -> TrainingLog:
     """The log of a training that may have been stopped and resumed.
 
     Each start of a training writes a file of its own. From its first
-    iteration on, a later file replaces an earlier one.
+    iteration on, a later file replaces an earlier one. Evaluations alone
+    count if nothing was trained.
 
     Args:
         paths (Iterable[Path]): ``scalars.json`` of each start, oldest first.
@@ -108,10 +109,12 @@ def read_training_log(paths: Iterable[Path]) -> TrainingLog:
         ValueError: See :func:`read_scalars`.
     """
     kept: list[dict[str, Any]] = []
+    alone: list[dict[str, Any]] = []
     for path in paths:
         added = read_scalars(path)
         steps = [record['step'] for record in added if _is_training(record)]
         if not steps:
+            alone = added
             continue
         overlap = [
             number
@@ -119,6 +122,7 @@ def read_training_log(paths: Iterable[Path]) -> TrainingLog:
             if _is_training(record) and record['step'] >= steps[0]
         ]
         kept = kept[: overlap[0] if overlap else None] + added
+    kept = kept or alone
     records = [record for record in kept if _is_training(record)]
     found, iteration = [], 0
     for record in kept:

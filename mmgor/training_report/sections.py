@@ -17,8 +17,9 @@ from .run_files import Taught
 
 _KD = 'loss_kd_'
 _NO_LOG = (
-    'There is no log (*/vis_data/scalars.json), so curves are left out. '
-    "mmengine writes it with vis_backends=[dict(type='LocalVisBackend')]."
+    'No training iteration is in the log (*/vis_data/scalars.json), so curves '
+    'are left out. mmengine writes it with '
+    "vis_backends=[dict(type='LocalVisBackend')]."
 )
 
 #: The parts of the page, in their order.

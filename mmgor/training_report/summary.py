@@ -64,7 +64,7 @@ def story(cfg: Any, log: TrainingLog, model: nn.Module | None) -> list[str]:
         model (nn.Module, optional): The student.
     """
     name = model_name(cfg.model)
-    sentences = [f'A student was trained: {name}{_bits(model)}.']
+    sentences = [f'A detector was trained: {name}{_bits(model)}.']
     start = cfg.get('load_from')
     origin = f'the weights of {start}' if start else 'initial weights'
     if cfg.get('resume'):

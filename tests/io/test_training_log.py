@@ -74,6 +74,15 @@ def test_a_training_from_the_start_replaces_all(tmp_path):
     assert log.evaluations == []
 
 
+def test_of_a_calibration_alone_the_evaluation_counts(tmp_path):
+    paths = [written(tmp_path, 'a', [evaluated(0, 0.1)])]
+    paths.append(written(tmp_path, 'b', [evaluated(0, 0.2)]))
+    log = read_training_log(paths)
+    assert log.evaluations == [evaluated(0, 0.2)]
+    assert (log.records, log.unit) == ([], 'iteration')
+    assert read_training_log([]).evaluations == []
+
+
 def test_without_epochs_evaluations_have_the_iteration(tmp_path):
     records = [
         dict(loss=1.0, step=10),

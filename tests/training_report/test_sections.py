@@ -86,8 +86,16 @@ def test_best_and_last_map():
 @pytest.mark.parametrize(
     'log, make, why',
     [
-        (TrainingLog([], [], 'epoch'), accuracy_section, 'no log'),
-        (TrainingLog([], [], 'epoch'), loss_section, 'no log'),
+        (
+            TrainingLog([], [], 'epoch'),
+            accuracy_section,
+            'No training iteration is in the log',
+        ),
+        (
+            TrainingLog([], [], 'epoch'),
+            loss_section,
+            'No training iteration is in the log',
+        ),
         (
             TrainingLog([record(1)], [dict(step=1)], 'epoch'),
             accuracy_section,

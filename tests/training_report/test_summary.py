@@ -33,7 +33,7 @@ def test_from_what_on_what_and_from_whom():
         None,
     )
     assert text == [
-        'A student was trained: ATSS (ResNet-18).',
+        'A detector was trained: ATSS (ResNet-18).',
         'It started from the weights of float.pth.',
         'Training images: those of data/cells/train.json.',
         'Evaluation images: those of data/eval.json.',
