@@ -263,7 +263,7 @@ def test_a_shipped_config_is_a_base(tmp_path, monkeypatch):
     cfg = Config.fromfile(path)
     assert cfg.model.detector == 'RetinaNet'
     hooks = [HOOKS.build(hook) for hook in cfg.custom_hooks]
-    assert [hook['_scope_'] for hook in cfg.custom_hooks] == ['mmgor'] * 3
+    assert {hook['_scope_'] for hook in cfg.custom_hooks} == {'mmgor'}
     assert type(hooks[0]).__name__ == 'QuantCalibrationHook'
     backbone = dict(type='ResNet', depth=18, _scope_='mmgor')
     assert type(MODELS.build(backbone)) is stock.get('ResNet')
