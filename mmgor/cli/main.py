@@ -17,6 +17,7 @@ from mmgor.io.config_values import nearest
 
 #: Command -> what it does; ``mmgor/cli/<command>.py``.
 COMMANDS: dict[str, str] = {
+    'bits': 'find bits for every layer that meet a budget',
     'convert': 'write the config of a low-bit student on top of yours',
     'doctor': 'check the environment, a config and its data',
     'report': 'write one HTML page on a training',

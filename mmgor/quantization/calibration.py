@@ -97,7 +97,7 @@ def calibrate(
     chosen = list({**layers, **others} if names is None else names)
     with (
         trial_run(model),
-        _observing(layers, others, loss_weighted) as seen,
+        observing(layers, others, loss_weighted) as seen,
         torch.set_grad_enabled(loss_weighted),
     ):
         for batch in batches:
@@ -205,7 +205,7 @@ def _take_gradients(loss: Tensor, observers: list[RangeObserver]) -> None:
 
 
 @contextmanager
-def _observing(
+def observing(
     layers: dict[str, Any], others: dict[str, BaseQuantizer], follow: bool
 ) -> Iterator[list[RangeObserver]]:
     """Let activation quantizers observe, and weight quantizers pass weights

@@ -66,6 +66,7 @@ def quantize_layers(
         if bits is not None:
             slots = (calls or {}).get(name, 1)
             _quantize_layer(layers[name], name, policy, bits, slots)
+            layers[name].is_edge = name in edge_names
     disable_efficient_bn(module)
     for name, layer in _in_float(module).items():
         layer.float_cause = (

@@ -53,12 +53,14 @@ class QuantLayerMixin:
         input_quantizer (BaseQuantizer): Rounds the input.
         rounds_weight (bool): Whether the parameter ``weight`` itself is
             rounded, and not a weight that the layer computes from it.
+        is_edge (bool): Whether it is a first or prediction layer.
     """
 
     weight: Tensor
     weight_quantizer: BaseQuantizer
     input_quantizer: BaseQuantizer
     rounds_weight = True
+    is_edge = False
 
     @property
     def owns_input_quantizer(self) -> bool:

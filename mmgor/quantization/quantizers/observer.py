@@ -43,8 +43,29 @@ class PassThrough:
         return x
 
 
+class WeightGradient:
+    """An observer that passes a weight on and takes its gradient, over all
+    calls of a forward pass.
+
+    Attributes:
+        added (Tensor, optional): Zeros in the shape of the weight, which are
+            added to it; their gradient is that of the weight.
+    """
+
+    def __init__(self) -> None:
+        self.added: Tensor | None = None
+
+    def update(self, x: Tensor, slot: int) -> Tensor:
+        """Return the weight, through which a gradient reaches ``added``."""
+        if self.added is None:
+            self.added = torch.zeros_like(x, requires_grad=True)
+        return x.detach() + self.added
+
+
 class RangeObserver:
     """Records extremes and a random sample of an input, per scale.
+
+    ``counts`` has the number of values that each scale saw.
 
     Args:
         num_scales (int): Number of scales of the quantizer.
@@ -60,6 +81,7 @@ class RangeObserver:
         self.samples: list[list[Tensor]] = [[] for _ in range(num_scales)]
         self.squares: list[list[Tensor]] = [[] for _ in range(num_scales)]
         self.followed: list[tuple[Tensor, Tensor | None, int]] = []
+        self.counts = [0] * num_scales
         self._follow = follow
         self.low = torch.full((num_scales,), float('inf'))
         self.high = torch.full((num_scales,), -float('inf'))
@@ -80,6 +102,8 @@ class RangeObserver:
         start = slot * self.channels
         own = slice(start, start + self.channels)
         rows = self._rows(x)
+        for i in range(start, start + self.channels):
+            self.counts[i] += rows.shape[1]
         low, high = rows.aminmax(dim=1)
         index = self._choose(rows)
         kept = rows if index is None else rows.gather(1, index)

@@ -1,0 +1,1 @@
+"""Finds the bits of every layer that meet a budget at the least cost."""
