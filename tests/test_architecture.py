@@ -17,6 +17,7 @@ PARTS = {
     'dry_run',
     'cli',
     'conversion',
+    'bit_search',
     'training_report',
     'doctor',
 }
@@ -35,7 +36,10 @@ FORBIDDEN = {
         'deploy',
         'cli',
         'conversion',
+        'bit_search',
     },
+    'bit_search': PARTS - {'bit_search', 'conversion', 'quantization', 'hooks'}
+    | {'deploy'},
     'conversion': PARTS
     - {'conversion', 'quantization', 'distillation', 'hooks'}
     | {'deploy'},
