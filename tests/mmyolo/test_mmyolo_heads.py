@@ -6,6 +6,7 @@ import torch
 from mmgor.dense_heads.boxes import distribution_logits, location_boxes
 from mmgor.dense_heads.scores import score_logits
 from mmgor.dense_heads.spec import head_strides
+from mmgor.deploy.export.graph_nms import GraphNMS
 from mmgor.registry import MODELS
 from tests.support.mmyolo_students import CLASSES, STUDENTS, tiny, vary
 
@@ -96,3 +97,9 @@ def test_rotated_boxes_are_refused():
     assert len(score_logits(head, outputs)) == 3
     with pytest.raises(ValueError, match=r'RTMDetHead: .*without an angle'):
         location_boxes(head, outputs, training=False)
+
+
+def test_nms_in_the_graph_is_refused():
+    head, outputs = build('yolov8')
+    with pytest.raises(ValueError, match=r'YOLOv8Head .*Export without nms'):
+        GraphNMS(head, (32, 32), outputs)

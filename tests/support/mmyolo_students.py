@@ -34,7 +34,9 @@ def shipped(name: str) -> Any:
     return get_config(f'mmyolo::{STUDENTS[name]}.py')
 
 
-def tiny(name: str, factor: float = 0.125) -> ConfigDict:
+def tiny(
+    name: str, factor: float = 0.125, classes: int = len(CLASSES)
+) -> ConfigDict:
     """The model of a shipped config with fewer channels and classes."""
     model = copy.deepcopy(shipped(name).model)
     parts = model.backbone, model.neck, model.bbox_head.head_module
@@ -42,10 +44,10 @@ def tiny(name: str, factor: float = 0.125) -> ConfigDict:
         part.widen_factor = factor
     for part in (model.backbone, model.neck, model.bbox_head):
         part.pop('init_cfg', None)
-    model.bbox_head.head_module.num_classes = len(CLASSES)
+    model.bbox_head.head_module.num_classes = classes
     for assigner in (model.get('train_cfg') or {}).values():
         if isinstance(assigner, dict) and 'num_classes' in assigner:
-            assigner.num_classes = len(CLASSES)
+            assigner.num_classes = classes
     for augment in model.data_preprocessor.get('batch_augments', []):
         augment.random_size_range = (SIDE, SIDE)
     return model
