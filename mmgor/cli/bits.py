@@ -1,4 +1,4 @@
-"""Find the bits of every layer of a student that meet a budget.
+"""Find the bits of every layer of a student that meet a budget::
 
     mmgor bits student.py float.pth --mean-bits 4 --out student_bits.py
     mmgor bits student.py float.pth --bytes 0.6MB --out student_bits.py

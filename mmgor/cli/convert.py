@@ -1,4 +1,4 @@
-"""Write the config of a low-bit student on top of your own config.
+"""Write the config of a low-bit student on top of your own config::
 
     mmgor convert my_config.py my_checkpoint.pth --w 4 --a 4 --out student.py
     mmgor convert mmdet::atss/atss_r50_fpn_1x_coco.py \\

@@ -32,6 +32,7 @@ from .trial import (
     Trial,
     build,
     build_float,
+    collate_function,
     first_step,
     fitting_weights,
     float_model,
@@ -89,7 +90,8 @@ def _convert(
         detector_class(cfg['model'])
         sized = cfg if data is None else with_classes(cfg, data)
         built = build_float(sized)
-        batch, probe = first_step(built, _fewest_classes(sized['model']))
+        fewest = _fewest_classes(sized['model'])
+        batch, probe = first_step(built, fewest, collate_function(cfg))
         parts = find_parts(float_model(cfg), built)
         check_parts(parts, cfg['model'])
         if recipe.needs_offsets(built):

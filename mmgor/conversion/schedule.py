@@ -11,6 +11,9 @@ from .source import Code
 _POINTS = ('begin', 'end', 'T_max')
 #: Settings of hooks that count epochs: from the start, and from the end.
 _SWITCHES = ('switch_epoch', 'num_last_epochs')
+#: The same of MMYOLO's hooks that take the place of schedulers.
+_OF_YOLOV5 = 'YOLOv5ParamSchedulerHook'
+_LENGTHS = ('max_epochs', 'total_epochs', 'warmup_epochs')
 
 
 def epochs_of(cfg: Any) -> int | None:
@@ -72,6 +75,31 @@ def scaled_schedule(cfg: Any, epochs: int) -> dict[str, Any]:
             for i, change in enumerate(changes)
         ]
     return entries
+
+
+def scheduler_hook(cfg: Any, epochs: int | None) -> dict[str, Any]:
+    """What changes in ``default_hooks.param_scheduler``; {} if there is
+    nothing.
+
+    MMYOLO's hooks start the biases with a learning rate of their own, which
+    is meant for SGD and would be far too large for AdamW.
+
+    Args:
+        cfg (Config): The base config.
+        epochs (int, optional): The new length.
+    """
+    hook = (cfg.get('default_hooks') or {}).get('param_scheduler') or {}
+    changed: dict[str, Any] = {}
+    before = epochs_of(cfg)
+    if epochs is not None and before:
+        changed = {
+            key: _scaled(hook[key], epochs / before)
+            for key in _LENGTHS
+            if hook.get(key)
+        }
+    if 'warmup_bias_lr' in hook or hook.get('type') == _OF_YOLOV5:
+        changed['warmup_bias_lr'] = 0.0
+    return changed
 
 
 def _loop(train_cfg: dict, ratio: float) -> dict[str, Any]:

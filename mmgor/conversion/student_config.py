@@ -13,7 +13,7 @@ from .checkpoints import path_from
 from .data import class_counts, data_entries
 from .parts import Part
 from .request import Findings, Request, command
-from .schedule import hook_list, scaled_schedule
+from .schedule import hook_list, scaled_schedule, scheduler_hook
 from .source import Code, assignment
 from .wrapping import (
     QUANT,
@@ -128,8 +128,11 @@ def write_config(request: Request, found: Findings) -> StudentConfig:
     base_hooks = length.pop('custom_hooks', None) or cfg.get('custom_hooks')
     for name, value in length.items():
         config.add(name, value)
-    safe = dict(checkpoint=dict(type='SafeCheckpointHook'))
-    config.add('default_hooks', safe)
+    defaults: dict[str, Any] = dict(checkpoint=dict(type='SafeCheckpointHook'))
+    scheduler = scheduler_hook(cfg, request.epochs)
+    if scheduler:
+        defaults['param_scheduler'] = scheduler
+    config.add('default_hooks', defaults)
     own = recipe.hooks(bool(found.teachers))
     config.add('custom_hooks', hook_list(base_hooks, own))
     return config

@@ -16,7 +16,14 @@ from mmgor.io import config_reader
 from mmgor.registry import MODELS
 
 from .checkpoints import check_file, is_url, zoo_checkpoint
-from .trial import FloatProbe, build, build_float, first_step, float_model
+from .trial import (
+    FloatProbe,
+    build,
+    build_float,
+    collate_function,
+    first_step,
+    float_model,
+)
 
 _FORM = 'CONFIG.py:CHECKPOINT'
 
@@ -115,9 +122,11 @@ def choose_heads(
     probes = {}
     for one in teachers:
         owner = f'config of --teacher {one.name}'
-        model: Any = build_float(config_reader.read_config(one.config, owner))
-        # Masks may be what the student needs, and the teacher can't take.
-        probes[one.name] = first_step(model, 1)[1]
+        config = config_reader.read_config(one.config, owner)
+        # The student's batch may have masks, which the teacher can't take.
+        collate = collate_function(config)
+        _, probe_of = first_step(build_float(config), 1, collate)
+        probes[one.name] = probe_of
     refused: list[str] = []
     with stand_ins(teachers) as specs:
         for heads in _forms(teachers, probe, probes):

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -9,14 +10,15 @@ import torch
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import ConfigDict
 from mmengine.device import get_device
-from mmengine.registry import init_default_scope
+from mmengine.logging import MessageHub
+from mmengine.registry import FUNCTIONS, init_default_scope
 from torch import nn
 
 from mmgor.dense_heads.levels import as_list, map_strides
 from mmgor.distillation import Recorder
 from mmgor.hooks.student import run_losses
 from mmgor.io.checkpoint_reader import read_state_dict
-from mmgor.io.config_reader import model_config
+from mmgor.io.config_reader import loader_datasets, model_config
 from mmgor.quantization import (
     calibrate,
     counting_macs,
@@ -25,7 +27,7 @@ from mmgor.quantization import (
 )
 from mmgor.quantization.convert import find_layers
 from mmgor.quantization.coverage import FloatShare, float_shares
-from mmgor.registry import MODELS
+from mmgor.registry import DATASETS, MODELS, find
 from mmgor.trial_run import trial_run
 
 #: Sides of the images, in pixels. Some detectors can not take the smaller.
@@ -75,13 +77,14 @@ class Trial:
 
 
 def float_model(cfg: Any) -> ConfigDict:
-    """The model's config without files of weights, at any depth, and without
-    batches of changing size."""
+    """The model's config without files of weights, at any depth, and with
+    batches of one size."""
     model = model_config(cfg)
     _drop_files(model)
-    preprocessor = model.get('data_preprocessor')
-    if isinstance(preprocessor, dict):
-        preprocessor.pop('batch_augments', None)
+    preprocessor = model.get('data_preprocessor') or {}
+    for augment in preprocessor.get('batch_augments') or []:
+        if 'random_size_range' in augment:
+            augment['random_size_range'] = (SIDES[0], SIDES[0])
     return model
 
 
@@ -112,7 +115,9 @@ def build_float(cfg: Any) -> nn.Module:
         ) from error
 
 
-def noise_batch(num_classes: int, side: int, with_masks: bool) -> dict:
+def noise_batch(
+    num_classes: int, side: int, with_masks: bool, collate: Any = None
+) -> Any:
     """Two images of noise with boxes, as a train dataloader gives them.
 
     Args:
@@ -120,6 +125,8 @@ def noise_batch(num_classes: int, side: int, with_masks: bool) -> dict:
         side (int): Height and width in pixels.
         with_masks (bool): With masks and a semantic map, too. Detectors that
             learn from boxes may not be able to take them.
+        collate (Callable, optional): Makes a batch of a list of images.
+            Default: what mmengine's dataloaders do.
     """
     batch = demo_mm_inputs(
         2,
@@ -132,23 +139,59 @@ def noise_batch(num_classes: int, side: int, with_masks: bool) -> dict:
     )
     for sample in batch['data_samples']:
         sample.gt_instances.labels.clamp_(max=num_classes - 1)
-    return batch
+    if collate is None:
+        return batch
+    pairs = zip(batch['inputs'], batch['data_samples'])
+    return collate([dict(inputs=x, data_samples=s) for x, s in pairs])
 
 
-def first_step(model: Any, num_classes: int) -> tuple[dict, FloatProbe]:
+def collate_function(cfg: Any) -> Any:
+    """What makes a training batch of a list of images; None for mmengine's
+    own.
+
+    Args:
+        cfg (Config): With a ``train_dataloader``, or without.
+
+    Raises:
+        ValueError: If no such function is registered.
+    """
+    found = (cfg.get('train_dataloader') or {}).get('collate_fn')
+    if not found:
+        return None
+    arguments = dict(found)
+    kind = arguments.pop('type')
+    # It is registered together with the data sets of its library.
+    for dataset in loader_datasets(cfg, 'train_dataloader'):
+        find(dataset.get('type'), registry=DATASETS)
+    function = FUNCTIONS.get(kind) if isinstance(kind, str) else kind
+    if function is None:
+        raise ValueError(
+            f'train_dataloader.collate_fn is {kind!r}, which is not '
+            'registered; expected a function such as yolov5_collate. Import '
+            'its module with custom_imports.'
+        )
+    return partial(function, **arguments)
+
+
+def first_step(
+    model: Any, num_classes: int, collate: Any
+) -> tuple[Any, FloatProbe]:
     """A batch that a float detector can train on, and what it showed.
 
     Args:
         model (nn.Module): Float detector.
         num_classes (int): Labels are below it.
+        collate (Callable, optional): From :func:`collate_function`.
 
     Raises:
         RuntimeError: If it can't be trained on any batch of noise.
     """
+    # Some assigners of MMYOLO ask how far a training is.
+    MessageHub.get_current_instance().update_info('epoch', 0)
     errors: list[str] = []
     for side, with_masks in product(SIDES, (False, True)):
-        batch = noise_batch(num_classes, side, with_masks)
         try:
+            batch = noise_batch(num_classes, side, with_masks, collate)
             return batch, probe_float(model, batch)
         except Exception as error:  # stock code may raise anything
             text = ' '.join(str(error).split())

@@ -259,3 +259,15 @@ def test_random_states_do_not_matter(tmp_path, out):
     torch.manual_seed(8)
     run(write_float(tmp_path), out)
     assert out.read_text() == first
+
+
+def test_batches_are_made_as_the_config_says(tmp_path, out):
+    config = write_float(tmp_path)
+    base = Config.fromfile(config)
+    base.train_dataloader.collate_fn = dict(type='pseudo_collate')
+    base.dump(config)
+    run(config, out)
+    base.train_dataloader.collate_fn = dict(type='nobody_collates')
+    base.dump(config)
+    out.unlink()
+    refuse(ValueError, "'nobody_collates', which is not", config, out)

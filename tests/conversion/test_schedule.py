@@ -3,7 +3,12 @@
 import pytest
 from mmengine.config import Config
 
-from mmgor.conversion.schedule import epochs_of, hook_list, scaled_schedule
+from mmgor.conversion.schedule import (
+    epochs_of,
+    hook_list,
+    scaled_schedule,
+    scheduler_hook,
+)
 from mmgor.conversion.source import Code, assignment
 
 BASE = dict(
@@ -71,3 +76,11 @@ def test_hooks_of_the_base_come_first():
         Code('*_base_.custom_hooks'),
         *own,
     ]
+
+
+def test_hooks_in_the_place_of_schedulers():
+    hook = dict(type='Warmup', max_epochs=300, warmup_bias_lr=0.1)
+    cfg = Config(dict(BASE, default_hooks=dict(param_scheduler=hook)))
+    assert scheduler_hook(cfg, 30) == dict(max_epochs=30, warmup_bias_lr=0.0)
+    assert scheduler_hook(cfg, None) == dict(warmup_bias_lr=0.0)
+    assert scheduler_hook(Config(BASE), 30) == {}
