@@ -175,7 +175,7 @@ def silence_log(logger: logging.Logger) -> None:
     """Filter the messages of :data:`NOISY_LOG` out of a log.
 
     Args:
-        logger (Logger): torch's, or that of a Runner.
+        logger (logging.Logger): torch's, or that of a Runner.
     """
     logger.addFilter(_is_useful)
 

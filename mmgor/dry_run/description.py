@@ -83,7 +83,8 @@ def optimizer_lines(optim_wrapper: Any, model: nn.Module) -> list[str]:
     before warm-up and schedule.
 
     Args:
-        optim_wrapper (OptimWrapper | OptimWrapperDict): Of a Runner.
+        optim_wrapper (mmengine.optim.OptimWrapper): Of a Runner; or a dict of
+            them, OptimWrapperDict.
         model (nn.Module): Whose parameters it has.
     """
     kinds = {id(p): kind for p, kind in _kinds(model)}

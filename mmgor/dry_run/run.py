@@ -51,6 +51,9 @@ def dry_run(cfg: Config, build: Callable[[Config], Runner]) -> None:
         # Backends may write elsewhere or open a run on a server.
         if isinstance(cfg.get('visualizer'), dict):
             cfg.visualizer.vis_backends = None
+        saving = (cfg.get('default_hooks') or {}).get('checkpoint')
+        if isinstance(saving, dict):
+            saving.pop('out_dir', None)
         runner = build(cfg)
         runner.register_hook(_FirstSteps(), priority='LOWEST')
         _say('building, loading and calibrating ...')

@@ -104,6 +104,15 @@ def test_a_resumed_run_stays_as_it_is(config, started, tmp_path):
     assert contents(tmp_path) == before
 
 
+def test_checkpoints_of_another_folder_are_not_written(config, tmp_path):
+    cfg = read_config(config)
+    cfg.work_dir = str(tmp_path / 'run')
+    saving = dict(by_epoch=False, interval=1, out_dir=str(tmp_path / 'other'))
+    cfg.default_hooks.checkpoint.update(saving)
+    dry_run(cfg, Runner.from_cfg)
+    assert contents(tmp_path) == {}
+
+
 def test_it_fails_as_the_training_would(config):
     cfg = read_config(config)
     cfg.model.kd_heads.neck.student_channels = 8

@@ -1,10 +1,12 @@
 """Checkpoints are read or refused with a ValueError, and never run code."""
 
 import io
+import logging
 import os
 import pickle
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -224,6 +226,7 @@ def test_tools_protect_their_runner(monkeypatch, stacks_loader):
     import _common
     from mmengine.config import Config
 
-    monkeypatch.setattr(_common.Runner, 'from_cfg', lambda cfg: cfg)
+    runner = SimpleNamespace(logger=logging.getLogger('of a runner'))
+    monkeypatch.setattr(_common.Runner, 'from_cfg', lambda cfg: runner)
     _common.build_runner(Config(dict()))
     assert os.environ[FORCE] == '1'
