@@ -119,6 +119,11 @@ def write_config(request: Request, found: Findings) -> StudentConfig:
     if found.checkpoint is not None:
         start = 'The float student to start from.'
         config.add('load_from', found.checkpoint, start)
+    if cfg.get('work_dir'):
+        folder = f'work_dirs/{request.out.stem}'
+        config.add('work_dir', folder, 'Not the one of the float detector.')
+    if cfg.get('resume'):
+        config.add('resume', False)
     optimizer, why = recipe.optimizer(cfg)
     if optimizer is not None:
         config.add('optim_wrapper', optimizer, f'{why}.')

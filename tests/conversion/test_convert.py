@@ -83,6 +83,13 @@ def test_what_the_base_config_has_is_kept(tmp_path, out):
     assert cfg.train_cfg.max_epochs == 12
 
 
+def test_the_float_detector_keeps_its_folder(tmp_path, out):
+    floats = dict(work_dir='work_dirs/float', resume=True)
+    cfg, _ = run(write_float(tmp_path, **floats), out)
+    assert cfg.work_dir == 'work_dirs/student'
+    assert cfg.resume is False
+
+
 def test_a_target_sets_what_it_needs(tmp_path, out):
     cfg, _ = run(write_float(tmp_path, YOLOX), out, target='tensorrt')
     assert cfg.quant == dict(w_bits=4, a_bits=4, target='tensorrt')
