@@ -8,7 +8,10 @@ import pytest
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / 'notebooks'
 # Instead of the cell that is tagged 'parameters'.
-TINY = {'first_student': 'images, size, epochs = 8, 64, 1'}
+TINY = {
+    'first_student': 'images, size = 8, 64\n'
+    'teacher_epochs, student_epochs = 1, 1'
+}
 
 
 def code_cells(name):
