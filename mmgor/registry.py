@@ -9,6 +9,7 @@ registries, where every other scope looks last.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from inspect import isclass, signature
 from typing import Any
 
@@ -163,9 +164,22 @@ def build_stock(key: str, kind: Any, arguments: dict) -> nn.Module:
         raise ValueError(
             f'{key}={kind!r} is not a registered module; expected the name '
             f'of a stock {key}, as in its type=...{nearest([kind], known)}.'
+            f'{_import_error(kind)}'
         )
     with naming_typos(found, 'quant'):
         return MODELS.build(dict(arguments, type=found))
+
+
+def _import_error(kind: Any) -> str:
+    """Why the package that a prefix names has no registry, '' if it has."""
+    scope = kind.partition('.')[0] if '.' in str(kind) else MODELS.scope
+    if scope in MODELS.root.children:
+        return ''
+    try:
+        import_module(f'{scope}.registry')
+    except ImportError as error:  # mmengine passes over it
+        return f' The package {scope!r} could not be imported: {error}.'
+    return ''
 
 
 @contextmanager

@@ -146,6 +146,15 @@ def test_parts_of_another_library_in_mmdets_scope(teacher_spec):
     assert pickle.loads(pickle.dumps(type(model))) is type(model)
 
 
+def test_a_part_of_a_library_that_cannot_be_imported():
+    cfg = dict(type='QuantBackbone', backbone='no_library.ConvNeXt')
+    with pytest.raises(ValueError, match=r"'no_library' could .*: No module"):
+        stock.build(cfg)
+    for scope in ('mmdet', SCOPE):
+        with pytest.raises(ValueError, match=r'type=\.\.\.\.$'):
+            stock.build(dict(cfg, backbone=f'{scope}.Nothing'))
+
+
 def test_a_part_with_a_scope_of_its_own():
     sizes = dict(in_channels=[4], out_channels=4, num_outs=1)
     cfg = dict(type='QuantNeck', neck='TheirNeck', _scope_=SCOPE, **sizes)
