@@ -136,6 +136,8 @@ def _candidates(model: dict, above: tuple[str, ...]) -> Iterator[Part]:
             )
         elif isinstance(value, dict) and any(_candidates(value, keys)):
             yield from _candidates(value, keys)
+        elif key.endswith('_extractor'):  # it gives features, as a neck does
+            yield Part(keys, 'QuantNeck', listed=isinstance(value, list))
         elif key.endswith('_head'):
             yield Part(keys, 'QuantHead', listed=isinstance(value, list))
 

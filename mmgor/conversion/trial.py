@@ -12,6 +12,7 @@ from mmengine.config import ConfigDict
 from mmengine.device import get_device
 from mmengine.logging import MessageHub
 from mmengine.registry import FUNCTIONS, init_default_scope
+from mmengine.structures import InstanceData
 from torch import nn
 
 from mmgor.dense_heads.levels import as_list, map_strides
@@ -33,6 +34,8 @@ from mmgor.trial_run import trial_run
 #: Sides of the images, in pixels. Some detectors can not take the smaller.
 SIDES = (256, 512)
 _BOXES = 4
+# mmdet draws the semantic map as 8-bit integers.
+_MOST_CLASSES = 80
 NOT_BUILT = 'the float detector itself could not be built'
 NO_STEP = (
     'the float detector itself could not take a training step on two images '
@@ -118,7 +121,8 @@ def build_float(cfg: Any) -> nn.Module:
 def noise_batch(
     num_classes: int, side: int, with_masks: bool, collate: Any = None
 ) -> Any:
-    """Two images of noise with boxes, as a train dataloader gives them.
+    """Two images of noise with boxes and proposals, as a train dataloader
+    gives them.
 
     Args:
         num_classes (int): Labels are below it.
@@ -132,13 +136,17 @@ def noise_batch(
         2,
         [(3, side, side)] * 2,
         num_items=[_BOXES] * 2,
-        num_classes=max(2, num_classes),
+        num_classes=min(max(2, num_classes), _MOST_CLASSES),
         with_mask=with_masks,
         with_semantic=with_masks,
         use_box_type=True,
     )
     for sample in batch['data_samples']:
-        sample.gt_instances.labels.clamp_(max=num_classes - 1)
+        truth = sample.gt_instances
+        truth.labels.clamp_(max=num_classes - 1)
+        boxes = truth.bboxes.tensor
+        scores = boxes.new_ones(len(boxes))
+        sample.proposals = InstanceData(bboxes=boxes, scores=scores)
     if collate is None:
         return batch
     pairs = zip(batch['inputs'], batch['data_samples'])

@@ -25,6 +25,20 @@ def test_backbone_neck_and_all_heads_in_this_order():
     ]
 
 
+def test_an_extractor_with_layers_is_wrapped_as_a_neck():
+    model = tiny(TWO_STAGE)
+    extractor = model.roi_head.bbox_roi_extractor
+    extractor.update(
+        type='GenericRoIExtractor',
+        aggregation='sum',
+        pre_cfg=dict(
+            type='ConvModule', in_channels=16, out_channels=16, kernel_size=1
+        ),
+    )
+    found = places(model)['roi_head.bbox_roi_extractor']
+    assert found.wrapper == 'QuantNeck'
+
+
 def test_a_list_tells_which_of_its_modules_have_layers():
     model = tiny('retinanet/retinanet_r18_fpn_1x_coco')
     pyramid = dict(type='BFP', in_channels=16, num_levels=5, refine_level=1)
