@@ -59,6 +59,22 @@ def hooks(has_teachers: bool) -> list[dict]:
     return [dict(type=name) for name in own]
 
 
+def collate_function(cfg: Any, name: str) -> dict | None:
+    """The base config's ``collate_fn``, if it has to be written again.
+
+    In a base of another package ('mmyolo::...'), mmengine adds the scope to
+    every dict with a type, and hands it on to the function as an argument.
+
+    Args:
+        cfg (Config): The float detector's config.
+        name (str): How the student's config names it.
+    """
+    found = (cfg.get('train_dataloader') or {}).get('collate_fn')
+    if '::' not in name or not found:
+        return None
+    return dict(_delete_=True, **found)
+
+
 def imports(cfg: Any) -> dict:
     """``custom_imports``: those of the base config, and mmgor."""
     base = (cfg.get('custom_imports') or {}).get('imports') or []

@@ -1,8 +1,8 @@
 """Shortens or lengthens the training of a base config."""
 
-from collections.abc import Sequence
 from typing import Any
 
+from mmgor.io.config_reader import type_name
 from mmgor.io.config_values import integer
 
 from .source import Code
@@ -11,6 +11,8 @@ from .source import Code
 _POINTS = ('begin', 'end', 'T_max')
 #: Settings of hooks that count epochs: from the start, and from the end.
 _SWITCHES = ('switch_epoch', 'num_last_epochs')
+#: Hooks that merge branches into new layers, which are not quantized.
+_REBUILDING = ('SwitchToDeployHook',)
 #: The same of MMYOLO's hooks that take the place of schedulers.
 _OF_YOLOV5 = 'YOLOv5ParamSchedulerHook'
 _LENGTHS = ('max_epochs', 'total_epochs', 'warmup_epochs')
@@ -25,16 +27,15 @@ def epochs_of(cfg: Any) -> int | None:
 def scaled_schedule(cfg: Any, epochs: int) -> dict[str, Any]:
     """The entries that change the length of a training.
 
-    Everything that counts epochs is scaled alike: milestones and ends of
-    schedulers, evaluation, and when hooks switch augmentation off.
+    Milestones and ends of schedulers, and evaluation, are scaled alike.
 
     Args:
         cfg (Config): The base config.
         epochs (int): The new length.
 
     Returns:
-        dict[str, Any]: ``train_cfg``, ``param_scheduler`` and
-        ``custom_hooks`` as a config writes them, where they change.
+        dict[str, Any]: ``train_cfg`` and ``param_scheduler`` as a config
+        writes them.
 
     Raises:
         ValueError: If the config counts iterations, or ``epochs`` is less
@@ -59,20 +60,6 @@ def scaled_schedule(cfg: Any, epochs: int) -> dict[str, Any]:
         entries['param_scheduler'] = [
             _changed(f'_base_.param_scheduler[{i}]', _scheduler(one, ratio))
             for i, one in enumerate(schedulers)
-        ]
-    hooks = cfg.get('custom_hooks') or []
-    changes = [
-        {
-            k: _scaled(h[k], ratio)
-            for k in _SWITCHES
-            if isinstance(h, dict) and k in h
-        }
-        for h in hooks
-    ]
-    if any(changes):
-        entries['custom_hooks'] = [
-            _changed(f'_base_.custom_hooks[{i}]', change)
-            for i, change in enumerate(changes)
         ]
     return entries
 
@@ -139,16 +126,25 @@ def _changed(base: str, changes: dict[str, Any]) -> Code:
     return Code(f'dict({base}{more})' if more else base)
 
 
-def hook_list(base: Any, own: Sequence[dict]) -> list[Any]:
-    """The base config's hooks, then further ones.
+def base_hooks(cfg: Any, epochs: int | None) -> list[Code]:
+    """The base config's own hooks, as entries of a list.
+
+    When they switch augmentation off is scaled with the training. Hooks that
+    would put other layers in the place of quantized ones are left out.
 
     Args:
-        base (list, optional): What :func:`scaled_schedule` gives, or the
-            hooks of the base config.
-        own (Sequence[dict]): The further ones.
+        cfg (Config): The base config.
+        epochs (int, optional): The new length.
     """
-    if not base:
-        return [*own]
-    if isinstance(base[0], Code):
-        return [*base, *own]
-    return [Code('*_base_.custom_hooks'), *own]
+    hooks = cfg.get('custom_hooks') or []
+    before = epochs_of(cfg)
+    ratio = epochs / before if epochs and before else 1.0
+    kept = [
+        (i, {k: _scaled(hook[k], ratio) for k in _SWITCHES if k in hook})
+        for i, hook in enumerate(hooks)
+        if type_name(hook) not in _REBUILDING
+    ]
+    whole = len(kept) == len(hooks)
+    if whole and (ratio == 1.0 or not any(change for _, change in kept)):
+        return [Code('*_base_.custom_hooks')] if hooks else []
+    return [_changed(f'_base_.custom_hooks[{i}]', c) for i, c in kept]

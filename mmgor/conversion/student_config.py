@@ -13,7 +13,7 @@ from .checkpoints import path_from
 from .data import class_counts, data_entries
 from .parts import Part
 from .request import Findings, Request, command
-from .schedule import hook_list, scaled_schedule, scheduler_hook
+from .schedule import base_hooks, scaled_schedule, scheduler_hook
 from .source import Code, assignment
 from .wrapping import (
     QUANT,
@@ -112,10 +112,15 @@ def write_config(request: Request, found: Findings) -> StudentConfig:
     config.add('custom_imports', recipe.imports(cfg))
     config.add('quant', found.quant, 'First and prediction layers: 8 bits.')
     config.add('model', _model(found))
+    loaders: dict[str, Any] = {}
     if found.data is not None:
-        entries = data_entries(cfg, found.data, str(request.data))
-        for name, value in entries.items():
-            config.add(name, value)
+        loaders = data_entries(cfg, found.data, str(request.data))
+    collate = recipe.collate_function(cfg, request.config)
+    if collate is not None:
+        train = loaders.setdefault('train_dataloader', {})
+        train['collate_fn'] = collate
+    for name, value in loaders.items():
+        config.add(name, value)
     if found.checkpoint is not None:
         start = 'The float student to start from.'
         config.add('load_from', found.checkpoint, start)
@@ -127,19 +132,19 @@ def write_config(request: Request, found: Findings) -> StudentConfig:
     optimizer, why = recipe.optimizer(cfg)
     if optimizer is not None:
         config.add('optim_wrapper', optimizer, f'{why}.')
-    length: dict[str, Any] = {}
     if request.epochs is not None:
-        length = scaled_schedule(cfg, request.epochs)
-    base_hooks = length.pop('custom_hooks', None) or cfg.get('custom_hooks')
-    for name, value in length.items():
-        config.add(name, value)
+        for name, value in scaled_schedule(cfg, request.epochs).items():
+            config.add(name, value)
     defaults: dict[str, Any] = dict(checkpoint=dict(type='SafeCheckpointHook'))
     scheduler = scheduler_hook(cfg, request.epochs)
     if scheduler:
         defaults['param_scheduler'] = scheduler
     config.add('default_hooks', defaults)
-    own = recipe.hooks(bool(found.teachers))
-    config.add('custom_hooks', hook_list(base_hooks, own))
+    hooks = [
+        *base_hooks(cfg, request.epochs),
+        *recipe.hooks(bool(found.teachers)),
+    ]
+    config.add('custom_hooks', hooks)
     return config
 
 

@@ -4,12 +4,12 @@ import pytest
 from mmengine.config import Config
 
 from mmgor.conversion.schedule import (
+    base_hooks,
     epochs_of,
-    hook_list,
     scaled_schedule,
     scheduler_hook,
 )
-from mmgor.conversion.source import Code, assignment
+from mmgor.conversion.source import assignment
 
 BASE = dict(
     train_cfg=dict(
@@ -35,6 +35,7 @@ def student(tmp_path):
     """The base config with 30 epochs, as mmengine reads it."""
     Config(BASE).dump(tmp_path / 'base.py')
     entries = scaled_schedule(Config(BASE), 30)
+    entries['custom_hooks'] = base_hooks(Config(BASE), 30)
     text = assignment('_base_', 'base.py')
     text += ''.join(assignment(k, v) for k, v in entries.items())
     (tmp_path / 'student.py').write_text(text)
@@ -69,13 +70,12 @@ def test_no_such_length(epochs):
         scaled_schedule(Config(BASE), epochs)
 
 
-def test_hooks_of_the_base_come_first():
-    own = [dict(type='QuantCalibrationHook')]
-    assert hook_list(None, own) == own
-    assert hook_list([dict(type='EMAHook')], own) == [
-        Code('*_base_.custom_hooks'),
-        *own,
-    ]
+def test_hooks_of_the_base_are_kept_but_for_those_that_build_layers():
+    assert base_hooks(Config({}), 30) == []
+    assert base_hooks(Config(BASE), None) == ['*_base_.custom_hooks']
+    hooks = [dict(type='SwitchToDeployHook'), dict(type='EMAHook')]
+    cfg = Config(dict(BASE, custom_hooks=hooks))
+    assert base_hooks(cfg, None) == ['_base_.custom_hooks[1]']
 
 
 def test_hooks_in_the_place_of_schedulers():

@@ -4,14 +4,42 @@ import copy
 
 import pytest
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from mmgor.conversion.convert import convert
 from mmgor.conversion.request import Request
+from mmgor.datasets.shapes import CLASSES as NAMES
 from mmgor.quantization import quantized_layers
 from mmgor.registry import MODELS
 from tests.support.mmyolo_students import CLASSES, STUDENTS, shipped, tiny
+from tests.support.training import tiny_scenes
+
+from .test_mmyolo_training import data
 
 pytest.importorskip('mmyolo')
+
+
+def test_a_converted_config_trains(tmp_path):
+    out = tmp_path / 'student.py'
+    name = f'mmyolo::{STUDENTS["yolov8"]}.py'
+    convert(Request(name, out, epochs=1), lambda _: None)
+    cfg = Config.fromfile(out)
+    collate = cfg.train_dataloader.collate_fn
+    assert dict(collate) == dict(type='yolov5_collate')
+    data(cfg, tiny_scenes(tmp_path / 'scenes'))
+    narrow = tiny('yolov8', classes=len(NAMES))
+    for key in ('backbone', 'neck'):
+        cfg.model[key].widen_factor = narrow[key].widen_factor
+    cfg.model.bbox_head.head_module = narrow.bbox_head.head_module
+    cfg.model.train_cfg = narrow.train_cfg
+    cfg.custom_hooks[1].switch_pipeline = cfg.val_dataloader.dataset.pipeline
+    cfg.update(load_from=None, work_dir=str(tmp_path), log_level='ERROR')
+    cfg.env_cfg.mp_cfg = dict(mp_start_method='fork')
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.iter == 2
+    rates = runner.optim_wrapper.get_lr()['lr']
+    assert 0 < max(rates) <= 1e-4
 
 
 @pytest.mark.parametrize('name', list(STUDENTS))
