@@ -178,14 +178,16 @@ def class_findings(
             f'{len(classes)} classes, but the head has {outputs}',
             f'write num_classes={len(classes)} in the head',
         )
-    if listed != [name for name in classes if name in listed]:
+    # A class that the file lacks moves the labels of those behind it.
+    if listed != classes[: len(listed)]:
         yield Finding(
             ERROR,
             where,
-            f'the file has the classes in the order {listed[:_SHOWN]}, the '
-            f'config in the order {classes[:_SHOWN]}: mmdet numbers labels '
-            'as the file does',
-            'sort metainfo=dict(classes=...) like the file',
+            f'the file has the classes {listed[:_SHOWN]}, the config '
+            f'{classes[:_SHOWN]}: mmdet numbers labels as the file does, so '
+            'names and labels do not match',
+            'write metainfo=dict(classes=...) with the names and the order '
+            "of the file's categories",
         )
     foreign = [name for name in names.values() if name not in classes]
     if foreign:
@@ -218,19 +220,19 @@ def image_findings(
         files (list[str]): Paths, one for each entry of ``images``.
         content (dict): A COCO file.
     """
-    missing = [file for file in files if not os.path.isfile(file)]
+    missing = {file: None for file in files if not os.path.isfile(file)}
     if missing:
         yield Finding(
             ERROR,
             where,
             f'{len(missing)} of {len(files)} image files are missing, e.g. '
-            f'{missing[0]}',
+            f'{next(iter(missing))}',
             "correct data_root and data_prefix=dict(img='images/')",
         )
     there = [
         (file, image)
         for file, image in zip(files, content['images'])
-        if file not in set(missing)
+        if file not in missing
     ]
     step = max(1, len(there) // OPENED)
     sample = there[::step][:OPENED]

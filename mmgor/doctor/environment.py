@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from mmgor.compat import INSTALL_HINT, REQUIREMENTS, installed_version
+from mmgor.compat import REQUIREMENTS, installed_version
 
 from .findings import ERROR, OK, WARNING, Finding
 
@@ -96,5 +96,14 @@ def extra_findings(
             yield Finding(OK, what, text)
 
 
-#: What to type if an operator of mmcv does not run.
-BUILD_MMCV = INSTALL_HINT.replace('\n', '; ')
+def build_mmcv() -> str:
+    """What to type if an operator of mmcv does not run: it compiles the
+    installed version again."""
+    names = REQUIREMENTS['mmcv'][0]
+    name = next((n for n in names if installed_version((n,))), names[0])
+    version = installed_version((name,))
+    return (
+        'MMCV_WITH_OPS=1 pip install --no-build-isolation --no-deps '
+        f'--force-reinstall --no-cache-dir --no-binary {name} '
+        f'{name}=={version}'
+    )

@@ -87,13 +87,17 @@ def _hooks(cfg: Config, model: Any, layers: int) -> Iterator[Finding]:
 
 def _initialised(part: Any, path: str) -> Iterator[tuple[str, dict]]:
     """Path and ``init_cfg`` of each part with pretrained weights."""
+    if isinstance(part, (list, tuple)):
+        part = dict(enumerate(part))
     if not isinstance(part, dict):
         return
-    init = part.get('init_cfg')
-    if isinstance(init, dict) and init.get('checkpoint'):
-        yield path, init
+    inits = part.get('init_cfg')
+    for init in inits if isinstance(inits, list) else [inits]:
+        if isinstance(init, dict) and init.get('checkpoint'):
+            yield path, init
     for key, value in part.items():
-        if key != 'init_cfg':
+        # Teachers have the weights of their checkpoints.
+        if key not in ('init_cfg', 'teachers'):
             yield from _initialised(value, f'{path}.{key}')
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmgor.quantization.quantizers import functional
 
-from .environment import BUILD_MMCV
+from .environment import build_mmcv
 from .findings import ERROR, OK, WARNING, Finding, guarded
 
 _COMPILER = (
@@ -33,7 +33,7 @@ def operation_findings() -> Iterator[Finding]:
         yield _no_gpu()
     for device in devices:
         what = f'mmcv.ops.nms on {device.type}'
-        yield from guarded(what, partial(_nms, device), BUILD_MMCV)
+        yield from guarded(what, partial(_nms, device), build_mmcv())
         what = f'convolution on {device.type}'
         yield from guarded(what, partial(_convolution, device))
         what = f'torch.compile on {device.type}'
@@ -78,7 +78,7 @@ def _nms(device: torch.device) -> Iterator[Finding]:
         f'mmcv.ops.nms on {device.type}',
         kept.float(),
         torch.tensor([0.0, 2.0]),
-        BUILD_MMCV,
+        build_mmcv(),
     )
 
 

@@ -120,6 +120,8 @@ def test_weights_in_an_init_cfg(examined, folder):
     init = dict(type='Pretrained', checkpoint='no.pth')
     findings = examined(**{'model.neck.init_cfg': init})
     assert faults(findings)['model.neck.init_cfg'].status == ERROR
+    findings = examined(**{'model.neck.init_cfg': [init]})
+    assert faults(findings)['model.neck.init_cfg'].status == ERROR
     init = dict(
         type='Pretrained', checkpoint=str(folder / 'float.pth'), prefix='neck.'
     )

@@ -78,6 +78,16 @@ def test_classes_that_do_not_fit():
     assert foreign.found == "1 categories are no classes: ['dust']"
 
 
+def test_a_class_that_the_file_lacks_moves_labels():
+    file = content(GOOD)
+    names = ['dirt', 'cell', 'dust']
+    (moved, *_) = class_findings('f', file, names, 3)
+    assert moved.status == ERROR
+    assert 'names and labels do not match' in moved.found
+    # Behind the others, it moves none.
+    assert ERROR not in statuses(file, ['cell', 'dust', 'dirt'], 3)
+
+
 def test_images(tmp_path):
     good, turned, broken = (tmp_path / f'{n}.png' for n in 'abc')
     cv2.imwrite(str(good), np.zeros((48, 64, 3), np.uint8))
