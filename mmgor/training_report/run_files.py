@@ -67,6 +67,10 @@ def find_run(folder: Path) -> RunFiles:
     """
     logs = sorted(folder.glob('*/vis_data/scalars.json'))
     listed = [Path(path) for path in checkpoints_of(folder)]
+    last = listed[0] if listed else folder
+    if (folder / 'last_checkpoint').is_file() and _NUMBER.search(last.name):
+        # Later ones are of a training that this one did not resume.
+        listed = [p for p in listed if _number(p) <= _number(last)]
     checkpoints = sorted((p for p in listed if p.is_file()), key=_number)
     best = sorted(folder.glob('best_*.pth'), key=_number)
     if not (logs or checkpoints or best):

@@ -32,8 +32,6 @@ from .summary import accuracy_cards, model_cards, story, summary
 
 #: Evaluation images that the student looks at, unless told otherwise.
 NUM_IMAGES = 100
-#: What a part of the page may meet in a user's files.
-_FAULTS = (OSError, RuntimeError, ValueError, KeyError, TypeError)
 _NO_CONFIG = (
     'The config of the training was not found (*.py in the folder, or '
     '*/vis_data/config.py).'
@@ -73,15 +71,13 @@ def write_report(
     out = out or folder / 'report.html'
     tell(f'log: {len(run.logs)} file(s)')
     log = read_training_log(run.logs)
-    cfg = None if run.config is None else read_config(run.config)
-    try:
-        model, why = _student(cfg, chosen, tell)
-    except _FAULTS as error:
-        if checkpoint is not None:
-            raise
-        model, why = None, _reason(error)
+    cfg, no_config = _config(run.config)
+    if cfg is None:
+        model, why = None, no_config
+    else:
+        model, why = _student(cfg, chosen, checkpoint is not None, tell)
     figures = accuracy_cards(log)
-    sentences = [_NO_CONFIG] if cfg is None else story(cfg, log, model)
+    sentences = [no_config] if cfg is None else story(cfg, log, model)
     if model is not None:
         figures += model_cards(model)
     parts = [
@@ -108,23 +104,43 @@ def write_report(
     return out
 
 
-def _student(
-    cfg: Any, checkpoint: Path | None, tell: Callable[[str], None]
-) -> tuple[nn.Module | None, str]:
-    """The student with its weights, or None and the reason."""
-    if cfg is None:
+def _config(path: Path | None) -> tuple[Any, str]:
+    """The config of the training, or None and the reason."""
+    if path is None:
         return None, _NO_CONFIG
+    try:
+        cfg = read_config(path)
+    except RuntimeError as error:
+        return None, _reason(error)
+    if not isinstance(cfg.get('model'), dict):
+        return None, f'{path} is no config of a training: it has no model.'
+    return cfg, ''
+
+
+def _student(
+    cfg: Any,
+    checkpoint: Path | None,
+    asked: bool,
+    tell: Callable[[str], None],
+) -> tuple[nn.Module | None, str]:
+    """The student with its weights, or None and the reason; if the user
+    asked for this checkpoint, the error."""
     if checkpoint is None:
         return None, 'The folder has no checkpoint (*.pth).'
     tell(f'checkpoint: {checkpoint}')
-    return load_detector(cfg, checkpoint), ''
+    try:
+        return load_detector(cfg, checkpoint), ''
+    except Exception as error:  # a stock class may raise anything
+        if asked:
+            raise
+        return None, _reason(error)
 
 
 def _or_reason(title: str, make: Callable[[], str]) -> str:
     """A part of the page, or a sentence on why it could not be made."""
     try:
         return make()
-    except _FAULTS as error:
+    except Exception as error:  # data sets and models may raise anything
         return section(title, '', [_reason(error)])
 
 

@@ -34,6 +34,18 @@ def test_everything_is_found(tmp_path):
     assert find_run(tmp_path).config == tmp_path / 'student.py'
 
 
+def test_checkpoints_of_an_earlier_training_are_left_out(tmp_path):
+    new = [touch(tmp_path / f'epoch_{n}.pth') for n in (2, 3)]
+    touch(tmp_path / 'epoch_12.pth')
+    (tmp_path / 'last_checkpoint').write_text(str(new[1]))
+    assert find_run(tmp_path).checkpoints == new
+    (tmp_path / 'last_checkpoint').write_text('')
+    for path in tmp_path.glob('epoch_*.pth'):
+        path.unlink()
+    touch(tmp_path / 'best_epoch_1.pth')
+    assert find_run(tmp_path).checkpoints == []
+
+
 @pytest.mark.parametrize('made', [True, False])
 def test_a_folder_without_a_training_is_refused(tmp_path, made):
     folder = tmp_path / 'run'

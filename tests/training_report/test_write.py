@@ -179,6 +179,38 @@ def test_data_and_teachers_of_another_machine_are_left_out(trained, tmp_path):
     assert any('Left out (FileNotFoundError)' in note for note in notes)
 
 
+def test_an_image_that_can_not_be_read_costs_one_part(trained, tmp_path):
+    folder = tmp_path / 'copy'
+    shutil.copytree(trained, folder)
+    images = tmp_path / 'images'
+    shutil.copytree(trained.parent / 'data' / 'images', images)
+    for image in images.iterdir():
+        image.write_bytes(b'no image')
+    for config in folder.rglob('*.py'):
+        text = config.read_text()
+        config.write_text(text.replace("img='images/'", f"img='{images}/'"))
+    out = write_report(folder, images=2, tell=lambda line: None)
+    page = Page(out.read_text())
+    notes = ' '.join(page.texts['li'])
+    assert 'Left out (' in notes and str(images) in notes
+    assert any(text.endswith(' MB') for text in page.texts['strong'])
+
+
+@pytest.mark.parametrize(
+    'text, reason',
+    [('model = dict(', 'could not be read'), ('a = 1', 'has no model')],
+)
+def test_a_config_of_no_use_leaves_the_curves(trained, tmp_path, text, reason):
+    folder = tmp_path / 'copy'
+    shutil.copytree(trained, folder)
+    for config in folder.rglob('*.py'):
+        config.write_text(text)
+    out = write_report(folder, images=2, tell=lambda line: None)
+    page = Page(out.read_text())
+    assert reason in ' '.join(page.texts['li'])
+    assert page.texts['strong'][0].endswith(' %')
+
+
 def test_the_command_writes_it(trained, tmp_path, capsys):
     out = tmp_path / 'page.html'
     main(['report', str(trained), '--out', str(out), '--images', '1'])
