@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmgor.hooks.student import unwrapped_model
 from mmgor.quantization import counting_macs, float_line
@@ -115,13 +115,20 @@ class _FirstSteps(Hook):
             self._counting.close()
             line, _ = float_line(unwrapped_model(runner), self._macs)
             _say(line[0].lower() + line[1:])
-        # The end of an epoch would evaluate and save.
-        epoch = runner.max_iters // max(1, runner.max_epochs)
-        if done == min(STEPS, epoch):
+        if done == STEPS or _evaluates_next(runner):
             _say(memory_line())
             _say(time_line(self._times, self._steps))
             raise _Enough
         self._started = perf_counter()
+
+
+def _evaluates_next(runner: Runner) -> bool:
+    """Whether the loop evaluates, or saves an epoch, after this step."""
+    done = runner.iter + 1
+    if isinstance(runner.train_loop, IterBasedTrainLoop):
+        last = done == runner.max_iters
+        return last or done % runner.val_interval == 0
+    return done % (runner.max_iters // runner.max_epochs) == 0
 
 
 def memory_line() -> str:

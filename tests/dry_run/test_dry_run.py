@@ -113,6 +113,20 @@ def test_checkpoints_of_another_folder_are_not_written(config, tmp_path):
     assert contents(tmp_path) == {}
 
 
+@pytest.mark.parametrize('loop', [dict(val_interval=2), dict(max_iters=2)])
+def test_it_stops_before_an_evaluation(config, loop, capsys):
+    cfg = read_config(config)
+    cfg.train_cfg = dict(
+        dict(type='IterBasedTrainLoop', max_iters=9, val_interval=99), **loop
+    )
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=9)
+    cfg.work_dir = 'unused'
+    cfg.visualizer.name = f'stops {loop}'
+    dry_run(cfg, Runner.from_cfg)
+    shown = capsys.readouterr().out
+    assert ' steps without evaluation, from step 2, ' in shown
+
+
 def test_it_fails_as_the_training_would(config):
     cfg = read_config(config)
     cfg.model.kd_heads.neck.student_channels = 8
