@@ -9,6 +9,7 @@ One training step is tried on two images of noise before the file appears.
 """
 
 import argparse
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -84,4 +85,5 @@ def run(args: argparse.Namespace) -> None:
         args.epochs,
     )
     convert(request, partial(print, flush=True))
-    print(f'written    {args.out}\nnext       mmgor train {args.out}')
+    command = shlex.join(['mmgor', 'train', str(args.out)])
+    print(f'written    {args.out}\nnext       {command}')

@@ -11,7 +11,9 @@ from mmgor.datasets.data_folder import DataFolder, read_data_folder
 from mmgor.io import config_reader
 from mmgor.io.atomic_write import writing
 from mmgor.io.class_names import loader_classes
+from mmgor.io.config_output import check_output
 from mmgor.listing import listed
+from mmgor.quantization import quantized_layers
 from mmgor.quantization.policy import QuantPolicy
 
 from . import recipe
@@ -39,8 +41,6 @@ from .trial import (
     try_step,
 )
 
-#: A checkpoint that has less of the model's weights is refused.
-LEAST_LOADED = 0.5
 NO_START = (
     'no checkpoint: give the float detector, trained; few bits learn little '
     'from random weights'
@@ -58,14 +58,16 @@ def convert(request: Request, say: Callable[[str], None]) -> Trial:
 
     Raises:
         FileNotFoundError: If a file does not exist.
-        ValueError: If the config is no detector, has nothing to quantize, a
-            checkpoint is another model's, or no KD head fits a teacher.
+        ValueError: If the config is no float detector or has nothing to
+            quantize, a checkpoint is another model's, no KD head fits a
+            teacher, or ``request.out`` is a config that is needed.
         RuntimeError: If a config can't be read, or a step fails.
     """
     policy = quant_settings(request)
     teachers = parse_teachers(request.teachers)
     data = None if request.data is None else read_data_folder(request.data)
     cfg = config_reader.read_config(request.config)
+    check_output(request.out, cfg, [one.config for one in teachers])
     checkpoint = find_checkpoint(request, cfg)
     say(f'reading    {request.config}')
     config_reader.model_config(cfg)
@@ -90,6 +92,7 @@ def _convert(
         detector_class(cfg['model'])
         sized = cfg if data is None else with_classes(cfg, data)
         built = build_float(sized)
+        check_float(built)
         fewest = _fewest_classes(sized['model'])
         batch, probe = first_step(built, fewest, collate_function(cfg))
         parts = find_parts(float_model(cfg), built)
@@ -153,6 +156,22 @@ def find_checkpoint(request: Request, cfg: Any) -> str | None:
     return cfg.get('load_from') or zoo_checkpoint(request.config)
 
 
+def check_float(model: nn.Module) -> None:
+    """Make sure that a detector is in float.
+
+    Raises:
+        ValueError: If it has quantized layers.
+    """
+    found = [*quantized_layers(model)]
+    if found:
+        raise ValueError(
+            'expected the config of a float detector, got a student with '
+            f'{len(found)} quantized layers ({listed(found, most=3)}). Change '
+            'its quant=dict(...) by hand, or convert the config that it is '
+            'based on.'
+        )
+
+
 def check_parts(parts: Sequence[Part], model: dict) -> None:
     """Make sure that there is something to quantize.
 
@@ -183,13 +202,6 @@ def _try(
     if checkpoint is not None and not is_url(checkpoint):
         weights, loaded = fitting_weights(model, checkpoint)
         say(f'loaded     {loaded:.1%} of the weights from {checkpoint}')
-        if loaded < LEAST_LOADED:
-            raise ValueError(
-                f'{checkpoint} has {loaded:.1%} of the weights of the '
-                f'config, expected at least {LEAST_LOADED:.0%}: it is a '
-                'checkpoint of another model. Give the one that the config '
-                'was trained with.'
-            )
         model.load_state_dict(weights, strict=False)
     return try_step(model, batch)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmgor.io.atomic_write import writing
+from mmgor.io.config_output import check_output
 
 
 def has_classes(value: Any) -> bool:
@@ -44,11 +45,15 @@ def as_text(request: Any, cfg: Any) -> Iterator[Any]:
 
     Yields:
         Request: The same one for text configs.
+
+    Raises:
+        ValueError: If the copy would overwrite the config itself.
     """
     if not has_classes(cfg['model']):
         yield request
         return
     path = copy_path(request.out)
+    check_output(path, cfg)
     kept = path.read_bytes() if path.is_file() else None
     with writing(path) as part:
         cfg.dump(part)

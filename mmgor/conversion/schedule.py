@@ -1,5 +1,6 @@
 """Shortens or lengthens the training of a base config."""
 
+from math import inf
 from typing import Any
 
 from mmgor.io.config_reader import type_name
@@ -57,9 +58,11 @@ def scaled_schedule(cfg: Any, epochs: int) -> dict[str, Any]:
         schedulers = [schedulers]
         cfg = dict(cfg, param_scheduler=schedulers)
     if schedulers:
+        changed = [_scheduler(one, ratio) for one in schedulers]
         entries['param_scheduler'] = [
-            _changed(f'_base_.param_scheduler[{i}]', _scheduler(one, ratio))
-            for i, one in enumerate(schedulers)
+            _changed(f'_base_.param_scheduler[{i}]', change)
+            for i, change in enumerate(changed)
+            if _lasts(dict(schedulers[i], **change))
         ]
     return entries
 
@@ -115,6 +118,11 @@ def _scheduler(scheduler: dict, ratio: float) -> dict[str, Any]:
         steps = [_scaled(m, ratio) for m in scheduler['milestones']]
         changed['milestones'] = sorted(dict.fromkeys(steps))
     return changed
+
+
+def _lasts(scheduler: dict) -> bool:
+    """Whether a scheduler has an epoch left; mmengine refuses it if not."""
+    return scheduler.get('begin', 0) < scheduler.get('end', inf)
 
 
 def _scaled(count: int, ratio: float) -> int:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,8 @@ def _name(config: str, taken: Sequence[str]) -> str:
     words = re.split(r'[_-]+', 'teacher' if stem == 'config' else stem)
     name = re.sub(r'\W', '', '_'.join(words[:2]))
     name = name if name.isidentifier() else f'teacher_{name}'
-    same = sum(one == name or one.startswith(f'{name}_') for one in taken)
-    return f'{name}_{same + 1}' if same else name
+    choices = (f'{name}_{i}' if i > 1 else name for i in count(1))
+    return next(one for one in choices if one not in taken)
 
 
 def choose_heads(

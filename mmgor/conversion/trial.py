@@ -18,6 +18,7 @@ from torch import nn
 from mmgor.dense_heads.levels import as_list, map_strides
 from mmgor.distillation import Recorder
 from mmgor.hooks.student import run_losses
+from mmgor.image_channels import COLOUR, image_channels
 from mmgor.io.checkpoint_reader import read_state_dict
 from mmgor.io.config_reader import loader_datasets, model_config
 from mmgor.quantization import (
@@ -36,6 +37,8 @@ SIDES = (256, 512)
 _BOXES = 4
 # mmdet draws the semantic map as 8-bit integers.
 _MOST_CLASSES = 80
+#: A checkpoint that has less of the model's weights is refused.
+LEAST_LOADED = 0.5
 NOT_BUILT = 'the float detector itself could not be built'
 NO_STEP = (
     'the float detector itself could not take a training step on two images '
@@ -119,7 +122,11 @@ def build_float(cfg: Any) -> nn.Module:
 
 
 def noise_batch(
-    num_classes: int, side: int, with_masks: bool, collate: Any = None
+    num_classes: int,
+    side: int,
+    with_masks: bool,
+    collate: Any = None,
+    channels: int = COLOUR,
 ) -> Any:
     """Two images of noise with boxes and proposals, as a train dataloader
     gives them.
@@ -131,10 +138,11 @@ def noise_batch(
             learn from boxes may not be able to take them.
         collate (Callable, optional): Makes a batch of a list of images.
             Default: what mmengine's dataloaders do.
+        channels (int): 1 for grey images.
     """
     batch = demo_mm_inputs(
         2,
-        [(3, side, side)] * 2,
+        [(channels, side, side)] * 2,
         num_items=[_BOXES] * 2,
         num_classes=min(max(2, num_classes), _MOST_CLASSES),
         with_mask=with_masks,
@@ -196,10 +204,13 @@ def first_step(
     """
     # Some assigners of MMYOLO ask how far a training is.
     MessageHub.get_current_instance().update_info('epoch', 0)
+    channels = image_channels(model) or COLOUR
     errors: list[str] = []
     for side, with_masks in product(SIDES, (False, True)):
         try:
-            batch = noise_batch(num_classes, side, with_masks, collate)
+            batch = noise_batch(
+                num_classes, side, with_masks, collate, channels
+            )
             return batch, probe_float(model, batch)
         except Exception as error:  # stock code may raise anything
             text = ' '.join(str(error).split())
@@ -281,11 +292,14 @@ def fitting_weights(
 
     Args:
         model (nn.Module): The student.
-        checkpoint (str): A file.
+        checkpoint (str): A file or URL.
 
     Returns:
         tuple[dict, float]: Keys to tensors, and the share of the model's
         weights that they are, 0 to 1.
+
+    Raises:
+        ValueError: If the share is less than :data:`LEAST_LOADED`.
     """
     state, _ = read_state_dict(checkpoint)
     own = {
@@ -295,7 +309,14 @@ def fitting_weights(
         k: v for k, v in state.items() if k in own and v.shape == own[k].shape
     }
     count = sum(own[k].numel() for k in fitting)
-    return fitting, count / max(1, sum(v.numel() for v in own.values()))
+    share = count / max(1, sum(v.numel() for v in own.values()))
+    if share < LEAST_LOADED:
+        raise ValueError(
+            f'{checkpoint} has {share:.1%} of the weights of the config, '
+            f'expected at least {LEAST_LOADED:.0%}: it is a checkpoint of '
+            'another model. Give the one that the config was trained with.'
+        )
+    return fitting, share
 
 
 def _has_gradient(parameter: nn.Parameter) -> bool:

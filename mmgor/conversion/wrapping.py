@@ -52,6 +52,8 @@ def wrapped_model(
             )
             if not pretrained and has_files(configs[0]):
                 entry['init_cfg'] = None
+            if not pretrained and configs[0].get('pretrained'):
+                entry['pretrained'] = None
         place(written, part.keys, entry)
     return written
 

@@ -213,6 +213,70 @@ def refuse(kind, match, config, out, **asked):
     assert {*out.parent.iterdir()} == before
 
 
+def test_what_the_student_needs_is_not_overwritten(tmp_path, out):
+    base = write_float(tmp_path)
+    config = tmp_path / 'mine.py'
+    config.write_text(f'_base_ = {base.name!r}\n')
+    other = write_float(tmp_path, YOLOX)
+    teachers = [f'{other}:{write_weights(other)}']
+    for needed in (config, base, other):
+        text = needed.read_text()
+        with pytest.raises(ValueError, match='would overwrite a config'):
+            request = Request(str(config), needed, teachers=teachers)
+            convert(request, lambda _: None)
+        assert needed.read_text() == text
+
+
+def test_a_new_style_config_is_not_overwritten_by_its_copy(tmp_path, out):
+    config = copy_path(out)
+    config.write_text(
+        'from mmdet.models import RetinaNet\nmodel = dict(type=RetinaNet)\n'
+    )
+    refuse(ValueError, 'would overwrite a config', config, out)
+
+
+def test_only_python_files_are_written(tmp_path, out):
+    config = write_float(tmp_path)
+    for wrong in (out.with_suffix(''), out.with_suffix('.txt')):
+        refuse(
+            ValueError, r'expected a file such as student\.py', config, wrong
+        )
+
+
+def test_a_student_is_refused(tmp_path, out):
+    config = write_float(tmp_path)
+    base = Config.fromfile(config)
+    kind = base.model.neck.type
+    quant = dict(w_bits=4, a_bits=4)
+    base.model.neck.update(type='QuantNeck', neck=kind, quant=quant)
+    base.dump(config)
+    refuse(ValueError, r'quantized layers \(neck\.lateral', config, out)
+
+
+def test_a_new_training_starts_from_the_checkpoint_alone(tmp_path, out):
+    config = write_float(tmp_path, resume=True)
+    base = Config.fromfile(config)
+    weights = write_weights(config)
+    base.model.backbone.pretrained = 'torchvision://resnet18'
+    base.model.backbone.pop('init_cfg')
+    base.dump(config)
+    cfg, _ = run(config, out, checkpoint=str(weights))
+    assert cfg.resume is False
+    assert cfg.model.backbone.pretrained is None
+
+
+def test_grey_images(tmp_path, out):
+    config = write_float(tmp_path)
+    base = Config.fromfile(config)
+    base.model.backbone.in_channels = 1
+    base.model.data_preprocessor.update(
+        mean=[0.0], std=[1.0], bgr_to_rgb=False
+    )
+    base.dump(config)
+    cfg, _ = run(config, out)
+    assert cfg.model.backbone.type == 'QuantBackbone'
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, out):
     other = write_float(tmp_path, YOLOX)
     weights = str(write_weights(other))

@@ -57,6 +57,23 @@ def test_everything_that_counts_epochs_is_scaled(student):
     assert student.custom_hooks[1].switch_epoch == 28
 
 
+@pytest.mark.parametrize('epochs', [1, 2, 5])
+def test_schedulers_without_an_epoch_left_are_dropped(epochs):
+    base = dict(
+        train_cfg=dict(max_epochs=300),
+        param_scheduler=[  # as in YOLOX
+            dict(type='QuadraticWarmupLR', begin=0, end=5),
+            dict(type='CosineAnnealingLR', begin=5, end=285, T_max=285),
+            dict(type='ConstantLR', begin=285, end=300),
+        ],
+    )
+    entries = scaled_schedule(Config(base), epochs)
+    scope = dict(_base_=Config(base))
+    written = [eval(one, scope) for one in entries['param_scheduler']]
+    assert written[0] == dict(base['param_scheduler'][0], end=1)
+    assert all(one['begin'] < one['end'] <= epochs for one in written)
+
+
 def test_a_config_that_counts_iterations_is_refused():
     cfg = Config(dict(train_cfg=dict(max_iters=90000)))
     assert epochs_of(cfg) is None

@@ -94,6 +94,14 @@ def test_teachers_are_named_after_their_configs(tmp_path):
     assert [one.name for one in found] == names
 
 
+def test_every_teacher_has_a_name_of_its_own(tmp_path):
+    weights = tmp_path / 'weights.pth'
+    weights.touch()
+    given = [f'{stem}.py:{weights}' for stem in ('yolo_2', 'yolo', 'yolo')]
+    names = [one.name for one in parse_teachers(given)]
+    assert names == ['yolo_2', 'yolo', 'yolo_3']
+
+
 def test_a_zoo_has_the_checkpoint():
     (found,) = parse_teachers(['mmdet::atss/atss_r101_fpn_1x_coco.py'])
     assert found.checkpoint.startswith('https://download.openmmlab.com/')
