@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from mmgor.io.config_values import number
+from mmgor.quantization.sensitivity import BITS
 
 _UNITS = {'': 1, 'b': 1, 'kb': 1e3, 'mb': 1e6, 'kib': 2**10, 'mib': 2**20}
 
@@ -31,6 +32,10 @@ class Budget:
             raise ValueError(
                 'expected one budget: --mean-bits 4, --bytes 0.6MB or '
                 '--budget "mAP 0.5".'
+            )
+        if self.mean_bits is not None:
+            number(
+                '--mean-bits', self.mean_bits, f'[{min(BITS)}, {max(BITS)}]'
             )
 
 

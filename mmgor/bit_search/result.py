@@ -52,7 +52,8 @@ def summary(found: Found) -> list[str]:
         even = _even_cost(own, mean)
         lines.append(
             f'{name:10s} {mean:.2f} bits on average; the loss is expected to '
-            f'grow by {cost:.3g} ({even:.3g} with {int(mean)} bits everywhere)'
+            f'grow by {cost:.3g} ({even:.3g} with {round(mean)} bits '
+            'everywhere)'
         )
     lines.append(f'packed     {found.size / 1e6:.3f} MB')
     return lines
@@ -60,7 +61,7 @@ def summary(found: Found) -> list[str]:
 
 def _even_cost(own: Sequence[Sensitivity], mean: float) -> float:
     return sum(
-        one.costs.get(int(mean), min(one.costs.values())) for one in own
+        one.costs.get(round(mean), min(one.costs.values())) for one in own
     )
 
 

@@ -8,13 +8,16 @@ from typing import Any
 from mmengine.runner import Runner
 from torch import nn
 
+from mmgor.conversion.trial import fitting_weights
 from mmgor.hooks.student import run_losses, total_loss
+from mmgor.hooks.training_batches import batch_size
 from mmgor.io.checkpoint_reader import protect_loading
 from mmgor.quantization import (
     PassThrough,
     calibrate,
     layer_table,
     quantized_layers,
+    tensor_quantizers,
 )
 from mmgor.quantization.sensitivity import BITS, Sensitivity, sensitivities
 
@@ -78,6 +81,7 @@ def search_bits(
             'expected the config of a student, got one without quantized '
             'layers. `mmgor convert` writes one.'
         )
+    fitting_weights(model, checkpoint)
     runner.load_or_resume()
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
     batches = list(islice(loader, num_batches))
@@ -88,7 +92,7 @@ def search_bits(
     found = without_edges(
         model,
         sensitivities(
-            model, batches, lambda b: total_loss(model, b), loader.batch_size
+            model, batches, lambda b: total_loss(model, b), batch_size(loader)
         ),
     )
     tried: list[tuple[float, float]] = []
@@ -222,6 +226,7 @@ def _accuracy(runner: Runner, batches: list, bits: Bits | None) -> float:
     quantizers = [
         q for x in layers for q in (x.weight_quantizer, x.input_quantizer)
     ]
+    quantizers += tensor_quantizers(model).values()
     if bits is not None:
         set_bits(model, bits)
         calibrate(model, batches, lambda one: run_losses(model, one))

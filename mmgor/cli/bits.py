@@ -11,6 +11,7 @@ prediction layers keep the bits that your config gives them.
 """
 
 import argparse
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -64,7 +65,9 @@ def run(args: argparse.Namespace) -> None:
     from mmgor.bit_search.result import config_text, plot, summary, table
     from mmgor.bit_search.search import search_bits
     from mmgor.io.atomic_write import write_text
+    from mmgor.io.config_output import check_output
     from mmgor.io.config_reader import read_config
+    from mmgor.io.config_values import integer
 
     budget = Budget(
         args.mean_bits,
@@ -72,6 +75,8 @@ def run(args: argparse.Namespace) -> None:
         None if args.budget is None else parse_drop(args.budget),
     )
     cfg = read_config(args.config)
+    check_output(args.out, cfg)
+    integer('--batches', args.batches, 1)
     text = partial(config_text, args.config, args.out, cfg.copy())
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.log_level = 'WARNING'
@@ -84,4 +89,5 @@ def run(args: argparse.Namespace) -> None:
     picture = args.out.with_suffix('.png')
     plot(found, picture)
     write_text(args.out, text(found.bits))
-    print(f'written    {args.out} and {picture}')
+    command = shlex.join(['mmgor', 'train', str(args.out)])
+    print(f'written    {args.out} and {picture}\nnext       {command}')

@@ -10,6 +10,7 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
+from mmgor.hooks.training_batches import batch_size
 from mmgor.io.checkpoint import is_deployed
 from mmgor.listing import listed
 from mmgor.quantization import layer_table
@@ -146,7 +147,7 @@ def data_lines(runner: Runner) -> list[str]:
         runner (Runner): Its loops built.
     """
     loop = runner.train_loop
-    batch = _batch_size(loop.dataloader) * runner.world_size
+    batch = batch_size(loop.dataloader) * runner.world_size
     length, unit = f'{loop.max_iters} iterations', 'iterations'
     if not isinstance(loop, IterBasedTrainLoop):
         unit = 'epochs'
@@ -163,10 +164,6 @@ def data_lines(runner: Runner) -> list[str]:
             f'on, every {runner.val_interval} {unit}'
         )
     return lines
-
-
-def _batch_size(loader: Any) -> int:
-    return loader.batch_size or loader.batch_sampler.batch_size
 
 
 def hook_lines(hooks: list[Hook]) -> list[str]:

@@ -74,12 +74,21 @@ def check_batches(runner: Runner) -> None:
     if runner.max_iters or not runner.max_epochs:
         return
     loader = runner.train_dataloader
-    size = loader.batch_size or loader.batch_sampler.batch_size
+    size = batch_size(loader)
     raise ValueError(
         f'an epoch has no batch: expected at least {size} images with '
         f'batch_size={size} and drop_last=True, got {len(loader.dataset)}. '
         'Set a smaller train_dataloader.batch_size, or drop_last=False.'
     )
+
+
+def batch_size(loader: Any) -> int:
+    """Images per batch.
+
+    Args:
+        loader (DataLoader): With a batch sampler of its own, or without.
+    """
+    return loader.batch_size or loader.batch_sampler.batch_size
 
 
 @contextmanager

@@ -11,6 +11,7 @@ figures add up.
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ from mmgor.trial_run import trial_run
 from .calibration import observing, quantized_layers, tensor_quantizers
 
 BITS = tuple(range(MIN_BITS, MAX_BITS + 1))
+_SIDES = dict(w_bits='the weight', a_bits='the input')
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def sensitivities(
         batch_size (int): Images per batch.
 
     Raises:
-        ValueError: If there is no batch or no quantized layer.
+        ValueError: If there is no batch or no quantized layer, or a gradient
+            is not finite.
     """
     layers = quantized_layers(model)
     if not batches or not layers:
@@ -140,7 +143,7 @@ def _weight_costs(layer: Any, square: Tensor) -> tuple[int, dict[int, float]]:
     importance = weight_rows(square, quantizer.per_channel)
     costs = {}
     for bits in BITS:
-        qmin, qmax = functional.integer_range(bits, True, narrow=True)
+        qmin, qmax = quantizer.integers(bits, True)
         scale = best_row_scales(rows, qmin, qmax)[:, None]
         low, high = rows.new_full((), qmin), rows.new_full((), qmax)
         error = functional.fake_quantize(rows, scale, None, low, high) - rows
@@ -158,7 +161,7 @@ def _input_costs(
     signed = bool((observer.low < 0).any())
     costs = {}
     for bits in BITS:
-        qmin, qmax = functional.integer_range(bits, signed, narrow=False)
+        qmin, qmax = quantizer.integers(bits, signed)
         found = best_scales(
             rows,
             observer.low,
@@ -183,5 +186,10 @@ def _scaled(
     name: str, side: str, found: tuple[int, dict[int, float]], factor: float
 ) -> Sensitivity:
     count, costs = found
+    if not all(map(isfinite, costs.values())):
+        raise ValueError(
+            f'the gradient of the loss for {_SIDES[side]} of {name} is not '
+            'finite. Check the checkpoint and the images.'
+        )
     scaled = {bits: factor * cost for bits, cost in costs.items()}
     return Sensitivity(name, side, count, scaled)

@@ -97,6 +97,17 @@ def refused(student, out, *budget):
     return str(error.value)
 
 
+def test_a_drop_with_every_tensor_rounded(student, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, 'STEP', 6)  # tries 8 bits alone
+    cfg = Config.fromfile(student[0])
+    for part in (cfg.model.backbone, cfg.model.neck, cfg.model.bbox_head):
+        part.quant.tensors = 'all'
+    cfg.dump(tmp_path / 'student.py')
+    given = tmp_path / 'student.py', student[1]
+    model = bits(given, tmp_path / 'bits.py', '--budget', 'mAP 100')
+    assert means(model) > 7
+
+
 def test_a_drop_that_is_too_small_is_refused(student, tmp_path, monkeypatch):
     monkeypatch.setattr(search, '_accuracy', lambda *a: 30.0 * (a[2] is None))
     said = refused(student, tmp_path / 'bits.py', '--budget', 'mAP 0.5')
@@ -106,6 +117,32 @@ def test_a_drop_that_is_too_small_is_refused(student, tmp_path, monkeypatch):
 def test_a_size_that_is_too_small_is_refused(student, tmp_path):
     said = refused(student, tmp_path / 'bits.py', '--bytes', '1kB')
     assert 'bytes are needed with 2 bits' in said
+
+
+def test_batches_of_a_batch_sampler(student, tmp_path):
+    cfg = Config.fromfile(student[0])
+    sampler = dict(type='AspectRatioBatchSampler')
+    cfg.train_dataloader.batch_sampler = sampler
+    cfg.dump(tmp_path / 'student.py')
+    given = tmp_path / 'student.py', student[1]
+    model = bits(given, tmp_path / 'bits.py', '--mean-bits', '4')
+    assert 3.5 < means(model) <= 4
+
+
+def test_a_checkpoint_of_another_model_is_refused(student, tmp_path):
+    weights = torch.load(student[1])['state_dict']
+    part = {k: v for k, v in weights.items() if k.startswith('neck.')}
+    torch.save(part, tmp_path / 'part.pth')
+    given = student[0], tmp_path / 'part.pth'
+    said = refused(given, tmp_path / 'bits.py', '--mean-bits', '4')
+    assert 'a checkpoint of another model' in said
+
+
+def test_the_student_is_not_overwritten(student):
+    text = student[0].read_text()
+    with pytest.raises(SystemExit, match='would overwrite a config'):
+        bits(student, student[0], '--mean-bits', '4')
+    assert student[0].read_text() == text
 
 
 def test_a_float_config_is_refused(student, tmp_path):

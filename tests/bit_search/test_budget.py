@@ -29,6 +29,12 @@ def test_no_drops(text):
         parse_drop(text)
 
 
+@pytest.mark.parametrize('mean', [0, 1.9, 8.1, float('nan')])
+def test_no_mean_bits(mean):
+    with pytest.raises(ValueError, match='--mean-bits'):
+        Budget(mean)
+
+
 @pytest.mark.parametrize('given', [{}, dict(mean_bits=4, size=5)])
 def test_one_budget_at_a_time(given):
     with pytest.raises(ValueError, match='expected one budget'):

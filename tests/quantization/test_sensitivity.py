@@ -69,6 +69,22 @@ def test_what_the_loss_ignores_costs_nothing():
     assert {c for one in found.values() for c in one.costs.values()} == {0.0}
 
 
+def test_a_loss_that_is_not_finite_is_refused():
+    model = Twice()
+    with pytest.raises(ValueError, match='the weight of layer is not finite'):
+        measured(model, batches(), lambda x: model(x).mean() * float('nan'))
+
+
+def test_integers_of_the_target_are_counted_with():
+    # ncnn's inputs have the integers 0 to 127 with 7 and with 8 bits.
+    model = Twice()
+    model.layer.input_quantizer.symmetric = True
+    costs = measured(model, batches(), lambda x: model(x).mean())[
+        'layer', 'a_bits'
+    ].costs
+    assert costs[8] == costs[7] < costs[6]
+
+
 def test_the_model_is_left_as_it_was():
     model = Twice()
     before = {k: v.clone() for k, v in model.state_dict().items()}

@@ -216,13 +216,19 @@ class BaseQuantizer(nn.Module):
 
     def choose_range(self, signed: bool) -> None:
         """Set the integer range, which makes the quantizer calibrated."""
-        qmin, qmax = self._range(signed)
+        qmin, qmax = self.integers(self.bits, signed)
         self.qmin.fill_(qmin)
         self.qmax.fill_(qmax)
         self._highest = qmax
 
-    def _range(self, signed: bool) -> tuple[int, int]:
-        bits, narrow = self.bits, self.for_weight
+    def integers(self, bits: int, signed: bool) -> tuple[int, int]:
+        """The smallest and the largest integer that it would have.
+
+        Args:
+            bits (int): 2 to 8.
+            signed (bool): Whether values are below zero.
+        """
+        narrow = self.for_weight
         if self.symmetric and not signed:
             bits = min(bits, MAX_BITS - 1)
         elif self.symmetric:  # ncnn has no -128
@@ -280,7 +286,9 @@ class BaseQuantizer(nn.Module):
         """Integer ranges that a file of the same bits may have; (0, 0) stands
         for a quantizer that was never calibrated."""
         choices = (True,) if self.for_weight else (True, False)
-        return {(0, 0)} | {self._range(signed) for signed in choices}
+        return {(0, 0)} | {
+            self.integers(self.bits, signed) for signed in choices
+        }
 
     def extra_repr(self) -> str:
         return f'bits={self.bits}, num_scales={self.num_scales}'
