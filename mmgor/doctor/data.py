@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -23,6 +23,8 @@ from mmgor.dense_heads.spec import head_strides
 from mmgor.deploy.input_size import configured_size
 from mmgor.io.class_names import dataset_classes
 from mmgor.io.config_reader import loader_datasets
+from mmgor.io.config_values import nearest
+from mmgor.registry import DATASETS, find
 
 from .findings import ERROR, OK, WARNING, Finding, guarded, quiet
 
@@ -67,6 +69,7 @@ def data_findings(cfg: Config, model: Any) -> Iterator[Finding]:
 def _loader(
     cfg: Config, model: Any, what: str, name: str, loader: Any, evaluator: Any
 ) -> Iterator[Finding]:
+    yield from type_findings(what, loader_datasets(cfg, what))
     with quiet():
         if name == 'train':
             check_training_data(loader)
@@ -96,6 +99,27 @@ def _loader(
         )
         if name == 'train':
             yield from _sizes(cfg, model, where, content)
+
+
+def type_findings(what: str, datasets: Sequence[Any]) -> Iterator[Finding]:
+    """Data sets of a type that nobody registered.
+
+    Args:
+        what (str): The dataloader.
+        datasets (Sequence): Configs of its data sets, without wrappers.
+    """
+    for dataset in datasets:
+        if isinstance(dataset, dict):
+            kind = dataset.get('type')
+            if find(kind, dataset.get('_scope_'), DATASETS) is None:
+                yield Finding(
+                    ERROR,
+                    what,
+                    f'no data set is registered as {kind!r}',
+                    f'correct type in {what}.dataset'
+                    f'{nearest([kind], [*DATASETS.module_dict])}, or import '
+                    'the module that registers it with custom_imports',
+                )
 
 
 def _outputs(model: Any) -> int | None:

@@ -10,6 +10,7 @@ from mmgor.doctor.data import (
     image_findings,
     object_sides,
     size_findings,
+    type_findings,
 )
 from mmgor.doctor.findings import ERROR, OK, WARNING
 
@@ -34,6 +35,14 @@ def content(*boxes, **values):
 
 
 GOOD = [0, 0, 64, 48]
+
+
+def test_a_type_that_nobody_registered():
+    datasets = [dict(type='CocoDataset'), dict(type='CocoDatset')]
+    (found,) = type_findings('train_dataloader', datasets)
+    assert found.status == ERROR
+    assert "'CocoDatset'" in found.found
+    assert "did you mean 'CocoDataset'" in found.mend
 
 
 def test_good_boxes():
