@@ -10,6 +10,8 @@ from .source import Code
 
 #: Settings of a scheduler that count epochs.
 _POINTS = ('begin', 'end', 'T_max')
+#: Most of a training that its warm-up may take.
+WARM_UP = 0.1
 #: Settings of hooks that count epochs: from the start, and from the end.
 _SWITCHES = ('switch_epoch', 'num_last_epochs')
 #: Hooks that merge branches into new layers, which are not quantized.
@@ -25,40 +27,48 @@ def epochs_of(cfg: Any) -> int | None:
     return int(found) if found else None
 
 
-def scaled_schedule(cfg: Any, epochs: int) -> dict[str, Any]:
+def scaled_schedule(
+    cfg: Any, epochs: int | None, iterations: int | None = None
+) -> dict[str, Any]:
     """The entries that change the length of a training.
 
-    Milestones and ends of schedulers, and evaluation, are scaled alike.
+    Milestones and ends of schedulers, warm-up and evaluation are scaled
+    alike. A warm-up takes at most :data:`WARM_UP` of the training.
 
     Args:
         cfg (Config): The base config.
-        epochs (int): The new length.
+        epochs (int, optional): The new length; None: as before.
+        iterations (int, optional): Iterations of an epoch, if known.
 
     Returns:
         dict[str, Any]: ``train_cfg`` and ``param_scheduler`` as a config
-        writes them.
+        writes them, where they change.
 
     Raises:
         ValueError: If the config counts iterations, or ``epochs`` is less
             than 1.
     """
-    epochs = integer('--epochs', epochs, 1)
     before = epochs_of(cfg)
-    if before is None:
+    if epochs is not None and before is None:
         raise ValueError(
             '--epochs expected a config that counts epochs '
             '(train_cfg.max_epochs), got one that counts iterations: '
             f'{dict(cfg.get("train_cfg") or {})}. Change train_cfg and '
             'param_scheduler by hand.'
         )
+    if before is None:
+        return {}
+    epochs = before if epochs is None else integer('--epochs', epochs, 1)
     ratio = epochs / before
-    entries: dict[str, Any] = dict(train_cfg=_loop(cfg.train_cfg, ratio))
+    entries: dict[str, Any] = {}
+    if epochs != before:
+        entries['train_cfg'] = _loop(cfg.train_cfg, ratio)
+    most = inf if iterations is None else WARM_UP * iterations * epochs
     schedulers = cfg.get('param_scheduler') or []
     if isinstance(schedulers, dict):
         schedulers = [schedulers]
-        cfg = dict(cfg, param_scheduler=schedulers)
-    if schedulers:
-        changed = [_scheduler(one, ratio) for one in schedulers]
+    changed = [_scheduler(one, ratio, most) for one in schedulers]
+    if any(changed):
         entries['param_scheduler'] = [
             _changed(f'_base_.param_scheduler[{i}]', change)
             for i, change in enumerate(changed)
@@ -106,8 +116,14 @@ def _loop(train_cfg: dict, ratio: float) -> dict[str, Any]:
     return changed
 
 
-def _scheduler(scheduler: dict, ratio: float) -> dict[str, Any]:
+def _scheduler(scheduler: dict, ratio: float, most: float) -> dict[str, Any]:
     if not scheduler.get('by_epoch', True):
+        end = scheduler.get('end')
+        if not end or scheduler.get('begin'):  # no warm-up
+            return {}
+        wanted = max(1, round(min(end * min(1.0, ratio), most)))
+        return {} if wanted >= end else dict(end=wanted)
+    if ratio == 1:
         return {}
     changed: dict[str, Any] = {
         key: _scaled(scheduler[key], ratio)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmgor.datasets import read_annotations
 from mmgor.datasets.data_folder import DataFolder
 from mmgor.io.config_reader import type_name
 
@@ -132,9 +133,9 @@ def write_config(request: Request, found: Findings) -> StudentConfig:
     optimizer, why = recipe.optimizer(cfg)
     if optimizer is not None:
         config.add('optim_wrapper', optimizer, f'{why}.')
-    if request.epochs is not None:
-        for name, value in scaled_schedule(cfg, request.epochs).items():
-            config.add(name, value)
+    length = scaled_schedule(cfg, request.epochs, _iterations(found))
+    for name, value in length.items():
+        config.add(name, value)
     defaults: dict[str, Any] = dict(checkpoint=dict(type='SafeCheckpointHook'))
     scheduler = scheduler_hook(cfg, request.epochs)
     if scheduler:
@@ -179,6 +180,15 @@ def _model(found: Findings) -> dict:
             gor_weighting=dict(type='GoRWeighting'),
         )
     return written
+
+
+def _iterations(found: Findings) -> int | None:
+    """Iterations of an epoch on the user's own images."""
+    if found.data is None:
+        return None
+    images = read_annotations(found.data.root / 'train.json')['images']
+    size = found.cfg['train_dataloader'].get('batch_size') or 1
+    return -(-len(images) // size)
 
 
 def number_of_classes(

@@ -50,7 +50,7 @@ def test_everything_that_counts_epochs_is_scaled(student):
         dynamic_intervals=[(28, 1)],
     )
     warmup, cosine, steps = student.param_scheduler
-    assert warmup == BASE['param_scheduler'][0]
+    assert warmup == dict(BASE['param_scheduler'][0], end=100)
     assert (cosine.begin, cosine.end, cosine.T_max) == (15, 30, 15)
     assert steps.milestones == [20]
     assert student.custom_hooks[0] == BASE['custom_hooks'][0]
@@ -101,3 +101,20 @@ def test_hooks_in_the_place_of_schedulers():
     assert scheduler_hook(cfg, 30) == dict(max_epochs=30, warmup_bias_lr=0.0)
     assert scheduler_hook(cfg, None) == dict(warmup_bias_lr=0.0)
     assert scheduler_hook(Config(BASE), 30) == {}
+
+
+def ends(epochs, iterations):
+    """The end of the warm-up of 1,000 iterations, and that of the training."""
+    entries = scaled_schedule(Config(BASE), epochs, iterations)
+    warmup = entries.get('param_scheduler', ['end=1000'])[0]
+    return warmup.partition('end=')[2].rstrip(')'), 'train_cfg' in entries
+
+
+def test_a_warm_up_takes_at_most_a_tenth_of_a_short_training():
+    assert ends(None, None) == ('1000', False)
+    assert ends(None, 37) == ('1000', False)  # 11,100 iterations in all
+    assert ends(None, 10) == ('300', False)
+    assert ends(30, None) == ('100', True)
+    assert ends(3, 37) == ('10', True)  # as 11 of 111, but scaled by 1/100
+    assert ends(3, 20) == ('6', True)
+    assert ends(600, None) == ('', True)  # a longer one keeps it
