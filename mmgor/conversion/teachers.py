@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
 
 from mmgor.io import config_reader
 from mmgor.registry import MODELS
@@ -227,6 +228,8 @@ def _misfit(
     """Why KD heads do not fit, or None: they are tried in float."""
     if not heads:
         return 'no stride in common'
+    # Teachers were built in scopes of their own.
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
     model = float_model(cfg)
     student = ConfigDict(
         copy.deepcopy(model),

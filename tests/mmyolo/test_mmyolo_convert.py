@@ -4,6 +4,7 @@ import copy
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from mmgor.conversion.convert import convert
@@ -11,6 +12,7 @@ from mmgor.conversion.request import Request
 from mmgor.datasets.shapes import CLASSES as NAMES
 from mmgor.quantization import quantized_layers
 from mmgor.registry import MODELS
+from tests.support.conversion import write_float, write_weights
 from tests.support.mmyolo_students import CLASSES, STUDENTS, shipped, tiny
 from tests.support.training import tiny_scenes
 
@@ -42,15 +44,36 @@ def test_a_converted_config_trains(tmp_path):
     assert 0 < max(rates) <= 1e-4
 
 
-@pytest.mark.parametrize('name', list(STUDENTS))
-def test_a_student(name, tmp_path):
+def write_tiny(name, path):
     cfg = copy.deepcopy(shipped(name))
     cfg.model = tiny(name)
     for loader in ('train', 'val', 'test'):
         dataset = cfg[f'{loader}_dataloader'].dataset
         dataset.metainfo = dict(classes=CLASSES)
+    cfg.dump(path)
+    return cfg
+
+
+def test_a_teacher_of_another_scope(tmp_path):
     base, out = tmp_path / 'float.py', tmp_path / 'student.py'
-    cfg.dump(base)
+    write_tiny('yolov8', base)
+    other = write_float(tmp_path)
+    dense = Config.fromfile(other)
+    for loader in ('train', 'val', 'test'):
+        dense[f'{loader}_dataloader'].dataset.metainfo.classes = CLASSES
+    dense.dump(other)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        teachers = [f'{other}:{write_weights(other)}']
+    convert(Request(str(base), out, teachers=teachers), lambda _: None)
+    student = Config.fromfile(out)
+    assert student.default_scope == 'mmyolo'
+    assert {*student.model.kd_heads} == {'score', 'box'}
+
+
+@pytest.mark.parametrize('name', list(STUDENTS))
+def test_a_student(name, tmp_path):
+    base, out = tmp_path / 'float.py', tmp_path / 'student.py'
+    cfg = write_tiny(name, base)
     request = Request(str(base), out, epochs=10)
     trial = convert(request, lambda _: None)
     # No box of noise may fit a level of random weights.

@@ -4,7 +4,7 @@
 of these kinds:
 
 - ``weight``: integers of a quantized layer with ``bits`` bits each (see
-  :mod:`.bits`), of the given ``shape`` with output channels first. The entry
+  :mod:`.packing.bits`), of the given ``shape`` with output channels first. The entry
   has the ``quantizer`` and the ``qmax`` that they were rounded with, and under
   ``scale`` the name of another tensor. For LSQQuantizer that is the logarithm
   of the step size, for others the largest magnitude of the weight, which is
