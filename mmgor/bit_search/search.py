@@ -72,7 +72,8 @@ def search_bits(
     cfg.update(load_from=checkpoint, custom_hooks=[], resume=False)
     # Backends may write to the work directory or to a server.
     cfg.visualizer = cfg.get('visualizer') or dict(type='Visualizer')
-    cfg.visualizer.vis_backends = None
+    # A later Runner of the process would get one of the same name.
+    cfg.visualizer.update(name='bits', vis_backends=None)
     protect_loading()
     runner = Runner.from_cfg(cfg)
     model: Any = runner.model

@@ -50,7 +50,8 @@ def dry_run(cfg: Config, build: Callable[[Config], Runner]) -> None:
         cfg.log_level = 'WARNING'
         # Backends may write elsewhere or open a run on a server.
         if isinstance(cfg.get('visualizer'), dict):
-            cfg.visualizer.vis_backends = None
+            # A later Runner of the process would get one of the same name.
+            cfg.visualizer.update(name='dry run', vis_backends=None)
         saving = (cfg.get('default_hooks') or {}).get('checkpoint')
         if isinstance(saving, dict):
             saving.pop('out_dir', None)

@@ -4,8 +4,9 @@
 of these kinds:
 
 - ``weight``: integers of a quantized layer with ``bits`` bits each (see
-  :mod:`.packing.bits`), of the given ``shape`` with output channels first. The entry
-  has the ``quantizer`` and the ``qmax`` that they were rounded with, and under
+  :mod:`.packing.bits`), of the given ``shape`` with output channels first.
+  The entry has the ``quantizer`` and the ``qmax`` that they were rounded with,
+  and under
   ``scale`` the name of another tensor. For LSQQuantizer that is the logarithm
   of the step size, for others the largest magnitude of the weight, which is
   ``qmax`` steps. ``transposed_groups`` is the number of groups of a transposed
