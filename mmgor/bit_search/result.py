@@ -1,19 +1,16 @@
 """What a search writes: a table, a plot and a config."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from mmgor.conversion.checkpoints import path_from
+from mmgor.conversion.parts import ARGUMENTS
 from mmgor.conversion.source import Code, assignment, render
 from mmgor.io.atomic_write import writing
-from mmgor.quantization.sensitivity import Sensitivity
 
 from .search import Bits, Found, mean_bits
-
-_WRAPPERS = ('QuantBackbone', 'QuantNeck', 'QuantHead')
 
 
 def table(found: Found) -> str:
@@ -49,7 +46,7 @@ def summary(found: Found) -> list[str]:
             continue
         mean = mean_bits(own, found.bits, side)
         cost = sum(one.costs[found.bits[one.layer][side]] for one in own)
-        even = _even_cost(own, mean)
+        even = sum(one.costs[round(mean)] for one in own)
         lines.append(
             f'{name:10s} {mean:.2f} bits on average; the loss is expected to '
             f'grow by {cost:.3g} ({even:.3g} with {round(mean)} bits '
@@ -57,12 +54,6 @@ def summary(found: Found) -> list[str]:
         )
     lines.append(f'packed     {found.size / 1e6:.3f} MB')
     return lines
-
-
-def _even_cost(own: Sequence[Sensitivity], mean: float) -> float:
-    return sum(
-        one.costs.get(round(mean), min(one.costs.values())) for one in own
-    )
 
 
 def plot(found: Found, path: Path) -> None:
@@ -132,7 +123,7 @@ def _overrides(value: dict, path: str, left: dict[str, dict]) -> dict:
         place = f'{path}{key}'
         if key == 'teachers':
             continue
-        if isinstance(inner, dict) and inner.get('type') in _WRAPPERS:
+        if isinstance(inner, dict) and inner.get('type') in ARGUMENTS:
             own = _take(left, f'{place}.')
             if own:
                 changes[key] = dict(quant=dict(overrides=own))
@@ -150,7 +141,7 @@ def _overrides(value: dict, path: str, left: dict[str, dict]) -> dict:
 
 def _is_list_of_parts(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and any(
-        isinstance(one, dict) and one.get('type') in _WRAPPERS for one in value
+        isinstance(one, dict) and one.get('type') in ARGUMENTS for one in value
     )
 
 

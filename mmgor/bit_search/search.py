@@ -39,14 +39,11 @@ class Found:
         bits (dict): Layer -> ``w_bits`` and ``a_bits``.
         sensitivities (list[Sensitivity]): What each would cost.
         size (int): Bytes of the packed file.
-        tried (list[tuple[float, float]]): Mean bits and mAP, by calibration
-            alone, where they were evaluated.
     """
 
     bits: Bits
     sensitivities: list[Sensitivity]
     size: int
-    tried: list[tuple[float, float]]
 
 
 def search_bits(
@@ -96,20 +93,19 @@ def search_bits(
             model, batches, lambda b: total_loss(model, b), batch_size(loader)
         ),
     )
-    tried: list[tuple[float, float]] = []
 
     def accuracy(bits: Bits | None) -> float:
         return _accuracy(runner, batches, bits)
 
     if budget.drop is not None:
-        bits = _by_accuracy(found, budget.drop, accuracy, tried, say)
+        bits = _by_accuracy(found, budget.drop, accuracy, say)
     elif budget.size is not None:
         bits = _by_size(model, found, budget.size)
     else:
         bits = by_mean_bits(found, budget.mean_bits or 0)
     set_bits(model, bits)
     size = layer_table(model)['total']['bytes']
-    return Found(bits, found, size, tried)
+    return Found(bits, found, size)
 
 
 def without_edges(
@@ -190,30 +186,29 @@ def _by_accuracy(
     found: list[Sensitivity],
     drop: float,
     accuracy: Callable[[Bits | None], float],
-    tried: list[tuple[float, float]],
     say: Callable[[str], None],
 ) -> Bits:
     """The fewest bits that calibration alone brings within a drop of mAP."""
     start = accuracy(None)
     say(f'evaluated  float: mAP {start:.1f}')
 
-    def enough(mean: float) -> bool:
+    def reached(mean: float) -> float:
         result = accuracy(by_mean_bits(found, mean))
-        tried.append((mean, result))
         say(f'evaluated  {mean:g} bits on average: mAP {result:.1f}')
-        return result >= start - drop
+        return result
 
     low, high = min(BITS), max(BITS)
-    if not enough(high):
+    most = reached(high)
+    if not most >= start - drop:
         raise ValueError(
             f'--budget "mAP {drop:g}" can not be met by calibration: '
-            f'{high} bits everywhere lose {start - tried[-1][1]:.1f}. Train '
+            f'{high} bits everywhere lose {start - most:.1f}. Train '
             'the student first, or allow that much.'
         )
     below, above = 0, round((high - low) / STEP)
     while above - below > 1:
         middle = (below + above) // 2
-        if enough(low + middle * STEP):
+        if reached(low + middle * STEP) >= start - drop:
             above = middle
         else:
             below = middle
