@@ -172,7 +172,9 @@ def build_stock(key: str, kind: Any, arguments: dict) -> nn.Module:
 
 def _import_error(kind: Any) -> str:
     """Why the package that a prefix names has no registry, '' if it has."""
-    scope = kind.partition('.')[0] if '.' in str(kind) else MODELS.scope
+    if not isinstance(kind, str):
+        return ''
+    scope = kind.partition('.')[0] if '.' in kind else MODELS.scope
     if scope in MODELS.root.children:
         return ''
     try:
