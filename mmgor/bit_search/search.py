@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from mmengine.runner import Runner
+from mmengine.runner import Runner, load_state_dict
 from torch import nn
 
 from mmgor.conversion.trial import fitting_weights
 from mmgor.hooks.student import run_losses, total_loss
 from mmgor.hooks.training_batches import batch_size
-from mmgor.io.checkpoint_reader import protect_loading
+from mmgor.io.checkpoint_reader import protect_loading, read_state_dict
 from mmgor.quantization import (
     PassThrough,
     calibrate,
@@ -66,7 +66,7 @@ def search_bits(
         ValueError: If the config has no quantized layer, or the budget can't
             be met; the message has the nearest that can.
     """
-    cfg.update(load_from=checkpoint, custom_hooks=[], resume=False)
+    cfg.update(load_from=None, custom_hooks=[], resume=False)
     # Backends may write to the work directory or to a server.
     cfg.visualizer = cfg.get('visualizer') or dict(type='Visualizer')
     # A later Runner of the process would get one of the same name.
@@ -79,8 +79,9 @@ def search_bits(
             'expected the config of a student, got one without quantized '
             'layers. `mmgor convert` writes one.'
         )
-    fitting_weights(model, checkpoint)
-    runner.load_or_resume()
+    state, _ = read_state_dict(checkpoint)
+    fitting_weights(model, state, checkpoint)
+    load_state_dict(model, state, logger=runner.logger)
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
     batches = list(islice(loader, num_batches))
     say(

@@ -10,6 +10,7 @@ from torch import nn
 from mmgor.datasets.data_folder import DataFolder, read_data_folder
 from mmgor.io import config_reader
 from mmgor.io.atomic_write import writing
+from mmgor.io.checkpoint_reader import read_state_dict
 from mmgor.io.class_names import loader_classes
 from mmgor.io.config_output import check_output
 from mmgor.listing import listed
@@ -100,20 +101,20 @@ def _convert(
         if recipe.needs_offsets(built):
             policy = with_offsets(policy, say)
         _say_depthwise(built, policy, say)
-        choice = None
-        if teachers:
-            say(f'trying     KD heads for {[t.config for t in teachers]}')
-            classes = loader_classes(cfg, 'train_dataloader')
-            classes = data.classes if data else classes
-            choice = choose_heads(sized, teachers, probe, batch, classes)
-        found = Findings(
-            cfg, parts, probe, policy, checkpoint, teachers, choice, data
-        )
-        student = write_config(request, found)
-        say('trying     one training step on two images of noise')
-        with writing(request.out) as part:
-            part.write_text(student.text())
-            with stand_ins(teachers) as specs:
+        with stand_ins(teachers) as specs:
+            choice = None
+            if teachers:
+                say(f'trying     KD heads for {[t.config for t in teachers]}')
+                classes = loader_classes(cfg, 'train_dataloader')
+                classes = data.classes if data else classes
+                choice = choose_heads(sized, specs, probe, batch, classes)
+            found = Findings(
+                cfg, parts, probe, policy, checkpoint, teachers, choice, data
+            )
+            student = write_config(request, found)
+            say('trying     one training step on two images of noise')
+            with writing(request.out) as part:
+                part.write_text(student.text())
                 trial = _try(part, checkpoint, batch, specs, say)
     _say_chosen(request, found, trial, say)
     return trial
@@ -200,7 +201,8 @@ def _try(
     if teachers:
         model.map_classes(loader_classes(cfg, 'train_dataloader'))
     if checkpoint is not None and not is_url(checkpoint):
-        weights, loaded = fitting_weights(model, checkpoint)
+        state, _ = read_state_dict(checkpoint)
+        weights, loaded = fitting_weights(model, state, checkpoint)
         say(f'loaded     {loaded:.1%} of the weights from {checkpoint}')
         model.load_state_dict(weights, strict=False)
     return try_step(model, batch)

@@ -20,7 +20,6 @@ from mmgor.registry import MODELS
 from .checkpoints import check_file, is_url, zoo_checkpoint
 from .trial import (
     FloatProbe,
-    build,
     build_float,
     collate_function,
     first_step,
@@ -99,7 +98,7 @@ def _name(config: str, taken: Sequence[str]) -> str:
 
 def choose_heads(
     cfg: Any,
-    teachers: Sequence[Teaching],
+    specs: Mapping[str, dict],
     probe: FloatProbe,
     batch: dict,
     classes: Sequence[str] | None,
@@ -113,7 +112,7 @@ def choose_heads(
 
     Args:
         cfg (Config): The float student's config.
-        teachers (Sequence[Teaching]): At least one.
+        specs (Mapping[str, dict]): At least one, from :func:`stand_ins`.
         probe (FloatProbe): Of the float student.
         batch (dict): From :func:`.trial.noise_batch`.
         classes (Sequence[str], optional): Names of the student's classes.
@@ -122,25 +121,22 @@ def choose_heads(
         ValueError: If no form fits a teacher.
     """
     probes = {}
-    for one in teachers:
-        owner = f'config of --teacher {one.name}'
-        config = config_reader.read_config(one.config, owner)
+    for name, spec in specs.items():
+        config = _read(name, spec['config'])
         # The student's batch may have masks, which the teacher can't take.
         collate = collate_function(config)
-        _, probe_of = first_step(build_float(config), 1, collate)
-        probes[one.name] = probe_of
+        _, probes[name] = first_step(build_float(config), 1, collate)
     refused: list[str] = []
-    with stand_ins(teachers) as specs:
-        for heads in _forms(teachers, probe, probes):
-            error = _misfit(cfg, specs, heads, batch, classes)
-            if error is None:
-                return Choice(heads, refused)
-            kinds = dict.fromkeys(head['type'] for head in heads.values())
-            refused.append(f'{" and ".join(kinds)}: {error}')
+    for heads in _forms(probe, probes):
+        error = _misfit(cfg, specs, heads, batch, classes)
+        if error is None:
+            return Choice(heads, refused)
+        kinds = dict.fromkeys(head['type'] for head in heads.values())
+        refused.append(f'{" and ".join(kinds)}: {error}')
     reasons = '\n  '.join(refused)
+    names = [spec['config'] for spec in specs.values()]
     raise ValueError(
-        'no KD head fits the student and '
-        f'{[one.config for one in teachers]}:\n  {reasons}\nExpected a '
+        f'no KD head fits the student and {names}:\n  {reasons}\nExpected a '
         'teacher with a stride in common, and, for more than features, with '
         'classes in common.'
     )
@@ -148,11 +144,14 @@ def choose_heads(
 
 @contextmanager
 def stand_ins(teachers: Sequence[Teaching]) -> Iterator[dict[str, dict]]:
-    """The entry ``teachers`` of a trial: random weights stand for those that
-    would have to be downloaded.
+    """The entry ``teachers`` of trials: random weights stand for those that
+    would have to be downloaded, until the block ends.
 
     Args:
         teachers (Sequence[Teaching]): The teachers.
+
+    Raises:
+        RuntimeError: If a teacher's config can't be read or built.
     """
     specs: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -160,18 +159,20 @@ def stand_ins(teachers: Sequence[Teaching]) -> Iterator[dict[str, dict]]:
             checkpoint = one.checkpoint
             if is_url(checkpoint):
                 checkpoint = f'{folder}/{one.name}.pth'
-                model = build(config_reader.read_config(one.config))
+                model = build_float(_read(one.name, one.config))
                 torch.save(model.state_dict(), checkpoint)
             specs[one.name] = dict(config=one.config, checkpoint=checkpoint)
         yield specs
 
 
+def _read(name: str, config: str) -> Any:
+    return config_reader.read_config(config, f'config of --teacher {name}')
+
+
 def _forms(
-    teachers: Sequence[Teaching],
-    student: FloatProbe,
-    probes: Mapping[str, FloatProbe],
+    student: FloatProbe, probes: Mapping[str, FloatProbe]
 ) -> Iterator[dict[str, dict]]:
-    names = [one.name for one in teachers]
+    names = [*probes]
     several = len(names) > 1
     who: dict[str, Any] = dict(teacher=names) if several else {}
     scores = dict(type='ScoreKDHead', **who)
@@ -220,7 +221,7 @@ def _short(channels: list[int]) -> int | list[int]:
 
 def _misfit(
     cfg: Any,
-    specs: dict,
+    specs: Mapping[str, dict],
     heads: dict[str, dict],
     batch: dict,
     classes: Sequence[str] | None,
@@ -235,7 +236,7 @@ def _misfit(
         copy.deepcopy(model),
         type='GoRDetector',
         detector=model['type'],
-        teachers=specs,
+        teachers={**specs},
         kd_heads=heads,
         gor_weighting=dict(type='FixedWeighting'),
         gradient_tap='backbone',

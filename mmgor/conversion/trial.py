@@ -19,7 +19,6 @@ from mmgor.dense_heads.levels import as_list, map_strides
 from mmgor.distillation import Recorder
 from mmgor.hooks.student import run_losses
 from mmgor.image_channels import COLOUR, image_channels
-from mmgor.io.checkpoint_reader import read_state_dict
 from mmgor.io.config_reader import loader_datasets, model_config
 from mmgor.quantization import (
     calibrate,
@@ -286,13 +285,14 @@ def try_step(model: Any, batch: dict) -> Trial:
 
 
 def fitting_weights(
-    model: nn.Module, checkpoint: str
+    model: nn.Module, state: dict[str, Any], checkpoint: str
 ) -> tuple[dict[str, Any], float]:
     """The weights of a float checkpoint that training would load.
 
     Args:
         model (nn.Module): The student.
-        checkpoint (str): A file or URL.
+        state (dict): Keys to tensors, from the checkpoint.
+        checkpoint (str): Its file or URL, for the message.
 
     Returns:
         tuple[dict, float]: Keys to tensors, and the share of the model's
@@ -301,7 +301,6 @@ def fitting_weights(
     Raises:
         ValueError: If the share is less than :data:`LEAST_LOADED`.
     """
-    state, _ = read_state_dict(checkpoint)
     own = {
         k: v for k, v in model.state_dict().items() if '_quantizer.' not in k
     }

@@ -6,6 +6,7 @@ from mmengine.config import Config
 
 from mmgor.bit_search import search
 from mmgor.cli.main import main
+from mmgor.io import checkpoint_reader
 from mmgor.quantization import layer_table, quantized_layers
 from mmgor.registry import MODELS
 from tests.support.training import (
@@ -64,6 +65,18 @@ def test_bits_that_keep_to_a_mean(student, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert 'backbone.layer1.0.conv1' in shown
     assert 'packed' in shown
+
+
+def test_the_checkpoint_is_read_once(student, tmp_path, monkeypatch):
+    read, load = [], checkpoint_reader.load_from_local
+
+    def counted(path, *args):
+        read.append(path)
+        return load(path, *args)
+
+    monkeypatch.setattr(checkpoint_reader, 'load_from_local', counted)
+    bits(student, tmp_path / 'bits.py', '--mean-bits', '4')
+    assert read.count(str(student[1])) == 1
 
 
 def test_bits_that_keep_to_a_size(student, tmp_path):

@@ -1,6 +1,7 @@
 """KD heads that fit a pair."""
 
 import pytest
+from mmdet.models.backbones import ResNet
 from mmengine.config import Config
 
 from mmgor.conversion.convert import convert
@@ -85,6 +86,34 @@ def test_a_teacher_that_fits_nowhere_is_refused(tmp_path):
     assert 'knows none of the classes' in str(error.value)
     assert 'no stride in common' in str(error.value)
     assert weights.is_file() and not request.out.exists()
+
+
+@MODELS.register_module()
+class CountedResNet(ResNet):
+    built = 0
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        CountedResNet.built += 1
+
+
+def test_random_weights_stand_for_a_url_once(tmp_path):
+    config = write_float(tmp_path).rename(tmp_path / 'teacher.py')
+    cfg = Config.fromfile(config)
+    cfg.model.backbone.type = 'CountedResNet'
+    cfg.dump(config)
+    url = 'https://example.com/teacher.pth'
+    request = Request(
+        str(write_float(tmp_path)),
+        tmp_path / 'student.py',
+        teachers=[f'{config}:{url}'],
+    )
+    CountedResNet.built = 0
+    convert(request, lambda _: None)
+    # For its weights, for its strides, with the KD heads, with the student.
+    assert CountedResNet.built == 4
+    model = Config.fromfile(request.out).model
+    assert model.teachers.teacher.checkpoint == url
 
 
 def test_teachers_are_named_after_their_configs(tmp_path):
