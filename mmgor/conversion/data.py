@@ -8,7 +8,7 @@ from mmdet.datasets import CocoDataset
 
 from mmgor.datasets.data_folder import DataFolder
 from mmgor.io.class_names import loader_classes
-from mmgor.io.config_reader import unwrapped_datasets
+from mmgor.io.config_reader import type_name, unwrapped_datasets
 from mmgor.registry import DATASETS, find
 
 from .source import Code
@@ -18,6 +18,9 @@ from .wrapping import place
 NAME = 'own_data'
 # In a ConcatDataset.
 _FIRST = '.datasets[0]'
+_PANOPTIC = 'LoadPanopticAnnotations'
+# Of classes that have boxes.
+_COUNTS = ('num_classes', 'num_things_classes')
 _FILES = {'train': 'train.json', 'val': 'eval.json', 'test': 'eval.json'}
 
 
@@ -32,8 +35,8 @@ def data_entries(cfg: Any, folder: DataFolder, root: str) -> dict[str, Any]:
         root (str): The folder, as the config writes it.
 
     Raises:
-        ValueError: If the base config's pipelines read semantic maps, which
-            the folder does not have.
+        ValueError: If the base config's pipelines read semantic or panoptic
+            maps, which the folder does not have.
     """
     entries: dict[str, Any] = {
         NAME: dict(
@@ -74,39 +77,57 @@ def with_classes(cfg: Any, folder: DataFolder) -> Any:
         folder (DataFolder): Where the data is.
     """
     changed = deepcopy(cfg)
-    for keys in class_counts(cfg):
+    for keys, value in class_settings(cfg, len(folder.classes)):
         place: Any = changed['model']
         for key in keys[:-1]:
             place = place[int(key) if key.isdigit() else key]
-        place[keys[-1]] = len(folder.classes)
+        place[keys[-1]] = value
     return changed
 
 
-def class_counts(cfg: Any) -> Iterator[tuple[str, ...]]:
-    """Where a model's config has the number of its data's classes.
+def class_settings(
+    cfg: Any, number: int
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """What a model's config has for the number of its data's classes, for
+    another number.
 
     Args:
         cfg (Config): The base config.
+        number (int): The other number.
 
     Yields:
-        tuple[str, ...]: Keys from ``model`` on; numbers are indices of lists.
+        tuple[tuple[str, ...], int | list[float]]: Keys from ``model`` on, in
+        which numbers are indices of lists; and the number itself, or the
+        weights of the classes and of the background.
     """
     classes = loader_classes(cfg, 'train_dataloader')
-    yield from _counts(cfg['model'], len(classes) if classes else None, ())
+    count = len(classes) if classes else None
+    yield from _settings(cfg['model'], count, number, ())
 
 
-def _counts(
-    value: Any, count: int | None, above: tuple[str, ...]
-) -> Iterator[tuple[str, ...]]:
+def _settings(
+    value: Any, count: int | None, number: int, above: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Any]]:
     if isinstance(value, dict):
         for key, inner in value.items():
-            own = key == 'num_classes' and isinstance(inner, int)
-            if own and count in (None, inner):
-                yield (*above, key)
-            yield from _counts(inner, count, (*above, key))
+            keys = (*above, key)
+            counts = key in _COUNTS and isinstance(inner, int)
+            if counts and count in (None, inner):
+                yield keys, number
+            elif key == 'class_weight' and _is_equal(inner, count):
+                yield keys, [inner[0]] * number + [inner[-1]]
+            yield from _settings(inner, count, number, keys)
     elif isinstance(value, (list, tuple)):
         for i, inner in enumerate(value):
-            yield from _counts(inner, count, (*above, str(i)))
+            yield from _settings(inner, count, number, (*above, str(i)))
+
+
+def _is_equal(weights: Any, count: int | None) -> bool:
+    """Whether all of so many classes have one weight, before the
+    background's."""
+    if not isinstance(weights, list) or len(weights) - 1 != count:
+        return False
+    return len(set(weights[:-1])) == 1
 
 
 def _innermost(dataset: Any) -> tuple[tuple[str, ...], dict]:
@@ -125,11 +146,12 @@ def _dataset(
 ) -> Code:
     first = next(unwrapped_datasets(base))
     for step in first.get('pipeline') or []:
-        if step.get('with_seg'):
+        if step.get('with_seg') or type_name(step) == _PANOPTIC:
             raise ValueError(
                 '--data has boxes and masks, but the pipeline of '
-                f'{".".join(keys)} reads semantic maps (with_seg=True); '
-                'expected the config of a detector without them.'
+                f'{".".join(keys)} reads semantic maps (with_seg=True, or '
+                f'{_PANOPTIC}); expected the config of a detector without '
+                'them.'
             )
     kind = find(first.get('type'), registry=DATASETS)
     reads_coco = (
@@ -150,7 +172,9 @@ def _dataset(
 
 def _evaluator(base: Any, ann_file: str) -> dict[str, Any]:
     if isinstance(base, dict) and str(base.get('type')).endswith('CocoMetric'):
-        return dict(ann_file=ann_file)
+        # Otherwise a test without annotations would stay one.
+        scored = dict(format_only=False) if base.get('format_only') else {}
+        return dict(ann_file=ann_file, **scored)
     return dict(
         _delete_=True, type='CocoMetric', metric='bbox', ann_file=ann_file
     )

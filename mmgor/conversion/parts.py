@@ -14,7 +14,7 @@ from mmgor.registry import MODELS, find
 
 #: Keys of a model that are left alone: what they hold is no part of the
 #: network that is deployed, or has rules of its own.
-_OTHERS = ('teacher', 'language_model', 'data_preprocessor', 'tracker', 'reid')
+OTHERS = ('teacher', 'language_model', 'data_preprocessor', 'tracker', 'reid')
 #: Wrapper -> its argument that names the stock module.
 ARGUMENTS = {
     'QuantBackbone': 'backbone',
@@ -127,7 +127,7 @@ def _built_alone(model: dict, part: Part) -> tuple[bool, ...]:
 
 def _candidates(model: dict, above: tuple[str, ...]) -> Iterator[Part]:
     for key, value in model.items():
-        if key.startswith(_OTHERS) or not _modules(value):
+        if key.startswith(OTHERS) or not _modules(value):
             continue
         keys = (*above, key)
         if key in ('backbone', 'neck'):

@@ -11,13 +11,14 @@ from mmgor.io.config_reader import type_name
 
 from . import recipe
 from .checkpoints import path_from
-from .data import class_counts, data_entries
+from .data import class_settings, data_entries
 from .parts import Part
 from .request import Findings, Request, command
 from .schedule import base_hooks, scaled_schedule, scheduler_hook
 from .source import Code, assignment
 from .wrapping import (
     QUANT,
+    file_settings,
     place,
     transformer_class,
     type_name_in,
@@ -157,9 +158,11 @@ def _model(found: Findings) -> dict:
         model,
         found.parts,
         in_float(found.parts, found.probe.silent),
-        found.checkpoint is None,
         listed,
     )
+    if found.checkpoint is not None:  # which has the weights of all parts
+        for keys in file_settings(model):
+            place(changes, keys, None)
     for keys, count in counts:
         place(changes, keys, count)
     transformer = transformer_class(model)
@@ -193,7 +196,7 @@ def _iterations(found: Findings) -> int | None:
 
 def number_of_classes(
     cfg: Any, parts: Sequence[Part], data: DataFolder | None
-) -> tuple[list[tuple[tuple[str, ...], int]], dict[str, dict]]:
+) -> tuple[list[tuple[tuple[str, ...], Any]], dict[str, dict]]:
     """Where a model gets the number of a folder's classes.
 
     Args:
@@ -202,31 +205,38 @@ def number_of_classes(
         data (DataFolder, optional): None changes nothing.
 
     Returns:
-        tuple[list, dict]: Keys in the model and the number; and, for parts
-        that are lists, path of the part -> ``num_classes`` of each module.
+        tuple[list, dict]: Keys in the model and what is written there; and,
+        for parts that are lists, path of the part -> ``num_classes`` of each
+        module.
 
     Raises:
         ValueError: If a module in a list has the number deeper inside.
     """
     listed = {part.keys: part for part in parts if part.listed}
-    counts: list[tuple[tuple[str, ...], int]] = []
+    counts: list[tuple[tuple[str, ...], Any]] = []
     in_lists: dict[str, dict] = {}
     if data is None:
         return counts, in_lists
-    number = len(data.classes)
-    for keys in class_counts(cfg):
+    for keys, value in class_settings(cfg, len(data.classes)):
         part = listed.get(keys[:-2])
         if part is not None:
-            in_lists[part.path] = {keys[-1]: number}
+            in_lists[part.path] = {keys[-1]: value}
         elif any(key.isdigit() for key in keys):
             raise ValueError(
                 f'--data can not change model.{".".join(keys)}, which is '
-                'inside of a list. Change num_classes in your own config, '
+                f'inside of a list. Change {keys[-1]} in your own config, '
                 'and give that one.'
             )
         else:
-            counts.append((keys, number))
+            counts.append((keys, _short(value)))
     return counts, in_lists
+
+
+def _short(value: Any) -> Any:
+    """Weights of classes as a sum of lists; numbers as they are."""
+    if not isinstance(value, list):
+        return value
+    return Code(f'[{value[0]!r}] * {len(value) - 1} + [{value[-1]!r}]')
 
 
 def in_float(

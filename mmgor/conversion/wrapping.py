@@ -1,12 +1,12 @@
 """The ``model`` of a student's config, on top of the float detector's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmgor.io.config_reader import type_name
 from mmgor.registry import MODELS
 
-from .parts import ARGUMENTS, Part, module_configs
+from .parts import ARGUMENTS, OTHERS, Part, module_configs
 from .source import Code
 from .trial import has_files
 
@@ -19,7 +19,6 @@ def wrapped_model(
     model: dict,
     parts: Sequence[Part],
     in_float: Mapping[str, Sequence[str]] = _NONE,
-    pretrained: bool = True,
     changes: Mapping[str, dict] = _NONE,
 ) -> dict:
     """What a student's config changes in ``model`` of its base.
@@ -29,8 +28,6 @@ def wrapped_model(
         parts (Sequence[Part]): What to wrap.
         in_float (Mapping[str, Sequence[str]]): Path of a part -> patterns of
             layers inside that stay in float.
-        pretrained (bool): Whether the parts keep the weights that they start
-            from. False: a checkpoint of the whole detector has them.
         changes (Mapping[str, dict]): Path of a part that is a list of
             modules -> further keys of each, such as ``num_classes``.
 
@@ -50,12 +47,32 @@ def wrapped_model(
                 **{ARGUMENTS[part.wrapper]: type_name_in(configs[0])},
                 quant=quant,
             )
-            if not pretrained and has_files(configs[0]):
-                entry['init_cfg'] = None
-            if not pretrained and configs[0].get('pretrained'):
-                entry['pretrained'] = None
         place(written, part.keys, entry)
     return written
+
+
+def file_settings(
+    config: dict, above: tuple[str, ...] = ()
+) -> Iterator[tuple[str, ...]]:
+    """Where a model's config names files of weights to start from.
+
+    Teachers and the like, which :func:`.parts.find_parts` leaves alone, and
+    lists are left out.
+
+    Args:
+        config (dict): Config of the float detector.
+        above (tuple[str, ...]): Keys to ``config`` from the model on.
+
+    Yields:
+        tuple[str, ...]: Keys from the model on.
+    """
+    if has_files(config):
+        yield (*above, 'init_cfg')
+    if config.get('pretrained'):
+        yield (*above, 'pretrained')
+    for key, value in config.items():
+        if isinstance(value, dict) and not key.startswith(OTHERS):
+            yield from file_settings(value, (*above, key))
 
 
 def transformer_class(model: dict) -> str | None:

@@ -11,15 +11,17 @@ from torch import nn
 from mmgor.conversion.convert import convert
 from mmgor.conversion.new_style import copy_path
 from mmgor.conversion.request import Request
+from mmgor.conversion.wrapping import file_settings
 from mmgor.quantization import quantized_layers
 from mmgor.registry import MODELS
 from tests.support.conversion import (
     RETINANET,
+    refuse,
+    run,
     whole,
     write_float,
     write_weights,
 )
-from tests.support.experiments import write_data
 from tests.support.students import tiny
 
 YOLOX = 'yolox/yolox_nano_8xb8-300e_coco'
@@ -37,14 +39,6 @@ class ResNetWithIdleLayer(ResNet):
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / 'student.py'
-
-
-def run(config, out, **asked):
-    """Convert; the student's config and all that was said."""
-    said = []
-    trial = convert(Request(str(config), out, **asked), said.append)
-    assert trial.still == []
-    return Config.fromfile(out), '\n'.join(said)
 
 
 def test_a_student_is_the_float_detector_with_quantized_layers(tmp_path, out):
@@ -148,43 +142,6 @@ def test_lists_of_heads_are_whole(tmp_path, out):
     assert second.reg_class_agnostic
 
 
-def test_a_folder_of_images(tmp_path, out):
-    folder = write_data(tmp_path / 'cells')
-    cfg, _ = run(write_float(tmp_path), out, data=folder, epochs=3)
-    classes = cfg.train_dataloader.dataset.metainfo.classes
-    assert cfg.model.bbox_head.num_classes == len(classes)
-    for loader, file in (
-        ('train', 'train'),
-        ('val', 'eval'),
-        ('test', 'eval'),
-    ):
-        dataset = cfg[f'{loader}_dataloader'].dataset
-        assert dataset.data_root == str(folder)
-        assert dataset.ann_file == f'{file}.json'
-        assert dataset.pipeline == [dict(type='PackDetInputs')]
-    assert cfg.test_evaluator.ann_file == str(folder / 'eval.json')
-    assert cfg.train_cfg.max_epochs == 3
-    assert cfg.param_scheduler[0].milestones == [2, 3]
-
-
-def test_data_of_another_format_are_replaced(tmp_path, out):
-    config = write_float(tmp_path)
-    base = Config.fromfile(config)
-    voc = dict(base.train_dataloader.dataset, type='VOCDataset')
-    inner = dict(type='ConcatDataset', datasets=[voc, voc])
-    base.train_dataloader.dataset = dict(type='RepeatDataset', dataset=inner)
-    base.val_evaluator = dict(type='VOCMetric')
-    base.dump(config)
-    folder = write_data(tmp_path / 'cells')
-    cfg, _ = run(config, out, data=folder)
-    dataset = cfg.train_dataloader.dataset
-    assert dataset.type == 'RepeatDataset'
-    assert dataset.dataset.type == 'mmdet.CocoDataset'
-    assert dataset.dataset.pipeline == [dict(type='PackDetInputs')]
-    assert 'datasets' not in dataset.dataset
-    assert cfg.val_evaluator.type == 'CocoMetric'
-
-
 NEW_STYLE = """
 from mmdet.models import {names}
 
@@ -204,13 +161,6 @@ def test_a_new_style_config_gets_a_text_copy(tmp_path, out):
     assert copy_path(out).is_file()
     assert cfg.model.backbone.backbone.endswith('ResNet')
     assert quantized_layers(MODELS.build(cfg.model))
-
-
-def refuse(kind, match, config, out, **asked):
-    before = {*out.parent.iterdir()}
-    with pytest.raises(kind, match=match):
-        convert(Request(str(config), out, **asked), lambda _: None)
-    assert {*out.parent.iterdir()} == before
 
 
 def test_what_the_student_needs_is_not_overwritten(tmp_path, out):
@@ -263,6 +213,22 @@ def test_a_new_training_starts_from_the_checkpoint_alone(tmp_path, out):
     cfg, _ = run(config, out, checkpoint=str(weights))
     assert cfg.resume is False
     assert cfg.model.backbone.pretrained is None
+
+
+def test_files_of_modules_inside_of_parts():
+    file = dict(type='Pretrained', checkpoint='torchvision://resnet18')
+    inner = dict(type='ResNet', init_cfg=file)
+    model = dict(
+        backbone=dict(type='ResNet', init_cfg=[dict(type='Kaiming'), file]),
+        neck=dict(type='RFP', rfp_backbone=dict(inner, pretrained='a.pth')),
+        bbox_head=dict(type='RetinaHead', init_cfg=dict(type='Normal')),
+        teacher_backbone=inner,
+    )
+    assert [*file_settings(model)] == [
+        ('backbone', 'init_cfg'),
+        ('neck', 'rfp_backbone', 'init_cfg'),
+        ('neck', 'rfp_backbone', 'pretrained'),
+    ]
 
 
 def test_grey_images(tmp_path, out):

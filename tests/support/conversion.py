@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from mmengine.config import Config
 
+from mmgor.conversion.convert import convert
+from mmgor.conversion.request import Request
 from mmgor.registry import MODELS
 from tests.support.students import tiny
 
@@ -65,3 +68,23 @@ def write_weights(config: Path) -> Path:
     path = config.with_suffix('.pth')
     torch.save(dict(state_dict=model.state_dict()), path)
     return path
+
+
+def run(config, out, **asked):
+    """Convert a config.
+
+    Returns:
+        tuple[Config, str]: The student's config, and all that was said.
+    """
+    said = []
+    trial = convert(Request(str(config), out, **asked), said.append)
+    assert trial.still == []
+    return Config.fromfile(out), '\n'.join(said)
+
+
+def refuse(kind, match, config, out, **asked):
+    """Make sure that a conversion is refused and writes no file."""
+    before = {*out.parent.iterdir()}
+    with pytest.raises(kind, match=match):
+        convert(Request(str(config), out, **asked), lambda _: None)
+    assert {*out.parent.iterdir()} == before
