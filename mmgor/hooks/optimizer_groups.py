@@ -1,4 +1,5 @@
-"""Changes the optimizer's groups so that weight decay spares some parameters.
+"""Changes the optimizer's groups: weight decay spares some parameters, and
+the learning rate of step sizes is the one that their own key names.
 
 The data alone should decide the value of a theta or of a step size's log;
 weight decay would pull it to 0. Which setting in a config prevents that
@@ -15,6 +16,84 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
+
+_STOCK = 'DefaultOptimWrapperConstructor'
+# Settings of a group that grow with its learning rate; those after the first
+# are of schedulers.
+_RATES = {'lr', 'initial_lr', 'max_lr', 'min_lr'}
+#: Key of ``paramwise_cfg.custom_keys`` for all step sizes.
+STEP_SIZES = '_quantizer.'
+
+
+def rates_in_runner(
+    runner: Runner, parameters: dict[str, nn.Parameter]
+) -> None:
+    """Let the ``lr_mult`` of the key '_quantizer.' hold for all step sizes.
+
+    mmengine takes the longest key that is in a parameter's name, such as
+    'reference_points'. A key that freezes (``lr_mult=0``) still wins. Nothing
+    changes if the config has no such ``lr_mult``, or a constructor of its
+    own.
+
+    Call it once, in ``before_run``, as :func:`exempt_in_runner`.
+
+    Args:
+        runner (Runner): If it trains, its optimizer and schedulers are built.
+        parameters (dict[str, nn.Parameter]): The step sizes, by name.
+    """
+    cfg = runner.cfg.get('optim_wrapper')
+    given = cfg if isinstance(cfg, dict) else {}
+    keys = (given.get('paramwise_cfg') or {}).get('custom_keys') or {}
+    if (
+        isinstance(runner.optim_wrapper, OptimWrapper)
+        and given.get('constructor', _STOCK) == _STOCK
+        and 'lr_mult' in keys.get(STEP_SIZES, {})
+    ):
+        factors = {
+            id(parameter): rate_factor(name, keys)
+            for name, parameter in parameters.items()
+        }
+        scale_rates(runner.optim_wrapper.optimizer, factors)
+        schedule_groups(runner.param_schedulers)
+
+
+def rate_factor(name: str, custom_keys: dict[str, dict]) -> float:
+    """What a step size's learning rate has to be multiplied by, so that it
+    follows '_quantizer.' and not a longer key.
+
+    Args:
+        name (str): The parameter's name, with '_quantizer.' in it.
+        custom_keys (dict[str, dict]): With an ``lr_mult`` for '_quantizer.'.
+
+    Example:
+        >>> keys = {'_quantizer.': dict(lr_mult=5.0),
+        ...         'reference_points': dict(lr_mult=0.1)}
+        >>> rate_factor('reference_points.input_quantizer.scale', keys)
+        50.0
+    """
+    inside = [key for key in custom_keys if key in name]
+    longest = min(inside, key=lambda key: (-len(key), key))
+    given = custom_keys[longest].get('lr_mult', 1.0)
+    return custom_keys[STEP_SIZES]['lr_mult'] / given if given else 1.0
+
+
+def scale_rates(
+    optimizer: torch.optim.Optimizer, factors: dict[int, float]
+) -> None:
+    """Multiply learning rates, now and at the start of all schedules.
+
+    Args:
+        optimizer (Optimizer): As built; its groups are changed in place.
+        factors (dict[int, float]): ``id`` of parameters -> factor; 1 for all
+            others.
+    """
+    for group in list(optimizer.param_groups):
+        own = [factors.get(id(p), 1.0) for p in group['params']]
+        for factor in sorted({*own} - {1.0}):
+            rates = {k: group[k] * factor for k in _RATES & group.keys()}
+            inside = [one == factor for one in own]
+            own = [one for one in own if one != factor]
+            _regroup(optimizer, group, inside, rates)
 
 
 def exempt_in_runner(
@@ -36,7 +115,7 @@ def exempt_in_runner(
         exempt_from_decay(optimizer, parameters, what)
         # torch.compile, mmengine's `compile`, can't step with its ConfigDicts.
         optimizer.param_groups[:] = map(dict, optimizer.param_groups)
-        schedule_new_groups(runner.param_schedulers)
+        schedule_groups(runner.param_schedulers)
 
 
 def exempt_from_decay(
@@ -90,7 +169,18 @@ def take_decay_off(
         spared (set[int]): ``id`` of each parameter to move.
     """
     inside = [id(p) in spared for p in group['params']]
-    own, rest = _undecayed(group), dict(group)
+    _regroup(optimizer, group, inside, _no_decay(group))
+
+
+def _regroup(
+    optimizer: torch.optim.Optimizer,
+    group: dict[str, Any],
+    inside: list[bool],
+    changes: dict[str, Any],
+) -> None:
+    """Give some parameters of a group other settings; unless they are all,
+    they move to a new group."""
+    own, rest = {**group, **changes}, dict(group)
     # Layer-decay constructors write names beside the parameters.
     for key in {'params', 'param_names'} & set(group):
         own[key] = [x for x, mine in zip(group[key], inside) if mine]
@@ -113,20 +203,21 @@ def add_undecayed(
         optimizer (Optimizer): As built.
         parameters (dict[str, nn.Parameter]): By name.
     """
-    own = _undecayed(optimizer.param_groups[0])
-    own['params'] = list(parameters.values())
+    first = optimizer.param_groups[0]
+    own = {**first, **_no_decay(first), 'params': [*parameters.values()]}
     if 'param_names' in own:
         own['param_names'] = list(parameters)
     optimizer.add_param_group(own)
 
 
-def _undecayed(group: dict[str, Any]) -> dict[str, Any]:
+def _no_decay(group: dict[str, Any]) -> dict[str, float]:
     keys = {'weight_decay', 'initial_weight_decay'} & set(group)
-    return {**group, **dict.fromkeys(keys, 0.0)}
+    return dict.fromkeys(keys, 0.0)
 
 
-def schedule_new_groups(schedulers: Any) -> None:
-    """Let schedulers drive groups that were added after they were built.
+def schedule_groups(schedulers: Any) -> None:
+    """Let schedulers drive groups that were added or changed after they were
+    built.
 
     Args:
         schedulers (list | dict, optional): ``runner.param_schedulers``.
@@ -137,8 +228,7 @@ def schedule_new_groups(schedulers: Any) -> None:
         groups = scheduler.optimizer.param_groups
         if hasattr(scheduler, 'base_values'):
             initial = f'initial_{scheduler.param_name}'
-            new = groups[len(scheduler.base_values) :]
-            scheduler.base_values += [group[initial] for group in new]
+            scheduler.base_values = [group[initial] for group in groups]
         else:  # ReduceOnPlateau's keep a lower bound per group
             bounds = scheduler.min_values
             bounds += bounds[-1:] * (len(groups) - len(bounds))

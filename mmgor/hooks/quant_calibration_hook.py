@@ -33,7 +33,11 @@ from mmgor.quantization import (
 from mmgor.registry import HOOKS
 from mmgor.trial_run import random_states_kept
 
-from .optimizer_groups import exempt_in_runner
+from .optimizer_groups import (
+    STEP_SIZES,
+    exempt_in_runner,
+    rates_in_runner,
+)
 from .student import run_losses, total_loss, unwrapped_model
 from .training_batches import check_batches, training_batches
 
@@ -46,8 +50,10 @@ class QuantCalibrationHook(Hook):
     a quantized checkpoint keep them. The model runs as in a training step
     (:func:`.student.run_losses`), on the batches that training starts with,
     whichever sampler or wrapper makes them. The hook also makes sure that the
-    step sizes are in the optimizer, without weight decay. A table of all
-    layers goes to the log and to ``quant_table.json`` in the work directory.
+    step sizes are in the optimizer, without weight decay, and that an
+    ``lr_mult`` of the key '_quantizer.' in ``custom_keys`` holds for all of
+    them. A table of all layers goes to the log and to ``quant_table.json`` in
+    the work directory.
 
     Args:
         num_batches (int): Number of training batches to calibrate on.
@@ -100,8 +106,10 @@ class QuantCalibrationHook(Hook):
             check_any_match(model, state_dict, '', 'model')
 
     def before_run(self, runner: Runner) -> None:
-        """Take weight decay off the step sizes."""
-        self._exempt_step_sizes(runner)
+        """Take weight decay off the step sizes, and give them the learning
+        rate that their own key names."""
+        rates_in_runner(runner, _step_sizes(runner))
+        _exempt_step_sizes(runner)
 
     def before_train(self, runner: Runner) -> None:
         """Calibrate what is not calibrated; log and save the table.
@@ -119,7 +127,7 @@ class QuantCalibrationHook(Hook):
                 '...) and the same for neck and head, or remove the hook.'
             )
         check_batches(runner)
-        self._exempt_step_sizes(runner)
+        _exempt_step_sizes(runner)
         names = uncalibrated_layers(model)
         with counting_macs(model) as macs:
             if names:
@@ -130,16 +138,6 @@ class QuantCalibrationHook(Hook):
             line, much = float_line(model, macs if names else None)
             runner.logger.log(WARNING if much else INFO, line)
             save_table(table, Path(runner.work_dir) / 'quant_table.json')
-
-    def _exempt_step_sizes(self, runner: Runner) -> None:
-        parameters = unwrapped_model(runner).named_parameters()
-        step_sizes = {
-            name: parameter
-            for name, parameter in parameters
-            if '_quantizer.' in name and parameter.requires_grad
-        }
-        what = 'the step sizes of the quantizers'
-        exempt_in_runner(runner, step_sizes, what)
 
     def _calibrate(self, runner: Runner, model: Any, names: list[str]) -> None:
         with random_states_kept():
@@ -161,6 +159,20 @@ class QuantCalibrationHook(Hook):
                     f'by {error:.2%} of its variance, rounding included.'
                 )
         calibrate(model, batches, run, names, self.loss_weighted)
+
+
+def _step_sizes(runner: Runner) -> dict[str, Any]:
+    """What training moves of the quantizers, by name."""
+    return {
+        name: parameter
+        for name, parameter in unwrapped_model(runner).named_parameters()
+        if STEP_SIZES in name and parameter.requires_grad
+    }
+
+
+def _exempt_step_sizes(runner: Runner) -> None:
+    what = 'the step sizes of the quantizers'
+    exempt_in_runner(runner, _step_sizes(runner), what)
 
 
 def check_resume_ranges(model: Any, state_dict: dict) -> None:

@@ -1,8 +1,11 @@
 """Some parameters are exempt from weight decay with any constructor."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.config import Config
 from mmengine.optim import (
     CosineAnnealingLR,
     LinearLR,
@@ -15,7 +18,10 @@ from torch import nn
 
 from mmgor.hooks.optimizer_groups import (
     exempt_from_decay,
-    schedule_new_groups,
+    rate_factor,
+    rates_in_runner,
+    scale_rates,
+    schedule_groups,
 )
 from mmgor.weighting import GoRWeighting
 from tests.support.toy_game import Toy, run
@@ -104,6 +110,62 @@ def test_every_constructor(constructor, paramwise):
     assert len(optimizer.param_groups) == groups
 
 
+@pytest.mark.parametrize('schedule', [False, True])
+def test_the_key_of_step_sizes_wins(schedule):
+    """Also over longer keys, and while a warm-up has begun."""
+    model = Student()
+    keys = {
+        'reference_points': dict(lr_mult=0.1),
+        '_quantizer.': dict(lr_mult=5.0),
+        'backbone': dict(lr_mult=0.5),
+    }
+    wrapper = OptimWrapper(
+        build('DefaultOptimWrapperConstructor', model, custom_keys=keys)
+    )
+    schedulers = []
+    if schedule:
+        schedulers.append(LinearLR(wrapper, start_factor=0.1, end=4))
+    warm = 0.1 if schedule else 1.0
+    before = settings(wrapper.optimizer)
+    cfg = Config(
+        dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys=keys)))
+    )
+    runner = SimpleNamespace(
+        cfg=cfg, optim_wrapper=wrapper, param_schedulers=schedulers
+    )
+    own = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if '_quantizer.' in name
+    }
+    rates_in_runner(runner, own)
+    mine = {id(p) for p in own.values()}
+    for key, (rate, _) in settings(wrapper.optimizer).items():
+        wanted = warm * 5e-4 if key in mine else before[key][0]
+        assert rate == pytest.approx(wanted)
+    for _ in range(4):
+        wrapper.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    rates = settings(wrapper.optimizer)
+    assert [rates[key][0] for key in mine] == pytest.approx([5e-4] * 2)
+
+
+def test_a_frozen_module_keeps_its_step_sizes():
+    keys = {'_quantizer.': dict(lr_mult=5.0), 'backbone.conv': dict(lr_mult=0)}
+    assert rate_factor('backbone.conv.weight_quantizer.scale', keys) == 1
+    assert rate_factor('neck.conv.weight_quantizer.scale', keys) == 1
+
+
+def test_parameters_of_one_group_get_rates_of_their_own():
+    first, second, third = (nn.Parameter(torch.ones(1)) for _ in range(3))
+    optimizer = sgd([first, second, third])
+    scale_rates(optimizer, {id(first): 2.0, id(third): 3.0})
+    rates = settings(optimizer)
+    found = [rates[id(p)][0] for p in (first, second, third)]
+    assert found == pytest.approx([0.2, 0.1, 0.3])
+
+
 def scalars():
     return dict(a=nn.Parameter(torch.ones(())), b=nn.Parameter(torch.ones(())))
 
@@ -147,8 +209,8 @@ def test_schedulers_follow_new_groups(kind, kwargs):
     wrapper = OptimWrapper(optimizer)
     scheduler = kind(wrapper, **kwargs)
     exempt_from_decay(optimizer, dict(theta=theta), 'the theta')
-    schedule_new_groups(dict(a=[scheduler]))
-    schedule_new_groups([scheduler])
+    schedule_groups(dict(a=[scheduler]))
+    schedule_groups([scheduler])
     seen = []
     for _ in range(4):
         wrapper.step()

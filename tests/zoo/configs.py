@@ -7,7 +7,7 @@ import mmdet
 
 ROOT = Path(mmdet.__file__).parent / '.mim' / 'configs'
 # Small networks first: the structure is what is tried.
-_SIZES = ('nano', 'tiny', 'r18', 'r50', 'd53', 'vgg')
+_SIZES = ('nano', 'tiny', 'r18', 'r50', 'd53', 'vgg', 'swin-t', 'pvt-t')
 
 
 def folders() -> list[Path]:
