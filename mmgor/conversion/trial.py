@@ -6,7 +6,11 @@ from functools import partial
 from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
+from mmdet.models.data_preprocessors import (
+    MultiBranchDataPreprocessor as _Branches,
+)
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import ConfigDict
 from mmengine.device import get_device
@@ -38,6 +42,7 @@ _BOXES = 4
 _MOST_CLASSES = 80
 #: A checkpoint that has less of the model's weights is refused.
 LEAST_LOADED = 0.5
+_BRANCHES = ('sup', 'unsup_teacher', 'unsup_student')
 NOT_BUILT = 'the float detector itself could not be built'
 NO_STEP = (
     'the float detector itself could not take a training step on two images '
@@ -127,8 +132,8 @@ def noise_batch(
     collate: Any = None,
     channels: int = COLOUR,
 ) -> Any:
-    """Two images of noise with boxes and proposals, as a train dataloader
-    gives them.
+    """Two images of noise with boxes, proposals and names of classes, as a
+    train dataloader gives them.
 
     Args:
         num_classes (int): Labels are below it.
@@ -148,7 +153,12 @@ def noise_batch(
         with_semantic=with_masks,
         use_box_type=True,
     )
+    names = tuple(map(str, range(min(num_classes, _MOST_CLASSES))))
     for sample in batch['data_samples']:
+        sample.set_metainfo(
+            # For detectors with a language model, and for a teacher's boxes.
+            dict(text=names, homography_matrix=np.eye(3, dtype=np.float32))
+        )
         truth = sample.gt_instances
         truth.labels.clamp_(max=num_classes - 1)
         boxes = truth.bboxes.tensor
@@ -158,6 +168,21 @@ def noise_batch(
         return batch
     pairs = zip(batch['inputs'], batch['data_samples'])
     return collate([dict(inputs=x, data_samples=s) for x, s in pairs])
+
+
+def branched(batch: dict) -> dict:
+    """The batch in every branch of a semi-supervised detector.
+
+    Args:
+        batch (dict): From :func:`noise_batch`; loses its proposals, which a
+            teacher would take for its own.
+    """
+    for sample in batch['data_samples']:
+        del sample.proposals
+    return {
+        key: {branch: copy.deepcopy(value) for branch in _BRANCHES}
+        for key, value in batch.items()
+    }
 
 
 def collate_function(cfg: Any) -> Any:
@@ -210,6 +235,8 @@ def first_step(
             batch = noise_batch(
                 num_classes, side, with_masks, collate, channels
             )
+            if isinstance(model.data_preprocessor, _Branches):
+                batch = branched(batch)
             return batch, probe_float(model, batch)
         except Exception as error:  # stock code may raise anything
             text = ' '.join(str(error).split())

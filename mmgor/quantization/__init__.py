@@ -60,6 +60,7 @@ from .transformers import (
     QuantDeformableDETR,
     QuantDETR,
     QuantDINO,
+    QuantGroundingDINO,
 )
 from .wrappers import QuantBackbone, QuantHead, QuantNeck
 
@@ -92,6 +93,7 @@ __all__ = [
     'QuantDeformConv2d',
     'QuantDeformConv2dPack',
     'QuantDeformableDETR',
+    'QuantGroundingDINO',
     'QuantHead',
     'QuantLinear',
     'QuantMaskedConv2d',

@@ -16,6 +16,7 @@ from mmdet.models.detectors import (
     DINO,
     ConditionalDETR,
     DeformableDETR,
+    GroundingDINO,
 )
 from mmdet.models.detectors.base_detr import DetectionTransformer
 from torch import Tensor, nn
@@ -25,13 +26,13 @@ from mmgor.registry import MODELS
 from .convert import quantize_layers
 from .policy import QuantPolicy
 
-# These have wrappers of their own, with other rules.
-_WRAPPED = {'backbone', 'neck', 'bbox_head'}
+# The first three have wrappers of their own, with other rules. A language
+# model stays in float.
+_OTHERS = {'backbone', 'neck', 'bbox_head', 'language_model'}
 
 
 class Transformer(nn.ModuleDict):
-    """The modules outside backbone, neck and head, with a name used in
-    messages."""
+    """The modules that a DETR builds itself, with a name used in messages."""
 
 
 class QuantTransformerMixin(DetectionTransformer):
@@ -75,7 +76,7 @@ class QuantTransformerMixin(DetectionTransformer):
             )
         super().__init__(*args, **kwargs)
         transformer = Transformer(
-            {k: m for k, m in self.named_children() if k not in _WRAPPED}
+            {k: m for k, m in self.named_children() if k not in _OTHERS}
         )
         quantize_layers(transformer, policy, set(self.predictions))
 
@@ -125,3 +126,12 @@ class QuantDABDETR(QuantTransformerMixin, DABDETR):
     """:class:`DABDETR` with a quantized transformer."""
 
     predictions = ('decoder.ref_anchor_head.layers.1',)
+
+
+@MODELS.register_module()
+class QuantGroundingDINO(QuantTransformerMixin, GroundingDINO):
+    """:class:`GroundingDINO` with a quantized transformer.
+
+    Its language model, such as BERT, stays in float: a detector with fixed
+    classes runs it once.
+    """
