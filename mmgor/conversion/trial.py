@@ -356,6 +356,7 @@ def _drop_files(value: Any) -> None:
         if has_files(value):
             value.pop('init_cfg')
         value.pop('pretrained', None)
+        value.pop('teacher_ckpt', None)
         for inner in value.values():
             _drop_files(inner)
     elif isinstance(value, (list, tuple)):

@@ -54,6 +54,8 @@ def float_reason(layer: nn.Module) -> str:
     return f'class {kind.__name__} has no quantized form'
 
 
+# The teacher of mmdet's own distillation (LAD).
+_TEACHER = 'teacher_model.'
 # Class of the linear whose weight nn.MultiheadAttention reads.
 _PROJECTION = type(nn.MultiheadAttention(1, 1).out_proj)
 
@@ -64,7 +66,8 @@ def float_shares(
     """What stays in float, one entry per cause, the largest first.
 
     Modules that only training needs
-    (:data:`mmgor.io.checkpoint.TRAINING_ONLY_PREFIXES`) are left out.
+    (:data:`mmgor.io.checkpoint.TRAINING_ONLY_PREFIXES`, and teachers of
+    mmdet's own distillation) are left out.
 
     Args:
         model (nn.Module): Model with quantized layers.
@@ -75,9 +78,7 @@ def float_shares(
     every = sum(
         parameter.numel()
         for name, parameter in model.named_parameters()
-        if parameter.dim() > 1
-        and '_quantizer.' not in name
-        and is_deployed(name)
+        if parameter.dim() > 1 and '_quantizer.' not in name and _detects(name)
     )
     layers = weighted_layers(model)
     done = {n for n in sizes if isinstance(layers[n], QuantLayerMixin)}
@@ -102,8 +103,12 @@ def _layer_sizes(model: nn.Module) -> dict[str, int]:
     return {
         name: sum(weight.numel() for weight in weights_of(layer))
         for name, layer in weighted_layers(model).items()
-        if is_deployed(name)
+        if _detects(name)
     }
+
+
+def _detects(name: str) -> bool:
+    return is_deployed(name) and not name.startswith(_TEACHER)
 
 
 def _unwrapped(name: str, known: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 from mmgor.conversion.convert import convert
 from mmgor.conversion.new_style import copy_path
 from mmgor.conversion.request import Request
+from mmgor.conversion.trial import float_model
 from mmgor.conversion.wrapping import file_settings
 from mmgor.quantization import quantized_layers
 from mmgor.registry import MODELS
@@ -229,6 +230,13 @@ def test_files_of_modules_inside_of_parts():
         ('neck', 'rfp_backbone', 'init_cfg'),
         ('neck', 'rfp_backbone', 'pretrained'),
     ]
+
+
+def test_a_trial_downloads_no_teacher():
+    url = 'https://example.com/teacher.pth'
+    model = dict(type='LAD', backbone=dict(type='ResNet'), teacher_ckpt=url)
+    found = float_model(dict(model=model))
+    assert found == dict(type='LAD', backbone=dict(type='ResNet'))
 
 
 def test_grey_images(tmp_path, out):

@@ -227,3 +227,16 @@ def test_a_head_that_is_not_wrapped_is_named():
         cfg[part].update({'type': f'Quant{part.title()}', part: kind})
     model = MODELS.build(cfg)
     assert float_line(model)[0].endswith(' not wrapped: bbox_head)')
+
+
+def test_a_teacher_is_not_counted():
+    model = nn.ModuleDict(
+        dict(
+            backbone=nn.Sequential(nn.Conv2d(3, 4, 1), Flipped(4, 4, 1)),
+            teacher_model=nn.Sequential(nn.Conv2d(3, 100, 1)),
+        )
+    )
+    quantize_layers(model['backbone'], QuantPolicy(), set())
+    (share,) = float_shares(model)
+    assert share.layers == ['backbone.1']
+    assert share.weights == pytest.approx(16 / (16 + 12))

@@ -10,6 +10,7 @@ missing. The table at the end says what works and what does not, and why.
 import argparse
 import gc
 import json
+import os
 import tempfile
 import time
 from collections import Counter
@@ -22,7 +23,7 @@ from mmgor.conversion.convert import convert
 from mmgor.conversion.request import Request
 from mmgor.conversion.trial import NO_STEP, NOT_BUILT
 
-from .configs import configs_of, folders
+from .configs import ROOT, address, configs_of, folders
 
 
 def main() -> None:
@@ -38,8 +39,10 @@ def main() -> None:
         for folder in folders()
         for name in configs_of(folder, args.per_folder)
     ]
+    args.out = args.out.resolve()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.touch()
+    os.chdir(ROOT.parent)  # some configs name others as 'configs/...'
     done = {row['config'] for row in read(args.out)}
     for name in chosen:
         if name not in done:
@@ -68,7 +71,7 @@ def try_config(name: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / 'student.py'
         try:
-            trial = convert(Request(f'mmdet::{name}', out), lambda _: None)
+            trial = convert(Request(address(name), out), lambda _: None)
         except Exception as error:  # the zoo may raise anything
             row = dict(result=_kind(error), why=_one_line(error))
         else:

@@ -29,6 +29,13 @@ def configs_of(folder: Path, most: int) -> Iterator[str]:
         yield path.relative_to(ROOT).as_posix()
 
 
+def address(name: str) -> str:
+    """What a command calls a config: 'mmdet::...', or its path if mmengine
+    can't read a folder's name ('gn+ws', 'legacy_1.x')."""
+    folder = name.partition('/')[0]
+    return f'mmdet::{name}' if folder.isidentifier() else str(ROOT / name)
+
+
 def _key(stem: str) -> tuple[int, int, str]:
     sizes = [i for i, size in enumerate(_SIZES) if size in stem]
     return (min(sizes, default=len(_SIZES)), len(stem), stem)

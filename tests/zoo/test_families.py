@@ -1,5 +1,7 @@
 """Stock configs of every family become students, at tiny size."""
 
+from pathlib import Path
+
 import pytest
 from mmengine.config import Config
 from mmengine.hub import get_config
@@ -14,7 +16,7 @@ from tests.support.conversion import whole, write_float
 from tests.support.language import write_bert
 from tests.support.students import R18, STUDENTS, tiny
 
-from .configs import ROOT, configs_of, folders
+from .configs import ROOT, address, configs_of, folders
 
 # tests/conversion converts the other families.
 OTHERS = {
@@ -109,3 +111,7 @@ def test_the_zoo_has_an_algorithm_per_folder():
     assert len(names) > 90
     assert all((ROOT / name).is_file() for name in names if name)
     assert 'atss/atss_r18_fpn_8xb8-amp-lsj-200e_coco.py' in names
+    for name in (n for n in names if n):
+        found = address(name)
+        assert found == f'mmdet::{name}' or Path(found).is_file()
+    assert address('gn+ws/x.py') == str(ROOT / 'gn+ws' / 'x.py')
