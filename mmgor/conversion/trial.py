@@ -226,8 +226,10 @@ def first_step(
     Raises:
         RuntimeError: If it can't be trained on any batch of noise.
     """
-    # Some assigners of MMYOLO ask how far a training is.
-    MessageHub.get_current_instance().update_info('epoch', 0)
+    # Some assigners of MMYOLO, and YOLOX's batches of several sizes, ask how
+    # far a training is.
+    for count in ('epoch', 'iter'):
+        MessageHub.get_current_instance().update_info(count, 0)
     channels = image_channels(model) or COLOUR
     errors: list[str] = []
     for side, with_masks in product(SIDES, (False, True)):

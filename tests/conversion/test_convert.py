@@ -6,6 +6,8 @@ import pytest
 import torch
 from mmdet.models.backbones import ResNet
 from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.logging import MessageHub
 from torch import nn
 
 from mmgor.conversion.convert import convert
@@ -94,6 +96,19 @@ def test_swish_gets_inputs_with_an_offset(tmp_path, out):
     cfg, said = run(write_float(tmp_path, YOLOX), out)
     assert cfg.quant.input_quantizer == dict(type='LSQPlusQuantizer')
     assert 'per_channel_depthwise' in said
+
+
+def test_batches_of_several_sizes(tmp_path, out):
+    MessageHub.get_instance('nothing was trained')  # the current one
+    config = write_float(tmp_path, YOLOX)
+    base = Config.fromfile(config)
+    stock = get_config('mmdet::yolox/yolox_nano_8xb8-300e_coco.py')
+    augments = stock.model.data_preprocessor.batch_augments
+    assert augments[0].type == 'BatchSyncRandomResize'
+    base.model.data_preprocessor.batch_augments = augments
+    base.dump(config)
+    cfg, _ = run(config, out)
+    assert cfg.model.data_preprocessor.batch_augments == augments
 
 
 def test_layers_that_never_run_stay_in_float(tmp_path, out):
