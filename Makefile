@@ -1,14 +1,15 @@
 # make demo   a 4-bit student learns from a larger detector (see README)
 # make test   the tests, in two processes
 # make edge   the tests that need the runtimes of small devices
-# make mmyolo the tests that need MMYOLO
+# make mmyolo the tests that need MMYOLO, MMPretrain or timm
 # make zoo    converts the configs of MMDetection's model zoo (an hour)
 # make quick  the tests without those marked slow
 # make lint   ruff and mypy
 # make docs   the documentation site, in docs/_build
 # make env    the virtual environment all of these use
 # STACK=onedl chooses the maintained fork's packages, in a venv of its own;
-# STACK=mmyolo adds MMYOLO to OpenMMLab's, in a small venv on top of theirs.
+# STACK=mmyolo adds MMYOLO, MMPretrain and timm to OpenMMLab's, in a small venv
+# on top of theirs.
 
 STACK ?= openmmlab
 PYTHON ?= python3
@@ -37,7 +38,7 @@ EDGE_PY := $(EDGE)/bin/python
 EDGE_STAMP := $(EDGE)/.mmgor-env
 EDGE_TESTS := tests/deploy/litert tests/deploy/executorch tests/deploy/ncnn \
     tests/deploy/runtime tests/deploy/description
-# MMYOLO, on top of the environment above, too.
+# MMYOLO, MMPretrain and timm, on top of the environment above, too.
 MMYOLO := $(VENV)-mmyolo
 MMYOLO_PY := $(MMYOLO)/bin/python
 MMYOLO_STAMP := $(MMYOLO)/.mmgor-env
@@ -97,10 +98,12 @@ $(EDGE_STAMP): $(STAMP) requirements/edge.txt
 	  -r requirements/edge.txt
 	@touch $@
 
-$(MMYOLO_STAMP): $(STAMP) requirements/mmyolo.txt scripts/fix_mmyolo.sh
+$(MMYOLO_STAMP): $(STAMP) requirements/mmyolo.txt scripts/fix_mmyolo.sh \
+    scripts/fix_torchvision.sh
 	$(call on_top,$(MMYOLO))
 	$(MMYOLO_PY) -m pip --disable-pip-version-check install -q $(TORCH) \
 	  -r requirements/mmyolo.txt
+	scripts/fix_torchvision.sh $(MMYOLO)
 	scripts/fix_mmyolo.sh $(MMYOLO)
 	@touch $@
 
@@ -125,7 +128,8 @@ edge: $(EDGE_STAMP)
 	$(EDGE_PY) $(PYTEST) $(EDGE_TESTS)
 
 mmyolo: $(MMYOLO_STAMP)
-	$(MMYOLO_PY) $(PYTEST) tests/mmyolo
+	$(MMYOLO_PY) $(PYTEST) tests/mmyolo tests/mmpretrain \
+	  tests/quantization/layers/test_timm_layers.py
 
 # One config per algorithm, or as many as ZOO_ARGS="--per-folder 2" says.
 zoo: env

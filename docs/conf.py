@@ -26,6 +26,8 @@ extensions = [
     'sphinx.ext.autosummary',
     'sphinx.ext.napoleon',
 ]
+# Packages that only some users have.
+autodoc_mock_imports = ['timm']
 templates_path = ['_templates']
 exclude_patterns = ['_build', '_templates', 'plans']
 html_theme = 'furo'
@@ -47,6 +49,8 @@ napoleon_use_ivar = True
 nitpick_ignore_regex = [
     # Sphinx cannot parse the signature of a dataclass with a default_factory.
     ('py:class', r'(list|dict)\[.*'),
+    # Base classes of a package that is not installed here.
+    ('py:class', r'timm\..*'),
 ]
 nitpick_ignore = [
     # Napoleon writes this word of a docstring's "Args" where a type stands.

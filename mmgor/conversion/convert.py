@@ -226,6 +226,13 @@ def _say_chosen(
     for share in trial.shares:
         names = f' ({listed(share.layers, most=3)})' if share.layers else ''
         say(f'           {share.weights:.1%}: {share.cause}{names}')
+    silent = found.probe.silent
+    if silent:
+        say(
+            f'           {len(silent)} layers were never called: they are '
+            'unused, or other code reads their weights, whose '
+            f'multiply-accumulates are not counted: {listed(silent, most=3)}'
+        )
     if found.choice is not None:
         for name, head in found.choice.kd_heads.items():
             say(f'KD head    {name}: {head["type"]}')

@@ -11,7 +11,12 @@ ADAPTIVE = ('Adam', 'AdamW', 'NAdam', 'RAdam', 'Adamax', 'Lion', 'Adan')
 LEARNING_RATE = 1e-4
 _DECAY = 0.05
 #: Activations with a short negative tail: an input after them gets an offset.
-_TAILED = ('SiLU', 'Swish', 'GELU', 'Hardswish', 'HSwish', 'Mish', 'ELU')
+#: Names of the classes in torch, mmcv and timm, in lower case and without the
+#: ending 'Me' of timm's variants that save memory.
+_TAILED = (
+    *('silu', 'swish', 'hardswish', 'hswish', 'gammaact'),
+    *('gelu', 'gelutanh', 'quickgelu', 'mish', 'hardmish', 'elu'),
+)
 
 
 def optimizer(cfg: Any) -> tuple[dict | None, str]:
@@ -88,4 +93,5 @@ def needs_offsets(model: Any) -> bool:
     Args:
         model (nn.Module): The float detector.
     """
-    return any(type(m).__name__ in _TAILED for m in model.modules())
+    names = {type(m).__name__.removesuffix('Me') for m in model.modules()}
+    return any(name.lower() in _TAILED for name in names)

@@ -161,8 +161,8 @@ def _model(found: Findings) -> dict:
         listed,
     )
     if found.checkpoint is not None:  # which has the weights of all parts
-        for keys in file_settings(model):
-            place(changes, keys, None)
+        for keys, nothing in file_settings(model):
+            place(changes, keys, nothing)
     for keys, count in counts:
         place(changes, keys, count)
     transformer = transformer_class(model)

@@ -30,7 +30,7 @@ from mmgor.quantization import (
     quantized_layers,
     uncalibrated_layers,
 )
-from mmgor.quantization.convert import find_layers
+from mmgor.quantization.convert import call_layers, find_layers
 from mmgor.quantization.coverage import FloatShare, float_shares
 from mmgor.registry import DATASETS, MODELS, find
 from mmgor.trial_run import trial_run
@@ -259,6 +259,7 @@ def probe_float(model: Any, batch: dict) -> FloatProbe:
     """
     tap = next((t for t in ('neck', 'backbone') if hasattr(model, t)), '')
     seen: dict[str, Any] = {}
+    call_layers(model)
     with trial_run(model), counting_macs(model) as macs:
         recorder = Recorder(model, [tap] if tap else [])
         with torch.no_grad(), recorder:

@@ -53,7 +53,7 @@ def wrapped_model(
 
 def file_settings(
     config: dict, above: tuple[str, ...] = ()
-) -> Iterator[tuple[str, ...]]:
+) -> Iterator[tuple[tuple[str, ...], bool | None]]:
     """Where a model's config names files of weights to start from.
 
     Teachers and the like, which :func:`.parts.find_parts` leaves alone, and
@@ -64,12 +64,15 @@ def file_settings(
         above (tuple[str, ...]): Keys to ``config`` from the model on.
 
     Yields:
-        tuple[str, ...]: Keys from the model on.
+        tuple[tuple[str, ...], bool | None]: Keys from the model on, and the
+        value that stands for no file there. It is None, or False for
+        backbones of timm, which download their weights if it is True.
     """
     if has_files(config):
-        yield (*above, 'init_cfg')
-    if config.get('pretrained'):
-        yield (*above, 'pretrained')
+        yield (*above, 'init_cfg'), None
+    given = config.get('pretrained')
+    if given:
+        yield (*above, 'pretrained'), False if given is True else None
     for key, value in config.items():
         if isinstance(value, dict) and not key.startswith(OTHERS):
             yield from file_settings(value, (*above, key))

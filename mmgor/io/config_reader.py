@@ -119,8 +119,9 @@ def model_config(cfg: Any, owner: str = 'the config') -> ConfigDict:
     from a checkpoint.
 
     A ``data_preprocessor`` at the top level of the config belongs to a model
-    that has none of its own, as in mmengine's Runner. ``init_cfg`` of the
-    model and of its backbone are left out: they name files to download.
+    that has none of its own, as in mmengine's Runner. ``init_cfg`` and
+    ``pretrained`` of the model and of its backbone are left out: they name
+    files to download.
 
     Args:
         cfg (Config | dict): Has a ``model``, or is the model itself.
@@ -141,7 +142,8 @@ def model_config(cfg: Any, owner: str = 'the config') -> ConfigDict:
         model.setdefault('data_preprocessor', outer)
     for part in (model, model.get('backbone')):
         if isinstance(part, dict):
-            part.pop('init_cfg', None)
+            for key in ('init_cfg', 'pretrained'):
+                part.pop(key, None)
     return model
 
 

@@ -67,7 +67,7 @@ def quantize_layers(
             slots = (calls or {}).get(name, 1)
             _quantize_layer(layers[name], name, policy, bits, slots)
             layers[name].is_edge = name in edge_names
-    disable_efficient_bn(module)
+    call_layers(module)
     for name, layer in _in_float(module).items():
         layer.float_cause = (
             OVERRIDE if policy.keeps_float(name) else reasons[name]
@@ -75,12 +75,18 @@ def quantize_layers(
     log_float_layers(module)
 
 
-def disable_efficient_bn(module: nn.Module) -> None:
-    """Switch off ``efficient_conv_bn_eval`` of mmcv's ConvModule, which reads
-    the weight of a convolution in evaluation mode without calling it."""
+def call_layers(module: nn.Module) -> None:
+    """Switch off what reads the weight of a layer without calling it.
+
+    mmcv's ``ConvModule`` does so in evaluation mode with
+    ``efficient_conv_bn_eval``, attentions of timm (Swin V2, BEiT, EVA) unless
+    they add the bias of their projection separately.
+    """
     for child in module.modules():
         if isinstance(child, ConvModule):
             child.turn_on_efficient_conv_bn_eval(False)
+        if 'qkv_bias_separate' in vars(child):
+            vars(child)['qkv_bias_separate'] = True
 
 
 def _in_float(module: nn.Module) -> dict[str, Any]:

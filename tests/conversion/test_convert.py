@@ -239,11 +239,13 @@ def test_files_of_modules_inside_of_parts():
         neck=dict(type='RFP', rfp_backbone=dict(inner, pretrained='a.pth')),
         bbox_head=dict(type='RetinaHead', init_cfg=dict(type='Normal')),
         teacher_backbone=inner,
+        mask_head=dict(type='A', backbone=dict(pretrained=True)),
     )
     assert [*file_settings(model)] == [
-        ('backbone', 'init_cfg'),
-        ('neck', 'rfp_backbone', 'init_cfg'),
-        ('neck', 'rfp_backbone', 'pretrained'),
+        (('backbone', 'init_cfg'), None),
+        (('neck', 'rfp_backbone', 'init_cfg'), None),
+        (('neck', 'rfp_backbone', 'pretrained'), None),
+        (('mask_head', 'backbone', 'pretrained'), False),
     ]
 
 

@@ -110,8 +110,11 @@ def test_the_model_is_a_copy_with_its_preprocessor():
 
 def test_a_model_alone_without_files_to_download():
     init = dict(type='Pretrained', checkpoint='torchvision://resnet18')
-    model = dict(type='X', init_cfg=init, backbone=dict(init_cfg=init))
-    assert model_config(model) == dict(type='X', backbone={})
+    inner = dict(type='TIMMBackbone', pretrained=True, init_cfg=init)
+    model = dict(type='X', init_cfg=init, backbone=inner)
+    assert model_config(model) == dict(
+        type='X', backbone=dict(type='TIMMBackbone')
+    )
     assert 'init_cfg' in model
     for wrong in (dict(optimizer=1), dict(model=None), dict(model={})):
         message = rf"^the config has no model, only .*\['{next(iter(wrong))}'"

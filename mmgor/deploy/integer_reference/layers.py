@@ -141,6 +141,13 @@ def _as_affine(norm: Any) -> tuple[Tensor, Tensor]:
             'only batch norm with running statistics can be folded into a '
             f'layer, got {type(norm).__name__}; run others in float.'
         )
+    inside = [m for m in norm.children() if not isinstance(m, nn.Identity)]
+    if inside:
+        raise ValueError(
+            f'expected a batch norm alone, got {type(norm).__name__} with '
+            f'{type(inside[-1]).__name__} inside; give a batch norm with its '
+            'parameters and statistics, and apply the rest afterwards.'
+        )
     if norm.training:
         raise ValueError(
             'batch norm can be folded in evaluation mode only: call '

@@ -12,6 +12,7 @@ mmengine's initialisers look for it there.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import mmcv.cnn
@@ -25,6 +26,8 @@ from mmgor.quantization.quantizers.grid import Grid
 #: Stock class -> quantized class. A layer must be of exactly the stock class:
 #: a subclass may compute something else.
 QUANTIZED_CLASSES: dict[type, Any] = {}
+# Library -> the file with its quantized classes, for optional libraries.
+_OPTIONAL = {'timm': '.timm_layers'}
 # If the layer object itself has one of these attributes, something has
 # replaced the method of its class or its parameter.
 _PATCHES = ('forward', '_conv_forward', 'weight')
@@ -209,7 +212,11 @@ def is_quantizable(layer: nn.Module) -> bool:
     A layer is not plain if hooks compute its weight (``weight_norm``,
     ``spectral_norm``, pruning) or if its forward method was replaced.
     """
-    return type(layer) in QUANTIZED_CLASSES and not any(
+    kind = type(layer)
+    library = kind.__module__.partition('.')[0]
+    if library in _OPTIONAL:
+        import_module(_OPTIONAL[library], __package__)
+    return kind in QUANTIZED_CLASSES and not any(
         name in layer.__dict__ for name in _PATCHES
     )
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from mmgor.quantization.convert import disable_efficient_bn, find_layers
+from mmgor.quantization.convert import call_layers, find_layers
 from mmgor.quantization.layers.weights import weighted_layers
 from mmgor.trial_run import random_states_kept
 
@@ -103,7 +103,7 @@ def copy_to_run(module: nn.Module) -> nn.Module:
         for p in module.parameters()
     }
     copied = copy.deepcopy(module, {**computed, **weights})
-    disable_efficient_bn(copied)
+    call_layers(copied)
     # ``train(False)`` would have side effects: mmdet's backbones freeze
     # weights in it.
     for child in copied.modules():
