@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from mmdet.apis import init_detector
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
@@ -22,11 +23,12 @@ from mmgor.datasets import SceneSpec, generate_scenes
 from mmgor.io.atomic_write import write_text, writing
 from mmgor.quantization import layer_table
 from mmgor.registry import MODELS
+from mmgor.training_report.detections import Sight, look
 
 from . import REPOSITORY
 from .__main__ import tell
 from .changes import changed_runs
-from .demo_images import draw_detections
+from .demo_images import best_f1, draw_detections
 from .engine import Engine, locked
 from .plan import Plan, make_plan
 from .plan_file import read_plan_file
@@ -34,7 +36,10 @@ from .records import DONE, Record, read_records
 from .report import markdown, spread
 from .runs import Key, Run, build_runs
 
-_SMOKE_SCENES = SceneSpec(num_train=24, num_eval=8, size=96, max_objects=4)
+_SCENES = SceneSpec(num_eval=200, num_teacher=1536)
+_SMOKE_SCENES = SceneSpec(num_train=24, num_eval=8, size=96, num_teacher=48)
+# Images of the evaluation set on which F1 is measured.
+_LOOKED_AT = 200
 _PROGRESS_S = 10.0
 
 PLAN = REPOSITORY / 'experiments' / 'plans' / 'demo.yaml'
@@ -71,7 +76,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--arms',
         nargs='+',
         choices=list(read_plan_file(PLAN)['arms']),
-        default=['float', 'float2', 'gor'],
+        default=['float', 'qat', 'gor'],
         help='students to train besides their teachers',
     )
     parser.add_argument(
@@ -96,12 +101,14 @@ def demo_plan(args: argparse.Namespace) -> Plan:
     folder or on scenes that are drawn into the work directory."""
     folder = args.data
     if folder is None:
-        spec = _SMOKE_SCENES if args.smoke else SceneSpec()
+        spec = _SMOKE_SCENES if args.smoke else _SCENES
         folder = generate_scenes(args.work_dir / 'scenes', spec)
     content = read_plan_file(PLAN)
     arms, teachers = content['arms'], content['teachers']
     if args.teacher_backbone is None:
         _use_resnet(teachers, arms)
+    if args.data is None:
+        _show_more_scenes(teachers)
     if args.yolox_weights is None:
         del teachers['yolox']['options']
     chosen = [name for name in arms if name in ('float', *args.arms)]
@@ -133,11 +140,19 @@ def _use_resnet(teachers: dict, arms: dict) -> None:
     """A teacher from scratch for 'fixed' and 'gor': a ResNet-18, which a
     MobileNetV2 without pretrained weights does not reach on few images."""
     for teacher in ('teacher', 'atss'):
-        del teachers[teacher]['options']
+        teachers[teacher]['options'] = {}
     teachers['teacher']['config'] = 'configs/demo/retinanet_r18.py'
     for arm in ('fixed', 'gor'):
         options = {'model.teachers': {'_delete_': True, 'r18': {}}}
         arms[arm].update(teachers={'r18': 'teacher'}, options=options)
+
+
+def _show_more_scenes(teachers: dict) -> None:
+    """Teachers learn from scenes of their own, of which there are many more
+    than the students see."""
+    file = {'train_dataloader.dataset.ann_file': 'teacher.json'}
+    for teacher in teachers.values():
+        teacher['options'] = {**teacher.get('options', {}), **file}
 
 
 def train(plan: Plan) -> tuple[list[Run], dict[Key, Record]]:
@@ -174,16 +189,31 @@ def train(plan: Plan) -> tuple[list[Run], dict[Key, Record]]:
     return runs, engine.records
 
 
+def look_at(plan: Plan, run: Run) -> Sight:
+    """What the model of a run finds on evaluation images."""
+    folder = plan.runs_folder / run.name
+    model = init_detector(
+        str(folder / 'config.py'),
+        str(folder / run.checkpoint),
+        device='cuda' if torch.cuda.is_available() else 'cpu',
+    )
+    return look(model.cfg, model, _LOOKED_AT, lambda line: None, False)
+
+
 def summarise(
-    plan: Plan, runs: list[Run], records: dict[Key, Record]
+    plan: Plan,
+    runs: list[Run],
+    records: dict[Key, Record],
+    sights: dict[Key, Sight],
 ) -> list[dict[str, Any]]:
-    """One row per arm: its size, mAP and AP50 of each seed in per cent (None
-    where there is none)."""
+    """One row per arm: its size, and of each seed its mAP, AP50 (None where
+    there is none) and best F1 in per cent, and the score that gives it."""
     rows = []
     for name in plan.arms:
         mine = [run for run in runs if run.key[1] == name]
         config = plan.runs_folder / mine[0].name / 'config.py'
         results = [records[run.key] for run in mine]
+        limits = [best_f1(sights[run.key]) for run in mine]
         rows.append(
             dict(
                 arm=name,
@@ -192,6 +222,8 @@ def summarise(
                 **model_size(Config.fromfile(config)),
                 mAP=[r.mAP and 100 * r.mAP for r in results],
                 AP50=[r.AP50 and 100 * r.AP50 for r in results],
+                F1=[100 * f1 for _, f1 in limits],
+                score=[score for score, _ in limits],
             )
         )
     return rows
@@ -208,12 +240,23 @@ def model_size(config: Config) -> dict[str, Any]:
 
 def format_rows(rows: list[dict[str, Any]]) -> str:
     """The table in Markdown."""
-    header = ('model', 'mAP', 'AP50', 'bits', 'parameters', 'MB packed')
+    header = (
+        'model',
+        'mAP',
+        'AP50',
+        'best F1',
+        'at score',
+        'bits',
+        'parameters',
+        'MB packed',
+    )
     body = [
         (
             row['title'],
             spread(pd.Series(row['mAP'], dtype=float)),
             spread(pd.Series(row['AP50'], dtype=float)),
+            spread(pd.Series(row['F1'])),
+            spread(pd.Series(row['score']), 2),
             row['bits'],
             f'{row["params"]:,}',
             f'{row["bytes"] / 1e6:.2f}',
@@ -223,23 +266,24 @@ def format_rows(rows: list[dict[str, Any]]) -> str:
     return markdown(header, body)
 
 
-def draw(plan: Plan, runs: list[Run], work_dir: Path) -> list[Path]:
-    """Detections of a teacher and of the last arm that has teachers, and the
-    weights of the latter."""
-    taught = [run for run in runs if plan.arms[run.key[1]].teachers]
-    last = [run for run in taught if run.key[1] == taught[-1].key[1]]
-    shown = [next(r for r in runs if plan.arms[r.key[1]].once), *last[:1]]
-    folders = [plan.runs_folder / run.name for run in shown]
+def draw(
+    plan: Plan, runs: list[Run], sights: dict[Key, Sight], work_dir: Path
+) -> list[Path]:
+    """Detections of a teacher and of the last two arms, and the weights of
+    the last arm that has teachers."""
+    first = {run.key[1]: run for run in reversed(runs)}
+    teacher = next(name for name, arm in plan.arms.items() if arm.once)
+    shown = dict.fromkeys((teacher, *[*plan.arms][-2:]))
     images = [work_dir / 'detections.png']
-    models = {
-        TITLES[run.key[1]]: (folder / 'config.py', folder / run.checkpoint)
-        for run, folder in zip(shown, folders)
-    }
-    draw_detections(next(iter(plan.data.values())), models, images[0])
+    draw_detections(
+        {TITLES[name]: sights[first[name].key] for name in shown}, images[0]
+    )
+    taught = [name for name, arm in plan.arms.items() if arm.teachers]
     if taught:
         images.append(work_dir / 'gor_weights.png')
+        folder = plan.runs_folder / first[taught[-1]].name
         with writing(images[-1]) as part:
-            shutil.copy(folders[-1] / 'gor_weights.png', part)
+            shutil.copy(folder / 'gor_weights.png', part)
     return images
 
 
@@ -254,13 +298,15 @@ def main(argv: list[str] | None = None) -> int:
         runs, records = train(plan)
     except KeyboardInterrupt:
         return 130
-    rows = summarise(plan, runs, records)
+    tell('looking at evaluation images')
+    sights = {run.key: look_at(plan, run) for run in runs}
+    rows = summarise(plan, runs, records, sights)
     table = format_rows(rows)
     text = json.dumps(rows, indent=1) + '\n'
     write_text(args.work_dir / 'results.json', text)
     write_text(args.work_dir / 'results.md', table + '\n')
     tell(f'\n{table}\n')
-    for image in draw(plan, runs, args.work_dir):
+    for image in draw(plan, runs, sights, args.work_dir):
         tell(str(image))
     tell(f'{(time.monotonic() - started) / 60:.1f} minutes')
     return 0

@@ -5,7 +5,7 @@ A run's ``config_hash`` is the first 12 hex digits of the SHA-256 of
 - its complete config after all options, with ``<data:NAME>``,
   ``<weights:NAME>`` and ``<run:NAME>`` in place of paths and without
   ``work_dir``;
-- the SHA-256 of the data's train.json and eval.json (not of its images);
+- the SHA-256 of the annotation files that it reads (not of the images);
 - the SHA-256 of the weight files that it names;
 - the hashes of the runs that it starts from or learns from.
 
@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
+
+from mmgor.io.config_reader import loader_datasets
 
 from .filling import calibrate_only, merge_options, put_data, set_epochs
 from .plan import FLOAT, Arm, Plan
@@ -253,7 +255,12 @@ def fill_in(value: Any, path_of: Callable[[str, str], Path]) -> Any:
 
 def _files(plan: Plan, data: str, config: dict) -> dict[str, str]:
     root = plan.data[data].root
-    files = {f'{s}.json': root / f'{s}.json' for s in ('train', 'eval')}
+    names = [
+        dataset['ann_file']
+        for loader in ('train_dataloader', 'val_dataloader')
+        for dataset in loader_datasets(config, loader)
+    ]
+    files = {name: root / name for name in names}
     found = _MARKER.findall(json.dumps(config, default=repr))
     for name in sorted({name for kind, name in found if kind == 'weights'}):
         if name not in plan.weights:

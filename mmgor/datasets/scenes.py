@@ -39,6 +39,8 @@ class SceneSpec:
         max_objects (int): Largest number of objects drawn in an image; at
             least 2 are drawn.
         seed (int): Seed of all random choices.
+        num_teacher (int): Number of images in ``teacher.json``, for a teacher
+            that learns from other images than the student. 0: no such file.
 
     Raises:
         ValueError: If ``max_objects`` is less than 2.
@@ -49,6 +51,7 @@ class SceneSpec:
     size: int = 128
     max_objects: int = 4
     seed: int = 0
+    num_teacher: int = 0
 
     def __post_init__(self) -> None:
         if self.max_objects < 2:
@@ -58,7 +61,8 @@ class SceneSpec:
 
 
 def generate_scenes(out_dir: Path, spec: SceneSpec) -> Path:
-    """Write ``train.json``, ``eval.json`` (COCO format) and ``images/``.
+    """Write ``train.json``, ``eval.json`` (COCO format) and ``images/``, and
+    ``teacher.json`` if the spec asks for it.
 
     A folder that already holds these scenes is left as it is.
 
@@ -71,15 +75,19 @@ def generate_scenes(out_dir: Path, spec: SceneSpec) -> Path:
     """
     manifest = out_dir / 'scenes.json'
     wanted = json.dumps(dict(asdict(spec), drawing=_drawing()), indent=1)
-    files = [manifest, out_dir / 'train.json', out_dir / 'eval.json']
+    # The position of a split is part of its seed.
+    counts = dict(
+        train=spec.num_train, eval=spec.num_eval, teacher=spec.num_teacher
+    )
+    splits = {k: v for k, v in counts.items() if v or k != 'teacher'}
+    files = [manifest, *(out_dir / f'{split}.json' for split in splits)]
     if all(f.is_file() for f in files) and manifest.read_text() == wanted:
         return out_dir
     # Removed first and written last, so that an interrupted run is repeated.
     manifest.unlink(missing_ok=True)
     (out_dir / 'images').mkdir(parents=True, exist_ok=True)
-    for index, split in enumerate(('train', 'eval')):
+    for index, (split, count) in enumerate(splits.items()):
         rng = np.random.default_rng([spec.seed, index])
-        count = spec.num_train if split == 'train' else spec.num_eval
         _write_split(out_dir, split, count, spec, rng)
     write_text(manifest, wanted)
     return out_dir

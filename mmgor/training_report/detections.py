@@ -57,7 +57,11 @@ STUDENT = 'student'
 
 
 def look(
-    cfg: Config, model: Any, count: int, tell: Callable[[str], None]
+    cfg: Config,
+    model: Any,
+    count: int,
+    tell: Callable[[str], None],
+    with_teachers: bool = True,
 ) -> Sight:
     """Run the student and its teachers on evaluation images.
 
@@ -66,6 +70,7 @@ def look(
         model (nn.Module): The student with its weights.
         count (int): Number of images, spread evenly over the data set.
         tell (Callable): Takes lines on the progress.
+        with_teachers (bool): False: the student alone.
 
     Raises:
         ValueError: If the config has no single evaluation set that is built
@@ -76,7 +81,9 @@ def look(
     classes = dataset_classes(dataset, 'val_dataloader.dataset') or ()
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     model.to(device)
-    teachers, missing = _teachers(model, classes, device)
+    teachers, missing = (
+        _teachers(model, classes, device) if with_teachers else ({}, {})
+    )
     size = len(dataset)
     indices = _spread(size, count)
     images = []

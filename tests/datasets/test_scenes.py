@@ -26,6 +26,21 @@ def test_a_new_spec_draws_again(tmp_path):
     assert (tmp_path / 'train.json').read_text() != before
 
 
+def test_a_teacher_has_other_scenes(tmp_path):
+    generate_scenes(tmp_path, SPEC)
+    before = (tmp_path / 'train.json').read_text()
+    assert not (tmp_path / 'teacher.json').exists()
+    generate_scenes(tmp_path, SceneSpec(3, 2, 64, 4, num_teacher=5))
+    assert (tmp_path / 'train.json').read_text() == before
+    content = json.loads((tmp_path / 'teacher.json').read_text())
+    assert len(content['images']) == 5
+    pixels = {
+        (tmp_path / 'images' / f'{name}.png').read_bytes()
+        for name in ('train_00000', 'eval_00000', 'teacher_00000')
+    }
+    assert len(pixels) == 3
+
+
 def test_boxes_are_tight_around_what_is_visible():
     rng = np.random.default_rng(3)
     for _ in range(5):

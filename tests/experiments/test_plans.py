@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from experiments import REPOSITORY
 from experiments.demo import (
+    _SMOKE_SCENES,
     PLAN,
     TITLES,
     demo_plan,
@@ -172,6 +173,17 @@ def test_demo_trains_the_chosen_arms_and_their_teachers(tmp_path):
         assert list(demo_plan(parse_args(args)).arms) == expected
 
 
+def test_teachers_of_scenes_see_other_scenes(tmp_path, monkeypatch):
+    monkeypatch.setattr('experiments.demo._SCENES', _SMOKE_SCENES)
+    plan = demo_plan(parse_args(['--work-dir', str(tmp_path)]))
+    files = {
+        run.key[1]: run.config['train_dataloader']['dataset']['ann_file']
+        for run in build_runs(plan)
+    }
+    assert files.pop('teacher') == 'teacher.json'
+    assert files == dict.fromkeys(('float', 'qat', 'gor'), 'train.json')
+
+
 @pytest.mark.parametrize('gpus, threads', [(0, 8), (2, 4), (16, 1)])
 def test_demo_runs_share_all_cpus(tmp_path, monkeypatch, gpus, threads):
     monkeypatch.setattr('os.cpu_count', lambda: 8)
@@ -187,6 +199,8 @@ def test_the_demo_s_table(tmp_path):
             **model_size(Config.fromfile(write_run(runs[name], plan))),
             mAP=[38.0, 39.0, None],
             AP50=[None, None, None],
+            F1=[50.0, 51.0, 52.0],
+            score=[0.25, 0.25, 0.25],
         )
         for name in ('float', 'gor')
     ]
@@ -194,7 +208,8 @@ def test_the_demo_s_table(tmp_path):
     assert 6 < rows[0]['bytes'] / rows[1]['bytes'] < 8
     lines = format_rows(rows).splitlines()
     cells = [c.strip() for c in lines[3].strip('|').split('|')]
-    assert cells[:4] == [TITLES['gor'], '38.5 +- 0.7', '-', 'W4A4']
+    expected = [TITLES['gor'], '38.5 +- 0.7', '-', '51.0 +- 1.0']
+    assert cells[:6] == [*expected, '0.25 +- 0.00', 'W4A4']
 
 
 def test_only_experiments_know_of_ray():

@@ -150,6 +150,15 @@ def test_what_the_hash_is_of(bench, tmp_path):
     weights.write_bytes(b'others')
     assert changed(bench, before) == {'float', 'qat', 'taught'}
     weights.write_bytes(b'weights')
+    more = bench.folder / 'cells' / 'more.json'
+    more.write_text('1')
+    file = {'train_dataloader.dataset.ann_file': 'more.json'}
+    bench.content['teachers']['teacher']['options'] = file
+    with_more = hashes(bench)
+    assert changed(bench, before) == {'teacher', 'taught'}
+    more.write_text('2')
+    assert changed(bench, with_more) == {'teacher', 'taught'}
+    del bench.content['teachers']['teacher']['options']
     bench.content['data']['cells'] = str(write_data(tmp_path / 'new', 'x'))
     assert changed(bench, before) == {'teacher', 'float', 'qat', 'taught'}
 
