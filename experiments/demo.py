@@ -36,13 +36,15 @@ from .records import DONE, Record, read_records
 from .report import markdown, spread
 from .runs import Key, Run, build_runs
 
-_SCENES = SceneSpec(num_eval=200, num_teacher=1536)
+_SCENES = SceneSpec(num_eval=200, num_teacher=2304)
 _SMOKE_SCENES = SceneSpec(num_train=24, num_eval=8, size=96, num_teacher=48)
 # Images of the evaluation set on which F1 is measured.
 _LOOKED_AT = 200
 _PROGRESS_S = 10.0
 
-PLAN = REPOSITORY / 'experiments' / 'plans' / 'demo.yaml'
+PLANS = REPOSITORY / 'experiments' / 'plans'
+#: For a folder of the user's, and for scenes.
+DATA_PLAN, SCENES_PLAN = PLANS / 'demo.yaml', PLANS / 'scenes.yaml'
 TITLES = {
     'teacher': 'teacher, float',
     'atss': 'teacher ATSS-MobileNetV2, float',
@@ -75,7 +77,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--arms',
         nargs='+',
-        choices=list(read_plan_file(PLAN)['arms']),
+        choices=list(TITLES)[3:],
         default=['float', 'qat', 'gor'],
         help='students to train besides their teachers',
     )
@@ -93,7 +95,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--smoke', action='store_true', help='smallest size, to see it run'
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.data is None:
+        _check_for_scenes(parser, args)
+    return args
+
+
+def _check_for_scenes(
+    parser: argparse.ArgumentParser, args: argparse.Namespace
+) -> None:
+    known = list(read_plan_file(SCENES_PLAN)['arms'])
+    unknown = [name for name in args.arms if name not in known]
+    if unknown:
+        parser.error(
+            f'{unknown} need a folder of images (--data); scenes have {known}.'
+        )
+    if args.teacher_backbone or args.yolox_weights:
+        parser.error(
+            'pretrained weights are for teachers of a folder of images; add '
+            '--data, or leave them out: scenes are learned from scratch.'
+        )
 
 
 def demo_plan(args: argparse.Namespace) -> Plan:
@@ -103,27 +124,24 @@ def demo_plan(args: argparse.Namespace) -> Plan:
     if folder is None:
         spec = _SMOKE_SCENES if args.smoke else _SCENES
         folder = generate_scenes(args.work_dir / 'scenes', spec)
-    content = read_plan_file(PLAN)
+        content = read_plan_file(SCENES_PLAN)
+    else:
+        content = _data_plan(args)
     arms, teachers = content['arms'], content['teachers']
-    if args.teacher_backbone is None:
-        _use_resnet(teachers, arms)
-    if args.data is None:
-        _show_more_scenes(teachers)
-    if args.yolox_weights is None:
-        del teachers['yolox']['options']
+    epochs = 1 if args.smoke else args.epochs
+    if epochs is not None:
+        for entry in (*arms.values(), *teachers.values()):
+            entry['epochs'] = epochs
     chosen = [name for name in arms if name in ('float', *args.arms)]
     wanted = {
         teacher
         for name in chosen
         for teacher in arms[name].get('teachers', {}).values()
     }
-    weights = dict(mobilenetv2=args.teacher_backbone, yolox=args.yolox_weights)
     at_a_time = torch.cuda.device_count() or 1
     content.update(
         data={'data' if args.data else 'scenes': str(folder)},
-        weights={name: str(file) for name, file in weights.items() if file},
         seeds=args.seeds,
-        epochs=1 if args.smoke else args.epochs,
         # One run per GPU, or one at a time: they share all CPUs.
         threads=max(1, (os.cpu_count() or 1) // at_a_time),
         teachers={
@@ -136,23 +154,28 @@ def demo_plan(args: argparse.Namespace) -> Plan:
     return make_plan(content, args.work_dir / 'runs.jsonl', {}, {})
 
 
+def _data_plan(args: argparse.Namespace) -> dict[str, Any]:
+    """The content of the plan for the user's folder and weights."""
+    content = read_plan_file(DATA_PLAN)
+    arms, teachers = content['arms'], content['teachers']
+    if args.teacher_backbone is None:
+        _use_resnet(teachers, arms)
+    if args.yolox_weights is None:
+        del teachers['yolox']['options']
+    given = dict(mobilenetv2=args.teacher_backbone, yolox=args.yolox_weights)
+    content['weights'] = {k: str(v) for k, v in given.items() if v}
+    return content
+
+
 def _use_resnet(teachers: dict, arms: dict) -> None:
     """A teacher from scratch for 'fixed' and 'gor': a ResNet-18, which a
     MobileNetV2 without pretrained weights does not reach on few images."""
     for teacher in ('teacher', 'atss'):
-        teachers[teacher]['options'] = {}
+        del teachers[teacher]['options']
     teachers['teacher']['config'] = 'configs/demo/retinanet_r18.py'
     for arm in ('fixed', 'gor'):
         options = {'model.teachers': {'_delete_': True, 'r18': {}}}
         arms[arm].update(teachers={'r18': 'teacher'}, options=options)
-
-
-def _show_more_scenes(teachers: dict) -> None:
-    """Teachers learn from scenes of their own, of which there are many more
-    than the students see."""
-    file = {'train_dataloader.dataset.ann_file': 'teacher.json'}
-    for teacher in teachers.values():
-        teacher['options'] = {**teacher.get('options', {}), **file}
 
 
 def train(plan: Plan) -> tuple[list[Run], dict[Key, Record]]:

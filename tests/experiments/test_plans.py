@@ -10,7 +10,8 @@ from mmengine.config import Config
 from experiments import REPOSITORY
 from experiments.demo import (
     _SMOKE_SCENES,
-    PLAN,
+    DATA_PLAN,
+    SCENES_PLAN,
     TITLES,
     demo_plan,
     format_rows,
@@ -128,7 +129,7 @@ def test_person(shipped):
 def demo(tmp_path, *argv):
     """The demo's plan with all of its arms, and its runs by arm."""
     folder = Bench(tmp_path).folder / 'cells'
-    arms = list(read_plan_file(PLAN)['arms'])
+    arms = list(read_plan_file(DATA_PLAN)['arms'])
     args = ['--data', str(folder), '--work-dir', str(tmp_path / 'work')]
     plan = demo_plan(parse_args([*args, '--arms', *arms, *argv]))
     return plan, {run.key[1]: run for run in build_runs(plan)}
@@ -173,15 +174,31 @@ def test_demo_trains_the_chosen_arms_and_their_teachers(tmp_path):
         assert list(demo_plan(parse_args(args)).arms) == expected
 
 
-def test_teachers_of_scenes_see_other_scenes(tmp_path, monkeypatch):
+def test_arms_of_scenes_are_fair(tmp_path, monkeypatch):
+    """Only the teacher sees other scenes; who continues does so alike."""
     monkeypatch.setattr('experiments.demo._SCENES', _SMOKE_SCENES)
-    plan = demo_plan(parse_args(['--work-dir', str(tmp_path)]))
-    files = {
-        run.key[1]: run.config['train_dataloader']['dataset']['ann_file']
-        for run in build_runs(plan)
-    }
-    assert files.pop('teacher') == 'teacher.json'
-    assert files == dict.fromkeys(('float', 'qat', 'gor'), 'train.json')
+    names = list(read_plan_file(SCENES_PLAN)['arms'])
+    argv = ['--work-dir', str(tmp_path), '--arms', *names]
+    runs = {run.key[1]: run for run in build_runs(demo_plan(parse_args(argv)))}
+    assert set(runs) == {'teacher', *names} <= set(TITLES)
+    for name, run in runs.items():
+        loader = run.config['train_dataloader']
+        file = 'teacher.json' if name == 'teacher' else 'train.json'
+        assert loader['dataset']['ann_file'] == file
+        assert loader['batch_size'] == 4
+    float2 = runs.pop('float2')
+    for name in ('qat', 'gor'):
+        config = runs[name].config
+        for key in ('train_cfg', 'param_scheduler', 'load_from'):
+            assert config[key] == float2.config[key]
+        optimizer = config['optim_wrapper']['optimizer']
+        assert optimizer == float2.config['optim_wrapper']['optimizer']
+    for argv in (
+        ['--arms', 'ekd'],
+        ['--teacher-backbone', str(tmp_path / 'weights.pth')],
+    ):
+        with pytest.raises(SystemExit):
+            parse_args(argv)
 
 
 @pytest.mark.parametrize('gpus, threads', [(0, 8), (2, 4), (16, 1)])
