@@ -36,8 +36,8 @@ from .records import DONE, Record, read_records
 from .report import markdown, spread
 from .runs import Key, Run, build_runs
 
-_SCENES = SceneSpec(num_eval=200, num_teacher=2304)
-_SMOKE_SCENES = SceneSpec(num_train=24, num_eval=8, size=96, num_teacher=48)
+_SCENES = SceneSpec(num_eval=200, size=96, num_teacher=2304)
+_SMOKE_SCENES = SceneSpec(24, 8, size=96, num_teacher=48)
 # Images of the evaluation set on which F1 is measured.
 _LOOKED_AT = 200
 _PROGRESS_S = 10.0

@@ -175,7 +175,7 @@ def test_demo_trains_the_chosen_arms_and_their_teachers(tmp_path):
 
 
 def test_arms_of_scenes_are_fair(tmp_path, monkeypatch):
-    """Only the teacher sees other scenes; who continues does so alike."""
+    """Only the teacher sees other scenes; all that continue do it alike."""
     monkeypatch.setattr('experiments.demo._SCENES', _SMOKE_SCENES)
     names = list(read_plan_file(SCENES_PLAN)['arms'])
     argv = ['--work-dir', str(tmp_path), '--arms', *names]
