@@ -10,6 +10,8 @@ import os
 import shutil
 import sys
 import time
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ from .records import DONE, Record, read_records
 from .report import markdown, spread
 from .runs import Key, Run, build_runs
 
-_SCENES = SceneSpec(num_eval=200, size=96, num_teacher=2304)
+_SCENES = SceneSpec(num_eval=200, size=96, num_teacher=1920)
 _SMOKE_SCENES = SceneSpec(24, 8, size=96, num_teacher=48)
 # Images of the evaluation set on which F1 is measured.
 _LOOKED_AT = 200
@@ -77,7 +79,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--arms',
         nargs='+',
-        choices=list(TITLES)[3:],
+        choices=list(read_plan_file(DATA_PLAN)['arms']),
         default=['float', 'qat', 'gor'],
         help='students to train besides their teachers',
     )
@@ -108,7 +110,8 @@ def _check_for_scenes(
     unknown = [name for name in args.arms if name not in known]
     if unknown:
         parser.error(
-            f'{unknown} need a folder of images (--data); scenes have {known}.'
+            f'arms {unknown} need --data FOLDER; on scenes, choose from '
+            f'{known}.'
         )
     if args.teacher_backbone or args.yolox_weights:
         parser.error(
@@ -138,12 +141,14 @@ def demo_plan(args: argparse.Namespace) -> Plan:
         for name in chosen
         for teacher in arms[name].get('teachers', {}).values()
     }
-    at_a_time = torch.cuda.device_count() or 1
+    cpus = os.cpu_count() or 1
+    # On CPUs, two runs share them better than one would use them.
+    at_a_time = torch.cuda.device_count() or min(2, cpus)
     content.update(
         data={'data' if args.data else 'scenes': str(folder)},
         seeds=args.seeds,
-        # One run per GPU, or one at a time: they share all CPUs.
-        threads=max(1, (os.cpu_count() or 1) // at_a_time),
+        workers=at_a_time,
+        threads=max(1, cpus // at_a_time),
         teachers={
             name: entry
             for name, entry in teachers.items()
@@ -215,12 +220,17 @@ def train(plan: Plan) -> tuple[list[Run], dict[Key, Record]]:
 def look_at(plan: Plan, run: Run) -> Sight:
     """What the model of a run finds on evaluation images."""
     folder = plan.runs_folder / run.name
-    model = init_detector(
-        str(folder / 'config.py'),
-        str(folder / run.checkpoint),
-        device='cuda' if torch.cuda.is_available() else 'cpu',
-    )
-    return look(model.cfg, model, _LOOKED_AT, lambda line: None, False)
+    with redirect_stdout(StringIO()):  # mmengine prints where it loads from
+        model = init_detector(
+            str(folder / 'config.py'),
+            str(folder / run.checkpoint),
+            device='cpu',
+        )
+
+    def tell_of(line: str) -> None:
+        tell(f'{run.name}: looked at {line}')
+
+    return look(model.cfg, model, _LOOKED_AT, tell_of, with_teachers=False)
 
 
 def summarise(
@@ -319,16 +329,20 @@ def main(argv: list[str] | None = None) -> int:
         tell(f'{data.root}: {len(data.classes)} classes, {data.side} px')
     try:
         runs, records = train(plan)
+        sights = {run.key: look_at(plan, run) for run in runs}
     except KeyboardInterrupt:
         return 130
-    tell('looking at evaluation images')
-    sights = {run.key: look_at(plan, run) for run in runs}
     rows = summarise(plan, runs, records, sights)
     table = format_rows(rows)
     text = json.dumps(rows, indent=1) + '\n'
     write_text(args.work_dir / 'results.json', text)
     write_text(args.work_dir / 'results.md', table + '\n')
     tell(f'\n{table}\n')
+    for sight in list(sights.values())[:1]:
+        tell(
+            f'Best F1: at the score threshold that suits {len(sight.images)} '
+            f'of {sight.size} evaluation images best.'
+        )
     for image in draw(plan, runs, sights, args.work_dir):
         tell(str(image))
     tell(f'{(time.monotonic() - started) / 60:.1f} minutes')

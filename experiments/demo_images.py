@@ -17,7 +17,7 @@ _OBJECTS = 3
 
 
 def best_f1(sight: Sight) -> tuple[float, float]:
-    """The score from which a model's detections give the best F1, and it."""
+    """The score threshold with a model's best F1, and that F1, 0 to 1."""
     return best_threshold(
         [(seen.found[STUDENT], seen.truth) for seen in sight.images]
     )
@@ -31,8 +31,8 @@ def draw_detections(
 
     Args:
         sights (dict[str, Sight]): Title to what a model sees, of the same
-            images; one column each, after the ground truth. It shows
-            detections from the score on that gives the best F1.
+            images; one column each, after the ground truth. Each shows the
+            detections above its own threshold of best F1.
         out (Path): PNG to write.
         count (int): Rows.
     """
@@ -57,7 +57,7 @@ def draw_detections(
             found = sight.images[index].found[STUDENT]
             shown[heading] = found.above(limit)
         for axis, (heading, boxes) in zip(row, shown.items()):
-            _draw(axis, seen.path, boxes)
+            _draw(axis, seen.path, boxes, boxes is not seen.truth)
             if index == rows[0]:
                 axis.set_title(heading, fontsize=9)
             present.update(boxes.labels.tolist())
@@ -76,7 +76,7 @@ def _legend(figure: Figure, present: set[int], classes: Sequence[str]) -> None:
     )
 
 
-def _draw(axis: Axes, path: str, boxes: Boxes) -> None:
+def _draw(axis: Axes, path: str, boxes: Boxes, with_scores: bool) -> None:
     pixels = mmcv.imread(path, channel_order='rgb')
     rows, columns = pixels.shape[:2]
     # Boxes count from the corner of the first pixel, not from its middle.
@@ -98,7 +98,7 @@ def _draw(axis: Axes, path: str, boxes: Boxes) -> None:
                 edgecolor=colour,
             )
         )
-        if score < 1:  # of ground truth 1
+        if with_scores:
             axis.text(left, top - 1, f'{score:.2f}', fontsize=5, color=colour)
 
 

@@ -1,7 +1,9 @@
-"""The teacher on generated scenes: RetinaNet-R18 at three quarters of its
-width, in float, from scratch.
+"""The teacher on generated scenes, in float, from scratch: RetinaNet on a
+ResNet-18 of three quarters of the stock width.
 
-GroupNorm in neck and head lets it learn from scratch in fewer steps.
+GroupNorm in neck and head: detectors that start from random weights learn
+better with normalization there (He et al., Rethinking ImageNet Pre-training,
+ICCV 2019).
 """
 
 _base_ = './retinanet_r18half.py'

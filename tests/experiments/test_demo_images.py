@@ -27,7 +27,7 @@ def sight(path, scores):
     return Sight(images, 2, ('disc',), {})
 
 
-def test_the_score_of_the_best_f1(tmp_path):
+def test_the_score_of_the_best_f1():
     """At 0.6: both objects found, nothing wrong."""
     seen = sight('x', [(0.9, 0.2), (0.6, 0.3)])
     limit, f1 = best_f1(seen)
@@ -39,14 +39,16 @@ def test_detections_below_the_score_are_not_drawn(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
         'experiments.demo_images._draw',
-        lambda axis, path, found: drawn.append(len(found)),
+        lambda axis, path, found, scores: drawn.append((len(found), scores)),
     )
     path, out = str(tmp_path / 'a.png'), tmp_path / 'out.png'
     cv2.imwrite(path, np.zeros((50, 50, 3), np.uint8))
     good = sight(path, [(0.9, 0.2), (0.6, 0.3)])
-    draw_detections({'good': good, 'same': good}, out)
-    # Ground truth and two models, for each of two images.
-    assert drawn == [1, 1, 1] * 2
+    other = sight(path, [(0.9, 0.7), (0.8, 0.65)])
+    draw_detections({'good': good, 'other': other}, out)
+    # Ground truth and two models, for each of two images; the threshold of
+    # one would not do for the other.
+    assert drawn == [(1, False), (1, True), (1, True)] * 2
     monkeypatch.undo()
     draw_detections({'good': good}, out, count=1)
     assert cv2.imread(str(out)).ndim == 3
