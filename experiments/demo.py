@@ -38,7 +38,7 @@ from .records import DONE, Record, read_records
 from .report import markdown, spread
 from .runs import Key, Run, build_runs
 
-_SCENES = SceneSpec(num_eval=200, size=96, num_teacher=1920)
+_SCENES = SceneSpec(num_eval=200, size=96, num_teacher=1536)
 _SMOKE_SCENES = SceneSpec(24, 8, size=96, num_teacher=48)
 # Images of the evaluation set on which F1 is measured.
 _LOOKED_AT = 200
