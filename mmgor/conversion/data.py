@@ -19,6 +19,11 @@ NAME = 'own_data'
 # In a ConcatDataset.
 _FIRST = '.datasets[0]'
 _PANOPTIC = 'LoadPanopticAnnotations'
+# Samplers that draw from several data sets, which they find in a list.
+_OF_SEVERAL = (
+    *('MultiSourceSampler', 'GroupMultiSourceSampler'),
+    *('MultiDataSampler', 'CustomSampleSizeSampler'),
+)
 # Of classes that have boxes.
 _COUNTS = ('num_classes', 'num_things_classes')
 _FILES = {'train': 'train.json', 'val': 'eval.json', 'test': 'eval.json'}
@@ -36,7 +41,8 @@ def data_entries(cfg: Any, folder: DataFolder, root: str) -> dict[str, Any]:
 
     Raises:
         ValueError: If the base config's pipelines read semantic or panoptic
-            maps, which the folder does not have.
+            maps, which the folder does not have, or a sampler draws from
+            several data sets.
     """
     entries: dict[str, Any] = {
         NAME: dict(
@@ -50,6 +56,7 @@ def data_entries(cfg: Any, folder: DataFolder, root: str) -> dict[str, Any]:
         base = cfg.get(loader)
         if not base:
             continue
+        _check_sampler(base.get('sampler') or {}, loader)
         written: dict[str, Any] = {}
         keys, inner = _innermost(base['dataset'])
         place(
@@ -137,6 +144,17 @@ def _innermost(dataset: Any) -> tuple[tuple[str, ...], dict]:
     while isinstance(dataset.get('dataset'), dict):
         keys, dataset = (*keys, 'dataset'), dataset['dataset']
     return keys, dataset
+
+
+def _check_sampler(sampler: dict, loader: str) -> None:
+    name = type_name(sampler)
+    if name in _OF_SEVERAL:
+        raise ValueError(
+            f'--data is one data set, but {loader}.sampler is a {name}, '
+            'which draws from several, such as labelled and unlabelled '
+            'images. Name your images in your own config, and leave --data '
+            'out.'
+        )
 
 
 def _dataset(

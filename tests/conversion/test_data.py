@@ -95,3 +95,15 @@ def test_panoptic_maps_are_refused(tmp_path, out):
     base.dump(config)
     folder = write_data(tmp_path / 'cells')
     refuse(ValueError, 'LoadPanopticAnnotations', config, out, data=folder)
+
+
+def test_a_sampler_of_several_data_sets_is_refused(tmp_path, out):
+    """As in semi-supervised configs: one folder would end their training."""
+    config = write_float(tmp_path)
+    base = Config.fromfile(config)
+    name = 'GroupMultiSourceSampler'
+    sampler = dict(type=name, batch_size=5, source_ratio=[1, 4])
+    base.train_dataloader.sampler = sampler
+    base.dump(config)
+    folder = write_data(tmp_path / 'cells')
+    refuse(ValueError, f'sampler is a {name}', config, out, data=folder)
