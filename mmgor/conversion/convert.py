@@ -229,9 +229,9 @@ def _say_chosen(
     silent = found.probe.silent
     if silent:
         say(
-            f'           {len(silent)} layers were never called: they are '
-            'unused, or other code reads their weights, whose '
-            f'multiply-accumulates are not counted: {listed(silent, most=3)}'
+            f'           never called: {listed(silent, most=3)}. Such a '
+            'layer is unused, or other code reads its weight; its '
+            'multiply-accumulates are not counted'
         )
     if found.choice is not None:
         for name, head in found.choice.kd_heads.items():

@@ -120,6 +120,7 @@ def test_layers_that_never_run_stay_in_float(tmp_path, out):
     assert cfg.model.backbone.quant.overrides == {'idle': None}
     assert 'overrides' not in cfg.model.neck.quant
     assert 'overrides (backbone.idle)' in said
+    assert 'never called: backbone.idle. ' in said
 
 
 def test_layers_that_nothing_depends_on_are_named(tmp_path, out):
