@@ -125,6 +125,17 @@ def test_registries_are_named_in_one_place():
             assert 'mmdet.registry' not in imports(path), path
 
 
+def test_libraries_of_backbones_are_imported_on_use():
+    """mmgor is used without them."""
+    libraries = {'timm', 'mmpretrain', 'transformers', 'torchvision'}
+    for path in PACKAGE.rglob('*.py'):
+        names = imports(path)
+        found = libraries & {name.split('.')[0] for name in names}
+        own = {'timm'} if path.name == 'timm_layers.py' else set()
+        assert found == own, path
+        assert not any(name.endswith('timm_layers') for name in names), path
+
+
 @pytest.mark.parametrize('folder', FOLDERS, ids=lambda path: path.name)
 def test_folders_stay_small(folder):
     assert len([*folder.glob('*.py')]) <= MOST_FILES
