@@ -15,7 +15,9 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import pytest
 import torch
 from mmdet.utils import register_all_modules
+from mmdet.visualization import DetLocalVisualizer
 from mmengine.registry import init_default_scope
+from mmengine.visualization import Visualizer
 
 import mmgor  # noqa: F401
 from tests.support.models import make_batch, retinanet_cfg
@@ -48,9 +50,12 @@ def plain_config_text() -> Iterator[None]:
 
 
 @pytest.fixture(scope='module', autouse=True)
-def mmdet_scope() -> None:
-    """Start every test module in mmdet's scope: a Runner changes it."""
+def as_in_a_new_process() -> None:
+    """Start every test module in mmdet's scope and without a visualizer: a
+    Runner changes the one and leaves the other, with its work directory."""
     init_default_scope('mmdet')
+    for kind in (Visualizer, DetLocalVisualizer):
+        kind._instance_dict.clear()
 
 
 @pytest.fixture

@@ -10,9 +10,7 @@ from pathlib import Path
 import mmdet
 import pytest
 from mmdet.apis import DetInferencer
-from mmdet.visualization import DetLocalVisualizer
 from mmengine.runner import Runner
-from mmengine.visualization import Visualizer
 
 from mmgor.datasets.shapes import CLASSES
 from mmgor.io.config_reader import read_config
@@ -28,13 +26,6 @@ pytestmark = [
     # Boxes beyond the image, operators that are not counted.
     pytest.mark.filterwarnings('ignore::UserWarning'),
 ]
-
-
-@pytest.fixture(autouse=True, scope='module')
-def no_visualizer():
-    """A user's process has no visualizer from before."""
-    for kind in (Visualizer, DetLocalVisualizer):
-        kind._instance_dict.clear()
 
 
 @pytest.fixture(scope='module')

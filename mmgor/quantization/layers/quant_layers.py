@@ -211,11 +211,21 @@ def is_quantizable(layer: nn.Module) -> bool:
 
     A layer is not plain if hooks compute its weight (``weight_norm``,
     ``spectral_norm``, pruning) or if its forward method was replaced.
+
+    Raises:
+        ImportError: If it is a layer of a timm older than 0.9.
     """
     kind = type(layer)
     library = kind.__module__.partition('.')[0]
     if library in _OPTIONAL:
-        import_module(_OPTIONAL[library], __package__)
+        try:
+            import_module(_OPTIONAL[library], __package__)
+        except ImportError as error:
+            raise ImportError(
+                f'{kind.__name__} is a layer of timm, which could not be '
+                f'imported as expected of timm >= 0.9: {error}. Type: pip '
+                "install 'timm>=0.9'"
+            ) from error
     return kind in QUANTIZED_CLASSES and not any(
         name in layer.__dict__ for name in _PATCHES
     )

@@ -29,6 +29,7 @@ from mmgor.quantization import (
     quantized_layers,
 )
 from mmgor.quantization.convert import quantize_layers
+from mmgor.quantization.layers import quant_layers
 from mmgor.quantization.layers.quant_layers import QUANTIZED_CLASSES
 
 IMAGE = (2, 4, 9, 11)
@@ -181,3 +182,12 @@ def test_initialisers_find_quantized_layers(kind):
     for owner in (nn.ModuleList([stock]), module):
         initialize(owner, dict(type='Constant', val=0.5, layer='Conv2d'))
         assert (owner[0].weight == 0.5).all()
+
+
+def test_a_timm_without_the_expected_layers(monkeypatch):
+    """Older ones have them elsewhere."""
+    monkeypatch.setattr(quant_layers, '_OPTIONAL', {'timm': '.no_such_file'})
+    kind = type('Conv2dSame', (nn.Conv2d,), dict(__module__='timm.models'))
+    with pytest.raises(ImportError, match=r'Conv2dSame .* timm >= 0\.9'):
+        quant_layers.is_quantizable(kind(4, 4, 1))
+    assert quant_layers.is_quantizable(nn.Conv2d(4, 4, 1))
