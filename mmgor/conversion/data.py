@@ -19,6 +19,7 @@ NAME = 'own_data'
 # In a ConcatDataset.
 _FIRST = '.datasets[0]'
 _PANOPTIC = 'LoadPanopticAnnotations'
+_PHRASES = 'ODVGDataset'
 # Samplers that draw from several data sets, which they find in a list.
 _OF_SEVERAL = (
     *('MultiSourceSampler', 'GroupMultiSourceSampler'),
@@ -106,6 +107,9 @@ def class_settings(
         tuple[tuple[str, ...], int | list[float]]: Keys from ``model`` on, in
         which numbers are indices of lists; and the number itself, or the
         weights of the classes and of the background.
+
+    Raises:
+        ValueError: If the classes have different weights.
     """
     classes = loader_classes(cfg, 'train_dataloader')
     count = len(classes) if classes else None
@@ -121,7 +125,14 @@ def _settings(
             counts = key in _COUNTS and isinstance(inner, int)
             if counts and count in (None, inner):
                 yield keys, number
-            elif key == 'class_weight' and _is_equal(inner, count):
+            elif key == 'class_weight' and _must_change(inner, count, number):
+                if len(set(inner[:-1])) > 1:
+                    raise ValueError(
+                        f'{".".join(("model", *keys))} weighs each of '
+                        f'{count} classes differently, and --data has '
+                        f'{number}; set it in your config first, for example '
+                        f'to {[1.0] * number + inner[-1:]}.'
+                    )
                 yield keys, [inner[0]] * number + [inner[-1]]
             yield from _settings(inner, count, number, keys)
     elif isinstance(value, (list, tuple)):
@@ -129,12 +140,11 @@ def _settings(
             yield from _settings(inner, count, number, (*above, str(i)))
 
 
-def _is_equal(weights: Any, count: int | None) -> bool:
-    """Whether all of so many classes have one weight, before the
-    background's."""
-    if not isinstance(weights, list) or len(weights) - 1 != count:
-        return False
-    return len(set(weights[:-1])) == 1
+def _must_change(weights: Any, count: int | None, number: int) -> bool:
+    """Whether these are weights of ``count`` classes and of the background,
+    and there will be another number of classes."""
+    listed = isinstance(weights, list) and len(weights) - 1 == count
+    return listed and count != number
 
 
 def _innermost(dataset: Any) -> tuple[tuple[str, ...], dict]:
@@ -171,6 +181,12 @@ def _dataset(
                 f'{_PANOPTIC}); expected the config of a detector without '
                 'them.'
             )
+    if type_name(first) == _PHRASES:
+        raise ValueError(
+            f'--data has classes, but {".".join(keys)} is of type {_PHRASES}, '
+            'whose pipeline samples phrases; expected the config of a '
+            'fine-tuning on COCO.'
+        )
     kind = find(first.get('type'), registry=DATASETS)
     reads_coco = (
         getattr(kind, 'load_data_list', None) is CocoDataset.load_data_list
@@ -184,6 +200,8 @@ def _dataset(
         "type='mmdet.CocoDataset'",
         f'ann_file={name!r}',
         f'pipeline={path}.pipeline',
+        # For detectors with a language model.
+        *(['return_classes=True'] if first.get('return_classes') else []),
     ]
     return Code('dict(\n' + ''.join(f'    {x},\n' for x in lines) + ')')
 

@@ -17,6 +17,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from mmgor.io.config_reader import type_name
+
 _STOCK = 'DefaultOptimWrapperConstructor'
 # Settings of a group that grow with its learning rate; those after the first
 # are of schedulers.
@@ -44,9 +46,10 @@ def rates_in_runner(
     cfg = runner.cfg.get('optim_wrapper')
     given = cfg if isinstance(cfg, dict) else {}
     keys = (given.get('paramwise_cfg') or {}).get('custom_keys') or {}
+    constructor = dict(type=given.get('constructor', _STOCK))
     if (
         isinstance(runner.optim_wrapper, OptimWrapper)
-        and given.get('constructor', _STOCK) == _STOCK
+        and type_name(constructor) == _STOCK
         and 'lr_mult' in keys.get(STEP_SIZES, {})
     ):
         factors = {

@@ -5,6 +5,7 @@ from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.hub import get_config
 
+from mmgor.conversion.data import class_settings
 from tests.support.conversion import refuse, run, whole, write_float
 from tests.support.experiments import write_data
 from tests.support.students import R18
@@ -95,6 +96,28 @@ def test_panoptic_maps_are_refused(tmp_path, out):
     base.dump(config)
     folder = write_data(tmp_path / 'cells')
     refuse(ValueError, 'LoadPanopticAnnotations', config, out, data=folder)
+
+
+def test_class_weights():
+    """Three classes and the background."""
+    data = dict(dataset=dict(metainfo=dict(classes=['a', 'b', 'c'])))
+    loss = dict(class_weight=[2.0, 2.0, 2.0, 0.1])
+    cfg = Config(dict(model=dict(loss=loss), train_dataloader=data))
+    keys = ('loss', 'class_weight')
+    assert list(class_settings(cfg, 2)) == [(keys, [2.0, 2.0, 0.1])]
+    assert list(class_settings(cfg, 3)) == []
+    cfg.model.loss.class_weight[0] = 1.0
+    with pytest.raises(ValueError, match=r'model\.loss\.class_weight'):
+        list(class_settings(cfg, 2))
+
+
+def test_phrases_are_refused(tmp_path, out):
+    config = write_float(tmp_path)
+    base = Config.fromfile(config)
+    base.train_dataloader.dataset.type = 'ODVGDataset'
+    base.dump(config)
+    folder = write_data(tmp_path / 'cells')
+    refuse(ValueError, 'ODVGDataset', config, out, data=folder)
 
 
 def test_a_sampler_of_several_data_sets_is_refused(tmp_path, out):

@@ -8,6 +8,7 @@ from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.config import Config
 from mmengine.optim import (
     CosineAnnealingLR,
+    DefaultOptimWrapperConstructor,
     LinearLR,
     MultiStepLR,
     OneCycleLR,
@@ -110,8 +111,16 @@ def test_every_constructor(constructor, paramwise):
     assert len(optimizer.param_groups) == groups
 
 
-@pytest.mark.parametrize('schedule', [False, True])
-def test_the_key_of_step_sizes_wins(schedule):
+@pytest.mark.parametrize(
+    'schedule, named',
+    [
+        (False, {}),
+        (True, {}),
+        (True, dict(constructor='mmengine.DefaultOptimWrapperConstructor')),
+        (True, dict(constructor=DefaultOptimWrapperConstructor)),
+    ],
+)
+def test_the_key_of_step_sizes_wins(schedule, named):
     """Also over longer keys, and while a warm-up has begun."""
     model = Student()
     keys = {
@@ -128,7 +137,7 @@ def test_the_key_of_step_sizes_wins(schedule):
     warm = 0.1 if schedule else 1.0
     before = settings(wrapper.optimizer)
     cfg = Config(
-        dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys=keys)))
+        dict(optim_wrapper=dict(named, paramwise_cfg=dict(custom_keys=keys)))
     )
     runner = SimpleNamespace(
         cfg=cfg, optim_wrapper=wrapper, param_schedulers=schedulers
