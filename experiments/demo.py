@@ -25,12 +25,12 @@ from mmgor.datasets import SceneSpec, generate_scenes
 from mmgor.io.atomic_write import write_text, writing
 from mmgor.quantization import layer_table
 from mmgor.registry import MODELS
-from mmgor.training_report.detections import Sight, look
+from mmgor.training_report.detections import STUDENT, Sight, look
 
 from . import REPOSITORY
 from .__main__ import tell
 from .changes import changed_runs
-from .demo_images import best_f1, draw_detections
+from .demo_images import draw_detections
 from .engine import Engine, locked
 from .plan import Plan, make_plan
 from .plan_file import read_plan_file
@@ -245,7 +245,7 @@ def summarise(
         mine = [run for run in runs if run.key[1] == name]
         config = plan.runs_folder / mine[0].name / 'config.py'
         results = [records[run.key] for run in mine]
-        limits = [best_f1(sights[run.key]) for run in mine]
+        limits = [sights[run.key].best_threshold(STUDENT) for run in mine]
         rows.append(
             dict(
                 arm=name,

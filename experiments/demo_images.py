@@ -11,16 +11,9 @@ from matplotlib.patches import Patch, Rectangle
 
 from mmgor.io.atomic_write import writing
 from mmgor.training_report.detections import STUDENT, Sight
-from mmgor.training_report.matching import Boxes, best_threshold
+from mmgor.training_report.matching import Boxes
 
 _OBJECTS = 3
-
-
-def best_f1(sight: Sight) -> tuple[float, float]:
-    """The score threshold with a model's best F1, and that F1, 0 to 1."""
-    return best_threshold(
-        [(seen.found[STUDENT], seen.truth) for seen in sight.images]
-    )
 
 
 def draw_detections(
@@ -41,7 +34,9 @@ def draw_detections(
         range(len(first.images)),
         key=lambda index: -min(_OBJECTS, len(first.images[index].truth)),
     )
-    limits = {title: best_f1(sight) for title, sight in sights.items()}
+    limits = {
+        title: sight.best_threshold(STUDENT) for title, sight in sights.items()
+    }
     columns = len(sights) + 1
     rows = order[:count]
     figure = Figure(figsize=(3.4 * columns, 2.9 * len(rows)))

@@ -15,7 +15,7 @@ from mmgor.io.class_names import dataset_classes
 from mmgor.io.config_reader import loader_datasets
 from mmgor.registry import DATASETS
 
-from .matching import Boxes, without_ignored
+from .matching import Boxes, best_threshold, without_ignored
 
 _EVERY = 10
 
@@ -51,6 +51,13 @@ class Sight:
     size: int
     classes: tuple[str, ...]
     missing: dict[str, str]
+
+    def best_threshold(self, model: str) -> tuple[float, float]:
+        """The score threshold with a model's best F1 on these images, and
+        that F1, 0 to 1; see :func:`.matching.best_threshold`."""
+        return best_threshold(
+            [(seen.found[model], seen.truth) for seen in self.images]
+        )
 
 
 STUDENT = 'student'

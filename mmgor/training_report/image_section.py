@@ -6,7 +6,7 @@ from pathlib import Path
 from mmgor.pages import figure
 
 from .detections import STUDENT, Seen, Sight
-from .matching import IOU, best_threshold, image_f1
+from .matching import IOU, image_f1
 from .pictures import defined, drawn, jpeg, missed, wrong
 from .sections import IMAGES, section
 
@@ -30,10 +30,7 @@ def image_section(sight: Sight) -> str:
     models = list(sight.images[0].found) if sight.images else []
     if not models:
         return section(IMAGES, '', ['The evaluation set has no image.'])
-    limits = {
-        name: best_threshold([(s.found[name], s.truth) for s in sight.images])
-        for name in models
-    }
+    limits = {name: sight.best_threshold(name) for name in models}
     best, worst = best_and_worst(sight.images, limits[STUDENT][0])
     order = [*(name for name in models if name != STUDENT), STUDENT]
     parts = []

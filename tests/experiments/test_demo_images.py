@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import torch
 
-from experiments.demo_images import best_f1, draw_detections
+from experiments.demo_images import draw_detections
 from mmgor.training_report.detections import STUDENT, Seen, Sight
 from mmgor.training_report.matching import Boxes
 
@@ -30,7 +30,7 @@ def sight(path, scores):
 def test_the_score_of_the_best_f1():
     """At 0.6: both objects found, nothing wrong."""
     seen = sight('x', [(0.9, 0.2), (0.6, 0.3)])
-    limit, f1 = best_f1(seen)
+    limit, f1 = seen.best_threshold(STUDENT)
     assert 0.3 < limit <= 0.6 + 1e-6
     assert f1 == 1
 
