@@ -174,10 +174,16 @@ TARGETS: dict[str, Target] = {
                 'layer, SiLU and rounding in one kernel.',
                 _X86,
             ),
+            Rule(
+                'In an .onnx file, weights have a zero point: without one, '
+                'ONNX Runtime computes linear layers in float.',
+                _X86,
+            ),
         ),
         stored='uint8',
         clip='integer',
         relu_at_zero=True,
+        weight_zero_points=True,
         opset=21,
         int4=True,
     ),

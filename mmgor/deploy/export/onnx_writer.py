@@ -10,13 +10,15 @@ import torch
 from mmgor.deploy.description.metadata_check import MAX_SIDE
 from mmgor.deploy.head_outputs import flatten
 from mmgor.deploy.optional_imports import require
-from mmgor.targets import Target
+from mmgor.targets import TARGETS, Target
 
 from .deform_conv import traceable_deform_convs
 from .graph.batch_norm_folding import fold_norms
 from .graph.focus import merge_focus
 from .graph.int4_weights import use_int4_weights
+from .graph.linear_biases import keep_biases_apart
 from .graph.node_names import name_nodes
+from .graph.opening import warn_unless_it_opens
 from .graph.poolings import chain_poolings
 from .graph.rules import check_rules
 from .graph.silu import unround_silu
@@ -52,9 +54,8 @@ def write_onnx(job: Job) -> dict[str, Any]:
         check_shapes(
             model, job.network, job.metadata, (height, width), job.path
         )
-    check = None
-    if job.target is not None:
-        target = _of_format(job.target, job.path)
+    target = _of_format(job)
+    if target is not None:
         chain_poolings(model.graph)
         if job.path.suffix == '.xml':
             merge_focus(model.graph)
@@ -62,19 +63,41 @@ def write_onnx(job: Job) -> dict[str, Any]:
         store_for_target(model.graph, target)
         name_nodes(model.graph)
         model.ir_version = _IR_VERSION.get(_opset(job), model.ir_version)
-        check = partial(
-            check_rules, name=job.metadata['target'], target=target
-        )
+    if _is_for_onnx_runtime(job):
+        if target is None:
+            store_for_target(model.graph, TARGETS['x86'])
+        keep_biases_apart(model.graph)
     _finish(model, job.int4)
+    check = partial(_check, job=job, target=target)
     written = save_exported(model, job.metadata, job.path, check)
     return dict(bytes=written, folded=folded)
 
 
-def _of_format(target: Target, path: Path) -> Target:
+def _of_format(job: Job) -> Target | None:
     """The target as the format stores it; see the rules of 'x86'."""
-    if path.suffix == '.onnx':
-        return target
-    return replace(target, stored='grid', clip='float')
+    if job.target is None or job.path.suffix == '.onnx':
+        return job.target
+    return replace(
+        job.target, stored='grid', clip='float', weight_zero_points=False
+    )
+
+
+def _is_for_onnx_runtime(job: Job) -> bool:
+    """Whether ONNX Runtime has to open the file with its default options.
+
+    Version 1.31.1 does not open every graph with int8 activations on x86: in
+    front of a linear layer, it gives a QuantizeLinear of its own two types.
+    """
+    name = job.metadata['target']
+    return job.path.suffix == '.onnx' and name in (None, 'x86')
+
+
+def _check(written: Path, job: Job, target: Target | None) -> None:
+    """Check an ONNX file before it gets its name."""
+    if target is not None:
+        check_rules(written, job.metadata['target'], target)
+    if _is_for_onnx_runtime(job):
+        warn_unless_it_opens(written, job.path)
 
 
 def _opset(job: Job) -> int:

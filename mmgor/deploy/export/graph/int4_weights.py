@@ -23,6 +23,16 @@ def use_int4_weights(graph: Any) -> int:
     """
     dtype = require('ml_dtypes').int4
     converted: dict[str, Any] = {}
+
+    def as_int4(value: Any) -> Any:
+        if value.name not in converted:
+            array = value.const_value.numpy().astype(dtype)
+            converted[value.name] = add_initializer(
+                graph, array, f'{value.name}.int4'
+            )
+        return converted[value.name]
+
+    weights = set()
     for node in graph:
         source = node.inputs[0] if node.op_type == 'DequantizeLinear' else None
         if source is None or source.const_value is None:
@@ -30,9 +40,8 @@ def use_int4_weights(graph: Any) -> int:
         array = source.const_value.numpy()
         if array.min() < _INT4[0] or array.max() > _INT4[1]:
             continue
-        if source.name not in converted:
-            converted[source.name] = add_initializer(
-                graph, array.astype(dtype), f'{source.name}.int4'
-            )
-        node.replace_input_with(0, converted[source.name])
-    return len(converted)
+        weights.add(source.name)
+        node.replace_input_with(0, as_int4(source))
+        if len(node.inputs) > 2:  # a zero point has the type of its weight
+            node.replace_input_with(2, as_int4(node.inputs[2]))
+    return len(weights)

@@ -8,6 +8,7 @@ from mmgor.deploy.export.graph.batch_norm_folding import (
     fold_norms,
 )
 from mmgor.deploy.export.graph.int4_weights import use_int4_weights
+from mmgor.deploy.export.graph.stored_types import add_weight_zero_points
 from tests.support.onnx_files import run_onnx
 
 onnx = pytest.importorskip('onnx')
@@ -173,6 +174,24 @@ def test_only_weights_that_fit_become_int4(arrays):
         if node.op_type == 'DequantizeLinear'
     }
     assert dtypes == {'q': ir.DataType.INT8, 'qt.int4': ir.DataType.INT4}
+    x = np.ones((1, 2, 5, 5), np.float32)
+    for old, new in zip(
+        run_onnx(build(arrays), x), run_onnx(ir.to_proto(model), x)
+    ):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_zero_points_become_int4_with_their_weights(arrays):
+    model = ir.from_proto(build(arrays))
+    add_weight_zero_points(model.graph)
+    assert use_int4_weights(model.graph) == 2
+    dtypes = {
+        value.dtype
+        for node in model.graph
+        if node.op_type == 'DequantizeLinear'
+        for value in (node.inputs[0], node.inputs[2])
+    }
+    assert dtypes == {ir.DataType.INT4}
     x = np.ones((1, 2, 5, 5), np.float32)
     for old, new in zip(
         run_onnx(build(arrays), x), run_onnx(ir.to_proto(model), x)

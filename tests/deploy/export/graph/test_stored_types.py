@@ -145,7 +145,7 @@ def test_a_second_rounding_to_the_same_grid_has_no_clip():
         assert node.op_type == kind
 
 
-@pytest.mark.parametrize('name', ['tensorrt', 'rknn', 'qnn'])
+@pytest.mark.parametrize('name', ONNX_TARGETS)
 def test_weights_have_zero_points(name):
     *_, model = stored(name, 'residual')
     values = arrays(model)
