@@ -239,7 +239,8 @@ def summarise(
     sights: dict[Key, Sight],
 ) -> list[dict[str, Any]]:
     """One row per arm: its size, and of each seed its mAP, AP50 (None where
-    there is none) and best F1 in per cent, and the score that gives it."""
+    there is none) and best F1 in per cent, and the score that gives it (None
+    if nothing is found)."""
     rows = []
     for name in plan.arms:
         mine = [run for run in runs if run.key[1] == name]
@@ -255,7 +256,7 @@ def summarise(
                 mAP=[r.mAP and 100 * r.mAP for r in results],
                 AP50=[r.AP50 and 100 * r.AP50 for r in results],
                 F1=[100 * f1 for _, f1 in limits],
-                score=[score for score, _ in limits],
+                score=[score if f1 else None for score, f1 in limits],
             )
         )
     return rows
@@ -288,7 +289,7 @@ def format_rows(rows: list[dict[str, Any]]) -> str:
             spread(pd.Series(row['mAP'], dtype=float)),
             spread(pd.Series(row['AP50'], dtype=float)),
             spread(pd.Series(row['F1'])),
-            spread(pd.Series(row['score']), 2),
+            spread(pd.Series(row['score'], dtype=float), 2),
             row['bits'],
             f'{row["params"]:,}',
             f'{row["bytes"] / 1e6:.2f}',

@@ -12,10 +12,11 @@ from mmgor.io.config_reader import type_name
 from . import recipe
 from .checkpoints import path_from
 from .data import class_settings, data_entries
-from .parts import Part
+from .parts import Part, module_configs
 from .request import Findings, Request, command
 from .schedule import base_hooks, scaled_schedule, scheduler_hook
 from .source import Code, assignment
+from .trial import has_files
 from .wrapping import (
     QUANT,
     file_settings,
@@ -154,13 +155,18 @@ def _model(found: Findings) -> dict:
     """The entry ``model``."""
     model = found.cfg['model']
     counts, listed = number_of_classes(found.cfg, found.parts, found.data)
+    if found.checkpoint is not None:  # which has the weights of all parts
+        for part in found.parts:
+            configs = module_configs(model, part)
+            if part.listed and any(map(has_files, configs)):
+                listed.setdefault(part.path, {})['init_cfg'] = None
     changes = wrapped_model(
         model,
         found.parts,
         in_float(found.parts, found.probe.silent),
         listed,
     )
-    if found.checkpoint is not None:  # which has the weights of all parts
+    if found.checkpoint is not None:
         for keys, nothing in file_settings(model):
             place(changes, keys, nothing)
     for keys, count in counts:

@@ -121,7 +121,8 @@ def model_config(cfg: Any, owner: str = 'the config') -> ConfigDict:
     A ``data_preprocessor`` at the top level of the config belongs to a model
     that has none of its own, as in mmengine's Runner. ``init_cfg`` and
     ``pretrained`` of the model and of its backbone are left out: they name
-    files to download.
+    files to download. MMSyncBN, which can't be built outside of distributed
+    training, becomes SyncBN, which has the same weights.
 
     Args:
         cfg (Config | dict): Has a ``model``, or is the model itself.
@@ -144,7 +145,19 @@ def model_config(cfg: Any, owner: str = 'the config') -> ConfigDict:
         if isinstance(part, dict):
             for key in ('init_cfg', 'pretrained'):
                 part.pop(key, None)
+    _use_torch_sync_bn(model)
     return model
+
+
+def _use_torch_sync_bn(value: Any) -> None:
+    if isinstance(value, dict):
+        if str(value.get('type')).rpartition('.')[2] == 'MMSyncBN':
+            value['type'] = 'SyncBN'
+        for inner in value.values():
+            _use_torch_sync_bn(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            _use_torch_sync_bn(inner)
 
 
 def unwrapped_datasets(dataset: Any) -> Iterator[Any]:

@@ -157,6 +157,12 @@ def test_lists_of_heads_are_whole(tmp_path, out):
     assert first.type == second.type == 'QuantHead'
     assert first.head == second.head == 'Shared2FCBBoxHead'
     assert second.reg_class_agnostic
+    weights = write_weights(config)
+    start = dict(type='Pretrained', checkpoint='head.pth')
+    model.roi_head.bbox_head[0].init_cfg = start
+    whole(model).dump(config)
+    cfg, _ = run(config, out, checkpoint=str(weights))
+    assert [one.init_cfg for one in cfg.model.roi_head.bbox_head] == [None] * 2
 
 
 NEW_STYLE = """

@@ -122,6 +122,11 @@ def test_a_model_alone_without_files_to_download():
             model_config(wrong)
 
 
+def test_batch_norm_that_needs_several_processes():
+    model = dict(type='X', heads=[dict(norm_cfg=dict(type='mmcv.MMSyncBN'))])
+    assert model_config(model).heads[0].norm_cfg == dict(type='SyncBN')
+
+
 def test_where_configs_come_from(tmp_path):
     path = tmp_path / 'a.py'
     path.write_text('x = 1\n')

@@ -28,11 +28,12 @@ def test_classes_come_from_the_checkpoint(tmp_path):
     assert teachers['big'].classes == ('a', 'b', 'c')
 
 
-def test_sync_batch_norm_is_undone(tmp_path):
+@pytest.mark.parametrize('kind', ['SyncBN', 'MMSyncBN'])
+def test_sync_batch_norm_is_undone(tmp_path, kind):
     cfg = retinanet_cfg()
     path = tmp_path / 'x.pth'
     torch.save(MODELS.build(cfg).state_dict(), path)
-    cfg['backbone']['norm_cfg'] = dict(type='SyncBN', requires_grad=True)
+    cfg['backbone']['norm_cfg'] = dict(type=kind, requires_grad=True)
     teachers = one_teacher(config=cfg, checkpoint=str(path))
     teachers.build(CPU)
     kinds = {type(m).__name__ for m in teachers['big'].model.modules()}
