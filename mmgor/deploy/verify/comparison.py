@@ -16,6 +16,9 @@ COUNTED_SCORE = 0.3
 #: Smallest share of the counted detections that the other side must have too.
 #: Correct exports had 0.96 (RetinaNet, W4A4) and 0.86 (YOLOX-nano, W4A4).
 MATCHED_SHARE = 0.75
+# An output that varies less, relative to its root mean square, is constant:
+# float32 has 7 digits, and both sides add in another order.
+_CONSTANT = 1e-5
 _IOU = 0.9
 _QUANTILE = 0.99
 # Number of values per image that the quantile is computed from.
@@ -60,7 +63,8 @@ class OutputDifference:
     def unit(self) -> float:
         """The standard deviation; 1 for a constant output."""
         mean, square, _ = (self._sums / self._count).tolist()
-        return max(square - mean * mean, 0.0) ** 0.5 or 1.0
+        deviation = max(square - mean * mean, 0.0) ** 0.5
+        return deviation if deviation > _CONSTANT * square**0.5 else 1.0
 
     @property
     def mean(self) -> float:

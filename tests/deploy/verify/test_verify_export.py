@@ -49,6 +49,14 @@ def test_constant_outputs_have_unit_one():
     assert difference.mean == pytest.approx(0.2)
 
 
+def test_outputs_that_vary_in_the_last_digits_are_constant():
+    difference = OutputDifference('output_0_0')
+    digit = torch.finfo(torch.float32).eps
+    reference = torch.tensor([[7.5, 7.5 + 8 * digit]])
+    difference.add(reference, reference + 8 * digit)
+    assert difference.mean == pytest.approx(8 * digit)
+
+
 @pytest.mark.parametrize(
     'got, fails',
     [(1.0, False), (1.19, False), (1.21, True), (torch.nan, True)],
