@@ -5,7 +5,9 @@ rounded up to multiples of 32). The arms take turns, so a machine whose speed
 drifts slows all of them alike; the ratio of two arms is taken in each round,
 and the median over the rounds is printed. Memory is the peak of the resident
 set (CPU) or of the allocator (CUDA) in a step after warm-up; each arm runs in
-its own process for that.
+its own process for that. The floor of a step with teachers is a step of the
+float student and the forward passes of the stock teachers, all in float32;
+arms that end in _amp train under bfloat16 autocast.
 
 python benchmarks/step_time.py [--rounds 15] [--device cpu]
 """
@@ -13,7 +15,7 @@ python benchmarks/step_time.py [--rounds 15] [--device cpu]
 import argparse
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -38,6 +40,9 @@ ARMS = {
     'fixed': 'retinanet_r18half_w4_fixed_from_mbv2.py',
     'gor': 'retinanet_r18half_w4_from_mbv2.py',
     'ekd': 'retinanet_r18half_w4_from_ekd.py',
+    'float_amp': 'retinanet_r18half.py',
+    'qat_amp': 'retinanet_r18half_w4.py',
+    'gor_amp': 'retinanet_r18half_w4_from_mbv2.py',
 }
 TEACHERS = {
     'mbv2': 'retinanet_mbv2.py',
@@ -112,14 +117,25 @@ def teacher_spec(name: str, weights: Path) -> dict[str, Any]:
     )
 
 
-def step_of(model: Any, wrapper: Any, batch: dict) -> Callable[[], None]:
+def step_of(
+    model: Any, wrapper: Any, batch: dict, amp: bool = False
+) -> Callable[[], None]:
     """One full training step as a function."""
+    device = batch['inputs'].device.type
 
     def step() -> None:
-        loss, _ = model.parse_losses(model(**batch, mode='loss'))
+        with torch.autocast(device, torch.bfloat16, enabled=amp):
+            loss, _ = model.parse_losses(model(**batch, mode='loss'))
         wrapper.update_params(loss)
 
     return step
+
+
+def step_for(
+    arm: str, args: argparse.Namespace, weights: Path, batch: dict
+) -> Callable[[], None]:
+    """:func:`step_of` for one of the arms."""
+    return step_of(*build(arm, args, weights), batch, arm.endswith('_amp'))
 
 
 def teacher_forward(
@@ -141,6 +157,20 @@ def teacher_forward(
     return step
 
 
+def stock_forward(
+    name: str, args: argparse.Namespace, batch: dict
+) -> Callable[[], None]:
+    """A forward pass of the stock detector in float32, as the floor has it."""
+    model: Any = MODELS.build(Config.fromfile(CONFIGS / TEACHERS[name]).model)
+    model.to(args.device).eval().requires_grad_(False)
+
+    def step() -> None:
+        with torch.no_grad():
+            model.bbox_head(model.extract_feat(batch['inputs']))
+
+    return step
+
+
 def timed(step: Callable[[], None], device: str) -> float:
     """Time of one call in seconds."""
     start = time.perf_counter()
@@ -153,9 +183,10 @@ def timed(step: Callable[[], None], device: str) -> float:
 def measure_time(args: argparse.Namespace, weights: Path) -> dict[str, list]:
     """Time of each arm in seconds, one value per round."""
     batch = make_batch(args, args.device)
-    steps = {arm: step_of(*build(arm, args, weights), batch) for arm in ARMS}
+    steps = {arm: step_for(arm, args, weights, batch) for arm in ARMS}
     for name in TEACHERS:
         steps[name] = teacher_forward(name, args, weights, batch)
+        steps[f'{name}_stock'] = stock_forward(name, args, batch)
     for step in steps.values():
         for _ in range(WARM_UP):
             step()
@@ -170,7 +201,7 @@ def measure_memory(arm: str, args: argparse.Namespace, weights: Path) -> float:
     """Peak memory of this process during a step, in bytes."""
     register_all_modules()
     batch = make_batch(args, args.device)
-    step = step_of(*build(arm, args, weights), batch)
+    step = step_for(arm, args, weights, batch)
     for _ in range(WARM_UP):
         step()
     if args.device != 'cpu':
@@ -195,7 +226,12 @@ def ratio_line(label: str, above: list[float], below: list[float]) -> str:
     """Median and quartiles of the ratio ``above / below`` in each round."""
     ratios = [a / b for a, b in zip(above, below)]
     low, _, high = quantiles(ratios, n=4)
-    return f'{label:52s} {median(ratios):.3f}  ({low:.3f} to {high:.3f})'
+    return f'{label:56s} {median(ratios):.3f}  ({low:.3f} to {high:.3f})'
+
+
+def sums(seconds: dict[str, list], names: Sequence[str]) -> list[float]:
+    """The times of several arms together, one value per round."""
+    return [sum(times) for times in zip(*(seconds[n] for n in names))]
 
 
 def report(seconds: dict[str, list], memory: dict[str, float]) -> None:
@@ -204,25 +240,31 @@ def report(seconds: dict[str, list], memory: dict[str, float]) -> None:
         extra = ''
         if name in memory:
             extra = f'   peak {memory[name] / 2**20:.0f} MiB'
-        print(f'{name:10s} {1000 * median(values):8.1f} ms{extra}')
-    floor = [a + b for a, b in zip(seconds['float'], seconds['mbv2'])]
-    parts = [seconds[n] for n in ('qat', 'retinanet', 'atss', 'yolox')]
+        print(f'{name:16s} {1000 * median(values):8.1f} ms{extra}')
+    floor = sums(seconds, ('float', 'mbv2_stock'))
+    floor3 = ('float', 'retinanet_stock', 'atss_stock', 'yolox_stock')
+    parts = ('qat', 'retinanet', 'atss', 'yolox')
+    one, three = 'float step + stock teacher', 'float step + 3 stock teachers'
     rows = [
         ('QAT step / float step', 'qat', seconds['float']),
-        ('GoR step / (float step + teacher forward)', 'gor', floor),
-        ('GoR step / fixed-weight step', 'gor', seconds['fixed']),
         (
-            'EKD step / (QAT step + forwards of 3 teachers)',
-            'ekd',
-            [sum(times) for times in zip(*parts)],
+            'QAT step with AMP / float step with AMP',
+            'qat_amp',
+            seconds['float_amp'],
         ),
+        (f'GoR step / ({one})', 'gor', floor),
+        (f'GoR step with AMP / ({one})', 'gor_amp', floor),
+        ('GoR step / fixed-weight step', 'gor', seconds['fixed']),
+        (f'EKD step / ({three})', 'ekd', sums(seconds, floor3)),
+        ('EKD step / (QAT step + 3 teachers)', 'ekd', sums(seconds, parts)),
+        ('teacher / stock teacher', 'mbv2', seconds['mbv2_stock']),
     ]
     print('\nratio of times: median (quartiles) over rounds')
     for label, arm, below in rows:
         print(ratio_line(label, seconds[arm], below))
-    for arm in ('qat', 'gor', 'ekd'):
+    for arm in ('qat', 'gor', 'ekd', 'qat_amp', 'gor_amp'):
         ratio = memory[arm] / memory['float']
-        print(f'{"peak memory, " + arm + " / float":52s} {ratio:.3f}')
+        print(f'{"peak memory, " + arm + " / float":56s} {ratio:.3f}')
 
 
 def main() -> None:

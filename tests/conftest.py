@@ -20,6 +20,7 @@ from mmengine.registry import init_default_scope
 from mmengine.visualization import Visualizer
 
 import mmgor  # noqa: F401
+from mmgor.distillation.teachers import fast_form
 from tests.support.models import make_batch, retinanet_cfg
 
 torch.set_num_threads(1)
@@ -46,6 +47,14 @@ def plain_config_text() -> Iterator[None]:
                 lambda text, **_: (text, True),
                 raising=False,
             )
+        yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def teachers_in_float32() -> Iterator[None]:
+    """On every machine, whether it has units for bfloat16 or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fast_form, 'has_bfloat16', lambda device: False)
         yield
 
 

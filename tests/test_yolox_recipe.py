@@ -136,7 +136,8 @@ def test_averages_scales(run):
     live = run.record.live
     averaged = run.ema.module.state_dict()
     names = [k for k in live[0] if k.endswith('log_scale')]
-    assert len(names) > 100
+    names.remove('backbone.stem.conv.conv.input_quantizer.log_scale')
+    assert len(names) > 100  # without that of the image, which is fixed
     for name in names:
         want = live[0][name]
         for step, state in enumerate(live[1:], 1):

@@ -118,7 +118,8 @@ class GoRMixin(BaseDetector):
     def build_teachers(self) -> None:
         """Load the teachers and bind the KD heads to them."""
         parameter = next(self.parameters())
-        self.teachers.build(parameter.device)
+        taps = [head.teacher_tap for _, head in self._heads()]
+        self.teachers.build(parameter.device, taps)
         for _, head in self._heads():
             head.bind(self, [self.teachers[name] for name in head.teachers])
 

@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from mmgor.io.checkpoint import check_any_match, check_sound
-from mmgor.quantization.quantizers.base import BaseQuantizer
+from mmgor.quantization.layers.quant_layers import QuantLayerMixin
+from mmgor.quantization.quantizers.base import MAX_BITS, BaseQuantizer
 from mmgor.quantization.quantizers.recomputation import is_recomputed
 from mmgor.quantization.roles.probe_inputs import (
     head_inputs,
@@ -32,7 +33,8 @@ def QuantBackbone(
     """A stock backbone with quantized layers, the first of them at 8 bits.
 
     The first layer is the one that the image reaches first. If the image goes
-    into several branches, each branch has its own first layer.
+    into several branches, each branch has its own first layer. With 8 bits,
+    the grid of the image is not trained after calibration.
 
     Args:
         backbone (str): Registered type, e.g. 'ResNet'.
@@ -48,9 +50,11 @@ def QuantBackbone(
     """
     policy = QuantPolicy.from_config(quant)
     module = build_stock('backbone', backbone, kwargs)
-    quantize_layers(module, policy, first_layers(module))
+    first = first_layers(module)
+    quantize_layers(module, policy, first)
     if policy.tensors == 'all':
         round_tensors(module, policy, image_inputs(module), given=False)
+    _keep_grid_of_images(module, first)
     module.register_load_state_dict_pre_hook(_check_match)
     return _guarded(module)
 
@@ -115,17 +119,42 @@ def QuantHead(
     if policy.tensors == 'all':
         round_tensors(module, policy, inputs, roles.predictions)
     for path in roles.passes:
-        module.get_submodule(path).register_forward_pre_hook(_reset_slots)
+        part = module.get_submodule(path)
+        part.register_forward_pre_hook(_start_pass)
+        part.register_forward_hook(_end_pass, always_call=True)
     return _guarded(module)
 
 
-def _reset_slots(head: nn.Module, _: Any) -> None:
-    """Start a forward pass at the first level, even if the last one failed."""
+def _keep_grid_of_images(backbone: nn.Module, first: set[str]) -> None:
+    """Do not train the step size of the images.
+
+    Its gradient needs that of the images, for which no other parameter asks:
+    a backward pass through the largest maps (docs/results/step_time.md).
+    Calibration fits the 8 bits of an image as it is.
+    """
+    for name in first:
+        quantizer = getattr(
+            backbone.get_submodule(name), 'input_quantizer', None
+        )
+        if quantizer is not None and quantizer.bits == MAX_BITS:
+            quantizer.requires_grad_(False)
+
+
+def _start_pass(head: nn.Module, _: Any) -> None:
+    """Start at the first level, even if the last forward pass failed."""
     if is_recomputed():  # inside a checkpoint, no new pass starts
         return
     for module in head.modules():
         if isinstance(module, BaseQuantizer):
             module.reset_slot()
+        elif isinstance(module, QuantLayerMixin):
+            module.start_pass()
+
+
+def _end_pass(head: nn.Module, *_: Any) -> None:
+    for module in head.modules():
+        if isinstance(module, QuantLayerMixin):
+            module.end_pass()
 
 
 def _check_match(

@@ -122,6 +122,69 @@ def test_unshared_head_has_one_scale():
     assert scales == {1}
 
 
+def test_shared_weights_are_rounded_once_for_all_levels(monkeypatch):
+    """With the gradients of five times."""
+    model = MODELS.build(quantized_cfg())
+    feed(model)
+    maps = [torch.randn(2, 16, n, n) for n in (16, 8, 4, 2, 1)]
+    head = model.bbox_head
+    names = [*quantized_layers(head)]
+
+    def run():
+        model.zero_grad()
+        outputs = head(maps)
+        sum(y.square().sum() for ys in outputs for y in ys).backward()
+        return {k: p.grad for k, p in head.named_parameters()}
+
+    calls = []
+    for name, layer in quantized_layers(head).items():
+        layer.weight_quantizer.register_forward_hook(
+            lambda *_, name=name: calls.append(name)
+        )
+    once = run()
+    assert sorted(calls) == sorted(names)
+    calls.clear()
+    monkeypatch.setattr(QuantConv2d, '_must_round_again', lambda self: True)
+    wanted = run()
+    assert sorted(calls) == sorted(names * 5)
+    for key, gradient in wanted.items():
+        torch.testing.assert_close(once[key], gradient, msg=key)
+
+
+def test_a_weight_that_changes_is_rounded_again():
+    """Also if the last forward pass failed."""
+    model = MODELS.build(quantized_cfg())
+    feed(model)
+    maps = [torch.randn(2, 16, n, n) for n in (16, 8, 4, 2, 1)]
+    head = model.bbox_head
+    before = head(maps)[0][0]
+    with pytest.raises(AttributeError):
+        head([maps[0], None])
+    with torch.no_grad():
+        head.retina_cls.weight.mul_(-1)
+    for layer in quantized_layers(head).values():
+        assert layer._rounded is None
+    after = head(maps)[0][0]
+    bias = head.retina_cls.bias.view(-1, 1, 1)
+    torch.testing.assert_close(after - bias, bias - before)
+
+
+def test_the_grid_of_images_is_not_trained():
+    """It would need the gradient of the images. Fewer bits are trained."""
+    for bits, trained in ((8, False), (4, True)):
+        model = resnet(quant=dict(first_last_bits=bits))
+        feed(model)
+        model(torch.randn(2, 3, 64, 64))[-1].sum().backward()
+        quantizer = model.conv1.input_quantizer
+        assert (quantizer.log_scale.grad is not None) == trained
+        others = [
+            p
+            for p in model.parameters()
+            if p is not quantizer.log_scale and p.requires_grad
+        ]
+        assert all(p.grad is not None for p in others)
+
+
 def test_a_forward_pass_that_failed_does_not_shift_levels():
     student = MODELS.build(quantized_cfg())
     calibrate(

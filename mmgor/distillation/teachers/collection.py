@@ -1,7 +1,7 @@
 """The teachers of a student, by name."""
 
 import copy
-from collections.abc import ItemsView
+from collections.abc import ItemsView, Sequence
 from typing import Any
 
 import torch
@@ -66,12 +66,13 @@ class Teachers:
         """(name, teacher) pairs."""
         return self._teachers.items()
 
-    def build(self, device: torch.device) -> None:
+    def build(self, device: torch.device, taps: Sequence[str] = ()) -> None:
         """Build all teachers; those of the same files share one detector.
 
         Args:
             device (torch.device): Where the weights go, see
                 :meth:`.Teacher.build`.
+            taps (Sequence[str]): Module paths that any of them is asked for.
         """
         self._moves = True
         built: dict[tuple, Teacher] = {}
@@ -86,7 +87,7 @@ class Teachers:
             if key in built:
                 teacher.share(built[key])
             else:
-                teacher.build(device)
+                teacher.build(device, taps)
                 built[key] = teacher
 
     def _apply(self, fn: Any) -> None:

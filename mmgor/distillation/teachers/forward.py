@@ -17,23 +17,46 @@ from torch.utils._pytree import tree_map_only
 HEADS = ('bbox_head', 'rpn_head')
 
 
-def autocast_features(dtype: torch.dtype, model: Any, inputs: Tensor) -> Any:
-    """Run ``extract_feat`` under autocast and return float32 features.
+def float32_features(form: Any, model: Any, inputs: Tensor) -> Any:
+    """Run ``extract_feat`` in a form and return float32 features.
 
-    NMS and RoI pooling have no half-precision kernels, and boxes need more
-    digits than half precision has.
+    For all that makes detections of them: NMS and RoI pooling have no
+    half-precision kernels and do not know channels-last memory, and boxes
+    need more digits than half precision has.
 
     Args:
-        dtype (torch.dtype): Of the autocast region, e.g. ``torch.bfloat16``.
+        form (Form): Of the detector.
         model (nn.Module): The detector.
         inputs (Tensor): Normalised images, shape (N, C, H, W).
 
     Returns:
         Any: What ``extract_feat`` returns, with float32 tensors.
     """
-    with torch.autocast(inputs.device.type, dtype):
-        features = type(model).extract_feat(model, inputs)
+    with form.autocast(inputs.device):
+        features = features_of(form, model, inputs)
     return float32_copy(features)
+
+
+def features_of(form: Any, model: Any, inputs: Tensor) -> Any:
+    """What ``extract_feat`` of a detector's class returns; see
+    :func:`float32_features`."""
+    return type(model).extract_feat(model, form.inputs(inputs))
+
+
+def dense_outputs(form: Any, model: Any, inputs: Tensor) -> list:
+    """The features, and the outputs of every head that runs on them.
+
+    Args:
+        form (Form): Of the detector.
+        model (nn.Module): The detector.
+        inputs (Tensor): Normalised images, shape (N, C, H, W).
+    """
+    with torch.no_grad(), form.autocast(inputs.device):
+        features = features_of(form, model, inputs)
+        if isinstance(model, DetectionTransformer):
+            return [features]
+        heads = (getattr(model, name, None) for name in HEADS)
+        return [features, *(h(features) for h in heads if h is not None)]
 
 
 def run_tapped_heads(
@@ -125,4 +148,6 @@ def float32_copy(output: Any) -> Any:
 def _float32_copy(tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point():
         return tensor
-    return tensor.to(torch.float32, copy=True)
+    return tensor.to(
+        torch.float32, copy=True, memory_format=torch.contiguous_format
+    )

@@ -2,8 +2,9 @@
 
 :class:`Teacher` ties the files of this folder together. It reads config and
 checkpoint (``loading``), turns the student's images into its own inputs
-(``preprocessing``), runs the detector on them (``forward``) and finds the
-student's classes in its own list (``class_mapping``).
+(``preprocessing``), runs the detector on them (``forward``) in a form that is
+cheap (``fast_form``) and finds the student's classes in its own list
+(``class_mapping``).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,19 +14,23 @@ from os import PathLike
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from mmgor.distillation.recorder import DETECTIONS, Recorded, Recorder
-from mmgor.image_channels import image_channels
+from mmgor.image_channels import COLOUR, image_channels
 from mmgor.io.config_values import boolean, choice
 from mmgor.registry import MODELS
 
 from .class_mapping import class_index, count_classes, to_student_labels
+from .fast_form import AUTO, DTYPES, Form, choose_form, possible_forms
 from .forward import (
-    autocast_features,
+    dense_outputs,
+    features_of,
     float32_copy,
+    float32_features,
     in_original_image,
     run_tapped_heads,
     unlabelled_samples,
@@ -39,7 +44,8 @@ from .loading import (
 )
 from .preprocessing import to_teacher_inputs
 
-DTYPES = {'float32': None, 'bfloat16': torch.bfloat16}
+# Sides in pixels of the noise that shows whether a form works.
+_NOISE = 128
 
 
 class Teacher:
@@ -56,10 +62,11 @@ class Teacher:
         classes (list[str], optional): Its class names. Default: those in the
             checkpoint, else those of the dataset that its config evaluates
             on.
-        dtype (str): 'float32' or 'bfloat16'. The latter runs backbone and
-            neck under autocast; heads and boxes stay in float32.
-        channels_last (bool): Whether weights and inputs have the
-            channels-last memory format.
+        dtype (str): 'float32', 'bfloat16' or 'auto', which is bfloat16 where
+            the device has units for it. It holds for backbone, neck and
+            dense heads; detections are made of features in float32.
+        channels_last (bool | str): Whether weights and inputs have the
+            channels-last memory format. 'auto': if it gives the same.
         offload (bool): Whether the weights wait on the CPU between two
             steps.
 
@@ -73,8 +80,8 @@ class Teacher:
         config: Any,
         checkpoint: str | None,
         classes: Sequence[str] | None = None,
-        dtype: str = 'float32',
-        channels_last: bool = False,
+        dtype: str = AUTO,
+        channels_last: bool | str = AUTO,
         offload: bool = False,
     ) -> None:
         _check_name(name)
@@ -89,10 +96,13 @@ class Teacher:
         self.checkpoint = str(checkpoint)
         key = f'teachers.{name}'
         self.classes = None if classes is None else _class_names(name, classes)
-        self.dtype = DTYPES[choice(f'{key}.dtype', dtype, DTYPES)]
-        self.channels_last = boolean(f'{key}.channels_last', channels_last)
+        self.dtype = choice(f'{key}.dtype', dtype, [*DTYPES, AUTO])
+        if channels_last != AUTO:
+            boolean(f'{key}.channels_last', channels_last)
+        self.channels_last = channels_last
         self.offload = boolean(f'{key}.offload', offload)
         self._model: nn.Module | None = None
+        self._form = Form()
         self._scope: str | None = None
 
     @property
@@ -114,12 +124,14 @@ class Teacher:
         """Whether :meth:`build` or :meth:`share` was called."""
         return self._model is not None
 
-    def build(self, device: torch.device) -> None:
+    def build(self, device: torch.device, taps: Sequence[str] = ()) -> None:
         """Build, load and freeze the detector.
 
         Args:
             device (torch.device): Where the weights go, unless they are
                 offloaded.
+            taps (Sequence[str]): Module paths that :meth:`forward_taps` will
+                be asked for; other teachers' may be among them.
 
         Raises:
             FileNotFoundError: If config or checkpoint is not there.
@@ -139,11 +151,35 @@ class Teacher:
         self.classes = self.classes or self._classes_in_files()
         if not self.offload:
             model = model.to(device)
-        if self.channels_last:
-            model = model.to(memory_format=torch.channels_last)
-        if self.dtype is not None:
-            model.extract_feat = partial(autocast_features, self.dtype, model)
         self._model = model.eval().requires_grad_(False)
+        self._choose_form(device, taps)
+
+    def _choose_form(self, device: torch.device, taps: Sequence[str]) -> None:
+        """Bring the detector into the fastest form that keeps its outputs."""
+        generator = torch.Generator().manual_seed(0)
+        shape = (1, self._channels or COLOUR, _NOISE, _NOISE)
+        noise = torch.randn(shape, generator=generator)
+        forms = possible_forms(self.dtype, self.channels_last, device)
+        with self._ready(device):
+            self._model, self._form, reason = choose_form(
+                self.model,
+                forms,
+                lambda model, form: dense_outputs(
+                    form, model, noise.to(device)
+                ),
+                taps,
+            )
+        self.model.requires_grad_(False)  # folded weights are new ones
+        if self._form != Form():
+            self.model.extract_feat = partial(
+                float32_features, self._form, self.model
+            )
+        if reason:
+            print_log(
+                f'teacher {self.name!r} runs as {self._form}, not as '
+                f'{forms[0]}: {reason}.',
+                'current',
+            )
 
     def _build_model(self, config: dict) -> nn.Module:
         try:
@@ -158,6 +194,7 @@ class Teacher:
     def share(self, other: 'Teacher') -> None:
         """Use the detector of another teacher, built from the same files."""
         self._model, self._scope = other.model, other._scope
+        self._form = other._form
         self._channels = other._channels
         self.classes = self.classes or other._classes_in_files()
 
@@ -235,8 +272,6 @@ class Teacher:
         paths = [name for name in names if name != DETECTIONS]
         model.eval()
         inputs = self._own_inputs(inputs, student_preprocessor, data_samples)
-        if self.channels_last:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
         size = (inputs.shape[-2], inputs.shape[-1])
         detections = None
         # Copies, since post-processing may write into outputs (YOLOv3's does).
@@ -247,8 +282,9 @@ class Teacher:
                 found = model.predict(inputs, samples, rescale=False)
                 detections = [sample.pred_instances for sample in found]
             else:
-                features = model.extract_feat(inputs)
-                run_tapped_heads(self.name, model, features, paths)
+                with self._form.autocast(inputs.device):
+                    features = features_of(self._form, model, inputs)
+                    run_tapped_heads(self.name, model, features, paths)
         return {
             name: Recorded(
                 model if name == DETECTIONS else model.get_submodule(name),

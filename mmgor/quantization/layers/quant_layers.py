@@ -22,6 +22,10 @@ from torch import Tensor, nn
 
 from mmgor.quantization.quantizers.base import BaseQuantizer
 from mmgor.quantization.quantizers.grid import Grid
+from mmgor.quantization.quantizers.recomputation import (
+    is_recomputed,
+    may_be_recomputed,
+)
 
 #: Stock class -> quantized class. A layer must be of exactly the stock class:
 #: a subclass may compute something else.
@@ -64,6 +68,8 @@ class QuantLayerMixin:
     input_quantizer: BaseQuantizer
     rounds_weight = True
     is_edge = False
+    _in_pass = False
+    _rounded: Tensor | None = None
 
     @property
     def owns_input_quantizer(self) -> bool:
@@ -75,9 +81,36 @@ class QuantLayerMixin:
     def quantized_weight(self) -> Tensor:
         """The weight rounded to its integer grid, in float.
 
-        All quantized layers compute with it.
+        All quantized layers compute with it. A layer that is called several
+        times between :meth:`start_pass` and :meth:`end_pass`, as a head is for
+        the levels of a pyramid, rounds it once.
         """
-        return self.weight_quantizer(self.channels_first())
+        if not self._in_pass or self._must_round_again():
+            return self.weight_quantizer(self.channels_first())
+        if self._rounded is None:
+            self._rounded = self.weight_quantizer(self.channels_first())
+        return self._rounded
+
+    def start_pass(self) -> None:
+        """Until :meth:`end_pass`, the weight does not change."""
+        self._in_pass, self._rounded = True, None
+
+    def end_pass(self) -> None:
+        """The weight may change from here on."""
+        self._in_pass, self._rounded = False, None
+
+    def _must_round_again(self) -> bool:
+        """Whether one tensor can't serve all calls: calibration looks at each
+        call, and a checkpoint would find other tensors when it runs a call
+        again. Outside of training it would save little."""
+        layer: Any = self
+        return (
+            not (layer.training and torch.is_grad_enabled())
+            or self.weight_quantizer.observer is not None
+            or torch.compiler.is_compiling()
+            or is_recomputed()
+            or may_be_recomputed(layer.training)
+        )
 
     def channels_first(self) -> Tensor:
         """The weight with its output channels on the first axis."""

@@ -239,7 +239,7 @@ def test_cheaper_ways_to_run_give_the_same_outputs(
 
 def test_an_offloaded_teacher_stays_where_it_is(teacher_spec):
     teachers = one_teacher(**teacher_spec, offload=True)
-    teachers.build(torch.device('meta'))
+    teachers.build(CPU)
     teachers._apply(lambda t: t.double() if t.is_floating_point() else t)
     parameter = next(teachers['big'].model.parameters())
     assert (parameter.device, parameter.dtype) == (CPU, torch.float32)
