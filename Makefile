@@ -3,6 +3,7 @@
 # make edge   the tests that need the runtimes of small devices
 # make mmyolo the tests that need MMYOLO, MMPretrain or timm
 # make zoo    converts the configs of MMDetection's model zoo (an hour)
+# make gpu-check  tests, times and a training on a GPU, into one JSON file
 # make quick  the tests without those marked slow
 # make lint   ruff and mypy
 # make docs   the documentation site, in docs/_build
@@ -55,7 +56,7 @@ PYTEST := -m pytest -q -n 2 --dist loadfile
 SMOKE := work_dirs/smoke-$(STACK)
 SEEDS ?= 0
 
-.PHONY: env demo test edge mmyolo zoo quick lint docs smoke clean help
+.PHONY: env demo test edge mmyolo zoo quick lint docs smoke gpu-check clean help
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -112,6 +113,10 @@ demo: env
 	  $(if $(DATA),--data "$(DATA)") $(if $(ARMS),--arms $(ARMS)) \
 	  $(if $(TEACHER_BACKBONE),--teacher-backbone "$(TEACHER_BACKBONE)") \
 	  $(DEMO_ARGS)
+
+# Uses what is installed: a GPU needs other wheels than `make env` chooses.
+gpu-check:
+	$(PYTHON) -W ignore benchmarks/gpu_check.py
 
 # The demo at its smallest size, and the test tool on what it trained.
 smoke: env

@@ -13,6 +13,7 @@ python benchmarks/step_time.py [--rounds 15] [--device cpu]
 """
 
 import argparse
+import json
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
@@ -273,6 +274,7 @@ def main() -> None:
     parser.add_argument('--batch', type=int, default=8)
     parser.add_argument('--size', type=int, nargs=2, default=[240, 320])
     parser.add_argument('--device', default='cpu')
+    parser.add_argument('--json', type=Path, help='also write all numbers')
     args = parser.parse_args()
     if args.rounds < 2:
         parser.error(f'--rounds: expected at least 2, got {args.rounds}')
@@ -281,7 +283,11 @@ def main() -> None:
     weights = Path('work_dirs/benchmark_teachers')
     save_teachers(weights)
     memory = {arm: in_own_process(arm, args, weights) for arm in ARMS}
-    report(measure_time(args, weights), memory)
+    seconds = measure_time(args, weights)
+    if args.json is not None:
+        numbers = dict(seconds=seconds, memory_bytes=memory)
+        args.json.write_text(json.dumps(numbers))
+    report(seconds, memory)
 
 
 if __name__ == '__main__':

@@ -6,12 +6,8 @@ from typing import Any
 
 import torch
 
-from mmgor.io.config_values import nearest
-
+from .arguments import check_arguments
 from .teacher import Teacher
-
-NEEDED = ['config', 'checkpoint']
-OPTIONS = ['classes', 'dtype', 'channels_last', 'offload']
 
 
 class Teachers:
@@ -42,7 +38,7 @@ class Teachers:
         self._moves = True
         self._teachers: dict[str, Teacher] = {}
         for name, spec in teachers.items():
-            _check_arguments(name, spec)
+            check_arguments(name, spec)
             self._teachers[name] = Teacher(name, **spec)
 
     def __deepcopy__(self, memo: dict) -> 'Teachers':
@@ -83,6 +79,7 @@ class Teachers:
                 teacher.dtype,
                 teacher.channels_last,
                 teacher.offload,
+                repr(teacher.cache),
             )
             if key in built:
                 teacher.share(built[key])
@@ -101,19 +98,3 @@ class Teachers:
         }
         for model in models.values():
             model._apply(fn)
-
-
-def _check_arguments(name: Any, spec: Any) -> None:
-    if not isinstance(spec, dict):
-        raise ValueError(
-            f'teacher {name!r} is {spec!r}; expected '
-            'dict(config=..., checkpoint=...).'
-        )
-    known = [*NEEDED, *OPTIONS]
-    if not set(NEEDED) <= set(spec) <= set(known):
-        odd = [key for key in spec if key not in known]
-        raise ValueError(
-            f'teacher {name!r} has the keys {sorted(map(str, spec))}; '
-            "expected 'config' and 'checkpoint', and any of "
-            f'{OPTIONS}{nearest(odd, known)}.'
-        )

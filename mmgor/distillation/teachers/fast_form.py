@@ -2,7 +2,7 @@
 
 Batch norm is folded into convolutions, memory is laid out channels-last, and
 convolutions compute in bfloat16 where the device has units for it. On a CPU
-with such units, a RetinaNet took 0.21 to 0.25 of its time in float32
+with such units, a RetinaNet took 0.27 of its time in float32
 (docs/results/step_time.md).
 
 An operator may not know a form. So each form runs on noise first, and its
@@ -83,7 +83,7 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether a device has units that multiply bfloat16."""
     if device.type == 'cuda':
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    known = getattr(torch.cpu, 'get_capabilities', dict)()
+    known: Any = getattr(torch.cpu, 'get_capabilities', dict)()
     return device.type == 'cpu' and bool(known.get('avx512_bf16'))
 
 
@@ -132,10 +132,10 @@ def choose_form(
     return in_form(model, forms[-1]), forms[-1], reason
 
 
-def in_form(model: nn.Module, form: Form) -> nn.Module:
+def in_form(model: Any, form: Form) -> nn.Module:
     """Change a detector's weights to a form, in place."""
     if form.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)
     if form.dtype is not None:
         for part in _parts(model, _CAST_PARTS):
             for layer in part.modules():

@@ -24,6 +24,8 @@ from mmgor.image_channels import COLOUR, image_channels
 from mmgor.io.config_values import boolean, choice
 from mmgor.registry import MODELS
 
+from .arguments import check_name, class_names
+from .cache import output_cache
 from .class_mapping import class_index, count_classes, to_student_labels
 from .fast_form import AUTO, DTYPES, Form, choose_form, possible_forms
 from .forward import (
@@ -69,6 +71,8 @@ class Teacher:
             channels-last memory format. 'auto': if it gives the same.
         offload (bool): Whether the weights wait on the CPU between two
             steps.
+        cache (dict, optional): Arguments of :class:`~.cache.OutputCache`, to
+            keep what the teacher returns on disk.
 
     Raises:
         ValueError: If no checkpoint is given, or an argument is wrong.
@@ -83,8 +87,9 @@ class Teacher:
         dtype: str = AUTO,
         channels_last: bool | str = AUTO,
         offload: bool = False,
+        cache: dict | None = None,
     ) -> None:
-        _check_name(name)
+        check_name(name)
         if not isinstance(checkpoint, (str, PathLike)) or not str(checkpoint):
             raise ValueError(
                 f'teacher {name!r} has no checkpoint; expected teachers=dict('
@@ -95,12 +100,14 @@ class Teacher:
         self.config = config
         self.checkpoint = str(checkpoint)
         key = f'teachers.{name}'
-        self.classes = None if classes is None else _class_names(name, classes)
+        self.classes = None if classes is None else class_names(name, classes)
         self.dtype = choice(f'{key}.dtype', dtype, [*DTYPES, AUTO])
         if channels_last != AUTO:
             boolean(f'{key}.channels_last', channels_last)
         self.channels_last = channels_last
         self.offload = boolean(f'{key}.offload', offload)
+        self.cache = cache
+        self._cache = None if cache is None else output_cache(name, cache)
         self._model: nn.Module | None = None
         self._form = Form()
         self._scope: str | None = None
@@ -171,15 +178,16 @@ class Teacher:
             )
         self.model.requires_grad_(False)  # folded weights are new ones
         if self._form != Form():
-            self.model.extract_feat = partial(
-                float32_features, self._form, self.model
-            )
+            model: Any = self.model
+            model.extract_feat = partial(float32_features, self._form, model)
         if reason:
             print_log(
                 f'teacher {self.name!r} runs as {self._form}, not as '
                 f'{forms[0]}: {reason}.',
                 'current',
             )
+        if self._cache is not None:
+            self._cache.bind(self.model, str(self._form))
 
     def _build_model(self, config: dict) -> nn.Module:
         try:
@@ -194,7 +202,7 @@ class Teacher:
     def share(self, other: 'Teacher') -> None:
         """Use the detector of another teacher, built from the same files."""
         self._model, self._scope = other.model, other._scope
-        self._form = other._form
+        self._form, self._cache = other._form, other._cache
         self._channels = other._channels
         self.classes = self.classes or other._classes_in_files()
 
@@ -267,33 +275,46 @@ class Teacher:
             ValueError: If a tapped head needs more than features, or the
                 student's images do not have the teacher's channels.
         """
-        model: Any = self.model
         names = list(tap_names)
-        paths = [name for name in names if name != DETECTIONS]
-        model.eval()
+        self.model.eval()
         inputs = self._own_inputs(inputs, student_preprocessor, data_samples)
-        size = (inputs.shape[-2], inputs.shape[-1])
-        detections = None
-        # Copies, since post-processing may write into outputs (YOLOv3's does).
-        recorder = Recorder(model, paths, keep=float32_copy)
-        with self._ready(inputs.device), recorder:
-            if DETECTIONS in names:
-                samples = unlabelled_samples(data_samples, size)
-                found = model.predict(inputs, samples, rescale=False)
-                detections = [sample.pred_instances for sample in found]
-            else:
-                with self._form.autocast(inputs.device):
-                    features = features_of(self._form, model, inputs)
-                    run_tapped_heads(self.name, model, features, paths)
+        run = partial(self._outputs, names=names)
+        if self._cache is None:
+            found = run(inputs, data_samples)
+        else:
+            found = self._cache.through(inputs, data_samples, names, run)
         return {
             name: Recorded(
-                model if name == DETECTIONS else model.get_submodule(name),
-                detections if name == DETECTIONS else recorder[name],
-                size,
+                self.model
+                if name == DETECTIONS
+                else self.model.get_submodule(name),
+                found[name],
+                (inputs.shape[-2], inputs.shape[-1]),
                 data_samples,
             )
             for name in names
         }
+
+    def _outputs(
+        self, inputs: Tensor, samples: list, names: Sequence[str]
+    ) -> dict[str, Any]:
+        """What the taps give for the teacher's own input."""
+        model: Any = self.model
+        paths = [name for name in names if name != DETECTIONS]
+        found: dict[str, Any] = {}
+        # Copies, since post-processing may write into outputs (YOLOv3's does).
+        recorder = Recorder(model, paths, keep=float32_copy)
+        with self._ready(inputs.device), recorder:
+            if DETECTIONS in names:
+                size = (inputs.shape[-2], inputs.shape[-1])
+                unlabelled = unlabelled_samples(samples, size)
+                seen = model.predict(inputs, unlabelled, rescale=False)
+                found[DETECTIONS] = [one.pred_instances for one in seen]
+            else:
+                with self._form.autocast(inputs.device):
+                    features = features_of(self._form, model, inputs)
+                    run_tapped_heads(self.name, model, features, paths)
+        return {**found, **{path: recorder[path] for path in paths}}
 
     @torch.no_grad()
     def predict(
@@ -365,29 +386,3 @@ class Teacher:
         finally:
             if self.offload:
                 self.model.to('cpu')
-
-
-def _check_name(name: Any) -> None:
-    if not isinstance(name, str):
-        raise ValueError(
-            f'the name of a teacher is {name!r}; expected a string, e.g. '
-            f"teachers={{'teacher{name}': dict(config=..., "
-            'checkpoint=...)}.'
-        )
-    if 'loss' in name:
-        raise ValueError(
-            f"teacher {name!r}: expected a name without 'loss', since "
-            'values logged under it would be added to the loss.'
-        )
-
-
-def _class_names(teacher: str, classes: Any) -> tuple[str, ...]:
-    """Check the class names that a config gives to a teacher."""
-    given = classes if isinstance(classes, (list, tuple)) and classes else [0]
-    if not all(isinstance(name, str) for name in given):
-        example = classes if isinstance(classes, str) else 'person'
-        raise ValueError(
-            f'teacher {teacher!r} has classes={classes!r}; expected a list, '
-            f'e.g. classes=[{example!r}].'
-        )
-    return tuple(given)

@@ -1,0 +1,240 @@
+"""Keeps what a teacher has returned for an image, on disk.
+
+An entry is found by the teacher's own input for one image, as it is after all
+augmentation, so that a wrong entry can't be found. It helps where the same
+input comes again: without random augmentation, or with few outcomes such as
+flips.
+"""
+
+import io
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import mmdet
+import torch
+from mmengine.dist import get_world_size
+from mmengine.logging import print_log
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmgor.distillation.recorder import DETECTIONS
+from mmgor.io.atomic_write import writing
+from mmgor.io.config_values import known_keys, mapping, number, text
+from mmgor.version import __version__
+
+_SUFFIX = '.pt'
+_CHECK = 32  # bytes of the checksum at the end of an entry
+_FIELDS = ('bboxes', 'scores', 'labels')
+# After so many images, the log says how many were known.
+_REPORT = 1000
+
+
+class OutputCache:
+    """The outputs of one teacher, one file for each image.
+
+    Files are added until the folder is full; none is removed, since images
+    come in a new order in every epoch. A damaged file counts as missing.
+
+    Args:
+        owner (str): Name of the teacher, for the log.
+        folder (str | Path): Teachers may share one.
+        max_gib (float): Most that this folder may hold, in GiB.
+
+    Raises:
+        ValueError: If ``max_gib`` is not above 0.
+    """
+
+    def __init__(
+        self, owner: str, folder: str | Path, max_gib: float = 20.0
+    ) -> None:
+        self.owner = owner
+        self.folder = Path(folder)
+        gib = number(f'teachers.{owner}.cache.max_gib', max_gib, '(0, inf)')
+        self._most = int(gib * 2**30) // get_world_size()
+        self._held: int | None = None
+        self._digest = b''
+        self._seen = self._known = 0
+
+    def bind(self, model: nn.Module, form: str) -> None:
+        """Take over a teacher; entries of any other are not found.
+
+        Args:
+            model (nn.Module): With its weights.
+            form (str): How it computes.
+        """
+        digest = blake2b(digest_size=_CHECK)
+        for word in (__version__, mmdet.__version__, torch.__version__, form):
+            digest.update(f'{word}\n'.encode())
+        digest.update(repr(model).encode())
+        for key, value in model.state_dict().items():
+            digest.update(key.encode())
+            digest.update(_bytes(value))
+        self._digest = digest.digest()
+
+    def through(
+        self,
+        inputs: Tensor,
+        samples: list,
+        names: Sequence[str],
+        run: Callable[[Tensor, list], dict[str, Any]],
+    ) -> dict[str, Any]:
+        """The outputs for a batch; the teacher runs on unknown images only.
+
+        Args:
+            inputs (Tensor): The teacher's input, shape (N, C, H, W).
+            samples (Sequence[DetDataSample]): N samples.
+            names (Sequence[str]): Taps.
+            run (Callable): Runs the teacher on some of the images.
+
+        Returns:
+            dict[str, Any]: Tap -> output.
+
+        Raises:
+            ValueError: If an output can't be split into images.
+        """
+        images = inputs.contiguous().cpu()
+        keys = [
+            self._key(image, sample, names)
+            for image, sample in zip(images, samples)
+        ]
+        found = [self._read(key) for key in keys]
+        new = [i for i, entry in enumerate(found) if entry is None]
+        if new:
+            outputs = run(inputs[new], [samples[i] for i in new])
+            for j, i in enumerate(new):
+                found[i] = {
+                    name: _of_image(name, outputs[name], j, len(new))
+                    for name in names
+                }
+                self._write(keys[i], found[i])
+        self._report(len(keys), len(keys) - len(new))
+        return {
+            name: _joined(name, [entry[name] for entry in found], inputs)
+            for name in names
+        }
+
+    def _key(self, image: Tensor, sample: Any, names: Iterable[str]) -> str:
+        digest = blake2b(self._digest, digest_size=_CHECK)
+        # Detections are clipped to the image, which is not all of the input.
+        shape = tuple(sample.metainfo['img_shape'][:2])
+        digest.update(
+            repr((tuple(image.shape), shape, *sorted(names))).encode()
+        )
+        digest.update(_bytes(image))
+        return digest.hexdigest()
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f'{key}{_SUFFIX}'
+
+    def _read(self, key: str) -> Any:
+        """The entry of a key; None if it is missing or damaged."""
+        try:
+            content = self._path(key).read_bytes()
+        except OSError:
+            return None
+        content, checksum = content[:-_CHECK], content[-_CHECK:]
+        if blake2b(content, digest_size=_CHECK).digest() != checksum:
+            return None
+        return torch.load(io.BytesIO(content), weights_only=True)
+
+    def _write(self, key: str, entry: Any) -> None:
+        if self._held is None:
+            files = self.folder.rglob(f'*{_SUFFIX}')
+            held = sum(file.stat().st_size for file in files)
+            self._held = held // get_world_size()
+        if self._held >= self._most:
+            return
+        buffer = io.BytesIO()
+        torch.save(entry, buffer)
+        content = buffer.getvalue()
+        checksum = blake2b(content, digest_size=_CHECK).digest()
+        with writing(self._path(key)) as part:
+            part.write_bytes(content + checksum)
+        self._held += len(content) + _CHECK
+        if self._held >= self._most:
+            print_log(
+                f'the cache of teacher {self.owner!r} in {self.folder} is '
+                'full; further images are not kept.',
+                'current',
+            )
+
+    def _report(self, seen: int, known: int) -> None:
+        before = self._seen // _REPORT
+        self._seen, self._known = self._seen + seen, self._known + known
+        if self._seen // _REPORT == before:
+            return
+        print_log(
+            f'teacher {self.owner!r}: {self._known / self._seen:.0%} of '
+            f'{self._seen} images were in {self.folder}. Random '
+            'augmentation makes new images each time.',
+            'current',
+        )
+
+
+def output_cache(owner: str, settings: Any) -> OutputCache:
+    """The cache of a teacher.
+
+    Args:
+        owner (str): Name of the teacher.
+        settings (dict): Arguments of :class:`OutputCache`.
+
+    Raises:
+        ValueError: If there is no folder, or a setting is unknown or wrong.
+    """
+    key = f'teachers.{owner}.cache'
+    example = "dict(folder='work_dirs/teacher_cache', max_gib=20)"
+    given = mapping(key, settings, example)
+    known_keys(key, given, ['folder', 'max_gib'])
+    text(f'{key}.folder', given.get('folder'), 'work_dirs/teacher_cache')
+    return OutputCache(owner, **given)
+
+
+def _bytes(tensor: Tensor) -> Any:
+    """The memory of a tensor, without a copy on the CPU."""
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy().data
+
+
+def _of_image(name: str, output: Any, index: int, count: int) -> Any:
+    """An image's part of an output, in tuples, lists and dicts."""
+    if name == DETECTIONS:
+        found = output[index]
+        return {key: getattr(found, key).cpu() for key in _FIELDS}
+    if isinstance(output, Tensor):
+        if len(output) != count:
+            raise ValueError(
+                f'the tap {name!r} returns a tensor of shape '
+                f'{tuple(output.shape)} for {count} images; expected one '
+                'entry per image. Remove `cache` of this teacher.'
+            )
+        return output[index : index + 1].cpu().clone()
+    if output is None:
+        return None
+    if type(output) in (tuple, list):
+        return type(output)(_of_image(name, x, index, count) for x in output)
+    if type(output) is dict:
+        return {k: _of_image(name, x, index, count) for k, x in output.items()}
+    raise ValueError(
+        f'the tap {name!r} returns a {type(output).__name__}; a cache holds '
+        'tensors in tuples, lists and dicts. Remove `cache` of this teacher.'
+    )
+
+
+def _joined(name: str, entries: Sequence[Any], like: Tensor) -> Any:
+    """The output of a batch, on the device of ``like``."""
+    if name == DETECTIONS:
+        return [
+            InstanceData(**{k: v.to(like.device) for k, v in entry.items()})
+            for entry in entries
+        ]
+    first = entries[0]
+    if first is None:
+        return None
+    if isinstance(first, Tensor):
+        return torch.cat(list(entries)).to(like.device)
+    if isinstance(first, dict):
+        return {k: _joined(name, [e[k] for e in entries], like) for k in first}
+    parts = (_joined(name, part, like) for part in zip(*entries))
+    return type(first)(parts)
