@@ -79,7 +79,14 @@ def test_odd_values(registry, kind):
 
 @pytest.mark.parametrize('value', ODD, ids=lambda v: repr(v)[:12])
 def test_odd_values_of_parts(value):
-    for key in ('checkpoint', 'classes', 'dtype', 'channels_last', 'offload', 'cache'):
+    for key in (
+        'checkpoint',
+        'classes',
+        'dtype',
+        'channels_last',
+        'offload',
+        'cache',
+    ):
         spec = dict(config='a.py', checkpoint='a.pth') | {key: value}
         is_clear(key, Teachers, dict(big=spec))
     is_clear('big', Teachers, dict(big=value))
