@@ -21,6 +21,7 @@ from . import (
     distillation,
     hooks,
     loops,
+    optim_wrapper,
     quantization,
     weighting,
 )
@@ -38,6 +39,7 @@ __all__ = [
     'distillation',
     'hooks',
     'loops',
+    'optim_wrapper',
     'quantization',
     'weighting',
 ]

@@ -9,6 +9,7 @@ import os
 from _common import add_common_arguments, build_runner, read_config
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
+from mmengine.device import get_device
 
 from mmgor.datasets import check_evaluation_data, check_training_data
 from mmgor.dry_run import dry_run
@@ -19,7 +20,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a detector')
     parser.add_argument('config', help='training config file')
     parser.add_argument(
-        '--amp', action='store_true', help='automatic mixed precision'
+        '--amp',
+        action='store_true',
+        help='automatic mixed precision: float16 on a GPU, bfloat16 on a CPU',
     )
     parser.add_argument(
         '--auto-scale-lr',
@@ -54,7 +57,9 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
         RuntimeError: If the config lacks the base batch size that scaling
             the learning rate needs.
     """
-    if args.amp:
+    if args.amp and get_device() == 'cpu':  # AmpOptimWrapper refuses CPUs
+        cfg.optim_wrapper.type = 'Bfloat16OptimWrapper'
+    elif args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'
     if args.auto_scale_lr:

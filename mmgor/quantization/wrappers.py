@@ -137,7 +137,7 @@ def _keep_grid_of_images(backbone: nn.Module, first: set[str]) -> None:
             backbone.get_submodule(name), 'input_quantizer', None
         )
         if quantizer is not None and quantizer.bits == MAX_BITS:
-            quantizer.requires_grad_(False)
+            quantizer.fix_range()
 
 
 def _start_pass(head: nn.Module, _: Any) -> None:

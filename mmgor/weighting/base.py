@@ -137,8 +137,8 @@ class BaseWeighting(nn.Module):
             'features overflow: expected finite norms, got '
             f'{norms[0]:.3g} for the task loss and {norms[1]:.3g} for the '
             "distillation loss. Lower that loss's loss_weight, or set "
-            "optim_wrapper=dict(type='AmpOptimWrapper', dtype='bfloat16', "
-            '...). This warning comes only once.',
+            "optim_wrapper=dict(type='Bfloat16OptimWrapper', ...). "
+            'This warning comes only once.',
             logger='current',
             level=logging.WARNING,
         )

@@ -47,7 +47,12 @@ def test_missing_config_says_what_was_expected():
     assert 'config not found: no/such.py; expected a .py file' in done.stderr
 
 
-def test_flags_reach_the_config(tmp_path):
+@pytest.mark.parametrize(
+    'device, wrapper',
+    [('cuda', 'AmpOptimWrapper'), ('cpu', 'Bfloat16OptimWrapper')],
+)
+def test_flags_reach_the_config(tmp_path, monkeypatch, device, wrapper):
+    monkeypatch.setitem(apply_flags.__globals__, 'get_device', lambda: device)
     cfg = Config(
         dict(
             work_dir=str(tmp_path),
@@ -56,7 +61,7 @@ def test_flags_reach_the_config(tmp_path):
         )
     )
     apply_flags(cfg, Namespace(amp=True, auto_scale_lr=True, resume='auto'))
-    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.optim_wrapper.type == wrapper
     assert cfg.auto_scale_lr.enable
     assert cfg.resume and cfg.load_from is None
     apply_flags(cfg, Namespace(amp=False, auto_scale_lr=False, resume='x'))

@@ -241,6 +241,12 @@ class BaseQuantizer(nn.Module):
         self.qmax.zero_()
         self._highest = 0
 
+    def fix_range(self) -> None:
+        """Let no optimizer train the range: parameters become buffers."""
+        for name, parameter in [*self.named_parameters()]:
+            delattr(self, name)
+            self.register_buffer(name, parameter.detach())
+
     def reset_slot(self) -> None:
         """Start a forward pass: the next call gets the first slot."""
         self._slot = 0
