@@ -46,6 +46,10 @@ class Form:
     dtype: torch.dtype | None = None
     channels_last: bool = False
 
+    def __str__(self) -> str:
+        name = next(k for k, v in DTYPES.items() if v is self.dtype)
+        return f'{name}, channels-{"last" if self.channels_last else "first"}'
+
     @contextmanager
     def autocast(self, device: torch.device) -> Iterator[None]:
         """A block in which layers compute in :attr:`dtype`."""
@@ -110,7 +114,7 @@ def choose_form(
     """
     reason = ''
     modules = dict(model.named_modules())
-    foldable = not any(type(modules.get(p)) is nn.Conv2d for p in taps)
+    foldable = not any(isinstance(modules.get(p), nn.Conv2d) for p in taps)
     # Quantizers have this attribute; their weights are on a grid.
     if any(hasattr(module, 'calibrated') for module in modules.values()):
         forms, foldable = forms[-1:], False

@@ -74,6 +74,26 @@ def to_teacher_inputs(
     return F.pad(pixels, (0, grow[1], 0, grow[0]), value=pad_value)
 
 
+def noise_input(preprocessor: nn.Module, channels: int, side: int) -> Tensor:
+    """An image of smooth noise as a detector gets it.
+
+    Args:
+        preprocessor (nn.Module): Its data_preprocessor.
+        channels (int): 3 for colour images.
+        side (int): Height and width in pixels.
+
+    Returns:
+        Tensor: Shape (1, channels, side, side), the same in every call.
+    """
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(
+        (1, channels, side // 16, side // 16), generator=generator
+    )
+    pixels = 255 * F.interpolate(coarse, (side, side), mode='bilinear')
+    mean, std = _statistics(_innermost(preprocessor, 'teacher'), pixels)
+    return (pixels - mean) / std
+
+
 def _check_channels(
     given: int, teacher_pp: Any, taken: int | None, flip: bool
 ) -> None:

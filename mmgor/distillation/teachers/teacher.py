@@ -44,7 +44,7 @@ from .loading import (
     read_checkpoint,
     read_config,
 )
-from .preprocessing import to_teacher_inputs
+from .preprocessing import noise_input, to_teacher_inputs
 
 # Sides in pixels of the noise that shows whether a form works.
 _NOISE = 128
@@ -163,18 +163,17 @@ class Teacher:
 
     def _choose_form(self, device: torch.device, taps: Sequence[str]) -> None:
         """Bring the detector into the fastest form that keeps its outputs."""
-        generator = torch.Generator().manual_seed(0)
-        shape = (1, self._channels or COLOUR, _NOISE, _NOISE)
-        noise = torch.randn(shape, generator=generator)
         forms = possible_forms(self.dtype, self.channels_last, device)
+
+        def run(model: Any, form: Form) -> list:
+            noise = noise_input(
+                model.data_preprocessor, self._channels or COLOUR, _NOISE
+            )
+            return dense_outputs(form, model, noise.to(device))
+
         with self._ready(device):
             self._model, self._form, reason = choose_form(
-                self.model,
-                forms,
-                lambda model, form: dense_outputs(
-                    form, model, noise.to(device)
-                ),
-                taps,
+                self.model, forms, run, taps
             )
         self.model.requires_grad_(False)  # folded weights are new ones
         if self._form != Form():
@@ -182,7 +181,7 @@ class Teacher:
             model.extract_feat = partial(float32_features, self._form, model)
         if reason:
             print_log(
-                f'teacher {self.name!r} runs as {self._form}, not as '
+                f'teacher {self.name!r} runs in {self._form}. In '
                 f'{forms[0]}: {reason}.',
                 'current',
             )

@@ -11,6 +11,7 @@ from mmdet.structures import DetDataSample
 from mmengine.model import BaseDataPreprocessor
 
 from mmgor.distillation import to_teacher_inputs
+from mmgor.distillation.teachers.preprocessing import noise_input
 
 IMAGENET = dict(
     mean=[123.675, 116.28, 103.53],
@@ -156,3 +157,14 @@ def test_only_three_channels_have_an_order():
     for pair in ((grey, flipped), (flipped, grey)):
         with pytest.raises(ValueError, match='images of 3 channels then, got'):
             to_teacher_inputs(seen['inputs'], *pair, seen['data_samples'])
+
+
+def test_noise_is_an_image_as_the_detector_gets_it():
+    pp = DetDataPreprocessor(mean=[100.0, 120.0, 140.0], std=[50.0] * 3)
+    noise = noise_input(pp, 3, 64)
+    pixels = noise * 50 + torch.tensor([100.0, 120.0, 140.0]).view(3, 1, 1)
+    assert noise.shape == (1, 3, 64, 64)
+    assert 0 <= pixels.min() < 60 and 195 < pixels.max() <= 255
+    assert torch.equal(noise, noise_input(pp, 3, 64))
+    plain = noise_input(DetDataPreprocessor(), 1, 64)
+    assert plain.shape == (1, 1, 64, 64) and plain.max() > 195
