@@ -11,6 +11,7 @@ the others. The file is written after each step.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -61,13 +62,14 @@ def run_step(words: list[str], seconds: float) -> dict[str, Any]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
     status: int | None
     try:
         printed, _ = process.communicate(timeout=max(1.0, seconds))
         status = process.returncode
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # with its children
         printed, _ = process.communicate()
         status = None
     return dict(
@@ -105,12 +107,13 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + LIMIT
     result: dict[str, Any] = dict(machine=machine(args.device), steps={})
-    folder = args.out.resolve().with_suffix('')
+    folder = args.out.with_name(f'{args.out.stem}_files').resolve()
     folder.mkdir(exist_ok=True)
     for name, words in steps(args, folder).items():
         print(f'{name}: python {" ".join(words)}', flush=True)
-        found = run_step(words, end - time.monotonic())
         numbers = folder / f'{name}.json'
+        numbers.unlink(missing_ok=True)  # of an earlier call
+        found = run_step(words, end - time.monotonic())
         if numbers.is_file():
             found['result'] = json.loads(numbers.read_text())
         result['steps'][name] = found

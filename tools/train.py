@@ -59,6 +59,8 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
     """
     if args.amp and get_device() == 'cpu':  # AmpOptimWrapper refuses CPUs
         cfg.optim_wrapper.type = 'Bfloat16OptimWrapper'
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):  # of AmpOptimWrapper
+            cfg.optim_wrapper.pop(key, None)
     elif args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'

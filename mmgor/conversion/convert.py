@@ -101,6 +101,7 @@ def _convert(
         if recipe.needs_offsets(built):
             policy = with_offsets(policy, say)
         _say_depthwise(built, policy, say)
+        _say_processes(cfg, say)
         with stand_ins(teachers) as specs:
             choice = None
             if teachers:
@@ -253,6 +254,15 @@ def _say_chosen(
         say(
             f'           {len(trial.still)} step sizes had no gradient: '
             f'{listed(trial.still, most=3)}'
+        )
+
+
+def _say_processes(cfg: Any, say: Callable[[str], None]) -> None:
+    if 'MMSyncBN' in repr(cfg['model']):
+        say(
+            'processes  MMSyncBN trains in several processes only: start with '
+            'torchrun and --launcher pytorch, or change it to SyncBN in your '
+            'config'
         )
 
 

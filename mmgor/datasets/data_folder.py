@@ -37,6 +37,8 @@ def read_data_folder(root: Path) -> DataFolder:
                 'eval.json (COCO format) and images/.'
             )
     train, held_out = (read_annotations(file) for file in files)
+    for file, content in zip(files, (train, held_out)):
+        _check_keys(file, content)
     classes, others = (
         tuple(category['name'] for category in content['categories'])
         for content in (train, held_out)
@@ -63,3 +65,13 @@ def read_data_folder(root: Path) -> DataFolder:
             'train.json and eval.json.'
         )
     return DataFolder(root, classes, max(sides[: 2 * len(train['images'])]))
+
+
+def _check_keys(file: Path, content: dict) -> None:
+    for part, key in (('categories', 'name'), ('images', 'file_name')):
+        for entry in content[part]:
+            if not isinstance(entry, dict) or key not in entry:
+                raise ValueError(
+                    f'{file}: expected {key!r} in every entry of {part!r}, '
+                    f'got {entry!r}.'
+                )

@@ -16,6 +16,9 @@ from mmengine.hub import get_config
 
 from mmgor.registry import DATASETS, MODELS, TASK_UTILS, TRANSFORMS
 
+# mmcv's, as a name and as a class.
+_SYNC_BN = ('MMSyncBN', 'SyncBatchNorm')
+
 
 def read_config(config: Any, owner: str = 'config') -> Any:
     """Read a config from wherever it is.
@@ -151,7 +154,9 @@ def model_config(cfg: Any, owner: str = 'the config') -> ConfigDict:
 
 def _use_torch_sync_bn(value: Any) -> None:
     if isinstance(value, dict):
-        if str(value.get('type')).rpartition('.')[2] == 'MMSyncBN':
+        kind = value.get('type')
+        name = str(getattr(kind, '__name__', kind)).rpartition('.')[2]
+        if name in _SYNC_BN:
             value['type'] = 'SyncBN'
         for inner in value.values():
             _use_torch_sync_bn(inner)

@@ -130,8 +130,19 @@ def _keep_grid_of_images(backbone: nn.Module, first: set[str]) -> None:
 
     Its gradient needs that of the images, for which no other parameter asks:
     a backward pass through the largest maps (docs/results/step_time.md).
-    Calibration fits the 8 bits of an image as it is.
+    Calibration fits the 8 bits of an image as it is. A backbone that has
+    other trained weights in front, such as a norm, keeps all its gradients.
     """
+    front = next(
+        (
+            name
+            for name, module in backbone.named_modules()
+            if name and any(True for _ in module.parameters(recurse=False))
+        ),
+        None,
+    )
+    if front not in first:
+        return
     for name in first:
         quantizer = getattr(
             backbone.get_submodule(name), 'input_quantizer', None

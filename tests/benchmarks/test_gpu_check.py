@@ -11,17 +11,22 @@ def test_steps_that_fail_or_hang_do_not_stop_the_others(
     tmp_path, monkeypatch, capsys
 ):
     out = tmp_path / 'gpu.json'
-    numbers = f'open({str(tmp_path)!r} + "/gpu/good.json", "w").write("[1]")'
+    numbers = (
+        f'open({str(tmp_path)!r} + "/gpu_files/good.json", "w").write("[1]")'
+    )
     monkeypatch.setattr(
         gpu_check,
         'steps',
         lambda args, folder: dict(
             bad=['-c', 'print("why"); raise SystemExit(3)'],
             good=['-c', numbers],
-            hangs=['-c', 'import time; time.sleep(60)'],
+            hangs=['-c', 'import os; os.system("sleep 60")'],
         ),
     )
     monkeypatch.setattr(gpu_check, 'LIMIT', 3)
+    old = tmp_path / 'gpu_files' / 'bad.json'
+    old.parent.mkdir()
+    old.write_text('"of an earlier call"')
     argv = ['gpu_check', '--device', 'cpu', '--out', str(out)]
     monkeypatch.setattr(sys, 'argv', argv)
     with pytest.raises(SystemExit, match='True'):
@@ -29,6 +34,7 @@ def test_steps_that_fail_or_hang_do_not_stop_the_others(
     found = json.loads(out.read_text())['steps']
     assert found['bad']['status'] == 3
     assert found['bad']['printed'] == ['why']
+    assert 'result' not in found['bad']
     assert found['good']['status'] == 0 and found['good']['result'] == [1]
     assert found['hangs']['status'] is None
     assert "not passed: ['bad', 'hangs']" in capsys.readouterr().out

@@ -111,6 +111,15 @@ def test_batches_of_several_sizes(tmp_path, out):
     assert cfg.model.data_preprocessor.batch_augments == augments
 
 
+def test_batch_norm_that_needs_several_processes(tmp_path, out):
+    config = write_float(tmp_path)
+    base = Config.fromfile(config)
+    base.model.backbone.norm_cfg = dict(type='MMSyncBN', requires_grad=True)
+    base.dump(config)
+    _, said = run(config, out)
+    assert 'start with torchrun' in said
+
+
 def test_layers_that_never_run_stay_in_float(tmp_path, out):
     config = write_float(tmp_path)
     base = Config.fromfile(config)

@@ -1,5 +1,7 @@
 """Plan files: the keys they may hold, and messages about the others."""
 
+import json
+
 import pytest
 import yaml
 
@@ -127,3 +129,12 @@ def test_folders_that_are_not_data(tmp_path):
     (tmp_path / 'others' / 'images' / 'x').unlink()
     with pytest.raises(FileNotFoundError, match='images/x not found'):
         read_data_folder(tmp_path / 'others')
+    for key, part in (('name', 'categories'), ('file_name', 'images')):
+        root = write_data(tmp_path / f'no_{key}')
+        content = json.loads((root / 'train.json').read_text())
+        del content[part][0][key]
+        (root / 'train.json').write_text(json.dumps(content))
+        with pytest.raises(
+            ValueError, match=rf"train\.json: expected '{key}'"
+        ):
+            read_data_folder(root)

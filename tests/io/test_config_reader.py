@@ -1,5 +1,5 @@
 import pytest
-from mmcv.ops import nms
+from mmcv.ops import SyncBatchNorm, nms
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import Resize
 from mmdet.models import FPN, ResNet
@@ -124,6 +124,8 @@ def test_a_model_alone_without_files_to_download():
 
 def test_batch_norm_that_needs_several_processes():
     model = dict(type='X', heads=[dict(norm_cfg=dict(type='mmcv.MMSyncBN'))])
+    assert model_config(model).heads[0].norm_cfg == dict(type='SyncBN')
+    model['heads'][0]['norm_cfg']['type'] = SyncBatchNorm
     assert model_config(model).heads[0].norm_cfg == dict(type='SyncBN')
 
 

@@ -169,6 +169,19 @@ def test_a_weight_that_changes_is_rounded_again():
     torch.testing.assert_close(after - bias, bias - before)
 
 
+def test_a_pass_that_ctrl_c_broke_off():
+    """It was never ended."""
+    model = resnet()
+    feed(model)
+    layer, x = model.conv1, torch.randn(2, 3, 16, 16)
+    layer.start_pass()
+    before = layer(x)
+    assert torch.equal(copy.deepcopy(layer)(x), before)
+    with torch.no_grad():
+        layer.weight.mul_(-1)
+    torch.testing.assert_close(layer(x), -before)
+
+
 def test_the_grid_of_images_is_not_trained():
     """It would need the gradient of the images. Fewer bits are trained."""
     for bits, trained in ((8, False), (4, True)):
@@ -180,6 +193,22 @@ def test_the_grid_of_images_is_not_trained():
         trainable = dict(model.named_parameters())
         assert (key in trainable) == trained
         assert all(p.grad is not None for p in trainable.values())
+
+
+@MODELS.register_module()
+class NormFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x):
+        return (self.conv(self.norm(x)),)
+
+
+def test_a_grid_behind_a_trained_norm_is_trained():
+    model = MODELS.build(dict(type='QuantBackbone', backbone='NormFirst'))
+    assert isinstance(model.conv.input_quantizer.log_scale, nn.Parameter)
 
 
 def test_a_forward_pass_that_failed_does_not_shift_levels():

@@ -56,12 +56,13 @@ def test_flags_reach_the_config(tmp_path, monkeypatch, device, wrapper):
     cfg = Config(
         dict(
             work_dir=str(tmp_path),
-            optim_wrapper=dict(type='OptimWrapper'),
+            optim_wrapper=dict(type='AmpOptimWrapper', loss_scale=512.0),
             auto_scale_lr=dict(enable=False, base_batch_size=16),
         )
     )
     apply_flags(cfg, Namespace(amp=True, auto_scale_lr=True, resume='auto'))
     assert cfg.optim_wrapper.type == wrapper
+    assert ('loss_scale' in cfg.optim_wrapper) == (device == 'cuda')
     assert cfg.auto_scale_lr.enable
     assert cfg.resume and cfg.load_from is None
     apply_flags(cfg, Namespace(amp=False, auto_scale_lr=False, resume='x'))

@@ -1,7 +1,7 @@
 """Keeps what a teacher has returned for an image, on disk.
 
 An entry is found by the teacher's own input for one image, as it is after all
-augmentation, so that a wrong entry can't be found. It helps where the same
+augmentation, and by the teacher's weights and config. It helps where the same
 input comes again: without random augmentation, or with few outcomes such as
 flips.
 """
@@ -12,6 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import mmcv
 import mmdet
 import torch
 from mmengine.dist import get_world_size
@@ -24,9 +25,13 @@ from mmgor.io.atomic_write import writing
 from mmgor.io.config_values import known_keys, mapping, number, text
 from mmgor.version import __version__
 
+from .fast_form import FEATURES
+from .forward import HEADS
+
 _SUFFIX = '.pt'
 _CHECK = 32  # bytes of the checksum at the end of an entry
 _FIELDS = ('bboxes', 'scores', 'labels')
+_PARTS = (*FEATURES, *HEADS)
 # After so many images, the log says how many were known.
 _REPORT = 1000
 
@@ -39,8 +44,8 @@ class OutputCache:
 
     Args:
         owner (str): Name of the teacher, for the log.
-        folder (str | Path): Teachers may share one.
-        max_gib (float): Most that this folder may hold, in GiB.
+        folder (str | Path): The teacher has a folder of its name in it.
+        max_gib (float): Most that the teacher's folder may hold, in GiB.
 
     Raises:
         ValueError: If ``max_gib`` is not above 0.
@@ -50,27 +55,32 @@ class OutputCache:
         self, owner: str, folder: str | Path, max_gib: float = 20.0
     ) -> None:
         self.owner = owner
-        self.folder = Path(folder)
+        self.folder = Path(folder) / owner
         gib = number(f'teachers.{owner}.cache.max_gib', max_gib, '(0, inf)')
         self._most = int(gib * 2**30) // get_world_size()
         self._held: int | None = None
         self._digest = b''
         self._seen = self._known = 0
 
-    def bind(self, model: nn.Module, form: str) -> None:
+    def bind(self, model: nn.Module, settings: Sequence[str]) -> None:
         """Take over a teacher; entries of any other are not found.
 
         Args:
             model (nn.Module): With its weights.
-            form (str): How it computes.
+            settings (Sequence[str]): Its config and how it computes.
+
+        Raises:
+            OSError: If the folder can't be made.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
         digest = blake2b(digest_size=_CHECK)
-        for word in (__version__, mmdet.__version__, torch.__version__, form):
+        packages = __version__, mmdet.__version__, mmcv.__version__
+        for word in (*packages, torch.__version__, *settings, repr(model)):
             digest.update(f'{word}\n'.encode())
-        digest.update(repr(model).encode())
         for key, value in model.state_dict().items():
             digest.update(key.encode())
-            digest.update(_bytes(value))
+            if isinstance(value, Tensor):
+                digest.update(_bytes(value))
         self._digest = digest.digest()
 
     def through(
@@ -94,6 +104,7 @@ class OutputCache:
         Raises:
             ValueError: If an output can't be split into images.
         """
+        _check_names(names)
         images = inputs.contiguous().cpu()
         keys = [
             self._key(image, sample, names)
@@ -141,22 +152,24 @@ class OutputCache:
 
     def _write(self, key: str, entry: Any) -> None:
         if self._held is None:
-            files = self.folder.rglob(f'*{_SUFFIX}')
-            held = sum(file.stat().st_size for file in files)
-            self._held = held // get_world_size()
+            self._held = _size(self.folder) // get_world_size()
         if self._held >= self._most:
             return
         buffer = io.BytesIO()
         torch.save(entry, buffer)
         content = buffer.getvalue()
         checksum = blake2b(content, digest_size=_CHECK).digest()
-        with writing(self._path(key)) as part:
-            part.write_bytes(content + checksum)
-        self._held += len(content) + _CHECK
+        fault = 'is full'
+        try:
+            with writing(self._path(key)) as part:
+                part.write_bytes(content + checksum)
+            self._held += len(content) + _CHECK
+        except OSError as error:  # such as a full disk
+            fault, self._held = f'can not be written ({error})', self._most
         if self._held >= self._most:
             print_log(
-                f'the cache of teacher {self.owner!r} in {self.folder} is '
-                'full; further images are not kept.',
+                f'the cache of teacher {self.owner!r} in {self.folder} '
+                f'{fault}; further images are not kept.',
                 'current',
             )
 
@@ -189,6 +202,25 @@ def output_cache(owner: str, settings: Any) -> OutputCache:
     known_keys(key, given, ['folder', 'max_gib'])
     text(f'{key}.folder', given.get('folder'), 'work_dirs/teacher_cache')
     return OutputCache(owner, **given)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the entries in a folder; other processes may add to it."""
+    found = 0
+    for file in folder.rglob(f'*{_SUFFIX}'):
+        if not file.name.startswith('.'):  # the temporary file of a writer
+            found += file.stat().st_size
+    return found
+
+
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if name != DETECTIONS and name.partition('.')[0] not in _PARTS:
+            raise ValueError(
+                f'a cache holds what {", ".join(_PARTS)} and the detections '
+                f'give, got the tap {name!r}, whose first axis may not be '
+                'that of the images. Remove `cache` of this teacher.'
+            )
 
 
 def _bytes(tensor: Tensor) -> Any:

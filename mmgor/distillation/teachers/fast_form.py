@@ -13,23 +13,26 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
 import torch
 from mmcv.cnn import fuse_conv_bn
+from mmdet.models.detectors import DetectionTransformer
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from .forward import HEADS
+from .forward import dense_outputs, tapped_heads
 
 AUTO = 'auto'
 DTYPES = {'float32': None, 'bfloat16': torch.bfloat16}
 # Mean difference relative to the root mean square of an output. bfloat16 has
 # 8 bits; RetinaNets differed by 0.001 to 0.008.
 _SAME = {None: 1e-3, torch.bfloat16: 0.03}
-# Compute in bfloat16 alone; heads also have to give boxes in float32.
-_CAST_PARTS = ('backbone', 'neck')
+#: What gives the features. Its weights may be in bfloat16; heads also have to
+#: give boxes in float32.
+FEATURES = ('backbone', 'neck')
 _CAST = (nn.Conv2d, nn.Linear)
 
 
@@ -94,89 +97,98 @@ def has_bfloat16(device: torch.device) -> bool:
 def choose_form(
     model: nn.Module,
     forms: Sequence[Form],
-    run: Callable[[Any, Form], Any],
-    taps: Sequence[str] = (),
-) -> tuple[nn.Module, Form, str]:
+    noise: Tensor,
+    taps: Sequence[str],
+) -> tuple[nn.Module, Form, list[str], str]:
     """Bring a detector into the first form that keeps its outputs.
 
     Args:
         model (nn.Module): Frozen, in evaluation mode.
         forms (Sequence[Form]): At least one. The last is taken unseen.
-        run (Callable): Gets a detector and its form, and returns the outputs
-            for noise.
-        taps (Sequence[str]): Paths of modules whose outputs are needed. If a
-            convolution is among them, batch norm is not folded.
+        noise (Tensor): An input, shape (1, C, H, W).
+        taps (Sequence[str]): Paths of modules whose outputs will be read.
+            Heads without a tap keep their weights as they are. Batch norm is
+            not folded if a tap is a convolution.
 
     Returns:
-        tuple[nn.Module, Form, str]: A detector, ``model`` itself if nothing
-        is faster, its form, and why the first form was not taken ('' if it
-        was).
+        tuple[nn.Module, Form, list[str], str]: A detector, ``model`` itself
+        if nothing is faster; its form; the heads that were tried; and why
+        the first form was not taken ('' if it was).
     """
-    reason = ''
-    modules = dict(model.named_modules())
-    foldable = not any(isinstance(modules.get(p), nn.Conv2d) for p in taps)
+    modules = {p: m for p, m in model.named_modules() if p in taps}
+    fold = not any(isinstance(m, nn.Conv2d) for m in modules.values())
+    heads = tapped_heads([*modules])
+    if isinstance(model, DetectionTransformer):
+        heads = []  # its head runs on queries
+    parts = *FEATURES, *heads
+    run = partial(dense_outputs, inputs=noise, heads=heads)
     # Quantizers have this attribute; their weights are on a grid.
-    if any(hasattr(module, 'calibrated') for module in modules.values()):
-        forms, foldable = forms[-1:], False
+    if any(hasattr(module, 'calibrated') for module in model.modules()):
+        forms, fold = forms[-1:], False
     try:
-        wanted = run(model, Form())
+        wanted = run(Form(), model)
     except Exception as error:  # a stock class may raise anything
-        form = forms[-1]
-        return in_form(model, form), form, _text(error)
-    if foldable:
-        folded = _folded(copy.deepcopy(model))
-        if not _misfit(wanted, folded, Form(), run):
-            model = folded
+        reason = f'it could not be tried on noise ({_text(error)})'
+        return in_form(model, forms[-1], parts), forms[-1], heads, reason
+    for part in parts if fold else ():
+        folded = partial(_folded, model, part)
+        model = _same(folded, Form(), wanted, run)[0] or model
+    reason = ''
     for form in forms[:-1]:
-        found = in_form(copy.deepcopy(model), form)
-        misfit = _misfit(wanted, found, form, run)
-        if not misfit:
-            return found, form, reason
-        reason = reason or misfit
-    return in_form(model, forms[-1]), forms[-1], reason
+        changed = partial(in_form, model, form, parts, as_copy=True)
+        found, misfit = _same(changed, form, wanted, run)
+        if found is not None:
+            return found, form, heads, reason
+        reason = reason or f'in {form}, {misfit}'
+    return in_form(model, forms[-1], parts), forms[-1], heads, reason
 
 
-def in_form(model: Any, form: Form) -> nn.Module:
-    """Change a detector's weights to a form, in place."""
-    if form.channels_last:
-        model.to(memory_format=torch.channels_last)
-    if form.dtype is not None:
-        for part in _parts(model, _CAST_PARTS):
-            for layer in part.modules():
-                if type(layer) in _CAST:
-                    layer.to(form.dtype)
-    return model
+def in_form(
+    model: nn.Module, form: Form, parts: Sequence[str], as_copy: bool = False
+) -> nn.Module:
+    """Change the weights of a detector's parts to a form, in place or in a
+    copy of it."""
+    found = copy.deepcopy(model) if as_copy else model
+    for name in parts:
+        part: Any = getattr(found, name, None)
+        if form.channels_last and part is not None:
+            part.to(memory_format=torch.channels_last)
+        if form.dtype is None or part is None or name not in FEATURES:
+            continue
+        for layer in part.modules():
+            if type(layer) in _CAST:
+                layer.to(form.dtype)
+    return found
 
 
-def _folded(model: nn.Module) -> nn.Module:
-    """Fold batch norm in all that ``run`` shows, in place."""
-    for part in _parts(model, (*_CAST_PARTS, *HEADS)):
+def _folded(model: nn.Module, name: str) -> nn.Module:
+    """A copy in which batch norm of one part is folded."""
+    found = copy.deepcopy(model)
+    part = getattr(found, name, None)
+    if part is not None:
         fuse_conv_bn(part)
-    return model
+    return found
 
 
-def _parts(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
-    found = (getattr(model, name, None) for name in names)
-    return [part for part in found if isinstance(part, nn.Module)]
-
-
-def _misfit(
-    wanted: Any,
-    model: nn.Module,
+def _same(
+    change: Callable[[], nn.Module],
     form: Form,
-    run: Callable[[Any, Form], Any],
-) -> str:
-    """How the outputs of a form differ; '' if they are the same."""
+    wanted: Any,
+    run: Callable[[Form, Any], Any],
+) -> tuple[nn.Module | None, str]:
+    """A changed detector if its outputs are the same, and else how they
+    differ."""
     try:
-        got = run(model, form)
-    except Exception as error:  # an operator without such a kernel
-        return _text(error)
+        model = change()
+        got = run(form, model)
+    except Exception as error:  # an operator without such a kernel, or a
+        return None, _text(error)  # convolution that has no batch norm
     pairs = zip(_numbers(wanted), _numbers(got), strict=True)
     apart = max((_difference(a, b) for a, b in pairs), default=0.0)
     most = _SAME[form.dtype]
     if apart <= most:
-        return ''
-    return f'its outputs differ by {apart:.1%}, at most {most:.1%} is usual'
+        return model, ''
+    return None, f'its outputs differ by {apart:.1%} (at most {most:.1%})'
 
 
 def _numbers(outputs: Any) -> list[Tensor]:

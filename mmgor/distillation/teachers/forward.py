@@ -43,20 +43,20 @@ def features_of(form: Any, model: Any, inputs: Tensor) -> Any:
     return type(model).extract_feat(model, form.inputs(inputs))
 
 
-def dense_outputs(form: Any, model: Any, inputs: Tensor) -> list:
-    """The features, and the outputs of every head that runs on them.
+def dense_outputs(
+    form: Any, model: Any, inputs: Tensor, heads: Sequence[str]
+) -> list:
+    """The features, and the outputs of heads that run on them.
 
     Args:
         form (Form): Of the detector.
         model (nn.Module): The detector.
         inputs (Tensor): Normalised images, shape (N, C, H, W).
+        heads (Sequence[str]): Some of :data:`HEADS`.
     """
     with torch.no_grad(), form.autocast(inputs.device):
         features = features_of(form, model, inputs)
-        if isinstance(model, DetectionTransformer):
-            return [features]
-        heads = (getattr(model, name, None) for name in HEADS)
-        return [features, *(h(features) for h in heads if h is not None)]
+        return [features, *(getattr(model, name)(features) for name in heads)]
 
 
 def run_tapped_heads(
@@ -84,6 +84,12 @@ def run_tapped_heads(
             )
         if inside:
             getattr(model, head)(features)
+
+
+def tapped_heads(paths: Sequence[str]) -> list[str]:
+    """Those of :data:`HEADS` that have a tap inside."""
+    tops = {path.partition('.')[0] for path in paths}
+    return [name for name in HEADS if name in tops]
 
 
 def unlabelled_samples(data_samples: list, size: tuple[int, int]) -> list:

@@ -7,6 +7,7 @@ cheap (``fast_form``) and finds the student's classes in its own list
 (``class_mapping``).
 """
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -27,14 +28,20 @@ from mmgor.registry import MODELS
 from .arguments import check_name, class_names
 from .cache import output_cache
 from .class_mapping import class_index, count_classes, to_student_labels
-from .fast_form import AUTO, DTYPES, Form, choose_form, possible_forms
+from .fast_form import (
+    AUTO,
+    DTYPES,
+    Form,
+    choose_form,
+    possible_forms,
+)
 from .forward import (
-    dense_outputs,
     features_of,
     float32_copy,
     float32_features,
     in_original_image,
     run_tapped_heads,
+    tapped_heads,
     unlabelled_samples,
 )
 from .loading import (
@@ -47,7 +54,7 @@ from .loading import (
 from .preprocessing import noise_input, to_teacher_inputs
 
 # Sides in pixels of the noise that shows whether a form works.
-_NOISE = 128
+_NOISE = 320
 
 
 class Teacher:
@@ -110,6 +117,7 @@ class Teacher:
         self._cache = None if cache is None else output_cache(name, cache)
         self._model: nn.Module | None = None
         self._form = Form()
+        self._heads: list[str] = []
         self._scope: str | None = None
 
     @property
@@ -149,7 +157,8 @@ class Teacher:
         """
         config = read_config(self.name, self.config)
         self._scope = config.get('default_scope')
-        model = self._build_model(model_config(self.name, config))
+        built = model_config(self.name, config)
+        model = self._build_model(copy.deepcopy(built))
         model = revert_sync_batchnorm(model)
         state_dict, meta = read_checkpoint(self.name, self.checkpoint)
         load_teacher(self.name, self.checkpoint, model, state_dict)
@@ -160,20 +169,17 @@ class Teacher:
             model = model.to(device)
         self._model = model.eval().requires_grad_(False)
         self._choose_form(device, taps)
+        if self._cache is not None:
+            self._cache.bind(self.model, [repr(built), str(self._form)])
 
     def _choose_form(self, device: torch.device, taps: Sequence[str]) -> None:
         """Bring the detector into the fastest form that keeps its outputs."""
         forms = possible_forms(self.dtype, self.channels_last, device)
-
-        def run(model: Any, form: Form) -> list:
-            noise = noise_input(
-                model.data_preprocessor, self._channels or COLOUR, _NOISE
-            )
-            return dense_outputs(form, model, noise.to(device))
-
+        preprocessor: Any = self.model.data_preprocessor
+        noise = noise_input(preprocessor, self._channels or COLOUR, _NOISE)
         with self._ready(device):
-            self._model, self._form, reason = choose_form(
-                self.model, forms, run, taps
+            self._model, self._form, self._heads, reason = choose_form(
+                self.model, forms, noise.to(device), taps
             )
         self.model.requires_grad_(False)  # folded weights are new ones
         if self._form != Form():
@@ -181,12 +187,9 @@ class Teacher:
             model.extract_feat = partial(float32_features, self._form, model)
         if reason:
             print_log(
-                f'teacher {self.name!r} runs in {self._form}. In '
-                f'{forms[0]}: {reason}.',
+                f'teacher {self.name!r} runs in {self._form}: {reason}.',
                 'current',
             )
-        if self._cache is not None:
-            self._cache.bind(self.model, str(self._form))
 
     def _build_model(self, config: dict) -> nn.Module:
         try:
@@ -201,7 +204,8 @@ class Teacher:
     def share(self, other: 'Teacher') -> None:
         """Use the detector of another teacher, built from the same files."""
         self._model, self._scope = other.model, other._scope
-        self._form, self._cache = other._form, other._cache
+        self._form, self._heads = other._form, other._heads
+        self._cache = other._cache
         self._channels = other._channels
         self.classes = self.classes or other._classes_in_files()
 
@@ -312,6 +316,11 @@ class Teacher:
             else:
                 with self._form.autocast(inputs.device):
                     features = features_of(self._form, model, inputs)
+                # A head that the form was not tried with runs in float32.
+                known = set(tapped_heads(paths)) <= set(self._heads)
+                form = self._form if known else Form()
+                features = features if known else float32_copy(features)
+                with form.autocast(inputs.device):
                     run_tapped_heads(self.name, model, features, paths)
         return {**found, **{path: recorder[path] for path in paths}}
 

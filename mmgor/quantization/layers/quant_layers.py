@@ -69,7 +69,7 @@ class QuantLayerMixin:
     rounds_weight = True
     is_edge = False
     _in_pass = False
-    _rounded: Tensor | None = None
+    _rounded: tuple[int, Tensor] | None = None
 
     @property
     def owns_input_quantizer(self) -> bool:
@@ -87,9 +87,11 @@ class QuantLayerMixin:
         """
         if not self._in_pass or self._must_round_again():
             return self.weight_quantizer(self.channels_first())
-        if self._rounded is None:
-            self._rounded = self.weight_quantizer(self.channels_first())
-        return self._rounded
+        version = self.weight._version  # grows with every change in place
+        if self._rounded is None or self._rounded[0] != version:
+            rounded = self.weight_quantizer(self.channels_first())
+            self._rounded = version, rounded
+        return self._rounded[1]
 
     def start_pass(self) -> None:
         """Until :meth:`end_pass`, the weight does not change."""
@@ -98,6 +100,11 @@ class QuantLayerMixin:
     def end_pass(self) -> None:
         """The weight may change from here on."""
         self._in_pass, self._rounded = False, None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, also of a layer whose pass was broken off."""
+        passing = '_in_pass', '_rounded'
+        return {k: v for k, v in self.__dict__.items() if k not in passing}
 
     def _must_round_again(self) -> bool:
         """Whether one tensor can't serve all calls: calibration looks at each

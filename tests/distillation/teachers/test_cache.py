@@ -1,5 +1,7 @@
 """What teachers return for an image, kept on disk."""
 
+import copy
+
 import pytest
 import torch
 from mmengine.structures import InstanceData
@@ -91,7 +93,10 @@ def test_another_teacher_finds_nothing(teacher_spec, tmp_path, monkeypatch):
     weights = file.get('state_dict', file)
     weights['bbox_head.retina_cls.bias'] += 1
     torch.save(file, tmp_path / 'other.pth')
+    config = copy.deepcopy(teacher_spec['config'])
+    config.get('model', config)['test_cfg']['max_per_img'] = 3
     others = (
+        dict(teacher_spec, config=config),
         dict(teacher_spec, checkpoint=str(tmp_path / 'other.pth')),
         dict(teacher_spec, dtype='bfloat16'),
     )
@@ -129,6 +134,40 @@ def test_the_folder_stays_below_its_limit(teacher_spec, tmp_path, monkeypatch):
         outputs(teacher, 'neck', batch=batch)
     assert len(files(tmp_path)) == 3
     assert len(said) == 1 and 'is full' in said[0]
+
+
+def test_a_full_disk_stops_nothing(teacher_spec, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(cache, 'print_log', lambda text, _: said.append(text))
+
+    def full(path):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(cache, 'writing', full)
+    teacher = built(teacher_spec, tmp_path)
+    for _ in range(2):
+        outputs(teacher, 'neck')
+    assert files(tmp_path) == []
+    assert len(said) == 1 and 'No space left' in said[0]
+
+
+def test_a_folder_that_cannot_be_made(teacher_spec, tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(OSError, match='file'):
+        built(teacher_spec, tmp_path / 'file')
+
+
+def test_files_that_are_being_written_do_not_count(tmp_path):
+    (tmp_path / '.a.1.tmp.pt').symlink_to('gone')  # renamed since
+    (tmp_path / 'b.pt').write_bytes(b'12345')
+    assert cache._size(tmp_path) == 5
+
+
+def test_taps_whose_first_axis_may_be_another(teacher_spec, tmp_path):
+    one = OutputCache('big', tmp_path)
+    batch = make_batch()
+    with pytest.raises(ValueError, match=r"got the tap 'decoder'"):
+        one.through(batch['inputs'], batch['data_samples'], ['decoder'], never)
 
 
 def test_the_log_says_how_many_were_known(teacher_spec, tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from mmcv.cnn import ConvModule
+from mmdet.models.dense_heads import RetinaHead
 from torch import nn
 
 from mmgor.distillation.teachers import fast_form
@@ -94,6 +96,54 @@ def test_batch_norm_is_folded(tmp_path):
     assert not any(p.requires_grad for p in teacher.model.parameters())
 
 
+def test_batch_norm_before_a_convolution_is_not_folded(tmp_path):
+    """mmcv's function takes the order of construction for that of calls."""
+    path = tmp_path / 'a.pth'
+    cfg = retinanet_cfg()
+    cfg.neck.update(norm_cfg=dict(type='BN'), act_cfg=dict(type='ReLU'))
+    order = ('norm', 'act', 'conv')
+    cfg.neck = dict(type='OrderedNeck', neck=cfg.neck, order=order)
+    torch.save(MODELS.build(cfg).state_dict(), path)
+    teacher = built(cfg, path, dtype='float32')
+    assert not batch_norms(teacher.model.backbone)
+    assert len(batch_norms(teacher.model.neck)) == 8
+
+
+@MODELS.register_module()
+class OrderedNeck(nn.Module):
+    """A neck whose ConvModules compute in another order."""
+
+    def __init__(self, neck, order) -> None:
+        super().__init__()
+        self.neck = MODELS.build(neck)
+        for module in self.neck.modules():
+            if isinstance(module, ConvModule):
+                channels = module.conv.in_channels
+                module.order = order
+                module.norm_name = 'bn'
+                module.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, features):
+        return self.neck(features)
+
+
+def test_a_head_that_needs_more_than_features(tmp_path, monkeypatch):
+    """It matters only if it is tapped."""
+    path = tmp_path / 'a.pth'
+    cfg, _ = with_statistics(path)
+    said = []
+    monkeypatch.setattr(
+        'mmgor.distillation.teachers.teacher.print_log',
+        lambda text, _: said.append(text),
+    )
+    monkeypatch.setattr(RetinaHead, 'forward', lambda self: None)
+    assert not batch_norms(built(cfg, path, ['neck']).model)
+    assert not said
+    plain = built(cfg, path, ['bbox_head'], dtype='bfloat16')
+    assert batch_norms(plain.model)
+    assert 'could not be tried on noise (TypeError' in said[0]
+
+
 def test_a_tapped_convolution_keeps_its_output(tmp_path):
     path, tap = tmp_path / 'a.pth', 'backbone.conv1'
     cfg, model = with_statistics(path)
@@ -126,7 +176,7 @@ def test_bfloat16_where_the_device_has_units(tmp_path, monkeypatch):
     path = tmp_path / 'a.pth'
     cfg, model = with_statistics(path)
     monkeypatch.setattr(fast_form, 'has_bfloat16', lambda device: True)
-    teacher = built(cfg, path)
+    teacher = built(cfg, path, ['neck', 'bbox_head'])
     assert teacher._form == Form(HALF, True)
     got = outputs(teacher, 'neck', 'bbox_head')
     for a, b in zip(got[0], wanted(model)[0], strict=True):
@@ -134,6 +184,8 @@ def test_bfloat16_where_the_device_has_units(tmp_path, monkeypatch):
         assert 0 < (a - b).abs().mean() < 0.02 * b.abs().mean()
     for a, b in zip(got[1][0], wanted(model)[1][0], strict=True):
         assert (a - b).abs().mean() < 0.02 * b.abs().mean()
+    for a in outputs(built(cfg, path), 'bbox_head')[0][0]:
+        assert (a != a.bfloat16()).any()  # not tried, so in float32
     (found,) = outputs(teacher, 'detections')
     assert found[0].bboxes.dtype == torch.float32
 
