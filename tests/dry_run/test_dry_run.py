@@ -62,7 +62,7 @@ def test_it_says_what_will_be_trained(started, tmp_path):
         '  bbox_head    W4A4: 2, W8A8: 2; 0.015 MB',
         'optimizer: AdamW in OptimWrapper',
         # 32 quantized layers: one for the weight, one for the input.
-        '  lr 0.001, weight decay 0: 64 step sizes, 2 thetas',
+        '  lr 0.001, weight decay 0: 63 step sizes, 2 thetas',
         'data: 8 images to train on, 4 a step; 2 iterations in 1 epochs',
         '  4 images to evaluate on, every 99 epochs',
         'in float: 0.0% of the weights and 0.0% of the multiply-accumulates',
