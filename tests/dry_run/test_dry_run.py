@@ -69,7 +69,7 @@ def test_it_says_what_will_be_trained(started, tmp_path):
     ):
         assert f'\n{line}\n' in shown, line
     assert re.search(
-        r'\n  teacher big: RetinaNet, 0.470 M .*teacher.pth', shown
+        r'\n  teacher big: RetinaNet, 0.469 M .*teacher.pth', shown
     )
     assert re.search(r'\nhooks: .*QuantCalibrationHook, GoRWeightHook', shown)
     assert re.search(
