@@ -55,7 +55,7 @@ class Form:
 
     @contextmanager
     def autocast(self, device: torch.device) -> Iterator[None]:
-        """A block in which layers compute in :attr:`dtype`."""
+        """A block in which layers compute in ``dtype``."""
         enabled = self.dtype is not None
         with torch.autocast(device.type, self.dtype, enabled=enabled):
             yield
