@@ -52,9 +52,11 @@ def plain_config_text() -> Iterator[None]:
 
 @pytest.fixture(scope='session', autouse=True)
 def teachers_in_float32() -> Iterator[None]:
-    """On every machine, whether it has units for bfloat16 or not."""
+    """On every machine, whether it has units for bfloat16 or not; and their
+    forms are tried on a small image, since hundreds are built."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fast_form, 'has_bfloat16', lambda device: False)
+        patch.setattr('mmgor.distillation.teachers.teacher._NOISE', 64)
         yield
 
 
