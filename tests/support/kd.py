@@ -19,6 +19,18 @@ def one_teacher(**spec):
     return Teachers(dict(big=spec))
 
 
+def outputs_of(teacher, *taps, batch=None):
+    """Tap -> what a built teacher recorded for the batch of
+    :func:`make_batch`, or for another one."""
+    batch = batch or make_batch()
+    return teacher.forward_taps(
+        batch['inputs'],
+        teacher.model.data_preprocessor,
+        batch['data_samples'],
+        taps,
+    )
+
+
 def detector(**kwargs):
     torch.manual_seed(0)
     return MODELS.build(retinanet_cfg(**kwargs))

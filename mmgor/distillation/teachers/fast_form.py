@@ -120,7 +120,9 @@ def choose_form(
     heads = tapped_heads([*modules])
     if isinstance(model, DetectionTransformer):
         heads = []  # its head runs on queries
-    parts = *FEATURES, *heads
+    parts = [
+        n for n in (*FEATURES, *heads) if getattr(model, n, None) is not None
+    ]
     run = partial(dense_outputs, inputs=noise, heads=heads)
     # Quantizers have this attribute; their weights are on a grid.
     if any(hasattr(module, 'calibrated') for module in model.modules()):
@@ -129,31 +131,31 @@ def choose_form(
         wanted = run(Form(), model)
     except Exception as error:  # a stock class may raise anything
         reason = f'it could not be tried on noise ({_text(error)})'
-        return in_form(model, forms[-1], parts), forms[-1], heads, reason
+        return _in_form(model, forms[-1], parts), forms[-1], heads, reason
     for part in parts if fold else ():
         folded = partial(_folded, model, part)
         model = _same(folded, Form(), wanted, run)[0] or model
     reason = ''
     for form in forms[:-1]:
-        changed = partial(in_form, model, form, parts, as_copy=True)
+        changed = partial(_in_form, model, form, parts)
         found, misfit = _same(changed, form, wanted, run)
         if found is not None:
             return found, form, heads, reason
         reason = reason or f'in {form}, {misfit}'
-    return in_form(model, forms[-1], parts), forms[-1], heads, reason
+    return _in_form(model, forms[-1], parts), forms[-1], heads, reason
 
 
-def in_form(
-    model: nn.Module, form: Form, parts: Sequence[str], as_copy: bool = False
-) -> nn.Module:
-    """Change the weights of a detector's parts to a form, in place or in a
-    copy of it."""
-    found = copy.deepcopy(model) if as_copy else model
+def _in_form(model: Any, form: Form, parts: Sequence[str]) -> nn.Module:
+    """A copy in which the weights of some parts have a form; the detector
+    itself if that changes nothing."""
+    if form == Form():
+        return model
+    found = copy.deepcopy(model)
     for name in parts:
-        part: Any = getattr(found, name, None)
-        if form.channels_last and part is not None:
+        part = getattr(found, name)
+        if form.channels_last:
             part.to(memory_format=torch.channels_last)
-        if form.dtype is None or part is None or name not in FEATURES:
+        if form.dtype is None or name not in FEATURES:
             continue
         for layer in part.modules():
             if type(layer) in _CAST:
@@ -164,9 +166,7 @@ def in_form(
 def _folded(model: nn.Module, name: str) -> nn.Module:
     """A copy in which batch norm of one part is folded."""
     found = copy.deepcopy(model)
-    part = getattr(found, name, None)
-    if part is not None:
-        fuse_conv_bn(part)
+    fuse_conv_bn(getattr(found, name))
     return found
 
 

@@ -8,7 +8,7 @@ from mmengine.structures import InstanceData
 
 from mmgor.distillation.teachers import cache
 from mmgor.distillation.teachers.cache import OutputCache
-from tests.support.kd import CPU, one_teacher
+from tests.support.kd import CPU, one_teacher, outputs_of
 from tests.support.models import make_batch
 
 TAPS = ('neck', 'bbox_head')
@@ -22,13 +22,7 @@ def built(spec, folder, **settings):
 
 
 def outputs(teacher, *taps, batch=None):
-    batch = batch or make_batch()
-    found = teacher.forward_taps(
-        batch['inputs'],
-        teacher.model.data_preprocessor,
-        batch['data_samples'],
-        taps,
-    )
+    found = outputs_of(teacher, *taps, batch=batch)
     return [found[tap].output for tap in taps]
 
 

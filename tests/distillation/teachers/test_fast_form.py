@@ -14,7 +14,7 @@ from mmgor.distillation.teachers.fast_form import (
 )
 from mmgor.quantization import calibrate
 from mmgor.registry import MODELS
-from tests.support.kd import CPU, one_teacher
+from tests.support.kd import CPU, one_teacher, outputs_of
 from tests.support.models import make_batch, retinanet_cfg
 
 HALF = torch.bfloat16
@@ -66,13 +66,7 @@ def built(cfg, path, taps=(), **options):
 
 
 def outputs(teacher, *taps):
-    batch = make_batch()
-    found = teacher.forward_taps(
-        batch['inputs'],
-        teacher.model.data_preprocessor,
-        batch['data_samples'],
-        taps,
-    )
+    found = outputs_of(teacher, *taps)
     return [found[tap].output for tap in taps]
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from mmgor.distillation import Teachers
 from mmgor.registry import MODELS
-from tests.support.kd import CPU, one_teacher
+from tests.support.kd import CPU, one_teacher, outputs_of
 from tests.support.models import make_batch, retinanet_cfg
 
 
@@ -150,16 +150,6 @@ def built(teacher_spec, **options):
     teachers = one_teacher(**teacher_spec, **options)
     teachers.build(CPU)
     return teachers['big']
-
-
-def outputs_of(teacher, *names):
-    batch = make_batch()
-    return teacher.forward_taps(
-        batch['inputs'],
-        teacher.model.data_preprocessor,
-        batch['data_samples'],
-        names,
-    )
 
 
 def test_detections_are_those_of_predict(teacher_spec):
