@@ -58,8 +58,12 @@ def test_each_run_after_those_it_needs(bench):
         f'{folder}/train.log'
     )
     assert lines[1] == f'{name}  warning: a weight collapsed'
-    assert lines[2].startswith(f'{name}  epoch [3][20/37]  loss 1.2  eta 0:01')
-    assert f'/7] {name}: done, mAP 41.0, AP50 60.0, ' in lines[3]
+    progress = lines[2:-1]  # one or more: a busy machine is looked at again
+    assert progress and all(
+        line.startswith(f'{name}  epoch [3][20/37]  loss 1.2  eta 0:01')
+        for line in progress
+    )
+    assert f'/7] {name}: done, mAP 41.0, AP50 60.0, ' in lines[-1]
     # What is recorded never runs again; what is removed does.
     bench.calls()
     bench.train()
