@@ -5,6 +5,9 @@ python tools/train.py configs/gor/retinanet_r18_w4_from_r101.py
 
 import argparse
 import os
+import shlex
+import sys
+from pathlib import Path
 
 from _common import add_common_arguments, build_runner, read_config
 from mmdet.utils import setup_cache_size_limit_of_dynamo
@@ -13,7 +16,9 @@ from mmengine.device import get_device
 
 from mmgor.datasets import check_evaluation_data, check_training_data
 from mmgor.dry_run import dry_run
+from mmgor.hooks import ExactResumeHook
 from mmgor.io.resume import find_checkpoint
+from mmgor.stop_signals import stop_requests
 
 
 def parse_args() -> argparse.Namespace:
@@ -95,6 +100,51 @@ def resume_newest(cfg: Config) -> None:
         cfg.resume, cfg.load_from = True, found
 
 
+def train(cfg: Config) -> None:
+    """Train; SIGTERM and Ctrl-C leave a checkpoint to resume from.
+
+    Args:
+        cfg (Config): Of the training.
+
+    Raises:
+        SystemExit: If a signal has ended the training.
+    """
+    command = resume_command(sys.argv)
+    if cfg.launcher != 'none':
+        command += ' (with the launcher of this start)'
+    with stop_requests() as request:
+        try:
+            runner = build_runner(cfg)
+            runner.register_hook(ExactResumeHook(request, command), 'LOWEST')
+            runner.train()
+        except KeyboardInterrupt:
+            raise SystemExit(
+                f'stopped at once. Go on from the last checkpoint: {command}'
+            ) from None
+
+
+def resume_command(argv: list[str]) -> str:
+    """The line that goes on with a training.
+
+    Args:
+        argv (list[str]): The script of this one and its arguments.
+
+    Example:
+        >>> resume_command(['tools/train.py', 'a.py', '--resume', 'b.pth'])
+        'python tools/train.py a.py --resume'
+    """
+    script, *words = argv
+    words = [word for word in words if not word.startswith('--resume=')]
+    if '--resume' in words:
+        place = words.index('--resume')
+        file = words[place + 1 : place + 2]
+        given = bool(file) and not file[0].startswith('-')
+        del words[place : place + 1 + given]
+    installed = '.mim' in Path(script).parts
+    start = ['mmgor', 'train'] if installed else ['python', script]
+    return shlex.join([*start, *words, '--resume'])
+
+
 def main() -> None:
     args = parse_args()
     setup_cache_size_limit_of_dynamo()
@@ -109,7 +159,7 @@ def main() -> None:
     if args.dry_run:
         dry_run(cfg, build_runner)
     else:
-        build_runner(cfg).train()
+        train(cfg)
 
 
 if __name__ == '__main__':

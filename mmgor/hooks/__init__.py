@@ -6,6 +6,8 @@
 - ``nonfinite_loss_hook``: skips steps with a loss or gradient that is not
   finite; ``broken_state`` and ``batch_images`` say what was wrong.
 - ``safe_checkpoint_hook``: checkpoints that survive a kill or a full disk.
+- ``exact_resume_hook``: a resumed run is that without interruption; SIGTERM
+  and Ctrl-C leave a checkpoint.
 - ``report_hook``: the page of a training, when it ends.
 
 Several hooks use ``student`` (find the student in a Runner and run it),
@@ -13,6 +15,7 @@ Several hooks use ``student`` (find the student in a Runner and run it),
 ``training_batches`` (the batches that training starts with).
 """
 
+from .exact_resume_hook import ExactResumeHook
 from .gor_weight_hook import GoRWeightHook
 from .nonfinite_loss_hook import NonFiniteLossHook
 from .quant_calibration_hook import QuantCalibrationHook
@@ -21,6 +24,7 @@ from .safe_checkpoint_hook import SafeCheckpointHook
 from .weight_plot import plot_weight_curves, read_scalars
 
 __all__ = [
+    'ExactResumeHook',
     'GoRWeightHook',
     'NonFiniteLossHook',
     'QuantCalibrationHook',

@@ -18,9 +18,12 @@ from mmengine.runner.checkpoint import _load_checkpoint
 
 from mmgor.io.atomic_write import write_text
 from mmgor.io.checksums import checksum_path, write_checkpoint
+from mmgor.io.random_states import random_states
 from mmgor.io.resume import find_checkpoint
 from mmgor.registry import HOOKS
 
+#: Key of a checkpoint's meta: the random states of all ranks.
+RANDOM_STATES = 'random_states'
 _BACKEND = 'mmgor_local'
 #: Temporary files of :func:`mmgor.io.atomic_write.writing`. A kill leaves
 #: them behind.
@@ -61,6 +64,11 @@ class WholeFileBackend(LocalBackend):
 register_backend(_BACKEND, WholeFileBackend, force=True)
 
 
+def local_backend_args() -> dict[str, Any]:
+    """``backend_args`` for files that are written whole or not at all."""
+    return dict(backend=_BACKEND)
+
+
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's CheckpointHook, except that an intact checkpoint always
@@ -70,6 +78,8 @@ class SafeCheckpointHook(CheckpointHook):
       complete and on the disk. Older checkpoints are removed after that.
     - ``epoch_1.pth.sha256`` has the SHA-256 of ``epoch_1.pth``, in the format
       of ``sha256sum -c``. mmgor compares it whenever it loads the file.
+    - A checkpoint has the random states of all ranks, which
+      ``ExactResumeHook`` puts back.
     - With ``resume=True`` and without ``load_from``, the run goes on from the
       newest good checkpoint. If there is none, it starts from the
       ``load_from`` of the config file. The log says which.
@@ -110,8 +120,13 @@ class SafeCheckpointHook(CheckpointHook):
         self._choose_backend(runner)
         super().before_train(runner)
         if isinstance(self.file_backend, WholeFileBackend):
-            for pattern in _LEFTOVERS if is_main_process() else ():
-                for path in Path(self.out_dir).glob(pattern):
+            self._remove_leftovers(runner)
+
+    @master_only
+    def _remove_leftovers(self, runner: Runner) -> None:
+        for folder in {Path(self.out_dir), Path(runner.work_dir)}:
+            for pattern in _LEFTOVERS:
+                for path in folder.glob(pattern):
                     path.unlink()
 
     def _choose_backend(self, runner: Runner) -> None:
@@ -125,7 +140,7 @@ class SafeCheckpointHook(CheckpointHook):
                 'backend_args.'
             )
         else:
-            self.backend_args = dict(backend=_BACKEND)
+            self.backend_args = local_backend_args()
 
     def _save_checkpoint_with_step(
         self, runner: Runner, step: int, meta: dict
@@ -140,7 +155,10 @@ class SafeCheckpointHook(CheckpointHook):
             self.file_client_args,
             save_optimizer=self.save_optimizer,
             save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
+            meta={
+                **meta,
+                RANDOM_STATES: dist.all_gather_object(random_states()),
+            },
             by_epoch=self.by_epoch,
             backend_args=self.backend_args,
             **self.args,

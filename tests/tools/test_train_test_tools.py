@@ -113,6 +113,28 @@ def test_test_flags(argv, config_file, monkeypatch):
     assert ours[1] == theirs[1]
 
 
+@pytest.mark.parametrize(
+    'argv, line',
+    [
+        (['tools/train.py', 'a.py'], 'python tools/train.py a.py --resume'),
+        (
+            ['x/.mim/tools/train.py', 'a b.py', '--resume', 'c.pth', '--amp'],
+            "mmgor train 'a b.py' --amp --resume",
+        ),
+        (
+            ['train.py', '--resume', '--work-dir', 'w', 'a.py'],
+            'python train.py --work-dir w a.py --resume',
+        ),
+        (
+            ['train.py', '--resume=c.pth', 'a.py'],
+            'python train.py a.py --resume',
+        ),
+    ],
+)
+def test_how_to_go_on(argv, line):
+    assert load_tool(TOOLS / 'train.py').resume_command(argv) == line
+
+
 def test_out_must_be_a_pickle(config_file, monkeypatch, capsys):
     argv = ['test.py', str(config_file), 'x.pth', '--out', 'x.json']
     monkeypatch.setattr(sys, 'argv', argv)
