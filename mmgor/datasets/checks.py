@@ -24,6 +24,7 @@ from mmgor.registry import DATASETS, find
 
 from .annotations import check_entries, read_annotations, read_json
 from .coco_boxes import NO_AREA, USED, USUAL, box_fates, kept_images
+from .narrow_images import narrow_images
 
 # The methods of CocoDataset whose rules are checked here.
 _RULES = ('load_data_list', 'parse_data_info', 'filter_data')
@@ -42,7 +43,8 @@ def check_training_data(dataloader: Any) -> None:
 
     Raises:
         FileNotFoundError: If an annotation file does not exist.
-        ValueError: If a file can't be trained on, or an image file is empty.
+        ValueError: If a file can't be trained on, or an image file is empty
+            or would vanish when it is resized.
     """
     alone = len(_parts(dataloader)) == 1
     for dataset, path in coco_files(dataloader):
@@ -73,7 +75,8 @@ def check_evaluation_data(dataloader: Any, evaluator: Any) -> None:
 
     Raises:
         FileNotFoundError: If an annotation file does not exist.
-        ValueError: If a file can't be used, or an image file is empty.
+        ValueError: If a file can't be used, or an image file is empty or
+            would vanish when it is resized.
     """
     for dataset, path in coco_files(dataloader):
         content = read_annotations(path, labelled=False)
@@ -170,8 +173,18 @@ def _check_boxes(path: Path, fates: Counter[str], labelled: bool) -> None:
 
 
 def _check_image_files(dataset: dict, path: Path, content: dict) -> None:
-    """Refuse empty image files: the decoder's error would not name them."""
+    """Refuse images whose errors in the pipeline would not name them."""
     steps = [s for s in dataset.get('pipeline') or [] if isinstance(s, dict)]
+    narrow = narrow_images(steps, content['images'])
+    if narrow:
+        first = narrow[0]
+        raise ValueError(
+            f'{len(narrow)} of {len(content["images"])} images of {path} are '
+            'so narrow that Resize leaves no pixel of them, e.g. '
+            f'{first["file_name"]!r} of {first["width"]} x '
+            f'{first["height"]} pixels. Cut them into pieces, or remove them '
+            'from the file.'
+        )
     if any(step.get('ignore_empty') for step in steps):
         return
     files = image_files(dataset, content)

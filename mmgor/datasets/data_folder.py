@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .annotations import read_annotations
+from .image_files import READ, look_at, spread
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ def read_data_folder(root: Path) -> DataFolder:
 
     Raises:
         FileNotFoundError: If a part or a listed image is missing.
-        ValueError: If an annotation file is not usable.
+        ValueError: If an annotation file is not usable, or one of up to
+            2,000 images that are looked at is cut off.
     """
     files = [root / 'train.json', root / 'eval.json']
     for part in (*files, root / 'images'):
@@ -55,6 +57,14 @@ def read_data_folder(root: Path) -> DataFolder:
             raise FileNotFoundError(
                 f'{root / "images" / image["file_name"]} not found; expected '
                 'every file_name relative to images/.'
+            )
+    for image in spread(images, READ):
+        path = root / 'images' / image['file_name']
+        fault = look_at(path).fault
+        if fault:
+            raise ValueError(
+                f'{path} {fault}; expected an image. Copy it again, or '
+                'remove it from its annotation file.'
             )
     sides = [
         image.get(key, 0) for image in images for key in ('width', 'height')

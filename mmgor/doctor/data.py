@@ -1,15 +1,11 @@
 """Checks of a config's data sets: files, images, boxes, classes, sizes."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-import cv2
-import mmcv
 from mmengine.config import Config
 
 from mmgor.datasets import (
@@ -27,9 +23,8 @@ from mmgor.io.config_values import nearest
 from mmgor.registry import DATASETS, find
 
 from .findings import ERROR, OK, WARNING, Finding, guarded, quiet
+from .images import image_findings, in_colour
 
-#: Images of each file that are opened.
-OPENED = 16
 # Share of boxes from which a fault or a size is worth a warning.
 _MANY = 0.01
 _SMALL = 0.1
@@ -95,7 +90,7 @@ def _loader(
         yield from box_findings(where, content, classes)
         yield from class_findings(where, content, classes, _outputs(model))
         yield from image_findings(
-            where, image_files(dataset, content), content
+            where, image_files(dataset, content), content, in_colour(dataset)
         )
         if name == 'train':
             yield from _sizes(cfg, model, where, content)
@@ -232,62 +227,6 @@ def class_findings(
             f'{empty[:_SHOWN]}',
             'label some, or leave the class out',
         )
-
-
-def image_findings(
-    where: str, files: list[str], content: dict
-) -> Iterator[Finding]:
-    """Whether image files exist, and some of them open and have their size.
-
-    Args:
-        where (str): What the findings are about.
-        files (list[str]): Paths, one for each entry of ``images``.
-        content (dict): A COCO file.
-    """
-    missing = {file: None for file in files if not os.path.isfile(file)}
-    if missing:
-        yield Finding(
-            ERROR,
-            where,
-            f'{len(missing)} of {len(files)} image files are missing, e.g. '
-            f'{next(iter(missing))}',
-            "correct data_root and data_prefix=dict(img='images/')",
-        )
-    there = [
-        (file, image)
-        for file, image in zip(files, content['images'])
-        if file not in missing
-    ]
-    step = max(1, len(there) // OPENED)
-    sample = there[::step][:OPENED]
-    faults = [fault for pair in sample if (fault := _image_fault(*pair))]
-    if faults:
-        yield Finding(
-            ERROR,
-            where,
-            f'{len(faults)} of {len(sample)} images that were opened: '
-            f'{faults[0]}',
-            'copy the images again; if they were rotated or resized, make '
-            f'{Path(where).name} again',
-        )
-    elif sample:
-        text = f'{len(sample)} images were opened and have their size'
-        yield Finding(OK, where, text)
-
-
-def _image_fault(file: str, image: dict) -> str:
-    """Why an image does not fit its entry; '' if it does."""
-    try:
-        pixels = mmcv.imread(file)
-    except (OSError, ValueError, cv2.error) as error:
-        return f'{file} does not open ({error})'
-    if pixels is None:
-        return f'{file} does not open as an image'
-    found = pixels.shape[1], pixels.shape[0]
-    wanted = image['width'], image['height']
-    if found != wanted:
-        return f'{file} is {found} pixels wide and high, expected {wanted}'
-    return ''
 
 
 def _sizes(

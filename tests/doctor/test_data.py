@@ -1,13 +1,10 @@
 """Faults of data sets are found, each with what mends it."""
 
-import cv2
-import numpy as np
 import pytest
 
 from mmgor.doctor.data import (
     box_findings,
     class_findings,
-    image_findings,
     object_sides,
     size_findings,
     type_findings,
@@ -95,31 +92,6 @@ def test_a_class_that_the_file_lacks_moves_labels():
     assert 'names and labels do not match' in moved.found
     # Behind the others, it moves none.
     assert ERROR not in statuses(file, ['cell', 'dust', 'dirt'], 3)
-
-
-def test_images(tmp_path):
-    good, turned, broken = (tmp_path / f'{n}.png' for n in 'abc')
-    cv2.imwrite(str(good), np.zeros((48, 64, 3), np.uint8))
-    cv2.imwrite(str(turned), np.zeros((64, 48, 3), np.uint8))
-    broken.write_text('no image')
-
-    def found(*paths):
-        files = [str(path) for path in paths]
-        images = dict(images=[IMAGE] * len(files))
-        return [
-            (f.status, f.found) for f in image_findings('f', files, images)
-        ]
-
-    assert found(good) == [(OK, '1 images were opened and have their size')]
-    ((status, text),) = found(good, turned)
-    assert status == ERROR
-    assert '(48, 64) pixels wide and high, expected (64, 48)' in text
-    ((status, text),) = found(broken)
-    assert (status, 'does not open' in text) == (ERROR, True)
-    missing, opened = found(good, tmp_path / 'gone.png')
-    assert missing[0] == ERROR
-    assert missing[1].startswith('1 of 2 image files are missing')
-    assert opened[0] == OK
 
 
 def test_sizes_are_those_after_resizing():

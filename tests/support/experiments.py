@@ -58,7 +58,7 @@ _TEACHERS = (
 def write_data(folder: Path, note: str = '') -> Path:
     """A data folder of one image that nobody opens."""
     (folder / 'images').mkdir(parents=True)
-    (folder / 'images' / 'x').touch()
+    (folder / 'images' / 'x').write_text('x')
     content = dict(
         info=note,
         images=[dict(id=1, file_name='x', width=32, height=48)],
