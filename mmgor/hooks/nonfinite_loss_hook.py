@@ -1,5 +1,6 @@
 """NonFiniteLossHook: skips steps that are not finite, or stops the run."""
 
+import math
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,11 +14,14 @@ from mmgor.io.config_values import integer
 from mmgor.registry import HOOKS
 
 from .batch_images import name_images
-from .broken_state import broken_tensors, check_state
+from .broken_state import broken_teachers, broken_tensors, check_state
 from .student import unwrapped_model
 
 #: Iterations between two checks of all parameters and buffers.
 CHECK_INTERVAL = 50
+#: Steps in a row that a loss scaler may skip: half precision has 40 powers of
+#: two, and the scale is halved each time.
+MOST_SKIPPED = 40
 
 
 @HOOKS.register_module()
@@ -41,6 +45,10 @@ class NonFiniteLossHook(Hook):
     there is no step (accumulation, or a loss scaler that skips). A check of
     all tensors makes it wait once more.
 
+    The loss scaler of half precision skips steps by itself, while it looks for
+    a scale at which no gradient overflows. The log says so. If it finds none,
+    the training stops, since nothing would be trained any more.
+
     Args:
         max_consecutive (int): Stop the run after this many such steps in a
             row.
@@ -61,6 +69,7 @@ class NonFiniteLossHook(Hook):
         """Forget an earlier training, which an error may have ended."""
         self._registered.close()
         self.consecutive = 0
+        self._skipped = 0  # by a loss scaler
         # Whether this iteration's optimizer step was skipped; None: there was
         # no step.
         self._dropped: bool | None = None
@@ -105,19 +114,22 @@ class NonFiniteLossHook(Hook):
         """Undo a bad step and count it.
 
         Raises:
-            RuntimeError: After ``max_consecutive`` skipped steps in a row.
+            RuntimeError: After ``max_consecutive`` skipped steps in a row,
+                or if a loss scaler can no longer find a scale.
         """
         outputs = outputs or {}
         bad, self._dropped = self._dropped, None
+        stepped = bad is not None
         if bad is None:
             # A loss scaler may have skipped the step, or gradients are still
             # being accumulated.
             bad = _on_any_rank(_not_finite(outputs.get('loss')))
         if not bad:
             self.consecutive = 0
+            self._watch_scaler(runner, stepped)
             _copy(self._state(), self._saved)
             if self.every_n_train_iters(runner, CHECK_INTERVAL):
-                check_state(unwrapped_model(runner))
+                _check_all(runner)
             return
         self.consecutive += 1
         _copy(self._saved, self._state())
@@ -134,7 +146,8 @@ class NonFiniteLossHook(Hook):
             f'{name_images(data_batch)}; this step is skipped.'
         )
         if self.consecutive >= self.max_consecutive:
-            broken = broken_tensors(unwrapped_model(runner))
+            model = unwrapped_model(runner)
+            broken = [*broken_tensors(model), *broken_teachers(model)]
             hint = (
                 f'These tensors are broken: {"; ".join(broken[:3])} '
                 f'({len(broken)} in all). Check load_from, or resume from an '
@@ -146,9 +159,42 @@ class NonFiniteLossHook(Hook):
             )
             raise RuntimeError(
                 f'the loss was not finite in {self.consecutive} steps in a '
-                f'row (the last at iteration {runner.iter + 1}); training '
-                'stops. '
-                f'{hint}'
+                f'row (the last at iteration {runner.iter + 1}: '
+                f'{names or "its gradient"}); training stops. {hint}'
+            )
+
+    def _watch_scaler(self, runner: Runner, stepped: bool) -> None:
+        """Say that a loss scaler skipped a step whose loss is finite.
+
+        Args:
+            runner (Runner): After an iteration.
+            stepped (bool): Whether the optimizer made its step.
+
+        Raises:
+            RuntimeError: If the scaler can no longer find a scale.
+        """
+        if stepped:
+            self._skipped = 0
+            return
+        wrapper = runner.optim_wrapper
+        scaler = getattr(wrapper, 'loss_scaler', None)
+        if scaler is None or not wrapper.should_update():
+            return
+        self._skipped += 1
+        scale = scaler.get_scale()
+        runner.logger.info(
+            f'iteration {runner.iter + 1}: the loss scaler skipped this step, '
+            f'since a gradient was not finite; its scale is now {scale:g}.'
+        )
+        if self._skipped >= MOST_SKIPPED or not math.isfinite(scale):
+            raise RuntimeError(
+                f'the loss scaler skipped {self._skipped} steps in a row (the '
+                f'last at iteration {runner.iter + 1}) while the loss was '
+                f'finite, and its scale is {scale:g}; expected that it finds '
+                'a scale within a few steps. Nothing is trained any more. Set '
+                "optim_wrapper.loss_scale='dynamic' and resume from an "
+                'earlier checkpoint, or train with optim_wrapper='
+                "dict(type='Bfloat16OptimWrapper', ...), which scales nothing."
             )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -157,7 +203,7 @@ class NonFiniteLossHook(Hook):
         Raises:
             RuntimeError: If a parameter or buffer is broken.
         """
-        check_state(unwrapped_model(runner))
+        _check_all(runner)
 
     def after_train_epoch(self, runner: Runner, *_: Any) -> None:
         """Check all tensors, even if no checkpoint is saved.
@@ -165,7 +211,7 @@ class NonFiniteLossHook(Hook):
         Raises:
             RuntimeError: If a parameter or buffer is broken.
         """
-        check_state(unwrapped_model(runner))
+        _check_all(runner)
 
     def _check(self, optimizer: Any, *_: Any) -> None:
         gradients = [
@@ -189,6 +235,10 @@ class NonFiniteLossHook(Hook):
         that updates a mean by assignment, holds other tensors than before.
         """
         return [getattr(module, name) for module, name in self._places]
+
+
+def _check_all(runner: Runner) -> None:
+    check_state(unwrapped_model(runner), runner.optim_wrapper.optimizer)
 
 
 def pass_non_finite_on(loss: Tensor) -> Tensor:

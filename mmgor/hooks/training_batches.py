@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -52,7 +53,7 @@ def training_batches(runner: Runner, count: int) -> list[Any]:
     else:
         loader = _from_built(stock)
     with _own_transforms(stock.dataset):
-        batches = list(islice(loader, count))
+        batches = list(islice(loader, min(count, sys.maxsize)))
     if not batches:
         raise RuntimeError(
             'calibration got no batch: expected a train_dataloader with at '

@@ -114,7 +114,7 @@ class QuantPolicy:
     per_channel_depthwise: bool = False
     overrides: dict = field(default_factory=dict)
     tensors: str = ''
-    tensor_bits: int = 8
+    tensor_bits: int = MAX_BITS
     target: str | None = None
 
     def __post_init__(self) -> None:
@@ -132,6 +132,13 @@ class QuantPolicy:
             )
         self._take_target()
         choice('tensors', self.tensors, LAYOUTS)
+        if self.tensors != 'all' and self.tensor_bits != MAX_BITS:
+            raise ValueError(
+                f'tensor_bits={self.tensor_bits} is for what sums, products '
+                'and activations read, which is rounded only with '
+                f"tensors='all', got tensors={self.tensors!r}. Drop the key, "
+                'or set the other.'
+            )
         if self.tensors == 'all' and self.per_channel_depthwise:
             raise ValueError(
                 "tensors='all' has one scale per tensor, which is what "

@@ -1,17 +1,24 @@
 """A bad step changes no weight, no buffer and no state of the optimizer."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.hooks import EMAHook
+from mmengine.hooks import EMAHook, Hook
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
+from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
-from mmgor.hooks import GoRWeightHook, NonFiniteLossHook
+from mmgor.hooks import (
+    GoRWeightHook,
+    NonFiniteLossHook,
+    nonfinite_loss_hook,
+)
 from mmgor.registry import MODELS
 
 
@@ -94,7 +101,13 @@ class Recorder(NonFiniteLossHook):
 
 
 def train(
-    tmp_path, values, max_consecutive=10, accumulate=1, hooks=(), make=Stock
+    tmp_path,
+    values,
+    max_consecutive=10,
+    accumulate=1,
+    hooks=(),
+    make=Stock,
+    **wrapper,
 ):
     torch.manual_seed(0)
     model = make()
@@ -118,7 +131,8 @@ def train(
             paramwise_cfg=dict(
                 custom_keys={'gor_weighting.': dict(decay_mult=0.0)}
             ),
-        ),
+        )
+        | wrapper,
         custom_hooks=[hook, *hooks],
         default_hooks=dict(checkpoint=None),
         experiment_name=f'{tmp_path.name}{len(values)}',
@@ -241,7 +255,8 @@ def test_an_average_of_buffers_stays_finite(tmp_path):
 
 
 def test_it_stops_when_bad_steps_persist(tmp_path):
-    with pytest.raises(RuntimeError, match='not finite in 2 steps in a row'):
+    told = r"finite in 2 steps in a row .* iteration 3: \['loss', 'loss_cls'\]"
+    with pytest.raises(RuntimeError, match=told):
         train(tmp_path, [1.0, 2.0, *[math.nan] * 4], max_consecutive=2)
 
 
@@ -297,6 +312,115 @@ def test_a_broken_weight_is_named_instead_of_the_learning_rate(tmp_path):
             max_consecutive=2,
             make=lambda: Breaks('linear.bias', math.nan),
         )
+
+
+class Taught(Stock):
+    """Its teacher has a broken weight."""
+
+    def __init__(self):
+        super().__init__()
+        big = nn.Linear(2, 1)
+        nn.init.constant_(big.weight, math.nan)
+        self.teachers = dict(big=SimpleNamespace(is_built=True, model=big))
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        kd = self.teachers['big'].model(inputs).mean()
+        return dict(loss_kd=kd) | super().forward(inputs)
+
+
+def test_a_broken_teacher_is_named(tmp_path):
+    told = r"\['loss', 'loss_kd'\].*broken: teachers\.big: weight is not"
+    with pytest.raises(RuntimeError, match=told):
+        train(tmp_path, [1.0, 2.0] * 4, max_consecutive=2, make=Taught)
+
+
+class Overflown(Hook):
+    """Adam never moves this weight again, and it stays finite."""
+
+    def before_train_iter(self, runner, *args, **kwargs):
+        if runner.iter == 1:
+            optimizer = runner.optim_wrapper.optimizer
+            state = optimizer.state[runner.model.linear.weight]
+            state['exp_avg_sq'][0, 0] = math.inf
+
+
+def test_a_broken_state_of_the_optimizer_is_named(tmp_path):
+    told = r"the optimizer's exp_avg_sq of linear\.weight is not finite"
+    adam = dict(type='AdamW', lr=0.1, weight_decay=0.1)
+    with pytest.raises(RuntimeError, match=told):
+        train(tmp_path, [1.0] * 8, hooks=[Overflown()], optimizer=adam)
+
+
+class Spoilt(Stock):
+    """The gradients of some calls are not finite, the losses are."""
+
+    def __init__(self, *spoilt):
+        super().__init__()
+        self.spoilt, self.calls = spoilt, 0
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        self.calls += 1
+        losses = super().forward(inputs)
+        if self.calls in self.spoilt:
+            losses['loss_cls'].register_hook(lambda g: g * math.inf)
+        return losses
+
+
+@pytest.fixture
+def scaling(monkeypatch):
+    """mmengine's AmpOptimWrapper without a GPU; what the hook logs."""
+    told = []
+    patch = partial(monkeypatch.setattr, amp_optimizer_wrapper)
+    patch('is_cuda_available', lambda: True)
+    patch('GradScaler', partial(torch.amp.GradScaler, 'cpu'))
+    monkeypatch.setattr(MMLogger, 'info', lambda _, text: told.append(text))
+    return told
+
+
+SCALED = dict(type='AmpOptimWrapper', dtype='bfloat16')
+
+
+def skipped(told):
+    return [text for text in told if 'loss scaler' in text]
+
+
+def test_steps_that_a_loss_scaler_skips_are_in_the_log(tmp_path, scaling):
+    scale = dict(init_scale=8.0)
+    states = train(
+        tmp_path,
+        [1.0, 2.0] * 3,
+        make=lambda: Spoilt(2),
+        loss_scale=scale,
+        **SCALED,
+    )
+    weights = [state['linear.weight'] for state in states]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[1], weights[2])
+    assert skipped(scaling) == [
+        'iteration 2: the loss scaler skipped this step, since a gradient '
+        'was not finite; its scale is now 4.'
+    ]
+
+
+@pytest.mark.parametrize('scale', [math.nan, math.inf])
+def test_a_scale_that_trains_nothing_any_more(tmp_path, scaling, scale):
+    told = rf'skipped 1 steps in a row .* iteration 1\).*is {scale:g};'
+    start = dict(init_scale=scale)
+    with pytest.raises(RuntimeError, match=told):
+        train(tmp_path, [1.0, 2.0] * 3, loss_scale=start, **SCALED)
+
+
+def test_a_loss_scaler_that_finds_no_scale(tmp_path, scaling, monkeypatch):
+    monkeypatch.setattr(nonfinite_loss_hook, 'MOST_SKIPPED', 3)
+    told = 'skipped 3 steps in a row .* iteration 5'
+    with pytest.raises(RuntimeError, match=told):
+        train(
+            tmp_path,
+            [1.0, 2.0] * 9,
+            make=lambda: Spoilt(1, 3, 4, 5, 6),
+            **SCALED,
+        )
+    assert len(skipped(scaling)) == 4
 
 
 def test_bad_argument():

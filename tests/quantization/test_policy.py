@@ -1,6 +1,6 @@
 import pytest
 
-from mmgor.quantization.policy import is_prediction_layer
+from mmgor.quantization.policy import QuantPolicy, is_prediction_layer
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,10 @@ from mmgor.quantization.policy import is_prediction_layer
 )
 def test_prediction_layer_names(name, expected):
     assert is_prediction_layer(name) is expected
+
+
+def test_bits_of_tensors_that_are_not_rounded():
+    assert QuantPolicy(tensors='all', tensor_bits=6).tensor_bits == 6
+    assert QuantPolicy(target='litert', tensor_bits=6).tensor_bits == 6
+    with pytest.raises(ValueError, match=r"bits=6 .*tensors='inputs'"):
+        QuantPolicy(tensor_bits=6)

@@ -19,6 +19,7 @@ from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from mmgor.distillation.recorder import DETECTIONS
 from mmgor.io.atomic_write import writing
@@ -40,7 +41,8 @@ class OutputCache:
     """The outputs of one teacher, one file for each image.
 
     Files are added until the folder is full; none is removed, since images
-    come in a new order in every epoch. A damaged file counts as missing.
+    come in a new order in every epoch. A damaged file counts as missing, and
+    outputs that are not finite are not kept.
 
     Args:
         owner (str): Name of the teacher, for the log.
@@ -119,7 +121,8 @@ class OutputCache:
                     name: _of_image(name, outputs[name], j, len(new))
                     for name in names
                 }
-                self._write(keys[i], found[i])
+                if _is_finite(found[i]):  # or it would stay so for ever
+                    self._write(keys[i], found[i])
         self._report(len(keys), len(keys) - len(new))
         return {
             name: _joined(name, [entry[name] for entry in found], inputs)
@@ -251,6 +254,15 @@ def _of_image(name: str, output: Any, index: int, count: int) -> Any:
     raise ValueError(
         f'the tap {name!r} returns a {type(output).__name__}; a cache holds '
         'tensors in tuples, lists and dicts. Remove `cache` of this teacher.'
+    )
+
+
+def _is_finite(entry: Any) -> bool:
+    """Whether an image's outputs are finite, however nested."""
+    return all(
+        bool(x.isfinite().all())
+        for x in tree_leaves(entry)
+        if isinstance(x, Tensor)
     )
 
 

@@ -115,6 +115,15 @@ def test_damaged_entries_count_as_missing(teacher_spec, tmp_path, damage):
     assert len(path.read_bytes()) == len(content)  # written anew
 
 
+def test_outputs_that_are_not_finite_are_not_kept(teacher_spec, tmp_path):
+    teacher = built(teacher_spec, tmp_path)
+    batch = make_batch()
+    batch['inputs'][1, 0, 5, 5] = torch.nan
+    (broken,) = outputs(teacher, 'neck', batch=batch)
+    assert not broken[0][1].isfinite().all()
+    assert len(files(tmp_path)) == 1
+
+
 def test_the_folder_stays_below_its_limit(teacher_spec, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(cache, 'print_log', lambda text, _: said.append(text))
