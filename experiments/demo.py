@@ -10,14 +10,11 @@ import os
 import shutil
 import sys
 import time
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from mmdet.apis import init_detector
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
@@ -25,7 +22,7 @@ from mmgor.datasets import SceneSpec, generate_scenes
 from mmgor.io.atomic_write import write_text, writing
 from mmgor.quantization import layer_table
 from mmgor.registry import MODELS
-from mmgor.training_report.detections import STUDENT, Sight, look
+from mmgor.training_report.detections import STUDENT, Sight
 
 from . import REPOSITORY
 from .__main__ import tell
@@ -37,11 +34,10 @@ from .plan_file import read_plan_file
 from .records import DONE, Record, read_records
 from .report import markdown, spread
 from .runs import Key, Run, build_runs
+from .sights import detections_file, read_sight
 
 _SCENES = SceneSpec(num_eval=200, size=96, num_teacher=1536)
 _SMOKE_SCENES = SceneSpec(24, 8, size=96, num_teacher=48)
-# Images of the evaluation set on which F1 is measured.
-_LOOKED_AT = 200
 _PROGRESS_S = 10.0
 
 PLANS = REPOSITORY / 'experiments' / 'plans'
@@ -203,6 +199,7 @@ def train(plan: Plan) -> tuple[list[Run], dict[Key, Record]]:
                 and record.status == DONE
                 and run.key not in changed
                 and weights.is_file()
+                and detections_file(plan, run).is_file()
                 and all(parent.key in done for parent in run.parents)
             ):
                 done[run.key] = record
@@ -215,21 +212,6 @@ def train(plan: Plan) -> tuple[list[Run], dict[Key, Record]]:
             reason = record.reason if record else 'lost'
             raise RuntimeError(f'{run.name}: {reason}')
     return runs, engine.records
-
-
-def look_at(plan: Plan, run: Run) -> Sight:
-    """What the model of a run finds on evaluation images."""
-    folder = plan.runs_folder / run.name
-    with redirect_stdout(StringIO()):  # mmengine prints where it loads from
-        model = init_detector(
-            str(folder / 'config.py'),
-            str(folder / run.checkpoint),
-            device='cpu',
-        )
-    tell(f'{run.name}: best F1')  # a few seconds
-    return look(
-        model.cfg, model, _LOOKED_AT, lambda line: None, with_teachers=False
-    )
 
 
 def summarise(
@@ -329,7 +311,7 @@ def main(argv: list[str] | None = None) -> int:
         tell(f'{data.root}: {len(data.classes)} classes, {data.side} px')
     try:
         runs, records = train(plan)
-        sights = {run.key: look_at(plan, run) for run in runs}
+        sights = {run.key: read_sight(plan, run) for run in runs}
     except KeyboardInterrupt:
         return 130
     rows = summarise(plan, runs, records, sights)
@@ -340,8 +322,8 @@ def main(argv: list[str] | None = None) -> int:
     tell(f'\n{table}\n')
     for sight in list(sights.values())[:1]:
         tell(
-            f'Best F1: at the score threshold that suits {len(sight.images)} '
-            f'of {sight.size} evaluation images best.'
+            f'Best F1: at the score threshold that suits the {sight.size} '
+            'evaluation images best.'
         )
     for image in draw(plan, runs, sights, args.work_dir):
         tell(str(image))

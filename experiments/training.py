@@ -10,6 +10,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmgor.io.config_reader import type_name
+
 from . import REPOSITORY
 from .environment import commit, device
 from .outcome import Outcome, read_outcome
@@ -19,6 +21,8 @@ from .runs import Run, fill_in, sha256
 
 #: Takes the config file as its argument.
 TRAIN = (sys.executable, '-u', str(REPOSITORY / 'tools' / 'train.py'))
+#: How the file with a run's detections begins; CocoMetric adds .bbox.json.
+DETECTIONS = 'detections'
 
 
 def train(
@@ -106,8 +110,13 @@ def write_run(run: Run, plan: Plan) -> Path:
     # First: it is what tells the folder of a start that was interrupted.
     text = json.dumps(run.hashed, indent=1, sort_keys=True)
     (folder / 'hashed.json').write_text(text + '\n')
-    config = dict(fill_in(run.config, plan.path), work_dir=str(folder))
-    Config(config).dump(folder / 'config.py')
+    config = Config(dict(fill_in(run.config, plan.path)))
+    config.work_dir = str(folder)
+    metrics = config.val_evaluator
+    for metric in metrics if isinstance(metrics, list) else [metrics]:
+        if type_name(metric) == 'CocoMetric':
+            metric.outfile_prefix = str(folder / DETECTIONS)
+    config.dump(folder / 'config.py')
     return folder / 'config.py'
 
 

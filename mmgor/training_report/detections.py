@@ -84,7 +84,7 @@ def look(
             from its config, or its boxes are no plain ones.
         FileNotFoundError: If a file of the data set does not exist.
     """
-    dataset = _evaluation_set(cfg)
+    dataset = evaluation_set(cfg)
     classes = dataset_classes(dataset, 'val_dataloader.dataset') or ()
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     model.to(device)
@@ -101,7 +101,12 @@ def look(
     return Sight(images, size, tuple(classes), missing)
 
 
-def _evaluation_set(cfg: Config) -> Any:
+def evaluation_set(cfg: Config) -> Any:
+    """The data set that a config evaluates on.
+
+    Raises:
+        ValueError: If the config has none, or several.
+    """
     found = loader_datasets(cfg, 'val_dataloader')
     found = found or loader_datasets(cfg, 'test_dataloader')
     if len(found) != 1:
@@ -149,7 +154,7 @@ def _see(
     data = model.data_preprocessor(batch, False)
     inputs, samples = data['inputs'], data['data_samples']
     samples = model.predict(inputs, samples, rescale=True)
-    truth, ignored = _truth(info)
+    truth, ignored = truth_of(info)
 
     def counted(samples: Any) -> Boxes:
         return without_ignored(
@@ -177,8 +182,12 @@ def _boxes(found: Any) -> Boxes:
     )
 
 
-def _truth(info: dict[str, Any]) -> tuple[Boxes, Tensor]:
-    """The objects of an image, and its regions that do not count."""
+def truth_of(info: dict[str, Any]) -> tuple[Boxes, Tensor]:
+    """The objects of an image, and its regions that do not count.
+
+    Args:
+        info (dict): Of an image, as mmdet's data sets give it.
+    """
     entries = info.get('instances', [])
     boxes = torch.tensor([x['bbox'] for x in entries], dtype=torch.float32)
     labels = torch.tensor([x['bbox_label'] for x in entries]).long()

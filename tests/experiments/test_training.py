@@ -3,6 +3,7 @@
 import pytest
 import torch
 import yaml
+from mmdet.apis import init_detector
 from mmengine.config import Config
 from mmengine.runner import Runner
 from tensorboard.backend.event_processing.event_accumulator import (
@@ -12,7 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import (
 from experiments.outcome import read_outcome
 from experiments.plan import read_plan
 from experiments.runs import build_runs
+from experiments.sights import read_sight
 from experiments.training import write_run
+from mmgor.training_report.detections import STUDENT, look
 from tests.support.models import quantized_cfg, retinanet_cfg
 from tests.support.training import tiny_scenes, training_config
 
@@ -36,8 +39,7 @@ def trackers(*kinds):
 
 
 @pytest.fixture(scope='module')
-def trained(tmp_path_factory):
-    """Arm -> its folder and outcome."""
+def plan(tmp_path_factory):
     folder = tmp_path_factory.mktemp('plan')
     tiny_scenes(folder / 'scenes')
     calibration = dict(type='QuantCalibrationHook', num_batches=1)
@@ -67,7 +69,12 @@ def trained(tmp_path_factory):
         ),
     )
     (folder / 'plan.yaml').write_text(yaml.safe_dump(content))
-    plan = read_plan(folder / 'plan.yaml', work_dir=folder)
+    return read_plan(folder / 'plan.yaml', work_dir=folder)
+
+
+@pytest.fixture(scope='module')
+def trained(plan):
+    """Arm -> its folder and outcome."""
     outcomes = {}
     for run in build_runs(plan):
         config = write_run(run, plan)
@@ -102,6 +109,29 @@ def test_a_calibrated_arm_keeps_its_weights(trained):
     weight = 'neck.fpn_convs.0.conv.weight_quantizer.'
     assert ptq[weight + 'qmax'] == 3
     assert (ptq[weight + 'log_scale'] != 0).all()
+
+
+def test_a_sight_is_what_the_model_sees(plan, trained):
+    """The file of the last evaluation, against another forward pass."""
+    (run,) = (run for run in build_runs(plan) if run.key[1] == 'gor')
+    sight = read_sight(plan, run)
+    folder, _ = trained['gor']
+    model = init_detector(
+        str(folder / 'config.py'), str(folder / run.checkpoint), device='cpu'
+    )
+    want = look(model.cfg, model, 99, print, with_teachers=False)
+    assert sight.size == want.size == len(sight.images)
+    assert sight.classes == want.classes
+    for a, b in zip(sight.images, want.images, strict=True):
+        assert a.path == b.path
+        for one, other in (
+            (a.truth, b.truth),
+            (a.found[STUDENT], b.found[STUDENT]),
+        ):
+            assert one.labels.tolist() == other.labels.tolist()
+            torch.testing.assert_close(one.boxes, other.boxes)
+            torch.testing.assert_close(one.scores, other.scores)
+    assert any(len(seen.found[STUDENT]) for seen in sight.images)
 
 
 def test_a_tracker_gets_the_scalars(trained):
