@@ -111,7 +111,8 @@ class BaseQuantizer(nn.Module):
         # An averaging hook may have copied a range into the buffer, so 0 is
         # not trusted. A value is kept, because to read the buffer makes the
         # host wait for an accelerator.
-        self._highest = self._highest or int(self.qmax)
+        if not self._highest:
+            self._highest = int(self.qmax)
         return self._highest
 
     @property
@@ -119,8 +120,6 @@ class BaseQuantizer(nn.Module):
         """Whether the integer range reaches below zero."""
         return bool(self.qmin < 0)
 
-    # The kernels inside are compiled already; the rest is Python.
-    @torch.compiler.disable
     def forward(self, x: Tensor, slot: int | None = None) -> Tensor:
         """Fake-quantize ``x``. During calibration, observe it and pass it on.
 
@@ -140,6 +139,16 @@ class BaseQuantizer(nn.Module):
                 warning: tools that count operations trace an untrained model.
             ValueError: If calibration meets NaN or infinity.
         """
+        if torch.compiler.is_compiling():
+            return self._outside_of_graphs(x, slot)
+        return self._forward(x, slot)
+
+    # The kernels inside are compiled already; the rest is Python.
+    @torch.compiler.disable
+    def _outside_of_graphs(self, x: Tensor, slot: int | None) -> Tensor:
+        return self._forward(x, slot)
+
+    def _forward(self, x: Tensor, slot: int | None) -> Tensor:
         if is_marked(x, self, slot):
             return x
         if self.observer is not None:

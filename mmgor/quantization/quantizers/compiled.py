@@ -96,34 +96,102 @@ class _FakeQuantize(torch.autograd.Function):
         offset: Tensor | None,
         qmin: Tensor,
         qmax: Tensor,
+        axis: int | None,
+        log_scale: Tensor | None,
+        factor: float,
     ) -> Tensor:
         ctx.save_for_backward(x, scale, offset, qmin, qmax)
-        return _forward(x, scale, offset, qmin, qmax)
+        ctx.axis, ctx.factor = axis, factor
+        ctx.wants = log_scale is not None, offset is not None
+        rows, back = _rows(x, axis)
+        return back(
+            _forward(
+                rows,
+                _per_row(scale, rows, axis),
+                _per_row(offset, rows, axis),
+                qmin,
+                qmax,
+            )
+        )
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors  # a checkpoint only allows one read
-        _, scale, offset, *_ = saved
-        grad_x, grad_scale, grad_offset = _backward(grad.contiguous(), *saved)
+        # A checkpoint only allows one read.
+        x, scale, offset, qmin, qmax = ctx.saved_tensors
+        rows, back = _rows(x, ctx.axis)
+        grad_x, *grads = _backward(
+            _like_rows(grad, x, ctx.axis),
+            rows,
+            _per_row(scale, rows, ctx.axis),
+            _per_row(offset, rows, ctx.axis),
+            qmin,
+            qmax,
+        )
+        grad_scale, grad_offset = (
+            _per_scale(part, scale).mul_(ctx.factor) if wanted else None
+            for part, wanted in zip(grads, ctx.wants)
+        )
         return (
-            grad_x,
-            grad_scale.view_as(scale),
-            None if offset is None else grad_offset.view_as(offset),
+            back(grad_x),
             None,
+            grad_offset,
+            None,
+            None,
+            None,
+            grad_scale,
             None,
         )
 
 
-def _flat(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """A view of ``x`` with one axis, in memory order, and its inverse."""
-    if (
+def _in_channels_last(x: Tensor) -> bool:
+    return (
         x.dim() == 4
         and not x.is_contiguous()
         and x.is_contiguous(memory_format=torch.channels_last)
-    ):
+    )
+
+
+def _rows(
+    x: Tensor, axis: int | None
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """``x`` with one axis, in memory order, or with one row per scale, and
+    the way back."""
+    if axis is None and _in_channels_last(x):
         last = x.permute(0, 2, 3, 1)
         return last.flatten(), lambda y: y.view(last.shape).permute(0, 3, 1, 2)
-    return x.flatten(), lambda y: y.view(x.shape)
+    if axis is None:
+        rows = x.flatten()
+    elif axis == 0:
+        rows = x.flatten(1)
+    else:  # one row per image and channel
+        rows = x.flatten(0, 1).flatten(1)
+    return rows, lambda y: y.view(x.shape)
+
+
+def _like_rows(grad: Tensor, x: Tensor, axis: int | None) -> Tensor:
+    """A gradient in the order of ``_rows(x, axis)``."""
+    if axis is None and _in_channels_last(x):
+        return grad.permute(0, 2, 3, 1).flatten()
+    return _rows(grad.contiguous(), axis)[0]
+
+
+def _per_row(values: Any, rows: Tensor, axis: int | None) -> Any:
+    """Values of scales as those of rows: shape (), or (rows, 1); None stays
+    None."""
+    if values is None:
+        return None
+    if axis is None:
+        return values.view(())
+    if axis == 1:
+        values = values.repeat(len(rows) // len(values))
+    return values.unsqueeze(1)
+
+
+def _per_scale(grad: Tensor, scale: Tensor) -> Tensor:
+    """Gradients of rows, summed over those that share a scale."""
+    if grad.numel() == scale.numel():
+        return grad.view(scale.shape)
+    return grad.view(-1, len(scale)).sum(0)
 
 
 def fake_quantize(
@@ -132,37 +200,52 @@ def fake_quantize(
     offset: Tensor | None,
     qmin: Tensor,
     qmax: Tensor,
-    per_channel: bool = False,
+    axis: int | None = None,
+    log_scale: Tensor | None = None,
+    factor: float = 1.0,
 ) -> Tensor:
     """Run :func:`functional.fake_quantize`, as one kernel in training.
 
     The result is that of the function in ``functional.py``. That function
     broadcasts its arguments; this one takes one scale, or one per channel,
-    and flattens ``x`` for it. Where gradients are needed, forward and backward
-    pass are one compiled kernel each; elsewhere the plain function runs.
+    and views ``x`` as rows for it. Where gradients are needed, forward and
+    backward pass are one compiled kernel each; elsewhere the plain function
+    runs.
+
+    The gradients of ``log_scale`` and ``offset`` are
+    ``factor * dL/dscale`` and ``factor * dL/doffset``.
 
     Args:
         x (Tensor): Any shape.
-        scale (Tensor): Step size in units of ``x``. Shape (C, ) with
-            ``per_channel``, else ().
+        scale (Tensor): Step size in units of ``x``, without a gradient. Shape
+            (C, ) with ``axis``, else () or (1, ).
         offset (Tensor, optional): Value of the integer 0 in units of ``x``,
             shape of ``scale``. Default: 0.
         qmin (Tensor): Smallest integer, shape ().
         qmax (Tensor): Largest integer, shape ().
-        per_channel (bool): One scale per entry of ``x``'s first axis.
+        axis (int, optional): 0 or 1: one scale per entry of this axis of
+            ``x``.
+        log_scale (Tensor, optional): Gets the gradient of ``scale``, whose
+            shape it has.
+        factor (float): From :func:`functional.lsq_gradient_factor`.
 
     Returns:
         Tensor: Shape and dtype of ``x``.
     """
-    scale = scale.float()
-    tensors = (x, scale, offset)
-    with_grad = torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in tensors
+    trained = (x, offset, log_scale)
+    if torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in trained
+    ):
+        return _FakeQuantize.apply(
+            x, scale, offset, qmin, qmax, axis, log_scale, factor
+        )
+    rows, back = _rows(x, axis)
+    return back(
+        functional.fake_quantize(
+            rows,
+            _per_row(scale, rows, axis),
+            _per_row(offset, rows, axis),
+            qmin,
+            qmax,
+        )
     )
-    kernel = _FakeQuantize.apply if with_grad else functional.fake_quantize
-    if not per_channel:
-        flat, back = _flat(x)
-        return back(kernel(flat, scale, offset, qmin, qmax))
-    offset = None if offset is None else offset.unsqueeze(1)
-    out = kernel(x.flatten(1), scale.unsqueeze(1), offset, qmin, qmax)
-    return out.view(x.shape)

@@ -12,7 +12,6 @@ kernel.
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -142,24 +141,6 @@ def fake_quantize_backward(
     return grad_x.to(x.dtype), grad_scale, grad_offset
 
 
-class _ScaleGradient(torch.autograd.Function):
-    """Identity whose gradient is multiplied by ``factor``."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: Tensor | float) -> Tensor:
-        ctx.factor = factor  # a constant, so save_for_backward is not needed
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad * ctx.factor, None
-
-
-def scale_gradient(x: Tensor, factor: Tensor | float) -> Tensor:
-    """Pass ``x`` through and multiply its gradient by ``factor``."""
-    return _ScaleGradient.apply(x, factor)
-
-
 def lsq_gradient_factor(num_elements: int, qmax: int) -> float:
     """LSQ's gradient scale of the step size, 1 / sqrt(N * Q_p).
 
@@ -191,27 +172,6 @@ def at_least(x: Tensor, low: float) -> Tensor:
     again.
     """
     return x + (x.clamp(min=low) - x).detach()
-
-
-def exp_scale(log_scale: Tensor, factor: float) -> Tensor:
-    """The step size ``s = exp(log_scale)`` with LSQ's gradient scale.
-
-    Step sizes differ by orders of magnitude between layers, while an Adam step
-    has the size of the learning rate. On ``s`` itself such a step would be
-    large for a small ``s``. In the log domain (as in TQT, Jain et al., MLSys
-    2020) it is a relative change. The gradient is divided by ``s``, which
-    gives it the size of LSQ's ``factor * dL/ds``. It then neither dominates
-    gradient clipping nor vanishes with ``s``.
-
-    Args:
-        log_scale (Tensor): Any shape.
-        factor (float): From :func:`lsq_gradient_factor`.
-
-    Returns:
-        Tensor: Shape of ``log_scale``, positive.
-    """
-    precondition = factor * torch.exp(-log_scale.detach())
-    return torch.exp(scale_gradient(log_scale, precondition))
 
 
 def pact(x: Tensor, alpha: Tensor, qmin: Tensor, qmax: Tensor) -> Tensor:

@@ -20,7 +20,15 @@ class LSQQuantizer(BaseQuantizer):
 
     Esser et al., "Learned Step Size Quantization", ICLR 2020. The parameter
     ``log_scale``, of shape (num_scales, ), is the logarithm of the step size
-    in units of the tensor (see :func:`functional.exp_scale`).
+    ``s`` in units of the tensor.
+
+    Step sizes differ by orders of magnitude between layers, while an Adam step
+    has the size of the learning rate. On ``s`` itself such a step would be
+    large for a small ``s``. In the log domain (as in TQT, Jain et al., MLSys
+    2020) it is a relative change. The gradient is not the derivative with
+    respect to the logarithm, ``s * dL/ds``, which would vanish with ``s``. It
+    is that of LSQ, ``factor * dL/ds``, with the factor of
+    :func:`functional.lsq_gradient_factor`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -28,33 +36,45 @@ class LSQQuantizer(BaseQuantizer):
         self.log_scale = nn.Parameter(torch.zeros(self.num_scales))
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:
-        return self._round(x, self._scale(x, slot), None)
+        log_scale = self._of_slot(self.log_scale, slot)
+        return fake_quantize(
+            x,
+            self._scale(slot),
+            self._offset(slot),
+            self.qmin,
+            self.qmax,
+            self._axis,
+            log_scale,
+            functional.lsq_gradient_factor(
+                x.numel() // log_scale.numel(), self.highest
+            ),
+        )
 
-    def _round(
-        self, x: Tensor, scale: Tensor, offset: Tensor | None
-    ) -> Tensor:
-        bounds = self.qmin, self.qmax
-        if self.channels == 1:
-            return fake_quantize(x, scale, offset, *bounds, self.per_channel)
-        rows = x.flatten(0, 1)  # one per image and channel
-        scale = scale.repeat(len(x))
-        offset = None if offset is None else offset.repeat(len(x))
-        return fake_quantize(rows, scale, offset, *bounds, True).view_as(x)
+    @property
+    def _axis(self) -> int | None:
+        """Of a tensor, along which the scales lie."""
+        if self.channels > 1:
+            return 1
+        return 0 if self.per_channel else None
 
     def _of_slot(self, values: Tensor, slot: int) -> Tensor:
-        """The values of a slot, shape () or (channels, )."""
-        return values.view(-1, self.channels)[slot].squeeze()
+        """The values of a slot, one per channel."""
+        if self.num_slots == 1:
+            return values
+        return values.view(-1, self.channels)[slot]
 
-    def _scale(self, x: Tensor, slot: int) -> Tensor:
-        log_scale: Tensor = self.log_scale
-        if not self.per_channel:
-            log_scale = self._of_slot(log_scale, slot)
-        count = x.numel() // log_scale.numel()
-        factor = functional.lsq_gradient_factor(count, self.highest)
-        return functional.exp_scale(log_scale, factor)
+    @torch.no_grad()
+    def _scale(self, slot: int) -> Tensor:
+        return self._of_slot(self.log_scale, slot).exp().float()
 
+    def _offset(self, slot: int) -> Tensor | None:
+        return None
+
+    @torch.no_grad()
     def step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
-        scale = self._scale(x, slot)
+        scale = self._scale(slot)
+        if self._axis is None:
+            scale = scale.view(())
         return scale, torch.zeros_like(scale)
 
     def set_ranges(
@@ -80,16 +100,13 @@ class LSQPlusQuantizer(LSQQuantizer):
         super().__init__(*args, **kwargs)
         self.offset = nn.Parameter(torch.zeros(self.num_scales))
 
-    def quantize(self, x: Tensor, slot: int) -> Tensor:
-        count = x.numel() // self.channels
-        factor = functional.lsq_gradient_factor(count, self.highest)
-        offset = self._of_slot(self.offset, slot)
-        offset = functional.scale_gradient(offset, factor)
-        return self._round(x, self._scale(x, slot), offset)
+    def _offset(self, slot: int) -> Tensor:
+        return self._of_slot(self.offset, slot)
 
+    @torch.no_grad()
     def step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
-        scale = self._scale(x, slot)
-        return scale, -torch.round(self._of_slot(self.offset, slot) / scale)
+        scale, _ = super().step(x, slot)
+        return scale, -torch.round(self._offset(slot).view_as(scale) / scale)
 
     def choose_range(self, signed: bool) -> None:
         super().choose_range(signed=False)

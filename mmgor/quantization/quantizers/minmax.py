@@ -54,9 +54,8 @@ class MinMaxQuantizer(BaseQuantizer):
             )
         else:
             scale, _ = self.step(x, slot)
-        return fake_quantize(
-            x, scale, None, self.qmin, self.qmax, self.per_channel
-        )
+        axis = 0 if self.per_channel else None
+        return fake_quantize(x, scale, None, self.qmin, self.qmax, axis)
 
     def _averaged_step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
         self._average(x, slot)

@@ -13,56 +13,64 @@ def eager_kernels(monkeypatch):
         monkeypatch.setattr(compiled, name, fused)
 
 
-def run(function, x, scale, **kwargs):
-    x = x.clone().requires_grad_()
-    scale = scale.clone().requires_grad_()
-    y = function(
-        x,
-        scale,
-        torch.zeros_like(scale),
-        torch.tensor(-8),
-        torch.tensor(7),
-        **kwargs,
+BOUNDS = torch.tensor(-8), torch.tensor(7)
+FACTOR = 0.25
+
+
+def weighted(y):
+    return (y * torch.linspace(0, 1, y.numel()).view(y.shape)).sum()
+
+
+def got(x, scale, offset, axis):
+    """Output and gradients of x, the step size and the offset."""
+    x, offset, log_scale = (
+        t.clone().requires_grad_() for t in (x, offset, scale.log())
     )
-    (y * torch.linspace(0, 1, y.numel()).view(y.shape)).sum().backward()
-    return y.detach(), x.grad, scale.grad
+    y = compiled.fake_quantize(
+        x, scale, offset, *BOUNDS, axis, log_scale, FACTOR
+    )
+    weighted(y).backward()
+    return y.detach(), x.grad, log_scale.grad, offset.grad
 
 
+def want(x, scale, offset, axis):
+    """The same by autograd, from the plain function."""
+    shape = [1] * x.dim()
+    if axis is not None:
+        shape[axis] = -1
+    x, scale, offset = (t.clone().requires_grad_() for t in (x, scale, offset))
+    y = functional.fake_quantize(
+        x, scale.view(shape), offset.view(shape), *BOUNDS
+    )
+    weighted(y).backward()
+    return y.detach(), x.grad, FACTOR * scale.grad, FACTOR * offset.grad
+
+
+@pytest.mark.parametrize('axis', [None, 0, 1])
 @pytest.mark.parametrize(
     'layout', [torch.contiguous_format, torch.channels_last]
 )
-def test_per_tensor_matches_the_plain_function(eager_kernels, layout):
+def test_it_matches_the_plain_function(eager_kernels, layout, axis):
     torch.manual_seed(0)
     x = torch.randn(2, 3, 4, 5).to(memory_format=layout)
-    got = run(compiled.fake_quantize, x, torch.tensor(0.3))
-    want = run(functional.fake_quantize, x, torch.tensor(0.3))
-    for a, b in zip(got, want):
+    count = 1 if axis is None else x.shape[axis]
+    arguments = x, torch.rand(count) / 3 + 0.1, torch.randn(count), axis
+    for a, b in zip(got(*arguments), want(*arguments)):
         torch.testing.assert_close(a, b)
 
 
-def test_per_channel_matches_the_plain_function(eager_kernels):
-    torch.manual_seed(0)
-    x = torch.randn(3, 4, 2, 2)
-    scale = torch.rand(3) + 0.1
-    shape = [-1, 1, 1, 1]
-    got = run(compiled.fake_quantize, x, scale, per_channel=True)
-    want = run(
-        lambda x, s, o, low, high: functional.fake_quantize(
-            x, s.view(shape), o.view(shape), low, high
-        ),
-        x,
-        scale,
+def test_without_gradients_it_matches_too():
+    x = torch.randn(2, 3, 4, 5)
+    arguments = x, torch.rand(3) / 3 + 0.1, torch.randn(3)
+    torch.testing.assert_close(
+        compiled.fake_quantize(*arguments, *BOUNDS, axis=1),
+        want(*arguments, axis=1)[0],
     )
-    for a, b in zip(got, want):
-        torch.testing.assert_close(a, b)
 
 
 def test_retain_graph_is_allowed(eager_kernels):
     x = torch.randn(10, requires_grad=True)
-    scale = torch.tensor(0.1, requires_grad=True)
-    y = compiled.fake_quantize(
-        x, scale, torch.tensor(0.0), torch.tensor(0), torch.tensor(15)
-    ).sum()
+    y = compiled.fake_quantize(x, torch.tensor(0.1), None, *BOUNDS).sum()
     y.backward(retain_graph=True)
     first = x.grad.clone()
     y.backward()
@@ -75,25 +83,19 @@ def test_only_the_input_is_kept_for_backward(eager_kernels):
     with torch.autograd.graph.saved_tensors_hooks(
         lambda t: kept.append(t.numel()) or t, lambda t: t
     ):
-        compiled.fake_quantize(
-            x,
-            torch.tensor(0.1),
-            torch.tensor(0.0),
-            torch.tensor(0),
-            torch.tensor(15),
-        )
+        compiled.fake_quantize(x, torch.tensor(0.1), None, *BOUNDS)
     assert [n for n in kept if n > 1] == [1000]
 
 
 def test_half_precision_input_keeps_its_dtype(eager_kernels):
     x = torch.randn(10, dtype=torch.bfloat16, requires_grad=True)
-    scale = torch.tensor(0.1, requires_grad=True)
+    log_scale = torch.tensor(0.1).log().requires_grad_()
     y = compiled.fake_quantize(
-        x, scale, torch.tensor(0.0), torch.tensor(-8), torch.tensor(7)
+        x, torch.tensor(0.1), None, *BOUNDS, log_scale=log_scale
     )
     y.sum().backward()
     assert y.dtype == x.grad.dtype == torch.bfloat16
-    assert scale.grad.dtype == torch.float32
+    assert log_scale.grad.dtype == torch.float32
 
 
 def five_numbers():

@@ -77,14 +77,6 @@ def test_backward_matches_autograd(offset):
     torch.testing.assert_close(go, shift.grad[:, 0])
 
 
-def test_scale_gradient_is_identity_forward():
-    x = torch.tensor(0.3, requires_grad=True)
-    y = F.scale_gradient(x, torch.tensor(0.25))
-    y.backward()
-    assert y.item() == x.item()
-    assert x.grad.item() == 0.25
-
-
 def test_lsq_gradient_factor():
     assert F.lsq_gradient_factor(100, 7) == pytest.approx(1 / math.sqrt(700))
 
