@@ -31,6 +31,7 @@ from mmengine.structures import InstanceData
 
 import mmgor  # noqa: F401
 from mmgor.distillation import Teacher
+from mmgor.hooks.optimizer_groups import join_groups
 from mmgor.quantization import calibrate, uncalibrated_layers
 from mmgor.registry import MODELS
 
@@ -97,7 +98,9 @@ def build(arm: str, args: argparse.Namespace, weights: Path) -> Any:
     if uncalibrated_layers(model):
         batch = make_batch(args, args.device)
         calibrate(model, [batch], lambda b: model(**b, mode='tensor'))
-    return model, build_optim_wrapper(model, cfg.optim_wrapper)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    join_groups(wrapper.optimizer)  # as QuantCalibrationHook does
+    return model, wrapper
 
 
 def save_teachers(weights: Path) -> None:

@@ -1,5 +1,6 @@
 """Changes the optimizer's groups: weight decay spares some parameters, and
-the learning rate of step sizes is the one that their own key names.
+the learning rate of step sizes is the one that their own key names. Groups
+with the same settings are joined.
 
 The data alone should decide the value of a theta or of a step size's log;
 weight decay would pull it to 0. Which setting in a config prevents that
@@ -8,6 +9,7 @@ weights and biases only, and in others a key of the stock config wins. So the
 optimizer is changed after it was built.
 """
 
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
@@ -23,6 +25,8 @@ _STOCK = 'DefaultOptimWrapperConstructor'
 # Settings of a group that grow with its learning rate; those after the first
 # are of schedulers.
 _RATES = {'lr', 'initial_lr', 'max_lr', 'min_lr'}
+# One entry per parameter; layer-decay constructors write names, too.
+_LISTS = {'params', 'param_names'}
 #: Key of ``paramwise_cfg.custom_keys`` for all step sizes.
 STEP_SIZES = '_quantizer.'
 
@@ -102,7 +106,8 @@ def scale_rates(
 def exempt_in_runner(
     runner: Runner, parameters: dict[str, nn.Parameter], what: str
 ) -> None:
-    """Apply :func:`exempt_from_decay` to a Runner; its schedulers follow.
+    """Apply :func:`exempt_from_decay` and :func:`join_groups` to a Runner;
+    its schedulers follow.
 
     Call it in ``before_run``: a resumed optimizer state is loaded after that
     and must find the groups that it was saved with. A Runner that trains
@@ -116,6 +121,8 @@ def exempt_in_runner(
     if isinstance(runner.optim_wrapper, OptimWrapper):
         optimizer = runner.optim_wrapper.optimizer
         exempt_from_decay(optimizer, parameters, what)
+        if not _bounded(runner.param_schedulers):
+            join_groups(optimizer)
         # torch.compile, mmengine's `compile`, can't step with its ConfigDicts.
         optimizer.param_groups[:] = map(dict, optimizer.param_groups)
         schedule_groups(runner.param_schedulers)
@@ -161,6 +168,33 @@ def exempt_from_decay(
         )
 
 
+def join_groups(optimizer: torch.optim.Optimizer) -> None:
+    """Join the groups that have the same settings.
+
+    With any ``paramwise_cfg``, mmengine makes a group of every parameter. A
+    step then runs each of its kernels once per parameter, and not once for
+    many.
+
+    Args:
+        optimizer (Optimizer): As built; its groups are changed in place. The
+            first one stays the first.
+    """
+    joined: list[dict[str, Any]] = []
+    for group in optimizer.param_groups:
+        alike = (g for g in joined if _settings(g) == _settings(group))
+        first = next(alike, None)
+        if first is None:
+            joined.append(group)
+            continue
+        for key in _LISTS & group.keys():
+            first[key] = [*first[key], *group[key]]
+    optimizer.param_groups[:] = joined
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in group.items() if k not in _LISTS}
+
+
 def take_decay_off(
     optimizer: torch.optim.Optimizer, group: dict[str, Any], spared: set[int]
 ) -> None:
@@ -184,8 +218,7 @@ def _regroup(
     """Give some parameters of a group other settings; unless they are all,
     they move to a new group."""
     own, rest = {**group, **changes}, dict(group)
-    # Layer-decay constructors write names beside the parameters.
-    for key in {'params', 'param_names'} & set(group):
+    for key in _LISTS & group.keys():
         own[key] = [x for x, mine in zip(group[key], inside) if mine]
         rest[key] = [x for x, mine in zip(group[key], inside) if not mine]
     if rest['params']:
@@ -225,9 +258,7 @@ def schedule_groups(schedulers: Any) -> None:
     Args:
         schedulers (list | dict, optional): ``runner.param_schedulers``.
     """
-    if isinstance(schedulers, dict):
-        schedulers = chain.from_iterable(schedulers.values())
-    for scheduler in schedulers or []:
+    for scheduler in _all(schedulers):
         groups = scheduler.optimizer.param_groups
         if hasattr(scheduler, 'base_values'):
             initial = f'initial_{scheduler.param_name}'
@@ -235,3 +266,14 @@ def schedule_groups(schedulers: Any) -> None:
         else:  # ReduceOnPlateau's keep a lower bound per group
             bounds = scheduler.min_values
             bounds += bounds[-1:] * (len(groups) - len(bounds))
+
+
+def _all(schedulers: Any) -> Iterable[Any]:
+    if isinstance(schedulers, dict):
+        return chain.from_iterable(schedulers.values())
+    return schedulers or []
+
+
+def _bounded(schedulers: Any) -> bool:
+    """Whether a scheduler has bounds of its own for each group."""
+    return any(hasattr(one, 'min_values') for one in _all(schedulers))

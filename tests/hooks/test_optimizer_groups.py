@@ -19,6 +19,8 @@ from torch import nn
 
 from mmgor.hooks.optimizer_groups import (
     exempt_from_decay,
+    exempt_in_runner,
+    join_groups,
     rate_factor,
     rates_in_runner,
     scale_rates,
@@ -228,6 +230,52 @@ def test_schedulers_follow_new_groups(kind, kwargs):
         assert old == new
         seen.append(new)
     assert len(set(seen)) > 1
+
+
+def test_groups_of_the_same_settings_are_joined():
+    a, b, c, d = (nn.Parameter(torch.ones(1)) for _ in range(4))
+    optimizer = torch.optim.SGD(
+        [
+            dict(params=[a], param_names=['a']),
+            dict(params=[b], param_names=['b'], momentum=0.5),
+            dict(params=[c], param_names=['c']),
+            dict(params=[d], param_names=['d'], momentum=0.5),
+        ],
+        lr=0.1,
+    )
+    before = settings(optimizer)
+    join_groups(optimizer)
+    assert settings(optimizer) == before
+    groups = optimizer.param_groups
+    assert [g['params'] for g in groups] == [[a, c], [b, d]]
+    assert [g['param_names'] for g in groups] == [['a', 'c'], ['b', 'd']]
+
+
+def test_joined_groups_take_the_same_steps():
+    """As a Runner's, one by one, with a schedule and weight decay."""
+
+    def trained(join):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1))
+        optimizer = torch.optim.AdamW(
+            [dict(params=[p], weight_decay=0.1) for p in model.parameters()],
+            lr=0.1,
+        )
+        wrapper = OptimWrapper(optimizer)
+        schedulers = [MultiStepLR(wrapper, milestones=[2])]
+        runner = SimpleNamespace(
+            optim_wrapper=wrapper, param_schedulers=schedulers
+        )
+        if join:
+            exempt_in_runner(runner, {}, 'nothing')
+            assert len(optimizer.param_groups) == 1
+        for _ in range(4):
+            wrapper.update_params(model(torch.ones(2, 3)).square().sum())
+            schedulers[0].step()
+        return [p.detach() for p in model.parameters()]
+
+    for a, b in zip(trained(True), trained(False), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
 def test_a_resumed_run_has_the_same_groups_as_its_file(tmp_path):
