@@ -41,9 +41,10 @@ class NonFiniteLossHook(Hook):
     the end of an epoch and before a checkpoint is saved.
 
     Only the host can decide whether the optimizer steps. It therefore waits
-    for the device once per iteration: for the gradients, or for the loss if
-    there is no step (accumulation, or a loss scaler that skips). A check of
-    all tensors makes it wait once more.
+    for the device once per iteration, for the gradients. It waits a second
+    time for all logged values together: the hooks that come later find them
+    on the host, and need not wait for each. A check of all tensors makes it
+    wait once more.
 
     The loss scaler of half precision skips steps by itself, while it looks for
     a scale at which no gradient overflows. The log says so. If it finds none,
@@ -57,8 +58,9 @@ class NonFiniteLossHook(Hook):
         ValueError: If ``max_consecutive`` is less than 1.
     """
 
-    # This hook has to run before EMAHook averages the buffers of a bad step.
-    priority = 'VERY_HIGH'
+    # This hook has to run before EMAHook averages the buffers of a bad step,
+    # and before RuntimeInfoHook ('VERY_HIGH') reads the logged values.
+    priority = 'HIGHEST'
 
     def __init__(self, max_consecutive: int = 10) -> None:
         self.max_consecutive = integer('max_consecutive', max_consecutive, 1)
@@ -117,7 +119,8 @@ class NonFiniteLossHook(Hook):
             RuntimeError: After ``max_consecutive`` skipped steps in a row,
                 or if a loss scaler can no longer find a scale.
         """
-        outputs = outputs or {}
+        outputs = {} if outputs is None else outputs
+        bring_to_host(outputs)
         bad, self._dropped = self._dropped, None
         stepped = bad is not None
         if bad is None:
@@ -251,6 +254,26 @@ def pass_non_finite_on(loss: Tensor) -> Tensor:
         loss (Tensor): Any shape.
     """
     return loss * (1 + 0 * loss.detach())
+
+
+@torch.no_grad()
+def bring_to_host(outputs: dict[str, Any]) -> None:
+    """Replace tensors of one value by copies on the host, all at once.
+
+    Args:
+        outputs (dict[str, Any]): Logged values, changed in place. They become
+            float32.
+    """
+    away = {
+        key: value
+        for key, value in outputs.items()
+        if isinstance(value, Tensor)
+        and value.numel() == 1
+        and value.device.type != 'cpu'
+    }
+    if away:
+        values = [value.float().reshape(()) for value in away.values()]
+        outputs.update(zip(away, torch.stack(values).cpu()))
 
 
 def _places(model: nn.Module) -> list[tuple[nn.Module, str]]:

@@ -75,16 +75,20 @@ class CudaTensor(torch.Tensor):
 CURRENT: list[Any] = []
 
 
-def leaves(tree: Any) -> Iterator[Any]:
+def leaves(tree: Any) -> list[Any]:
     """The leaves of nested containers. torch's pytree does the same, but takes
     longer than the operators themselves."""
-    if isinstance(tree, (list, tuple)):
-        for part in tree:
-            yield from leaves(part)
-    elif isinstance(tree, dict):
-        yield from leaves(list(tree.values()))
-    else:
-        yield tree
+    found: list[Any] = []
+    waiting = [tree]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, (list, tuple)):
+            waiting.extend(part)
+        elif isinstance(part, dict):
+            waiting.extend(part.values())
+        else:
+            found.append(part)
+    return found
 
 
 def mapped(function: Callable[[Any], Any], tree: Any) -> Any:
@@ -127,8 +131,8 @@ def check_mixing(func: Any, args: tuple, tensors: list[Tensor]) -> None:
         )
 
 
-def check_generators(args: tuple, kwargs: dict) -> None:
-    if any(isinstance(x, torch.Generator) for x in leaves((args, kwargs))):
+def check_generators(arguments: list[Any]) -> None:
+    if any(isinstance(x, torch.Generator) for x in arguments):
         raise RuntimeError(
             "Expected a 'cuda' device type for generator but found 'cpu'"
         )

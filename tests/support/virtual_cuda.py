@@ -15,7 +15,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -73,7 +73,8 @@ class VirtualCuda:
         Raises:
             RuntimeError: If it mixes devices.
         """
-        tensors = [x for x in leaves((args, kwargs)) if isinstance(x, Tensor)]
+        given = leaves((args, kwargs))
+        tensors = [x for x in given if isinstance(x, Tensor)]
         mine = [x for x in tensors if isinstance(x, CudaTensor)]
         to_cuda = bool(mine) if tensors else self.makes_cuda
         if mine:
@@ -81,7 +82,7 @@ class VirtualCuda:
             for what in waits_for(func, args):
                 self.wait(what)
         if to_cuda:
-            check_generators(args, kwargs)
+            check_generators(given)
         owner = {id(x.held): x for x in mine}
         out = func(*held(args), **held(kwargs))
         if func in HOST_RESULTS or not to_cuda:
@@ -139,6 +140,7 @@ class _Dispatch(TorchDispatchMode):
 
 _COPIES = {torch.tensor, torch.as_tensor}
 _HOST = {Tensor.tolist, Tensor.numpy}
+_DEEP_COPIES = {Tensor.__deepcopy__, nn.Parameter.__deepcopy__}
 # It reads only the size, which the host knows; wrappers have no kernel.
 _SIZE = torch._shape_as_tensor
 
@@ -166,7 +168,9 @@ class _Functions(TorchFunctionMode):
             self.virtual.wait(func.__name__)
             return func(args[0].held.detach(), *args[1:], **kwargs)
         wanted = kwargs.pop('device', None)
-        got = any(isinstance(x, CudaTensor) for x in leaves((args, kwargs)))
+        # A deep copy brings along all that was copied before.
+        given = args[:1] if func in _DEEP_COPIES else (args, kwargs)
+        got = any(isinstance(x, CudaTensor) for x in leaves(given))
         to_cuda = got if wanted is None else _is_cuda(wanted)
         if func is Tensor.new_tensor:
             kwargs.setdefault('dtype', args[0].dtype)

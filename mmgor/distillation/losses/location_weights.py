@@ -1,5 +1,6 @@
 """How much each location counts in a KD loss."""
 
+from mmengine import dist
 from torch import Tensor
 
 EPS = 1e-6
@@ -21,11 +22,17 @@ def foreground_weight(teacher_scores: Tensor, gamma: float) -> Tensor:
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     """sum(values * weights) / sum(weights).
 
+    In a distributed run, the divisor is the mean over the ranks, as that of
+    mmdet's own losses. The mean of the ranks' results is then that of all
+    their locations together.
+
     Args:
         values (Tensor): Any shape.
-        weights (Tensor): Not negative, same shape.
+        weights (Tensor): Not negative, same shape, without a gradient.
 
     Returns:
         Tensor: Scalar; 0 if all weights are 0.
     """
-    return (values * weights).sum() / weights.sum().clamp(min=EPS)
+    total = weights.sum()
+    dist.all_reduce(total, 'mean')
+    return (values * weights).sum() / total.clamp(min=EPS)

@@ -1,0 +1,52 @@
+"""How many kernels one call of a quantizer launches, forward and backward."""
+
+import pytest
+import torch
+
+from mmgor.registry import MODELS
+from tests.support.launches import launches
+from tests.support.quantizers import ready
+
+WEIGHT = dict(num_scales=8, per_channel=True, for_weight=True)
+# Quantizer, its arguments, and at most how many launches per direction.
+CASES = {
+    'LSQ weight': ('LSQQuantizer', WEIGHT, (5, 3)),
+    'LSQ input': ('LSQQuantizer', dict(num_scales=5), (5, 4)),
+    'LSQ depthwise': ('LSQQuantizer', dict(num_scales=8, channels=8), (6, 5)),
+    'LSQ+ input': ('LSQPlusQuantizer', dict(num_scales=5), (5, 6)),
+    'PACT input': ('PACTQuantizer', dict(num_scales=5), (17, 30)),
+    'DoReFa weight': ('DoReFaQuantizer', WEIGHT, (14, 7)),
+    'DoReFa input': ('DoReFaQuantizer', dict(num_scales=5), (17, 10)),
+    'MinMax weight': ('MinMaxQuantizer', WEIGHT, (11, 1)),
+    'MinMax input': ('MinMaxQuantizer', dict(num_scales=5), (14, 1)),
+}
+
+
+@pytest.mark.parametrize('name', list(CASES))
+def test_launches_of_a_call(name):
+    kind, arguments, limits = CASES[name]
+    signed = 'for_weight' in arguments
+    quantizer = ready(MODELS.get(kind), signed=signed, **arguments).train()
+    x = torch.randn(8, 8, 3, 3, requires_grad=True)
+    with launches() as counter:
+        out = quantizer(x)
+        forward = counter.take()
+        gradient = torch.ones_like(out)
+        counter.take()
+        out.backward(gradient)
+        backward = counter.take()
+    assert sum(forward.values()) <= limits[0], forward
+    assert sum(backward.values()) <= limits[1], backward
+
+
+def test_what_counts_as_a_launch():
+    x = torch.ones(2, 3)
+    with launches() as counter:
+        y = torch.empty_like(x.t().contiguous().view(6))
+        torch.add(x.view(6), 1, out=y)
+    assert counter.take() == {'clone': 1, 'add': 1}
+
+
+def test_every_quantizer_is_counted():
+    known = {n for n in MODELS.module_dict if n.endswith('Quantizer')}
+    assert known == {kind for kind, _, _ in CASES.values()}
