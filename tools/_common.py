@@ -25,6 +25,7 @@ from mmengine.runner import Runner
 from mmgor.compat import silence_log
 from mmgor.io import config_reader
 from mmgor.io.checkpoint_reader import protect_loading
+from mmgor.strategies import check_strategy
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +80,8 @@ def read_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: If the config does not exist.
+        ValueError: If a student's parameters would be split.
+        RuntimeError: If several processes are to run without a GPU.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args)
@@ -87,6 +90,7 @@ def read_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+    check_strategy(cfg)
     return cfg
 
 

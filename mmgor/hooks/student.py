@@ -7,6 +7,8 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
+from mmgor.strategies import refuse_splitting
+
 
 def unwrapped_model(runner: Runner) -> Any:
     """The detector without the wrappers around it.
@@ -14,9 +16,14 @@ def unwrapped_model(runner: Runner) -> Any:
     Args:
         runner (Runner): Its model may be wrapped, by DDP or for test-time
             augmentation.
+
+    Raises:
+        ValueError: If the wrapper splits tensors (FSDP, DeepSpeed).
     """
     model = runner.model
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        kind = type(model).__name__
+        refuse_splitting(kind, f'the model wrapper {kind}')
         model = model.module
     return model
 

@@ -47,6 +47,7 @@ def final_config(path, argv, monkeypatch):
         raise Stop(cfg)
 
     monkeypatch.setattr(Runner, 'from_cfg', stop)
+    monkeypatch.setattr('mmgor.strategies.get_device', lambda: 'cuda')
     monkeypatch.setattr(sys, 'argv', [path.name, *map(str, argv)])
     monkeypatch.delenv('LOCAL_RANK', raising=False)
     with pytest.raises(Stop) as caught:
