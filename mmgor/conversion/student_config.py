@@ -64,8 +64,10 @@ class StudentConfig:
 
     def text(self) -> str:
         """The source of the config file."""
+        # A path in it must not end the text that it stands in.
+        command = self.command.replace('\\', '\\\\').replace('"', '\\"')
         return (
-            f'"""{self.title}\n\nWritten by\n\n    {self.command}\n\n'
+            f'"""{self.title}\n\nWritten by\n\n    {command}\n\n'
             'Change what you like; docs/your_own_config.md explains every '
             'line.\n"""\n\n'
             + assignment('_base_', self.base)

@@ -28,8 +28,9 @@ def read_data_folder(root: Path) -> DataFolder:
 
     Raises:
         FileNotFoundError: If a part or a listed image is missing.
-        ValueError: If an annotation file is not usable, or one of up to
-            2,000 images that are looked at is cut off.
+        ValueError: If an annotation file is not usable, or names a file
+            outside of images/, or if one of up to 2,000 images that are
+            looked at is cut off.
     """
     files = [root / 'train.json', root / 'eval.json']
     for part in (*files, root / 'images'):
@@ -85,3 +86,22 @@ def _check_keys(file: Path, content: dict) -> None:
                     f'{file}: expected {key!r} in every entry of {part!r}, '
                     f'got {entry!r}.'
                 )
+            _check_name(f'{file}: {key!r} in {part!r}', entry[key])
+
+
+def _check_name(owner: str, name: object) -> None:
+    """Names go into configs and paths, and the file may be anybody's."""
+    if not isinstance(name, str):
+        raise ValueError(f'{owner} is {name!r}; expected text.')
+    if '{{' in name:
+        raise ValueError(
+            f'{owner} is {name!r}; expected a name without "{{{{", which '
+            'mmengine replaces in a config, also by environment variables.'
+        )
+    if owner.endswith("'images'"):
+        path = Path(name)
+        if path.is_absolute() or '..' in path.parts:
+            raise ValueError(
+                f'{owner} is {name!r}, outside of images/; expected a path '
+                'relative to images/ and inside of it.'
+            )

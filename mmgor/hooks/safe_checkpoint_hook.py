@@ -27,7 +27,7 @@ RANDOM_STATES = 'random_states'
 _BACKEND = 'mmgor_local'
 #: Temporary files of :func:`mmgor.io.atomic_write.writing`. A kill leaves
 #: them behind.
-_LEFTOVERS = ('.*.tmp.pth', '.*.tmp.sha256', '.last_checkpoint.*.tmp')
+_LEFTOVERS = ('.*.tmp', '.*.tmp.*')
 
 
 class WholeFileBackend(LocalBackend):
@@ -126,7 +126,7 @@ class SafeCheckpointHook(CheckpointHook):
     def _remove_leftovers(self, runner: Runner) -> None:
         for folder in {Path(self.out_dir), Path(runner.work_dir)}:
             for pattern in _LEFTOVERS:
-                for path in folder.glob(pattern):
+                for path in filter(Path.is_file, folder.glob(pattern)):
                     path.unlink()
 
     def _choose_backend(self, runner: Runner) -> None:

@@ -32,19 +32,48 @@ def writing(path: str | Path) -> Iterator[Path]:
     Raises:
         OSError: If the disk is full.
     """
-    target = Path(path).resolve()  # a link keeps pointing at the file
-    if target.exists() and not target.is_file():
-        yield target
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(temporary_name(target.name, str(os.getpid())))
-    try:
+    with writing_together(path) as (part,):
         yield part
-        with part.open('rb') as file:
-            os.fsync(file.fileno())
-        os.replace(part, target)
+
+
+@contextmanager
+def writing_together(*paths: str | Path) -> Iterator[list[Path]]:
+    """As :func:`writing`, for files that belong together.
+
+    None is replaced before all are on the disk. Only a kill between two
+    replacements leaves some old and some new files.
+
+    Args:
+        *paths (str | Path): The files to write.
+
+    Yields:
+        list[Path]: A temporary file for each.
+
+    Raises:
+        OSError: If the disk is full.
+    """
+    # A link keeps pointing at its file.
+    targets = [Path(path).resolve() for path in paths]
+    parts = [_temporary(target) for target in targets]
+    new = [pair for pair in zip(targets, parts) if pair[0] != pair[1]]
+    try:
+        yield parts
+        for _, part in new:
+            with part.open('rb') as file:
+                os.fsync(file.fileno())
+        for target, part in new:
+            os.replace(part, target)
     finally:
-        part.unlink(missing_ok=True)
+        for _, part in new:
+            part.unlink(missing_ok=True)
+
+
+def _temporary(target: Path) -> Path:
+    """A file beside the target, whose folder is made; or a device itself."""
+    if target.exists() and not target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target.with_name(temporary_name(target.name, str(os.getpid())))
 
 
 def temporary_name(name: str, writer: str) -> str:

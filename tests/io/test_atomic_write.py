@@ -15,6 +15,7 @@ from mmgor.io.atomic_write import (
     write_image,
     write_text,
     writing,
+    writing_together,
 )
 
 KIB = 1024
@@ -124,3 +125,32 @@ def test_a_full_disk_leaves_the_old_file(kind, tmp_path, small_disk):
                 figure.savefig(part)
     assert caught.value.errno == errno.EFBIG
     assert files(tmp_path) == {path.name: b'old'}
+
+
+def test_of_two_files_none_is_replaced_before_both_are_complete(
+    tmp_path, monkeypatch
+):
+    paths = [tmp_path / 'a.xml', tmp_path / 'a.bin']
+    for path in paths:
+        path.write_text('old')
+    stock, calls = os.fsync, []
+
+    def full(file):
+        calls.append(file)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        stock(file)
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with (
+        pytest.raises(OSError, match='No space'),
+        writing_together(*paths) as parts,
+    ):
+        for part in parts:
+            part.write_text('new')
+    assert files(tmp_path) == {'a.xml': b'old', 'a.bin': b'old'}
+    calls.extend('xx')
+    with writing_together(*paths) as parts:
+        for part in parts:
+            part.write_text('new')
+    assert files(tmp_path) == {'a.xml': b'new', 'a.bin': b'new'}

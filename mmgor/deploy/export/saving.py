@@ -13,7 +13,7 @@ from mmgor.deploy.description.checksum import (
 from mmgor.deploy.description.metadata import KEY
 from mmgor.deploy.description.metadata_reader import read_metadata
 from mmgor.deploy.optional_imports import require
-from mmgor.io.atomic_write import writing
+from mmgor.io.atomic_write import writing, writing_together
 
 from .deform_conv import openvino_extension
 
@@ -45,9 +45,8 @@ def save_exported(
                 check(part)
             return part.stat().st_size
     with (
-        writing(path) as xml,
-        writing(path.with_suffix('.bin')) as weights,
-        tempfile.TemporaryDirectory(dir=path.parent) as folder,
+        writing_together(path, path.with_suffix('.bin')) as (xml, weights),
+        tempfile.TemporaryDirectory(dir=path.parent, prefix='.') as folder,
     ):
         source = Path(folder) / 'model.onnx'
         save_onnx(model, metadata, source)

@@ -13,7 +13,7 @@ from mmgor.deploy.export.job import Job
 from mmgor.deploy.head_outputs import flatten
 from mmgor.deploy.runtime.ncnn import NcnnRuntime
 from mmgor.deploy.verify.run_check import check_run
-from mmgor.io.atomic_write import writing
+from mmgor.io.atomic_write import writing_together
 
 from .convolutions import LARGEST
 from .translation import to_ncnn
@@ -44,10 +44,8 @@ def write_ncnn(job: Job) -> dict[str, Any]:
         copy.write_text(text)
         copy.with_suffix('.bin').write_bytes(weights)
         check_run(NcnnRuntime(copy, job.metadata, None, True), job)
-    with (
-        writing(job.path) as param,
-        writing(job.path.with_suffix('.bin')) as part,
-    ):
+    files = job.path, job.path.with_suffix('.bin')
+    with writing_together(*files) as (param, part):
         param.write_text(text)
         part.write_bytes(weights)
     return dict(bytes=len(text) + len(weights), folded=folded)

@@ -143,7 +143,8 @@ class OutputCache:
         return self.folder / key[:2] / f'{key}{_SUFFIX}'
 
     def _read(self, key: str) -> Any:
-        """The entry of a key; None if it is missing or damaged."""
+        """The entry of a key; None if it is missing, damaged or asks for
+        code to be run."""
         try:
             content = self._path(key).read_bytes()
         except OSError:
@@ -151,7 +152,10 @@ class OutputCache:
         content, checksum = content[:-_CHECK], content[-_CHECK:]
         if blake2b(content, digest_size=_CHECK).digest() != checksum:
             return None
-        return torch.load(io.BytesIO(content), weights_only=True)
+        try:
+            return torch.load(io.BytesIO(content), weights_only=True)
+        except Exception:  # the unpickler raises whatever it meets
+            return None
 
     def _write(self, key: str, entry: Any) -> None:
         if self._held is None:
