@@ -145,11 +145,8 @@ def fill_writer(
         status = wait(start(partial(writer.write, folder), log))
         (folder / '.filler').unlink()
         after = visible(folder)
-        # An entry of the cache may still have found room.
-        entries = writer.warns and all(
-            new.get(k) == v for k, v in after.items()
-        )
-        kept = after == old or entries
+        whole = all(v in (OLD, new.get(k)) for k, v in after.items())
+        kept = whole if writer.many else after == old
         left = sorted(path.name for path in folder.rglob('.*'))
         written = status == 0 and len(after) == len(new)
     said = FULL in log.read_text()

@@ -34,11 +34,14 @@ class Writer(NamedTuple):
         name (str): What it writes.
         write (Callable): Writes it into a folder.
         warns (bool): If it can't be written, it warns and goes on.
+        many (bool): It writes files that stand for themselves. The next
+            start writes those that are missing.
     """
 
     name: str
     write: Callable[[Path], Any]
     warns: bool = False
+    many: bool = False
 
 
 def prepare(folder: Path) -> list[Writer]:
@@ -75,14 +78,14 @@ def prepare(folder: Path) -> list[Writer]:
             'checkpoint',
             lambda out: write_checkpoint(out / 'a.pth', weights.getvalue()),
         ),
-        Writer('teacher cache', _cache, warns=True),
+        Writer('teacher cache', _cache, warns=True, many=True),
         Writer('record of an experiment', _record),
         Writer('table of bits', lambda out: save_table(table, out / 't.json')),
         Writer(
             'curves', lambda out: plot_weight_curves(records, out / 'c.png')
         ),
         Writer('image', lambda out: write_image(out / 'i.png', image)),
-        Writer('scenes', _scenes),
+        Writer('scenes', _scenes, many=True),
         Writer(
             'packed file', lambda out: pack_model(model, out / 'm.mmgor', {})
         ),

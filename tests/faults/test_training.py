@@ -7,6 +7,8 @@ import os
 import signal
 from functools import partial
 
+import pytest
+
 from benchmarks.faults.kill_training import Reference, Writes
 from benchmarks.faults.toy_training import (
     Scenes,
@@ -39,6 +41,7 @@ def stopped_in_an_epoch(scenes, work_dir):
     scenes.train(work_dir, SETUP, resume=True)
 
 
+@pytest.mark.slow
 def test_the_end_is_that_of_an_undisturbed_training(tmp_path):
     scenes = Scenes(tmp_path / 'scenes')
     reference = Reference(scenes, SETUP, tmp_path / 'reference')
