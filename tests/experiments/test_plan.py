@@ -100,6 +100,16 @@ def test_files_that_are_not_plans(bench, tmp_path):
         read_plan(tmp_path / 'plan.yaml')
 
 
+def test_a_plan_with_code(tmp_path):
+    mark = tmp_path / 'ran'
+    (tmp_path / 'plan.yaml').write_text(
+        f'data: !!python/object/apply:pathlib.Path.touch [{mark}]'
+    )
+    with pytest.raises(ValueError, match='is not a YAML file'):
+        read_plan(tmp_path / 'plan.yaml')
+    assert not mark.exists()
+
+
 def test_merged_keys_may_be_set_anew():
     text = 'a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {<<: *b, x: 4}'
     content = yaml.load(text, Loader=UniqueKeysLoader)

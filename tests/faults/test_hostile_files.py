@@ -3,6 +3,7 @@
 - checkpoints: tests/io/test_checkpoint_reader.py
 - exported files: tests/deploy/description/test_hostile_metadata.py
 - packed files: tests/deploy/packing/test_hostile_packed.py
+- plans: tests/experiments/test_plan.py
 - pages: tests/deploy/cost/test_html.py, tests/training_report/test_write.py
 
 The long form is benchmarks/faults/hostile_files.py.
@@ -15,14 +16,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from mmengine.config import Config
 
-from experiments.plan_file import read_plan_file
 from mmgor.conversion.student_config import StudentConfig
 from mmgor.datasets.data_folder import read_data_folder
 from mmgor.distillation.teachers.cache import OutputCache
-from tests.support.experiments import write_data
+from tests.support.training import tiny_scenes
 
 QUOTES = 'a\'"""\n\nopen("ran", "w") #\\'
 
@@ -53,14 +52,6 @@ def test_a_cached_output_with_code_counts_as_missing():
     assert cache._read('abc') is None
 
 
-def test_a_plan_with_code():
-    Path('plan.yaml').write_text(
-        'data: !!python/object/apply:pathlib.Path.touch [ran]'
-    )
-    with pytest.raises((ValueError, yaml.YAMLError), match='python/object'):
-        read_plan_file(Path('plan.yaml'))
-
-
 @pytest.mark.parametrize(
     'part, key, name, told',
     [
@@ -73,7 +64,7 @@ def test_a_plan_with_code():
     ],
 )
 def test_names_of_a_data_folder(part, key, name, told):
-    root = write_data(Path('data'))
+    root = tiny_scenes(Path('data'))
     content = json.loads((root / 'train.json').read_text())
     content[part][0][key] = name
     (root / 'train.json').write_text(json.dumps(content))
