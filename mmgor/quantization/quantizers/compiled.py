@@ -1,11 +1,11 @@
-"""``functional.fake_quantize`` as two compiled kernels, for training.
+"""The roundings of ``functional.py`` as two compiled kernels, for training.
 
 ``torch.compile`` turns ``fake_quantize`` and ``fake_quantize_backward`` of
 ``functional.py`` into one kernel each, which reads and writes a tensor once.
 Tensors are first flattened to one axis (one scale) or to two (one scale per
 row), so that a handful of compiled variants serves every layer and every image
 size. Where nothing can be compiled the plain functions run, and a warning says
-so once.
+so once. ``pact`` and ``dorefa_weight`` are compiled in the same way.
 """
 
 import logging
@@ -31,7 +31,7 @@ class _Fused:
         self.function = function
         self._compiled: Callable[..., Any] | None = None
 
-    def __call__(self, *args: Tensor | None) -> Any:
+    def __call__(self, *args: Any) -> Any:
         if self._compiled is None:
             self._compiled = _compile(self.function)
         try:
@@ -82,6 +82,10 @@ def _warn(name: str, error: Exception) -> None:
 
 _forward = _Fused(functional.fake_quantize)
 _backward = _Fused(functional.fake_quantize_backward)
+_pact = _Fused(functional.pact)
+_pact_backward = _Fused(functional.pact_backward)
+_dorefa = _Fused(functional.dorefa_weight)
+_dorefa_backward = _Fused(functional.dorefa_weight_backward)
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -249,3 +253,48 @@ def fake_quantize(
             qmax,
         )
     )
+
+
+class _Pact(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, alpha: Tensor, qmin: Tensor, qmax: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(x, alpha, qmin)
+        rows, back = _rows(x, None)
+        return back(_pact(rows, alpha, qmin, qmax))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, alpha, qmin = ctx.saved_tensors
+        rows, back = _rows(x, None)
+        flat = _like_rows(grad, x, None)
+        grad_x, grad_alpha = _pact_backward(flat, rows, alpha, qmin)
+        return back(grad_x), grad_alpha.view_as(alpha), None, None
+
+
+def pact(x: Tensor, alpha: Tensor, qmin: Tensor, qmax: Tensor) -> Tensor:
+    """Run :func:`functional.pact`, as one kernel in training."""
+    if torch.is_grad_enabled() and (x.requires_grad or alpha.requires_grad):
+        return _Pact.apply(x, alpha, qmin, qmax)
+    return functional.pact(x, alpha, qmin, qmax)
+
+
+class _DoReFaWeight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, qmax: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        return _dorefa(rows, qmax, True)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        return _dorefa_backward(grad.contiguous(), rows, True), None
+
+
+def dorefa_weight(weight: Tensor, qmax: Tensor, per_channel: bool) -> Tensor:
+    """Run :func:`functional.dorefa_weight`, as one kernel in training."""
+    if not (torch.is_grad_enabled() and weight.requires_grad):
+        return functional.dorefa_weight(weight, qmax, per_channel)
+    rows = weight.flatten(1) if per_channel else weight.reshape(1, -1)
+    return _DoReFaWeight.apply(rows, qmax).view(weight.shape)

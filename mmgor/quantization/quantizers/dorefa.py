@@ -10,6 +10,9 @@ from mmgor.registry import MODELS
 from . import functional
 from .base import BaseQuantizer
 
+# They run the functions of functional.py, as one kernel in training.
+from .compiled import dorefa_weight, pact
+
 
 @MODELS.register_module()
 class DoReFaQuantizer(BaseQuantizer):
@@ -28,8 +31,8 @@ class DoReFaQuantizer(BaseQuantizer):
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:
         if self.for_weight:
-            return functional.dorefa_weight(x, self.qmax, self.per_channel)
-        return functional.pact(x, self.clip[slot], self.qmin, self.qmax)
+            return dorefa_weight(x, self.qmax, self.per_channel)
+        return pact(x, self.clip[slot], self.qmin, self.qmax)
 
     def step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
         if self.for_weight:

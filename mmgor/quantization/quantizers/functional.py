@@ -201,6 +201,35 @@ def pact(x: Tensor, alpha: Tensor, qmin: Tensor, qmax: Tensor) -> Tensor:
     return (levels * scale + (clipped - clipped.detach())).to(x.dtype)
 
 
+def pact_backward(
+    grad: Tensor, x: Tensor, alpha: Tensor, qmin: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradients of :func:`pact` in closed form.
+
+    Autograd would keep several tensors of the size of ``x``. These formulas
+    only need ``x``. A value on a bound counts as inside.
+
+    Args:
+        grad (Tensor): Gradient of the output, shape of ``x``.
+        x, alpha, qmin (Tensor): As in :func:`pact`, with ``x`` of shape
+            (N, ).
+
+    Returns:
+        tuple[Tensor, Tensor]: Gradients of ``x`` (with its shape and dtype)
+        and of ``alpha``, shape ().
+    """
+    grad_out, value = grad.float(), x.float()
+    upper = alpha.float().clamp(min=MIN_SCALE)
+    signed = qmin < 0
+    above = value > upper
+    below = value < torch.where(signed, -upper, 0.0)
+    grad_x = torch.where(above | below, 0.0, grad_out)
+    with_alpha = torch.where(above, grad_out, 0.0)
+    against = torch.where(below & signed, grad_out, 0.0)
+    grad_alpha = (with_alpha - against).sum(-1)
+    return grad_x.to(x.dtype), torch.where(alpha < MIN_SCALE, 0.0, grad_alpha)
+
+
 def weight_peak(weight: Tensor, per_channel: bool) -> Tensor:
     """Largest magnitude of a weight, per entry of its first axis or overall.
 
@@ -232,6 +261,26 @@ def dorefa_weight(weight: Tensor, qmax: Tensor, per_channel: bool) -> Tensor:
     return (round_ste(unit * qmax.float()) / qmax.float() * peak).to(
         weight.dtype
     )
+
+
+def dorefa_weight_backward(
+    grad: Tensor, weight: Tensor, per_channel: bool
+) -> Tensor:
+    """The gradient of :func:`dorefa_weight` in closed form:
+    ``grad * max|w| / tanh(max|w|) * (1 - tanh(w)^2)``.
+
+    Args:
+        grad (Tensor): Gradient of the output, shape of ``weight``.
+        weight (Tensor): Any shape.
+        per_channel (bool): As in :func:`dorefa_weight`.
+
+    Returns:
+        Tensor: Shape and dtype of ``weight``.
+    """
+    peak = weight_peak(weight, per_channel)
+    slope = peak / torch.tanh(peak).clamp(min=MIN_SCALE)
+    bent = 1 - torch.tanh(weight.float()).square()
+    return (grad.float() * slope * bent).to(weight.dtype)
 
 
 def minmax_scale(

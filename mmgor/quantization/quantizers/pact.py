@@ -10,6 +10,9 @@ from mmgor.registry import MODELS
 from . import functional
 from .base import BaseQuantizer
 
+# It runs functional.pact, as one kernel in training.
+from .compiled import pact
+
 
 @MODELS.register_module()
 class PACTQuantizer(BaseQuantizer):
@@ -29,7 +32,7 @@ class PACTQuantizer(BaseQuantizer):
         self.alpha = nn.Parameter(torch.ones(self.num_scales))
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:
-        return functional.pact(x, self.alpha[slot], self.qmin, self.qmax)
+        return pact(x, self.alpha[slot], self.qmin, self.qmax)
 
     def step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
         return functional.clip_step(self.alpha[slot], self.qmax)
