@@ -1,6 +1,8 @@
 """Read COCO annotation files, with clear errors if they can't be used."""
 
 import json
+import math
+from collections import Counter
 from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
@@ -71,7 +73,7 @@ def check_entries(path: Path, content: dict[str, Any]) -> None:
 
     Raises:
         ValueError: If a value is missing or of another type, or two images
-            have the same id.
+            or two annotations have the same id.
     """
     for part, keys in KEYS.items():
         for i, entry in enumerate(content.get(part) or []):
@@ -81,6 +83,14 @@ def check_entries(path: Path, content: dict[str, Any]) -> None:
                 _check_numbers(where, entry, ('width', 'height'))
             if part == 'annotations' and not entry.get('ignore'):
                 _check_box(where, entry)
+    ids = Counter(entry['id'] for entry in content.get('annotations') or [])
+    twice = [key for key, count in ids.items() if count > 1]
+    if twice:
+        raise ValueError(
+            f'{path}: {len(twice)} ids of annotations occur more than once, '
+            f'e.g. {twice[0]!r}; expected a different id for each box, or '
+            'mmdet refuses the file. Number them anew.'
+        )
     files: dict[Any, str] = {}
     for image in content['images']:
         name = image['file_name']
@@ -108,9 +118,10 @@ def _check_keys(where: str, entry: Any, keys: Sequence[str]) -> None:
 
 def _check_numbers(where: str, entry: dict, keys: Sequence[str]) -> None:
     for key in keys:
-        if not isinstance(entry[key], Real):
+        value = entry[key]
+        if not isinstance(value, Real) or not math.isfinite(value):
             raise ValueError(
-                f'{where} has {key}={entry[key]!r}; expected a number.'
+                f'{where} has {key}={value!r}; expected a finite number.'
             )
 
 

@@ -84,8 +84,8 @@ def _loader(
         yield Finding(
             OK,
             where,
-            f'{len(content["images"])} images, {len(boxes)} boxes, '
-            f'{len(classes)} classes',
+            f'{len(content["images"])} images ({_unlabelled(content)} without '
+            f'boxes), {len(boxes)} boxes, {len(classes)} classes',
         )
         yield from box_findings(where, content, classes)
         yield from class_findings(where, content, classes, _outputs(model))
@@ -94,6 +94,12 @@ def _loader(
         )
         if name == 'train':
             yield from _sizes(cfg, model, where, content)
+
+
+def _unlabelled(content: dict) -> int:
+    """Number of images without boxes."""
+    labelled = {x['image_id'] for x in content.get('annotations') or []}
+    return sum(image['id'] not in labelled for image in content['images'])
 
 
 def type_findings(what: str, datasets: Sequence[Any]) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """Annotation files that cannot be used are refused by name."""
 
 import json
+import math
 
 import pytest
 
@@ -52,8 +53,12 @@ def test_content_of_another_kind(tmp_path, content):
     'part, entry, told',
     [
         ('images', 1, r'images\[0\] is 1; expected a dict with the keys'),
-        ('images', dict(IMAGE, width=None), 'width=None; expected a number'),
-        ('images', dict(IMAGE, height='48'), "height='48'; expected a numb"),
+        (
+            'images',
+            dict(IMAGE, width=None),
+            'width=None; expected a finite number',
+        ),
+        ('images', dict(IMAGE, height='48'), "height='48'; expected a fini"),
         ('images', dict(IMAGE, id=[1]), r"\['id'\] are missing or not"),
         (
             'images',
@@ -65,7 +70,10 @@ def test_content_of_another_kind(tmp_path, content):
         ('annotations', dict(BOX, bbox=[1, 2]), r'bbox=\[1, 2\]; expected'),
         ('annotations', dict(BOX, bbox=None), 'bbox=None; expected'),
         ('annotations', dict(BOX, bbox=['1', 2, 3, 4]), 'expected .x, y, wid'),
-        ('annotations', dict(BOX, area='7'), "area='7'; expected a number"),
+        ('images', dict(IMAGE, height=math.nan), 'height=nan; expected a'),
+        ('images', dict(IMAGE, height=math.inf), 'height=inf; expected a'),
+        ('annotations', dict(BOX, area='7'), "area='7'; expected a finite"),
+        ('annotations', dict(BOX, area=math.nan), 'area=nan; expected a'),
     ],
 )
 def test_entries_that_mmdet_cannot_read(tmp_path, part, entry, told):
@@ -85,3 +93,9 @@ def test_two_images_of_one_id(tmp_path):
         check_entries(
             tmp_path / 'a.json', dict(GOOD, images=[IMAGE, IMAGE, other])
         )
+
+
+def test_two_boxes_of_one_id(tmp_path):
+    boxes = [BOX, dict(BOX, id=9), BOX]
+    with pytest.raises(ValueError, match=r'1 ids of annotations .* 1;'):
+        check_entries(tmp_path / 'a.json', dict(GOOD, annotations=boxes))

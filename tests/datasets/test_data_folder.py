@@ -1,16 +1,25 @@
 """A folder's images are looked at before anything is written."""
 
+import json
+
 import pytest
 
 from mmgor.datasets.data_folder import read_data_folder
-from tests.support.experiments import write_data
 
 
 def test_an_image_that_is_cut_off_is_named(tmp_path):
-    root = write_data(tmp_path / 'cells')
-    assert read_data_folder(root).classes == ('b', 'a')
-    image = root / 'images' / 'x'
-    for content, fault in ((b'', 'is an empty file'), (b'\xff\xd8', 'is cut')):
-        image.write_bytes(content)
+    image = tmp_path / 'images' / 'x'
+    image.parent.mkdir()
+    content = dict(
+        images=[dict(id=1, file_name='x', width=32, height=48)],
+        annotations=[dict(id=1)],
+        categories=[dict(id=1, name='cell')],
+    )
+    for split in ('train', 'eval'):
+        (tmp_path / f'{split}.json').write_text(json.dumps(content))
+    image.write_bytes(b'of another format')
+    assert read_data_folder(tmp_path).classes == ('cell',)
+    for text, fault in ((b'', 'is an empty file'), (b'\xff\xd8', 'is cut')):
+        image.write_bytes(text)
         with pytest.raises(ValueError, match=f'images/x {fault}.*Copy it'):
-            read_data_folder(root)
+            read_data_folder(tmp_path)
