@@ -88,7 +88,7 @@ def fill_training(
         is full, number of ``intact`` and ``damaged`` checkpoints that it left,
         ``half`` files and ``differences`` after the second start.
     """
-    log = folder.with_suffix('.log')
+    log = folder.parent / f'{folder.name}.log'
     with small_disk(folder, size):
         work_dir = folder / 'run'
         status = wait(start(partial(scenes.train, work_dir, SETUP), log))
@@ -134,7 +134,7 @@ def fill_writer(
     Returns:
         dict: What happened, and ``good``.
     """
-    log = folder.with_suffix('.log')
+    log = folder.parent / f'{folder.name}.log'
     needed = sum(len(content) for content in new.values())
     with small_disk(folder, _LARGE):
         for name in new if not writer.warns else ():
@@ -168,6 +168,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('--sizes', type=int, default=12, help='of the disk')
+    parser.add_argument('--only', nargs='+', help='names of writers')
     args = parser.parse_args()
     make_cheap()
     results = []
@@ -193,6 +194,8 @@ def main() -> int:
             print(f'training, {size >> 10} KiB: {result}', flush=True)
         (folder / 'writers').mkdir()
         for number, writer in enumerate(prepare(folder / 'writers')):
+            if args.only and writer.name not in args.only:
+                continue
             straight = folder / f'w{number}'
             straight.mkdir()
             wait(start(partial(writer.write, straight), folder / 'log.txt'))

@@ -1,6 +1,7 @@
 """Writes an ONNX graph with its metadata and checksum, or as OpenVINO IR."""
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -104,9 +105,24 @@ def save_openvino(model: Any, text: str, target: Path) -> None:
         model (openvino.Model): The graph; gets the metadata.
         text (str): Metadata as JSON.
         target (Path): ``.xml`` to write; its ``.bin`` is written beside it.
+
+    Raises:
+        OSError: If the disk is full.
     """
-    save = require('openvino').save_model
     model.set_rt_info(text, [KEY])
-    save(model, target, compress_to_fp16=False)
+    _save_model(model, target)
     set_bin_checksum(model, target)
-    save(model, target, compress_to_fp16=False)
+    _save_model(model, target)
+
+
+def _save_model(model: Any, target: Path) -> None:
+    try:
+        require('openvino').save_model(model, target, compress_to_fp16=False)
+    except RuntimeError as error:
+        if 'iostream' not in str(error):
+            raise
+        free = shutil.disk_usage(target.parent).free
+        raise OSError(
+            f'OpenVINO could not write {target} ({error}): No space left on '
+            f'device? {free} bytes are free.'
+        ) from error

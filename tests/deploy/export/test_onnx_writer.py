@@ -1,11 +1,13 @@
 """A tiny student of each target: exported, read back, run, checked."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from mmgor.deploy.description.metadata_reader import read_metadata
+from mmgor.deploy.export import saving
 from mmgor.deploy.export.exporter import export_detector
 from mmgor.deploy.export.graph.rules import broken_rules
 from mmgor.targets import TARGETS
@@ -109,3 +111,23 @@ def test_openvino_keeps_signed_integers_and_clips_floats(tmp_path):
         for reader in op.output(0).get_target_inputs()
     ]
     assert 'Clamp' not in readers
+
+
+@pytest.mark.parametrize(
+    'said, kind, told',
+    [
+        ('basic_ios::clear: iostream error', OSError, r'\d+ bytes are free'),
+        ('unknown type', RuntimeError, '^unknown type$'),
+    ],
+)
+def test_openvinos_word_for_a_full_disk(
+    said, kind, told, tmp_path, monkeypatch
+):
+    def save_model(*_, **__):
+        raise RuntimeError(said)
+
+    model = SimpleNamespace(set_rt_info=lambda *_: None)
+    package = SimpleNamespace(save_model=save_model)
+    monkeypatch.setattr(saving, 'require', lambda _: package)
+    with pytest.raises(kind, match=told):
+        saving.save_openvino(model, '{}', tmp_path / 'a.xml')
