@@ -56,7 +56,7 @@ PYTEST := -m pytest -q -n 2 --dist loadfile
 SMOKE := work_dirs/smoke-$(STACK)
 SEEDS ?= 0
 
-.PHONY: env demo test edge mmyolo zoo quick lint docs smoke gpu-check clean help
+.PHONY: env env-edge demo test edge mmyolo zoo quick lint docs smoke gpu-check clean help
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -129,7 +129,9 @@ smoke: env
 test: env
 	$(PY) $(PYTEST)
 
-edge: $(EDGE_STAMP)
+env-edge: $(EDGE_STAMP)
+
+edge: env-edge
 	$(EDGE_PY) $(PYTEST) $(EDGE_TESTS)
 
 mmyolo: $(MMYOLO_STAMP)

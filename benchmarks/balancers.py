@@ -22,7 +22,14 @@ from typing import Any
 
 import torch
 from mmdet.utils import register_all_modules
-from step_time import build, make_batch, save_teachers, step_of, timed
+from step_time import (
+    build,
+    make_batch,
+    save_teachers,
+    step_of,
+    student_config,
+    timed,
+)
 from torch import nn
 
 import mmgor  # noqa: F401
@@ -142,7 +149,7 @@ def scale_table(args: argparse.Namespace) -> None:
 def measure_costs(args: argparse.Namespace, weights: Path) -> dict[str, list]:
     """Time of each balancer's steps in seconds, one value per round."""
     batch = make_batch(args, args.device)
-    model, wrapper = build('gor', args, weights)
+    model, wrapper = build(student_config('gor'), args, weights)
     # All balancers share one model. If it were trained, its gradients would
     # soon vanish.
     for group in wrapper.optimizer.param_groups:

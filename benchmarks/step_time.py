@@ -82,9 +82,13 @@ def make_batch(args: argparse.Namespace, device: str) -> dict[str, Any]:
     return dict(inputs=inputs.to(device), data_samples=samples)
 
 
-def build(arm: str, args: argparse.Namespace, weights: Path) -> Any:
-    """The arm's calibrated model in training mode, and its optimizer."""
-    cfg = Config.fromfile(CONFIGS / ARMS[arm])
+def student_config(arm: str) -> Config:
+    """The config of an arm."""
+    return Config.fromfile(CONFIGS / ARMS[arm])
+
+
+def build(cfg: Config, args: argparse.Namespace, weights: Path) -> Any:
+    """A calibrated model in training mode, and its optimizer."""
     for name in cfg.model.get('teachers', {}):
         cfg.model.teachers[name] = teacher_spec(name, weights)
     torch.manual_seed(0)
@@ -139,7 +143,8 @@ def step_for(
     arm: str, args: argparse.Namespace, weights: Path, batch: dict
 ) -> Callable[[], None]:
     """:func:`step_of` for one of the arms."""
-    return step_of(*build(arm, args, weights), batch, arm.endswith('_amp'))
+    model, wrapper = build(student_config(arm), args, weights)
+    return step_of(model, wrapper, batch, arm.endswith('_amp'))
 
 
 def teacher_forward(
