@@ -106,7 +106,6 @@ class _FakeQuantize(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, scale, offset, qmin, qmax)
         ctx.axis, ctx.factor = axis, factor
-        ctx.wants = log_scale is not None, offset is not None
         rows, back = _rows(x, axis)
         return back(
             _forward(
@@ -131,18 +130,18 @@ class _FakeQuantize(torch.autograd.Function):
             qmin,
             qmax,
         )
+        _, of_scale, of_offset, *_, of_log_scale, _ = ctx.needs_input_grad
         grad_scale, grad_offset = (
-            _per_scale(part, scale).mul_(ctx.factor) if wanted else None
-            for part, wanted in zip(grads, ctx.wants)
+            None if part is None else _per_scale(part, scale) for part in grads
         )
         return (
             back(grad_x),
+            grad_scale if of_scale else None,
+            grad_offset * ctx.factor if of_offset else None,
             None,
-            grad_offset,
             None,
             None,
-            None,
-            grad_scale,
+            grad_scale * ctx.factor if of_log_scale else None,
             None,
         )
 
@@ -204,6 +203,7 @@ def fake_quantize(
     offset: Tensor | None,
     qmin: Tensor,
     qmax: Tensor,
+    *,
     axis: int | None = None,
     log_scale: Tensor | None = None,
     factor: float = 1.0,
@@ -217,26 +217,27 @@ def fake_quantize(
     runs.
 
     The gradients of ``log_scale`` and ``offset`` are
-    ``factor * dL/dscale`` and ``factor * dL/doffset``.
+    ``factor * dL/dscale`` and ``factor * dL/doffset``; that of ``scale``, if
+    it needs one, has no factor.
 
     Args:
         x (Tensor): Any shape.
-        scale (Tensor): Step size in units of ``x``, without a gradient. Shape
-            (C, ) with ``axis``, else () or (1, ).
+        scale (Tensor): Step size in units of ``x``. Shape (C, ) with
+            ``axis``, else () or (1, ).
         offset (Tensor, optional): Value of the integer 0 in units of ``x``,
             shape of ``scale``. Default: 0.
         qmin (Tensor): Smallest integer, shape ().
         qmax (Tensor): Largest integer, shape ().
         axis (int, optional): 0 or 1: one scale per entry of this axis of
             ``x``.
-        log_scale (Tensor, optional): Gets the gradient of ``scale``, whose
-            shape it has.
+        log_scale (Tensor, optional): Gets LSQ's gradient; it has the shape of
+            ``scale``, which then has none.
         factor (float): From :func:`functional.lsq_gradient_factor`.
 
     Returns:
         Tensor: Shape and dtype of ``x``.
     """
-    trained = (x, offset, log_scale)
+    trained = (x, scale, offset, log_scale)
     if torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in trained
     ):

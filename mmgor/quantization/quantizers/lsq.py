@@ -43,9 +43,9 @@ class LSQQuantizer(BaseQuantizer):
             self._offset(slot),
             self.qmin,
             self.qmax,
-            self._axis,
-            log_scale,
-            functional.lsq_gradient_factor(
+            axis=self._axis,
+            log_scale=log_scale,
+            factor=functional.lsq_gradient_factor(
                 x.numel() // log_scale.numel(), self.highest
             ),
         )

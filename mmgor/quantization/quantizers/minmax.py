@@ -55,7 +55,7 @@ class MinMaxQuantizer(BaseQuantizer):
         else:
             scale, _ = self.step(x, slot)
         axis = 0 if self.per_channel else None
-        return fake_quantize(x, scale, None, self.qmin, self.qmax, axis)
+        return fake_quantize(x, scale, None, self.qmin, self.qmax, axis=axis)
 
     def _averaged_step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
         self._average(x, slot)

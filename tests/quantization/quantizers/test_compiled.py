@@ -27,7 +27,13 @@ def got(x, scale, offset, axis):
         t.clone().requires_grad_() for t in (x, offset, scale.log())
     )
     y = compiled.fake_quantize(
-        x, scale, offset, *BOUNDS, axis, log_scale, FACTOR
+        x,
+        scale,
+        offset,
+        *BOUNDS,
+        axis=axis,
+        log_scale=log_scale,
+        factor=FACTOR,
     )
     weighted(y).backward()
     return y.detach(), x.grad, log_scale.grad, offset.grad
@@ -57,6 +63,17 @@ def test_it_matches_the_plain_function(eager_kernels, layout, axis):
     arguments = x, torch.rand(count) / 3 + 0.1, torch.randn(count), axis
     for a, b in zip(got(*arguments), want(*arguments)):
         torch.testing.assert_close(a, b)
+
+
+def test_a_step_size_with_a_gradient_of_its_own(eager_kernels):
+    """A quantizer that computes its step size gets dL/dscale, plain."""
+    torch.manual_seed(0)
+    x, offset = torch.randn(3, 20), torch.randn(3)
+    scale = (torch.rand(3) / 3 + 0.1).requires_grad_()
+    y = compiled.fake_quantize(x, scale, offset, *BOUNDS, axis=0)
+    weighted(y).backward()
+    _, _, grad, _ = want(x, scale.detach(), offset, 0)
+    torch.testing.assert_close(FACTOR * scale.grad, grad)
 
 
 def test_without_gradients_it_matches_too():
