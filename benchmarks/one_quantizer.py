@@ -170,6 +170,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument('--rounds', type=int, default=30)
     args = parser.parse_args(argv)
+    if args.rounds < 2:
+        parser.error(f'--rounds: expected at least 2, got {args.rounds}')
     for kind, shape in SHAPES.items():
         times, missing = measure(kind, args.rounds)
         size = ' x '.join(map(str, shape))

@@ -204,6 +204,11 @@ def train(plan: Plan) -> tuple[list[Run], dict[Key, Record]]:
             ):
                 done[run.key] = record
                 tell(f'{run.name}: done before, not trained again')
+            elif record is not None and record.status == DONE:
+                tell(
+                    f'{run.name}: done before, but its config, weights or '
+                    'detections are not as they were; trained again'
+                )
         engine = Engine(plan, runs, done, tell, progress_s=_PROGRESS_S)
         engine.run()
     for run in runs:

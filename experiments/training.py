@@ -113,9 +113,10 @@ def write_run(run: Run, plan: Plan) -> Path:
     config = Config(dict(fill_in(run.config, plan.path)))
     config.work_dir = str(folder)
     metrics = config.val_evaluator
-    for metric in metrics if isinstance(metrics, list) else [metrics]:
-        if type_name(metric) == 'CocoMetric':
-            metric.outfile_prefix = str(folder / DETECTIONS)
+    metrics = metrics if isinstance(metrics, (list, tuple)) else [metrics]
+    coco = [one for one in metrics if type_name(one) == 'CocoMetric']
+    if coco:
+        coco[0].outfile_prefix = str(folder / DETECTIONS)
     config.dump(folder / 'config.py')
     return folder / 'config.py'
 

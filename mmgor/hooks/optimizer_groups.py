@@ -19,6 +19,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from mmgor.io.checkpoint import RESUME_HINT
 from mmgor.io.config_reader import type_name
 
 _STOCK = 'DefaultOptimWrapperConstructor'
@@ -47,13 +48,11 @@ def rates_in_runner(
         runner (Runner): If it trains, its optimizer and schedulers are built.
         parameters (dict[str, nn.Parameter]): The step sizes, by name.
     """
-    cfg = runner.cfg.get('optim_wrapper')
-    given = cfg if isinstance(cfg, dict) else {}
+    given = _settings_of(runner)
     keys = (given.get('paramwise_cfg') or {}).get('custom_keys') or {}
-    constructor = dict(type=given.get('constructor', _STOCK))
     if (
         isinstance(runner.optim_wrapper, OptimWrapper)
-        and type_name(constructor) == _STOCK
+        and _is_stock(given)
         and 'lr_mult' in keys.get(STEP_SIZES, {})
     ):
         factors = {
@@ -62,6 +61,18 @@ def rates_in_runner(
         }
         scale_rates(runner.optim_wrapper.optimizer, factors)
         schedule_groups(runner.param_schedulers)
+
+
+def _settings_of(runner: Runner) -> dict[str, Any]:
+    """``optim_wrapper`` of the config; {} if it was given as an object."""
+    cfg = runner.cfg.get('optim_wrapper')
+    return cfg if isinstance(cfg, dict) else {}
+
+
+def _is_stock(settings: dict[str, Any]) -> bool:
+    """Whether mmengine's own constructor builds this optimizer."""
+    constructor = dict(type=settings.get('constructor', _STOCK))
+    return type_name(constructor) == _STOCK
 
 
 def rate_factor(name: str, custom_keys: dict[str, dict]) -> float:
@@ -121,11 +132,51 @@ def exempt_in_runner(
     if isinstance(runner.optim_wrapper, OptimWrapper):
         optimizer = runner.optim_wrapper.optimizer
         exempt_from_decay(optimizer, parameters, what)
-        if not _bounded(runner.param_schedulers):
+        if _may_join(runner):
             join_groups(optimizer)
         # torch.compile, mmengine's `compile`, can't step with its ConfigDicts.
         optimizer.param_groups[:] = map(dict, optimizer.param_groups)
         schedule_groups(runner.param_schedulers)
+
+
+def _may_join(runner: Runner) -> bool:
+    """Not if others know the groups by their number: hooks that come with a
+    constructor, schedulers with bounds for each, or an optimizer that keeps
+    a second list of them."""
+    optimizer = runner.optim_wrapper.optimizer
+    kinds = {kind.__name__ for kind in type(optimizer).__mro__}
+    return (
+        _is_stock(_settings_of(runner))
+        and 'ZeroRedundancyOptimizer' not in kinds
+        and not any(
+            hasattr(one, 'min_values') for one in _all(runner.param_schedulers)
+        )
+    )
+
+
+def check_resume_groups(runner: Runner, state: dict[str, Any]) -> None:
+    """Make sure that a resumed optimizer had the same groups.
+
+    Args:
+        runner (Runner): It resumes.
+        state (dict): ``optimizer`` of the file.
+
+    Raises:
+        RuntimeError: If the numbers of parameters per group differ.
+    """
+    groups = state.get('param_groups')
+    if groups is None or not isinstance(runner.optim_wrapper, OptimWrapper):
+        return
+    own = runner.optim_wrapper.optimizer.param_groups
+    expected, got = (
+        [len(group['params']) for group in part] for part in (own, groups)
+    )
+    if got != expected:
+        raise RuntimeError(
+            f'resume from a file of another optimizer or of an older mmgor: '
+            f'expected groups of {expected} parameters, got {got}. '
+            f'{RESUME_HINT}'
+        )
 
 
 def exempt_from_decay(
@@ -272,8 +323,3 @@ def _all(schedulers: Any) -> Iterable[Any]:
     if isinstance(schedulers, dict):
         return chain.from_iterable(schedulers.values())
     return schedulers or []
-
-
-def _bounded(schedulers: Any) -> bool:
-    """Whether a scheduler has bounds of its own for each group."""
-    return any(hasattr(one, 'min_values') for one in _all(schedulers))

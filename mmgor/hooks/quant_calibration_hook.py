@@ -35,6 +35,7 @@ from mmgor.trial_run import random_states_kept
 
 from .optimizer_groups import (
     STEP_SIZES,
+    check_resume_groups,
     exempt_in_runner,
     rates_in_runner,
 )
@@ -102,6 +103,7 @@ class QuantCalibrationHook(Hook):
             check_resume_ranges(model, state_dict)
             for part in ('ema_state_dict', 'optimizer'):
                 check_sound({}, flatten(checkpoint.get(part, {})), part)
+            check_resume_groups(runner, checkpoint.get('optimizer', {}))
         else:
             check_any_match(model, state_dict, '', 'model')
 

@@ -18,6 +18,7 @@ from mmengine.optim import (
 from torch import nn
 
 from mmgor.hooks.optimizer_groups import (
+    check_resume_groups,
     exempt_from_decay,
     exempt_in_runner,
     join_groups,
@@ -264,7 +265,7 @@ def test_joined_groups_take_the_same_steps():
         wrapper = OptimWrapper(optimizer)
         schedulers = [MultiStepLR(wrapper, milestones=[2])]
         runner = SimpleNamespace(
-            optim_wrapper=wrapper, param_schedulers=schedulers
+            cfg=Config(), optim_wrapper=wrapper, param_schedulers=schedulers
         )
         if join:
             exempt_in_runner(runner, {}, 'nothing')
@@ -276,6 +277,39 @@ def test_joined_groups_take_the_same_steps():
 
     for a, b in zip(trained(True), trained(False), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('why', ['constructor', 'optimizer', 'scheduler'])
+def test_groups_that_others_count_stay_apart(why):
+    """MMYOLO's hook warms up the third group of its own constructor."""
+
+    class ZeroRedundancyOptimizer(torch.optim.SGD):
+        """Keeps a second list of its groups."""
+
+    kind = ZeroRedundancyOptimizer if why == 'optimizer' else torch.optim.SGD
+    weights = [nn.Parameter(torch.ones(1)) for _ in range(3)]
+    wrapper = OptimWrapper(kind([dict(params=[w]) for w in weights], lr=0.1))
+    schedulers = []
+    if why == 'scheduler':
+        schedulers = [ReduceOnPlateauLR(wrapper, monitor='loss')]
+    constructor = dict(constructor='YOLOv5OptimizerConstructor')
+    cfg = Config(
+        dict(optim_wrapper=constructor if why == 'constructor' else {})
+    )
+    runner = SimpleNamespace(
+        cfg=cfg, optim_wrapper=wrapper, param_schedulers=schedulers
+    )
+    exempt_in_runner(runner, {}, 'nothing')
+    assert len(wrapper.optimizer.param_groups) == 3
+
+
+def test_a_resume_with_other_groups_is_refused():
+    weights = [nn.Parameter(torch.ones(1)) for _ in range(3)]
+    runner = SimpleNamespace(optim_wrapper=OptimWrapper(sgd(weights)))
+    state = torch.optim.SGD([dict(params=[w]) for w in weights]).state_dict()
+    with pytest.raises(RuntimeError, match=r'groups of \[3\].*got \[1, 1, 1'):
+        check_resume_groups(runner, state)
+    check_resume_groups(runner, sgd(weights).state_dict())
 
 
 def test_a_resumed_run_has_the_same_groups_as_its_file(tmp_path):

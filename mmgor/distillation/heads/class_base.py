@@ -101,13 +101,15 @@ class ClassKDHead(BaseKDHead):
         loss = self._mean_kl(student, target, known.any(0))
         return loss + self.fusion.regularizer(loss)
 
-    def _mean_kl(self, s: Tensor, t: Tensor, kept: Tensor) -> Tensor:
+    def _mean_kl(
+        self, s: Tensor, t: Tensor, kept: Tensor, over_ranks: bool = True
+    ) -> Tensor:
         # A product instead of an index, whose size the host would wait for.
         mask = kept.to(s.dtype)
         # Weights are constants: a learned fusion gets no gradient by them.
         scores = t.detach().sigmoid() * mask
         kl = self.loss.binary(s, t, mask, self.temperature)
-        return weighted_mean(kl, self._weights(scores))
+        return weighted_mean(kl, self._weights(scores), over_ranks)
 
     def _weights(self, scores: Tensor) -> Tensor:
         """Weights of locations (N, L) from foreground scores (N, L, K)."""
@@ -120,6 +122,6 @@ class ClassKDHead(BaseKDHead):
     ) -> None:
         self.shares = dict(zip(self.teachers, shares))
         self.teacher_losses = {
-            name: self._mean_kl(student, x, kept) * self.loss_weight
+            name: self._mean_kl(student, x, kept, False) * self.loss_weight
             for name, x, kept in zip(self.teachers, maps, known)
         }

@@ -19,7 +19,9 @@ def foreground_weight(teacher_scores: Tensor, gamma: float) -> Tensor:
     return teacher_scores.amax(-1) ** gamma
 
 
-def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+def weighted_mean(
+    values: Tensor, weights: Tensor, over_ranks: bool = True
+) -> Tensor:
     """sum(values * weights) / sum(weights).
 
     In a distributed run, the divisor is the mean over the ranks, as that of
@@ -29,10 +31,12 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     Args:
         values (Tensor): Any shape.
         weights (Tensor): Not negative, same shape, without a gradient.
+        over_ranks (bool): False: of this rank alone, as for the log.
 
     Returns:
         Tensor: Scalar; 0 if all weights are 0.
     """
     total = weights.sum()
-    dist.all_reduce(total, 'mean')
+    if over_ranks:
+        dist.all_reduce(total, 'mean')
     return (values * weights).sum() / total.clamp(min=EPS)

@@ -1,4 +1,4 @@
-"""The roundings of ``functional.py`` as two compiled kernels, for training.
+"""The roundings of ``functional.py`` as compiled kernels, for training.
 
 ``torch.compile`` turns ``fake_quantize`` and ``fake_quantize_backward`` of
 ``functional.py`` into one kernel each, which reads and writes a tensor once.
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from . import functional
 
@@ -107,17 +108,18 @@ class _FakeQuantize(torch.autograd.Function):
         ctx.save_for_backward(x, scale, offset, qmin, qmax)
         ctx.axis, ctx.factor = axis, factor
         rows, back = _rows(x, axis)
-        return back(
-            _forward(
-                rows,
-                _per_row(scale, rows, axis),
-                _per_row(offset, rows, axis),
-                qmin,
-                qmax,
-            )
+        rounded = _forward(
+            rows,
+            _per_row(scale, rows, axis),
+            _per_row(offset, rows, axis),
+            qmin,
+            qmax,
         )
+        # Autograd forbids changes in place of a view that is made here.
+        return back(rounded).detach()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # A checkpoint only allows one read.
         x, scale, offset, qmin, qmax = ctx.saved_tensors
@@ -237,6 +239,7 @@ def fake_quantize(
     Returns:
         Tensor: Shape and dtype of ``x``.
     """
+    scale = scale.float()
     trained = (x, scale, offset, log_scale)
     if torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in trained
@@ -263,9 +266,10 @@ class _Pact(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, alpha, qmin)
         rows, back = _rows(x, None)
-        return back(_pact(rows, alpha, qmin, qmax))
+        return back(_pact(rows, alpha, qmin, qmax)).detach()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, alpha, qmin = ctx.saved_tensors
         rows, back = _rows(x, None)
@@ -288,9 +292,10 @@ class _DoReFaWeight(torch.autograd.Function):
         return _dorefa(rows, qmax, True)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (rows,) = ctx.saved_tensors
-        return _dorefa_backward(grad.contiguous(), rows, True), None
+        return _dorefa_backward(grad.contiguous(), rows), None
 
 
 def dorefa_weight(weight: Tensor, qmax: Tensor, per_channel: bool) -> Tensor:

@@ -7,8 +7,8 @@ with :func:`round_ste`, so that gradients pass; :func:`pact` has a
 straight-through gradient of its own.
 
 The functions only use differentiable torch operations, so they can be compiled
-and exported. In training, ``compiled.py`` runs :func:`fake_quantize` as one
-kernel.
+and exported. In training, ``compiled.py`` runs each as one kernel, with the
+gradients in closed form that stand behind them here.
 """
 
 import math
@@ -263,21 +263,18 @@ def dorefa_weight(weight: Tensor, qmax: Tensor, per_channel: bool) -> Tensor:
     )
 
 
-def dorefa_weight_backward(
-    grad: Tensor, weight: Tensor, per_channel: bool
-) -> Tensor:
+def dorefa_weight_backward(grad: Tensor, weight: Tensor) -> Tensor:
     """The gradient of :func:`dorefa_weight` in closed form:
     ``grad * max|w| / tanh(max|w|) * (1 - tanh(w)^2)``.
 
     Args:
         grad (Tensor): Gradient of the output, shape of ``weight``.
-        weight (Tensor): Any shape.
-        per_channel (bool): As in :func:`dorefa_weight`.
+        weight (Tensor): Shape (C, N), with one maximum per row.
 
     Returns:
         Tensor: Shape and dtype of ``weight``.
     """
-    peak = weight_peak(weight, per_channel)
+    peak = weight_peak(weight, per_channel=True)
     slope = peak / torch.tanh(peak).clamp(min=MIN_SCALE)
     bent = 1 - torch.tanh(weight.float()).square()
     return (grad.float() * slope * bent).to(weight.dtype)

@@ -65,7 +65,7 @@ class LSQQuantizer(BaseQuantizer):
 
     @torch.no_grad()
     def _scale(self, slot: int) -> Tensor:
-        return self._of_slot(self.log_scale, slot).exp().float()
+        return self._of_slot(self.log_scale, slot).exp()
 
     def _offset(self, slot: int) -> Tensor | None:
         return None

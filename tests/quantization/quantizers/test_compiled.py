@@ -76,6 +76,38 @@ def test_a_step_size_with_a_gradient_of_its_own(eager_kernels):
     torch.testing.assert_close(FACTOR * scale.grad, grad)
 
 
+@pytest.mark.parametrize('axis', [None, 0, 1])
+def test_the_output_may_change_in_place(eager_kernels, axis):
+    x = torch.randn(2, 3, 4, 5, requires_grad=True)
+    scale = torch.full((1 if axis is None else x.shape[axis],), 0.3)
+    for y in (
+        compiled.fake_quantize(x, scale, None, *BOUNDS, axis=axis),
+        compiled.pact(x, torch.tensor(9.0), *BOUNDS),
+    ):
+        y *= 0.5
+        (grad,) = torch.autograd.grad(y.sum(), x)
+        inside = (x.detach() / 0.3 <= 7) & (x.detach() / 0.3 >= -8)
+        known = grad[inside]
+        torch.testing.assert_close(known, torch.full_like(known, 0.5))
+
+
+def test_second_derivatives_are_refused(eager_kernels):
+    """They would leave out what goes through the step size."""
+    x = torch.randn(8, requires_grad=True)
+    y = compiled.fake_quantize(x, torch.tensor(0.3), None, *BOUNDS)
+    (grad,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match='once_differentiable'):
+        grad.sum().backward()
+
+
+def test_a_channel_of_zeros_in_half_precision(eager_kernels):
+    """Its step size is 0 in half, where 1e-8 is 0, too."""
+    x = torch.zeros(2, 5, dtype=torch.half, requires_grad=True)
+    scale = torch.zeros(2, dtype=torch.half)
+    y = compiled.fake_quantize(x, scale, None, *BOUNDS, axis=0)
+    assert y.dtype == torch.half and (y == 0).all()
+
+
 def test_without_gradients_it_matches_too():
     x = torch.randn(2, 3, 4, 5)
     arguments = x, torch.rand(3) / 3 + 0.1, torch.randn(3)
@@ -216,21 +248,28 @@ def test_without_a_compiler_the_plain_function_runs(monkeypatch, tmp_path):
     assert fused._compiled is functional.fake_quantize
 
 
-@pytest.mark.parametrize(
-    'function', [functional.fake_quantize, functional.fake_quantize_backward]
-)
+X, GRAD = torch.linspace(-2, 2, 1001), torch.linspace(0, 1, 1001)
+ROWS = X[:1000].view(4, 250)
+STEP = torch.tensor(0.13), torch.tensor(0.0), *BOUNDS
+COMPILED = {
+    'fake_quantize': (X, *STEP),
+    'fake_quantize_backward': (GRAD, X, *STEP),
+    'pact': (X, torch.tensor(0.9), *BOUNDS),
+    'pact_backward': (GRAD, X, torch.tensor(0.9), BOUNDS[0]),
+    'dorefa_weight': (ROWS, BOUNDS[1], True),
+    'dorefa_weight_backward': (GRAD[:1000].view(4, 250), ROWS),
+}
+
+
+@pytest.mark.parametrize('name', list(COMPILED))
 @pytest.mark.slow
-def test_compiled_equals_eager(function, monkeypatch):
+def test_compiled_equals_eager(name, monkeypatch):
     """With the real compiler, which conftest.py switches off elsewhere."""
     monkeypatch.delenv('TORCHDYNAMO_DISABLE')
     torch._dynamo.reset()
     counters = torch._dynamo.utils.counters['stats']
     before = counters['unique_graphs']
-    x = torch.linspace(-2, 2, 1001)
-    args = (torch.tensor(0.13), torch.tensor(0.0), torch.tensor(-8))
-    args = (x, *args, torch.tensor(7))
-    if function is functional.fake_quantize_backward:
-        args = (torch.linspace(0, 1, 1001), *args)
+    function, args = getattr(functional, name), COMPILED[name]
     got = compiled._Fused(function)(*args)
     torch.testing.assert_close(got, function(*args))
     assert counters['unique_graphs'] == before + 1
