@@ -6,6 +6,8 @@ from typing import Any
 from mmengine.device import get_device
 from mmengine.dist import is_distributed
 
+from mmgor.io.config_reader import type_name
+
 #: Strategies and model wrappers that give each process a part of a tensor.
 SPLITTING = (
     'FSDPStrategy',
@@ -65,11 +67,9 @@ def refuse_splitting(name: str, what: str) -> None:
 
 
 def _types(tree: Any) -> Iterator[str]:
-    """Names of all types in a config, at any depth."""
+    """Names of all types in a config without their scopes, at any depth."""
     if isinstance(tree, dict):
-        kind = tree.get('type')
-        if kind is not None:
-            yield kind if isinstance(kind, str) else kind.__name__
+        yield type_name(tree)
         tree = list(tree.values())
     if isinstance(tree, (list, tuple)):
         for part in tree:

@@ -23,6 +23,11 @@ def test_split_parameters_are_refused_by_name(name):
     cfg = Config({'model': quantized_cfg(), key: dict(type=name)})
     with pytest.raises(ValueError, match=f'{name}.*trains by DDP'):
         check_strategy(cfg)
+    cfg[key].type = f'mmengine.{name}'
+    cfg.model.type = f'mmgor.{cfg.model.type}'
+    cfg.model.odd = dict(type=3)  # no class, and nobody's business here
+    with pytest.raises(ValueError, match=f'{name}.*trains by DDP'):
+        check_strategy(cfg)
     cfg.model = retinanet_cfg()  # no student
     check_strategy(cfg)
 

@@ -183,7 +183,8 @@ PLACES = {
 
 
 class Break(Hook):
-    """Breaks a number before one step; runs before all other hooks."""
+    """Breaks a number before one step; runs before all other hooks, if it is
+    the first of their list."""
 
     priority = 'HIGHEST'
 
@@ -255,10 +256,10 @@ def run(
     model.gor_weighting.init_iters = rng.choice([1, 20])
     hook, look = Break(make, rng, value), Look()
     hooks = [
+        hook,
         dict(type='QuantCalibrationHook', num_batches=1),
         dict(type='GoRWeightHook'),
         dict(type='NonFiniteLossHook', max_consecutive=MOST),
-        hook,
         look,
     ]
     name = f'{folder.name}_{make.__name__}_{value}_{seed}'
@@ -351,11 +352,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+def main() -> int:
     args = parse_args()
     logging.disable(logging.ERROR)
     seed = args.first
     counts: dict[str, Counter[str]] = {}
+    faults = 0
     with tempfile.TemporaryDirectory() as name:
         spec = save_teacher(Path(name))
         try:
@@ -366,13 +368,15 @@ def main() -> None:
                         key = make.__name__
                         counts.setdefault(key, Counter())[found[:90]] += 1
                         if ' ' in found:
+                            faults += 1
                             print(f'{key} {word} {seed}: {found}', flush=True)
                 print(f'round {seed} is done', flush=True)
         except KeyboardInterrupt:
             print(f'stopped; go on with --first {seed}')
     for key, found in counts.items():
         print(f'{key:16}', dict(found))
+    return int(faults > 0)
 
 
 if __name__ == '__main__':
-    main()
+    raise SystemExit(main())

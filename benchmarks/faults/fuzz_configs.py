@@ -185,7 +185,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+def main() -> int:
     args = parse_args()
     logging.disable(logging.ERROR)
     counts: Counter[str] = Counter()
@@ -204,7 +204,8 @@ def main() -> None:
             print(f'stopped; go on with --first {seed}')
     for kind, count in counts.most_common():
         print(f'{count:5} {kind}')
+    return int(bool({*counts} - {'trained', 'refused'}))
 
 
 if __name__ == '__main__':
-    main()
+    raise SystemExit(main())

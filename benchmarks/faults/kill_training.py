@@ -7,7 +7,9 @@ random flips, an evaluation in the midst. It gets up to three SIGKILLs and is
 resumed after each. The end has to be that of an undisturbed training, bit for
 bit: weights, thetas, step sizes, EMA, optimizer, schedulers, and what was
 logged of iterations and evaluations. Some kills come at a random time, the
-others (`--in-writes`) at a random write: before, in the midst of or after it.
+others (`--in-writes`) at a random call of `os.fsync`, `os.replace`,
+`Path.unlink` or `Path.write_bytes`: before or after it, or with a part of the
+bytes written. Writes into open streams are not watched.
 """
 
 import argparse
@@ -41,13 +43,14 @@ CHAIN = 3
 
 
 class Writes:
-    """Counts the writes of this process, and ends it at one of them."""
+    """Counts the calls that put files in place, and ends the process at one
+    of them."""
 
     def __init__(self, last: float, share: float = 0.0) -> None:
         self.number, self.last, self.share = 0, last, share
 
     def watch(self) -> None:
-        """From now on, all files, syncs, renames and removals count."""
+        """From now on, the four calls below count."""
         os.fsync = self._watched(os.fsync)
         os.replace = self._watched(os.replace)
         Path.unlink = self._watched(Path.unlink)

@@ -4,10 +4,12 @@
 
 Checkpoints, teacher caches, records of experiments, tables, curves, images,
 packed files, reports and exported files are written where older ones are. The
-process kills itself at each write, sync, rename and removal in turn. Each
-file must then be the old one or the new one, byte for byte where a second
-writing gives the same bytes, else in length. What a kill leaves behind has to
-be hidden.
+process kills itself at each call of ``os.fsync``, ``os.replace``,
+``Path.unlink`` and ``Path.write_bytes`` in turn, through which the writers
+put their files in place. Writes into open streams are not watched, nor those
+of compiled code. Each file must then be the old one, byte for byte, or have
+the length of the new one, to 2 %: its bytes may name the time and the folder.
+What a kill leaves behind has to be hidden.
 """
 
 import argparse
@@ -90,8 +92,7 @@ def campaign(
 
 
 def _is_whole(name: str, content: bytes, new: dict[str, bytes]) -> bool:
-    """Whether it is an old file, or a new one: its length hardly changes
-    with the time and the folder that it may name."""
+    """Whether it is an old file, or as long as a new one, to 2 %."""
     if content == OLD:
         return True
     if name.endswith('.jsonl'):  # is added to

@@ -43,7 +43,9 @@ def boxes(change: Callable[[list[float]], list[float]], share: float) -> Any:
         for entry in content['annotations']:
             if rng.random() < share:
                 entry['bbox'] = change(entry['bbox'])
-                entry['area'] = abs(entry['bbox'][2] * entry['bbox'][3])
+                if len(entry['bbox']) == 4:
+                    _, _, width, height = entry['bbox']
+                    entry['area'] = abs(width * height)
 
     return spoil
 
@@ -118,7 +120,7 @@ KINDS: dict[str, Callable[[dict, random.Random], None]] = {
     'infinite width': boxes(lambda b: [b[0], b[1], INF, b[3]], 0.5),
     'infinite corner': boxes(lambda b: [-INF, b[1], INF, b[3]], 0.5),
     'text': boxes(lambda b: [str(b[0]), *b[1:2], 5, 5], 0.5),
-    'three numbers': boxes(lambda b: [1, 2, 3, 4][:3] + [9, 9], 0.5),
+    'three numbers': boxes(lambda b: b[:3], 0.5),
     'nan area': values('annotations', area=NAN),
     'negative area': values('annotations', area=-1),
     'no area': lost('annotations', 'area'),
@@ -142,6 +144,9 @@ KINDS: dict[str, Callable[[dict, random.Random], None]] = {
     'categories of one name': values('categories', name='disc'),
     'categories of one id': values('categories', id=1),
 }
+
+#: Of these, doctor says no more than of sound files: they do no harm.
+UNSAID = ('sound', 'crowds', 'unlabelled images', 'same image twice')
 
 
 def run(
@@ -210,23 +215,29 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+def main() -> int:
     args = parse_args()
     logging.disable(logging.ERROR)
+    faults, usual = 0, None
     with tempfile.TemporaryDirectory() as name:
         sound, folder = Path(name) / 'sound', Path(name) / 'odd'
         for path in (sound, folder):
             path.mkdir()
         tiny_scenes(sound / 'scenes')
         teacher = scene_teacher(sound)
-        for kind in args.only:
+        for kind in dict.fromkeys(['sound', *args.only]):
             for seed in range(args.rounds):
                 trained, said = run(kind, seed, sound, teacher, folder)
+                usual = usual or said
+                silent = said == usual and kind not in UNSAID
+                named = trained == 'trained' or 'odd.json' in trained
+                faults += silent or not named
                 print(
                     f'{kind:22} {trained[:200]}\n{"":22} {said[:200]}',
                     flush=True,
                 )
+    return int(faults > 0)
 
 
 if __name__ == '__main__':
-    main()
+    raise SystemExit(main())

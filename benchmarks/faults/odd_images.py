@@ -183,9 +183,10 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+def main() -> int:
     args = parse_args()
     logging.disable(logging.ERROR)
+    faults = 0
     with tempfile.TemporaryDirectory() as name:
         sound = Path(name) / 'good'
         sound.mkdir()
@@ -206,13 +207,15 @@ def main() -> None:
             for word, run in commands(folder, sound).items():
                 fault, text = command(run)
                 named = any(p.name in fault + text for p in folder.images)
+                faults += bool(fault) and not named
                 end = 'named' if named else 'NOT NAMED'
                 print(
                     f'{kind:12} {word:8} {end if fault else "done":10} '
                     f'{fault[:200]}',
                     flush=True,
                 )
+    return int(faults > 0)
 
 
 if __name__ == '__main__':
-    main()
+    raise SystemExit(main())

@@ -86,11 +86,12 @@ def _check_keys(file: Path, content: dict) -> None:
                     f'{file}: expected {key!r} in every entry of {part!r}, '
                     f'got {entry!r}.'
                 )
-            _check_name(f'{file}: {key!r} in {part!r}', entry[key])
+            _check_name(file, part, key, entry[key])
 
 
-def _check_name(owner: str, name: object) -> None:
+def _check_name(file: Path, part: str, key: str, name: object) -> None:
     """Names go into configs and paths, and the file may be anybody's."""
+    owner = f'{file}: {key!r} in {part!r}'
     if not isinstance(name, str):
         raise ValueError(f'{owner} is {name!r}; expected text.')
     if '{{' in name:
@@ -98,7 +99,7 @@ def _check_name(owner: str, name: object) -> None:
             f'{owner} is {name!r}; expected a name without "{{{{", which '
             'mmengine replaces in a config, also by environment variables.'
         )
-    if owner.endswith("'images'"):
+    if part == 'images':
         path = Path(name)
         if path.is_absolute() or '..' in path.parts:
             raise ValueError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 #: Images of a data set whose ends are read.
 READ = 2000
@@ -22,6 +22,7 @@ _JPEG = b'\xff\xd8'
 # data; cameras and editors may add other bytes behind them.
 _ENDS = {_PNG: b'IEND', _JPEG: b'\xff\xd9'}
 _TAIL = 65536  # bytes
+_CUT = 'is cut off: its end is missing'
 _ORIENTATION = 274  # of EXIF; from 5 on, the image is turned by 90 degrees
 # In the header of a PNG: width, height, bits and kind of colour.
 _WIDTH, _HEIGHT = slice(16, 20), slice(20, 24)
@@ -38,7 +39,8 @@ class ImageFile:
     Attributes:
         fault (str): Why it can't be decoded; '' if nothing speaks against it.
         size (tuple[int, int], optional): Width and height in pixels after
-            EXIF's rotation; None for formats other than JPEG and PNG.
+            EXIF's rotation; None for formats other than JPEG and PNG, and
+            for a JPEG of more pixels than Pillow opens.
         lost (str): What mmdet drops when it loads three channels of 8 bits;
             '' if nothing.
     """
@@ -50,6 +52,9 @@ class ImageFile:
 
 def look_at(file: str | Path) -> ImageFile:
     """Read the ends of an image file.
+
+    A JPEG whose end is not in its last 64 KiB is decoded: phones put a film
+    behind it.
 
     Args:
         file (str | Path): It exists.
@@ -64,9 +69,10 @@ def look_at(file: str | Path) -> ImageFile:
     kind = next((start for start in _ENDS if head.startswith(start)), None)
     if kind is None:
         return ImageFile()
-    if len(head) < _HEADER or _ENDS[kind] not in tail:
-        return ImageFile('is cut off: its end is missing')
-    return _png(head) if kind == _PNG else _jpeg(file)
+    ended = _ENDS[kind] in tail
+    if len(head) < _HEADER or (kind == _PNG and not ended):
+        return ImageFile(_CUT)
+    return _png(head) if kind == _PNG else _jpeg(file, ended)
 
 
 def _png(head: bytes) -> ImageFile:
@@ -80,13 +86,18 @@ def _png(head: bytes) -> ImageFile:
     return ImageFile('', (width, height), ' and '.join(lost))
 
 
-def _jpeg(file: str | Path) -> ImageFile:
+def _jpeg(file: str | Path, ended: bool) -> ImageFile:
     try:
         with Image.open(file) as image:
+            if not ended:
+                image.load()
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION, 1) >= 5
-    except (OSError, SyntaxError, UnidentifiedImageError, ValueError) as error:
-        return ImageFile(f'has a damaged header ({error})')
+    except Image.DecompressionBombError:  # OpenCV opens larger ones
+        return ImageFile()
+    except (OSError, SyntaxError, ValueError) as error:
+        damaged = f'has a damaged header ({error})'
+        return ImageFile(damaged if ended else _CUT)
     return ImageFile('', (height, width) if turned else (width, height))
 
 

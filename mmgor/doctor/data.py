@@ -154,7 +154,7 @@ def box_findings(
             WARNING,
             where,
             f'mmdet leaves out {sum(lost.values())} of {total} boxes: {text}',
-            f'correct them in {where.rpartition(" ")[2]}: boxes are [x, y, '
+            f'correct them in {where.split(" ", 1)[-1]}: boxes are [x, y, '
             'width, height] in pixels',
         )
     sizes = {x['id']: (x['width'], x['height']) for x in content['images']}

@@ -13,7 +13,9 @@ from mmgor.io.config_reader import type_name
 
 from .findings import ERROR, OK, WARNING, Finding
 
-#: Images of each annotation file that are decoded.
+#: Images of each annotation file that are decoded. Formats other than JPEG and
+#: PNG, and JPEG files of more pixels than Pillow opens, are looked at in no
+#: other way.
 DECODED = 16
 _SHOWN = 3
 
@@ -45,6 +47,12 @@ def image_findings(
     ]
     read = [(*pair, look_at(pair[0])) for pair in spread(there, READ)]
     sample = {file for file, *_ in spread(read, DECODED)}
+    known = [
+        file
+        for file, _, found in read
+        if found.fault or found.size or file in sample
+    ]
+    unknown = len(read) - len(known)
     faults = [
         fault
         for file, image, found in read
@@ -55,18 +63,19 @@ def image_findings(
         yield Finding(
             ERROR,
             where,
-            f'{len(faults)} of {len(read)} image files: '
+            f'{len(faults)} of {len(known)} image files: '
             + '; '.join(faults[:_SHOWN])
             + (f'; and {more} more' if more > 0 else ''),
             'copy the images again, or remove them from the file; if they '
-            f'were rotated or resized, make {where.rpartition(" ")[2]} again',
+            f'were rotated or resized, make {where.split(" ", 1)[-1]} again',
         )
-    elif read:
+    elif known:
         yield Finding(
             OK,
             where,
-            f'{len(read)} image files are complete and have their size; '
-            f'{len(sample)} of them were decoded',
+            f'{len(known)} image files are complete and have their size; '
+            f'{len(sample)} of them were decoded'
+            + (f'; {unknown} others were not looked at' if unknown else ''),
         )
     if colour:
         yield from _lost(where, read)
@@ -95,7 +104,7 @@ def _fault(file: str, image: dict, found: ImageFile, decode: bool) -> str:
     if found.fault:
         return f'{file} {found.fault}'
     size = found.size
-    if decode or size is None:  # other formats have no end that is known
+    if decode:
         try:
             pixels = mmcv.imread(file)
         except (OSError, ValueError, cv2.error) as error:
@@ -104,7 +113,7 @@ def _fault(file: str, image: dict, found: ImageFile, decode: bool) -> str:
             return f'{file} does not open as an image'
         size = pixels.shape[1], pixels.shape[0]
     wanted = image['width'], image['height']
-    if size != wanted:
+    if size is not None and size != wanted:
         return f'{file} is {size} pixels wide and high, expected {wanted}'
     return ''
 

@@ -69,7 +69,8 @@ def type_name(part: dict[str, Any]) -> str:
         part (dict): Config of a module, data set or transform.
     """
     kind = part.get('type', '')
-    name = kind if isinstance(kind, str) else kind.__name__
+    # Settings of others may be called `type`, too, and be anything.
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
     return name.rpartition('.')[2]
 
 

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
+from mmgor.datasets.image_files import spread
 from mmgor.io.class_names import dataset_classes
 from mmgor.io.config_reader import loader_datasets
 from mmgor.registry import DATASETS
@@ -92,7 +93,7 @@ def look(
         _teachers(model, classes, device) if with_teachers else ({}, {})
     )
     size = len(dataset)
-    indices = _spread(size, count)
+    indices = spread(range(size), count)
     images = []
     for number, index in enumerate(indices, 1):
         images.append(_see(dataset, index, model, teachers, classes))
@@ -133,12 +134,6 @@ def _teachers(
         else:
             ready[name] = teacher
     return ready, missing
-
-
-def _spread(size: int, count: int) -> list[int]:
-    """At most ``count`` indices below ``size``, evenly spread."""
-    count = min(size, count)
-    return [i * size // count for i in range(count)]
 
 
 @torch.no_grad()

@@ -27,8 +27,18 @@ def test_a_file_that_is_cut_off(tmp_path, suffix, share):
 
 def test_bytes_behind_the_end_do_no_harm(tmp_path):
     path = tmp_path / 'a.jpg'
-    path.write_bytes(written(path) + bytes(1000))
-    assert look_at(path) == ImageFile(size=(64, 48))
+    whole = written(path)
+    for behind in (1000, 200_000):  # a phone's film is larger
+        path.write_bytes(whole + bytes(behind))
+        assert cv2.imread(str(path)).shape == PIXELS.shape
+        assert look_at(path) == ImageFile(size=(64, 48))
+
+
+def test_more_pixels_than_pillow_opens(tmp_path, monkeypatch):
+    path = tmp_path / 'a.jpg'
+    written(path)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+    assert look_at(path) == ImageFile()
 
 
 def test_the_rotation_of_a_camera(tmp_path):

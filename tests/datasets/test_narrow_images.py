@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mmgor.datasets import narrow_images as module
 from mmgor.datasets.narrow_images import narrow_images
 from mmgor.registry import TRANSFORMS
 
@@ -23,7 +24,9 @@ def resized(width, height, scale):
     return True
 
 
-@pytest.mark.parametrize('scale', [(64, 64), (1333, 800), (416, 416), (30, 9)])
+@pytest.mark.parametrize(
+    'scale', [(64, 64), (1333, 800), (416, 416), (30, 9), 0.5, 0.05, (30.0, 9)]
+)
 def test_the_images_at_which_resize_fails(scale):
     pipeline = [LOAD, dict(type='Resize', scale=scale, keep_ratio=True)]
     found = narrow_images(pipeline, IMAGES)
@@ -57,9 +60,34 @@ def test_other_pipelines():
         (dict(type='mmdet.Resize', scale=(640, 64), **keep), 0),
         (dict(type='Resize', scale=(64, 64), keep_ratio=False), 0),
         (dict(type='Resize', scale_factor=0.5, **keep), 0),
+        # mmcv refuses it in its own words.
+        (
+            dict(
+                type='RandomResize', scale=(640, 640), ratio_range=0.5, **keep
+            ),
+            0,
+        ),
     ):
         assert len(narrow_images([LOAD, step], narrow)) == found, step
     small = dict(type='Resize', scale=(64, 64), **keep)
     # What is resized then is no longer the whole image.
     assert narrow_images([LOAD, dict(type='RandomCrop'), small], narrow) == []
     assert narrow_images([LOAD, dict(type='PackDetInputs')], narrow) == []
+
+
+def test_each_size_is_looked_at_once(monkeypatch):
+    calls = []
+
+    def counted(size, scale):
+        calls.append(size)
+        return stock(size, scale)
+
+    stock = module.rescale_size
+    monkeypatch.setattr(module, 'rescale_size', counted)
+    many = [dict(image, id=i) for i in range(20) for image in IMAGES]
+    resize = dict(type='Resize', scale=(64, 64), keep_ratio=True)
+    found = narrow_images([resize], many)
+    assert sorted(calls) == sorted(SIZES)
+    # All images of a bad size are listed, in the order of the file.
+    wide = {(10000, 9), (9, 10000)}
+    assert found == [x for x in many if (x['width'], x['height']) in wide]

@@ -54,15 +54,46 @@ def test_every_file_is_read_and_some_are_decoded(good, tmp_path, monkeypatch):
     damaged.write_bytes(good.read_bytes()[:2000] + good.read_bytes()[-12:])
     text = tmp_path / 'text.png'
     text.write_text('no image')
-    many = [good] * 3 + [cut, text] * 3 + [damaged]
+    many = [good] * 3 + [cut] * 4 + [damaged]
     ((status, shown),) = found(*many)
     assert status == ERROR
-    assert shown.startswith(f'6 of 10 image files: {cut} is cut off')
+    assert shown.startswith(f'4 of 8 image files: {cut} is cut off')
+    assert shown.endswith('and 1 more')
+    ((status, shown),) = found(text, good)
+    assert (status, shown.startswith('1 of 2')) == (ERROR, True)
     assert f'{text} does not open as an image' in shown
-    assert shown.endswith('and 3 more')
     # Its ends are sound. Of what is read, the first is decoded.
     ((status, shown),) = found(damaged, good)
     assert (status, 'does not open' in shown) == (ERROR, True)
+
+
+def test_other_formats_are_looked_at_by_decoding_alone(
+    good, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(images, 'DECODED', 2)
+    paths = [tmp_path / f'{i}.bmp' for i in range(4)]
+    for path in paths:
+        cv2.imwrite(str(path), PIXELS)
+    calls = []
+    stock = images.mmcv.imread
+    monkeypatch.setattr(
+        images.mmcv, 'imread', lambda x: calls.append(x) or stock(x)
+    )
+    complete = (
+        '{} image files are complete and have their size; 2 of them were '
+        'decoded; {} others were not looked at'
+    )
+    assert found(*paths) == [(OK, complete.format(2, 2))]
+    assert calls == [str(paths[0]), str(paths[2])]
+    assert found(*paths, good, good) == [(OK, complete.format(4, 2))]
+
+
+def test_names_of_files_may_have_spaces(good, tmp_path):
+    good.write_bytes(b'')
+    where = 'train_dataloader my file.json'
+    content = dict(images=[ENTRY])
+    (finding,) = image_findings(where, [str(good)], content)
+    assert finding.mend.endswith('make my file.json again')
 
 
 def test_what_loading_loses(good, tmp_path):
