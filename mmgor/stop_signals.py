@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 
@@ -27,15 +27,18 @@ class StopRequest:
             return
         self.number = number
         # From now on, Ctrl-C interrupts whatever the process does.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         name = signal.Signals(number).name
         line = (
             f'\n{name}: training stops after this iteration, or after the '
             'evaluation if one is under way, and saves a checkpoint. Ctrl-C '
             'stops it at once.\n'
         )
-        # print() and the log may be in the midst of a line.
-        os.write(2, line.encode())
+        # print() and the log may be in the midst of a line. Ctrl-C has also
+        # ended what reads stderr in `train.py 2>&1 | tee log.txt`.
+        with suppress(OSError):
+            os.write(2, line.encode())
 
 
 class _Block:
@@ -52,13 +55,14 @@ def stop_requests() -> Iterator[StopRequest]:
     It must be entered in the main thread, and before a data loader starts its
     workers. Those ignore a SIGTERM that is not their parent's, since job
     schedulers send it to all processes of a job. A signal that was ignored
-    stays ignored, as under nohup.
+    stays ignored, as under nohup. Where there is no ``sigwaitinfo`` (macOS),
+    workers end at any SIGTERM.
     """
     request, before = StopRequest(), {}
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             before[number] = signal.signal(number, request)
-    if not _Block.watched and hasattr(signal, 'sigwaitinfo'):
+    if not _Block.watched and hasattr(os, 'register_at_fork'):
         os.register_at_fork(after_in_child=_obey_the_parent_only)
         _Block.watched = True
     _Block.entered = True
@@ -67,12 +71,16 @@ def stop_requests() -> Iterator[StopRequest]:
     finally:
         _Block.entered = False
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # Python can't put the handler of a C library back, which is None.
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _obey_the_parent_only() -> None:
     """In a new process: end at the SIGTERM of the parent, at no other."""
     if not _Block.entered:
+        return
+    if not hasattr(signal, 'sigwaitinfo'):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     threading.Thread(

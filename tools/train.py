@@ -17,7 +17,7 @@ from mmengine.device import get_device
 from mmgor.datasets import check_evaluation_data, check_training_data
 from mmgor.dry_run import dry_run
 from mmgor.hooks import ExactResumeHook
-from mmgor.io.resume import find_checkpoint
+from mmgor.io.resume import find_checkpoint, keep_seed
 from mmgor.stop_signals import stop_requests
 
 
@@ -114,6 +114,7 @@ def train(cfg: Config) -> None:
         command += ' (with the launcher of this start)'
     with stop_requests() as request:
         try:
+            keep_seed(cfg)
             runner = build_runner(cfg)
             runner.register_hook(ExactResumeHook(request, command), 'LOWEST')
             runner.train()

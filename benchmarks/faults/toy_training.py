@@ -25,6 +25,7 @@ from mmengine.runner import Runner
 
 from mmgor.distillation.teachers import fast_form, teacher
 from mmgor.hooks import ExactResumeHook, gor_weight_hook, read_scalars
+from mmgor.io.resume import keep_seed
 from mmgor.stop_signals import stop_requests
 from tests.support.training import (
     scene_teacher,
@@ -112,6 +113,7 @@ class Scenes:
         """
         config = self.config(work_dir, setup)
         config.resume = resume
+        keep_seed(config)
         with stop_requests() as request:
             runner = Runner.from_cfg(config)
             runner.register_hook(ExactResumeHook(request))

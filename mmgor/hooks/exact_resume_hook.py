@@ -8,6 +8,7 @@ import torch
 from mmengine import dist
 from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmgor.io.atomic_write import write_text
@@ -15,7 +16,7 @@ from mmgor.io.checksums import checksum_path
 from mmgor.io.random_states import random_states, set_random_states
 from mmgor.stop_signals import StopRequest
 
-from .safe_checkpoint_hook import RANDOM_STATES, local_backend_args
+from .safe_checkpoint_hook import POSITION, RANDOM_STATES, local_backend_args
 
 #: What a training that was asked to stop leaves in its work directory.
 STOPPED = 'stopped.pth'
@@ -29,12 +30,17 @@ class ExactResumeHook(Hook):
     """Makes a resumed training draw the same random numbers and read the
     same batches as one without interruption, and stops one on request.
 
+    The sampler must have the seed of the run before:
+    ``randomness.seed``, or :func:`mmgor.io.resume.keep_seed` before the
+    Runner is built.
+
     - A resumed run gets the random states that ``SafeCheckpointHook`` has
       saved. An evaluation does not change them.
     - A run that was stopped in the midst of an epoch goes on behind the last
       batch that it trained on. (The batches before are read, not trained.)
     - If the run ended in an evaluation, after its checkpoint, the evaluation
-      is done first.
+      is done first. If a scheduler steps by its result (ReduceOnPlateau), a
+      complete evaluation is repeated, too, if the checkpoint is older.
     - After SIGTERM or Ctrl-C, the run saves ``stopped.pth`` when the iteration
       is complete, and an evaluation if one follows. It names the file in
       ``last_checkpoint``, logs how to resume, and ends with a SystemExit of
@@ -64,12 +70,14 @@ class ExactResumeHook(Hook):
         self._request = request or StopRequest()
         self._command = command
         self._resumed: dict[str, Any] | None = None
+        self._position: dict[str, Any] = {}
         self._states: dict[str, Any] = {}
         self._before_val: dict[str, Any] = {}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Take over the random states of a run that is resumed."""
         if runner._resume:
+            self._position = checkpoint['meta'].get(POSITION, {})
             saved = checkpoint['meta'].get(RANDOM_STATES, [])
             same = len(saved) == dist.get_world_size()
             self._resumed = saved[dist.get_rank()] if same else {}
@@ -78,9 +86,13 @@ class ExactResumeHook(Hook):
         """Do an evaluation that is missing; continue a loop over
         iterations."""
         loop = runner.train_loop
+        if self._resumed is not None and self._position:
+            loop._epoch = self._position['epoch']
+            loop._iter = self._position['iter']
+        _forget_later_evaluations(runner)
         if self._resumed is None:
             return
-        if _evaluation_is_missing(runner):
+        if _evaluation_is_missing(runner, self._position):
             runner.logger.info('the run ended in an evaluation: it comes now.')
             runner.val_loop.run()
         if isinstance(loop, IterBasedTrainLoop):
@@ -94,9 +106,13 @@ class ExactResumeHook(Hook):
         loop = runner.train_loop
         if self._resumed is None or isinstance(loop, IterBasedTrainLoop):
             return
-        done = loop.iter - loop.epoch * len(loop.dataloader)
-        if 0 <= done <= len(loop.dataloader):
-            loop.dataloader = _RestOfEpoch(loop, done, self._resumed)
+        done = _batches_trained_on(loop, self._position)
+        if done:
+            runner.logger.info(
+                f'{done} of {len(loop.dataloader)} batches of epoch '
+                f'{loop.epoch + 1} were trained on: they are passed over.'
+            )
+        loop.dataloader = _RestOfEpoch(loop, done, self._resumed)
         self._resumed = None
 
     @master_only
@@ -147,7 +163,7 @@ class ExactResumeHook(Hook):
         number = self._agreed()
         # Gradients that are being accumulated are in no checkpoint.
         if number and _steps_are_complete(runner):
-            self._save(runner)
+            self._save(runner, batch_idx)
             runner.logger.warning(
                 f'stopped after iteration {runner.iter}, as asked. Go on '
                 f'with: {self._command}'
@@ -164,14 +180,15 @@ class ExactResumeHook(Hook):
         dist.all_reduce(number, 'max')
         return int(number)
 
-    def _save(self, runner: Runner) -> None:
+    def _save(self, runner: Runner, batches: int) -> None:
         states = dist.all_gather_object(self._states)
+        reached = dict(epoch=runner.epoch, iter=runner.iter)
         runner.save_checkpoint(
             runner.work_dir,
             STOPPED,
             meta={
-                'epoch': runner.epoch,
-                'iter': runner.iter,
+                **reached,
+                POSITION: dict(reached, batches=batches, evaluated=True),
                 RANDOM_STATES: states,
             },
             backend_args=local_backend_args(),
@@ -179,16 +196,37 @@ class ExactResumeHook(Hook):
         if is_main_process():
             folder = Path(runner.work_dir)
             write_text(folder / 'last_checkpoint', str(folder / STOPPED))
+        # A launcher may kill this rank soon after the others have ended.
+        dist.barrier()
 
 
-def _evaluation_is_missing(runner: Runner) -> bool:
+@master_only
+def _forget_later_evaluations(runner: Runner) -> None:
+    """Those of an earlier run in this folder, or behind the checkpoint."""
+    note = Path(runner.work_dir) / _EVALUATED
+    reached = runner.train_loop.iter
+    if note.is_file() and int(note.read_text()) > reached:
+        write_text(note, str(reached))
+
+
+def _batches_trained_on(loop: Any, position: dict[str, Any]) -> int:
+    """Of the epoch that a loop over epochs is in."""
+    length = len(loop.dataloader)
+    if position:
+        return min(position['batches'], length)
+    # The checkpoint of another hook: right if the data are the same.
+    done = loop.iter - loop.epoch * length
+    return done if 0 <= done <= length else 0
+
+
+def _evaluation_is_missing(runner: Runner, position: dict[str, Any]) -> bool:
     """Whether one follows the last iteration of a run and was not done."""
     loop = runner.train_loop
-    if runner.val_loop is None or not loop.iter:
+    if runner.val_loop is None or not loop.iter or position.get('evaluated'):
         return False
     loop._decide_current_val_interval()
     by_epoch = not isinstance(loop, IterBasedTrainLoop)
-    if by_epoch and loop.iter != loop.epoch * len(loop.dataloader):
+    if by_epoch and _batches_trained_on(loop, position):
         return False
     done, last = loop.iter, loop.max_iters
     if by_epoch:
@@ -198,15 +236,32 @@ def _evaluation_is_missing(runner: Runner) -> bool:
         return False
     note = Path(runner.work_dir) / _EVALUATED
     known = int(note.read_text()) if note.is_file() else 0
-    found = [known < loop.iter]
+    again = bool(position) and _a_scheduler_needs_it(runner)
+    found = [known < loop.iter or again]
     dist.broadcast_object_list(found)
     return found[0]
 
 
+def _a_scheduler_needs_it(runner: Runner) -> bool:
+    schedulers = runner.param_schedulers or []
+    lists = (
+        schedulers.values() if isinstance(schedulers, dict) else [schedulers]
+    )
+    return any(
+        getattr(scheduler, 'need_val_args', False)
+        for schedulers in lists
+        for scheduler in schedulers
+    )
+
+
 def _steps_are_complete(runner: Runner) -> bool:
-    # A dict of wrappers does not accumulate.
-    wrapper = runner.optim_wrapper
-    return not hasattr(wrapper, 'should_update') or wrapper.should_update()
+    stock = runner.optim_wrapper
+    parts = isinstance(stock, OptimWrapperDict)
+    return all(
+        wrapper.should_update()
+        for wrapper in (stock.values() if parts else [stock])
+        if hasattr(wrapper, 'should_update')  # DeepSpeed's has none
+    )
 
 
 class _Continued:
@@ -241,7 +296,8 @@ class _Continued:
 class _RestOfEpoch:
     """The batches of an epoch from where a run ended, once.
 
-    The loop has its own loader again when it starts to read.
+    The loop has its own loader again when it starts to read. Hooks and logs
+    get the numbers that batches have in the whole epoch.
     """
 
     def __init__(self, loop: Any, done: int, states: dict[str, Any]) -> None:
@@ -255,7 +311,8 @@ class _RestOfEpoch:
         return len(self._stock)
 
     def __iter__(self) -> Iterator[Any]:
-        self._loop.dataloader = self._stock
+        loop, run_iter = self._loop, self._loop.run_iter
+        loop.dataloader = self._stock
         # At the start of an epoch, the loader still has to draw a number.
         if not self._done and self._states:
             set_random_states(self._states)
@@ -264,4 +321,10 @@ class _RestOfEpoch:
             next(batches)
         if self._done and self._states:
             set_random_states(self._states)
-        return batches
+        loop.run_iter = lambda index, batch: run_iter(
+            index + self._done, batch
+        )
+        try:
+            yield from batches
+        finally:
+            loop.run_iter = run_iter

@@ -16,7 +16,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner, save_checkpoint
 from mmengine.runner.checkpoint import _load_checkpoint
 
-from mmgor.io.atomic_write import write_text
+from mmgor.io.atomic_write import leftovers, write_text
 from mmgor.io.checksums import checksum_path, write_checkpoint
 from mmgor.io.random_states import random_states
 from mmgor.io.resume import find_checkpoint
@@ -24,10 +24,12 @@ from mmgor.registry import HOOKS
 
 #: Key of a checkpoint's meta: the random states of all ranks.
 RANDOM_STATES = 'random_states'
+#: Key of a checkpoint's meta: ``epoch``, ``iter``, ``batches`` of this epoch
+#: that were trained on, and ``evaluated``: whether the evaluation that follows
+#: this iteration, if one does, is complete. A FlexibleRunner overwrites the
+#: meta's own ``epoch`` and ``iter``.
+POSITION = 'position'
 _BACKEND = 'mmgor_local'
-#: Temporary files of :func:`mmgor.io.atomic_write.writing`. A kill leaves
-#: them behind.
-_LEFTOVERS = ('.*.tmp', '.*.tmp.*')
 
 
 class WholeFileBackend(LocalBackend):
@@ -78,8 +80,8 @@ class SafeCheckpointHook(CheckpointHook):
       complete and on the disk. Older checkpoints are removed after that.
     - ``epoch_1.pth.sha256`` has the SHA-256 of ``epoch_1.pth``, in the format
       of ``sha256sum -c``. mmgor compares it whenever it loads the file.
-    - A checkpoint has the random states of all ranks, which
-      ``ExactResumeHook`` puts back.
+    - A checkpoint has the random states of all ranks and the position in the
+      epoch, which ``ExactResumeHook`` puts back.
     - With ``resume=True`` and without ``load_from``, the run goes on from the
       newest good checkpoint. If there is none, it starts from the
       ``load_from`` of the config file. The log says which.
@@ -99,6 +101,8 @@ class SafeCheckpointHook(CheckpointHook):
         super().__init__(*args, **kwargs)
         # ``before_train`` replaces both each time that training starts.
         self._as_configured = self.out_dir, self.backend_args
+        self._batches = 0
+        self._before_val: dict[str, Any] | None = None
 
     def before_run(self, runner: Runner) -> None:
         if runner._resume is not True or runner._load_from is not None:
@@ -125,9 +129,8 @@ class SafeCheckpointHook(CheckpointHook):
     @master_only
     def _remove_leftovers(self, runner: Runner) -> None:
         for folder in {Path(self.out_dir), Path(runner.work_dir)}:
-            for pattern in _LEFTOVERS:
-                for path in filter(Path.is_file, folder.glob(pattern)):
-                    path.unlink()
+            for path in leftovers(folder):
+                path.unlink(missing_ok=True)
 
     def _choose_backend(self, runner: Runner) -> None:
         stock = get_file_backend(self.out_dir or runner.work_dir)
@@ -142,6 +145,29 @@ class SafeCheckpointHook(CheckpointHook):
         else:
             self.backend_args = local_backend_args()
 
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict | None = None,
+    ) -> None:
+        self._batches = batch_idx + 1
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self._batches = 0
+        super().after_train_epoch(runner)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        self._before_val = random_states()
+
+    def after_val_epoch(
+        self, runner: Runner, metrics: dict[str, float]
+    ) -> None:
+        super().after_val_epoch(runner, metrics)
+        self._before_val = None
+
     def _save_checkpoint_with_step(
         self, runner: Runner, step: int, meta: dict
     ) -> None:
@@ -149,6 +175,19 @@ class SafeCheckpointHook(CheckpointHook):
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        # The best checkpoint's name is saved at the end of an evaluation.
+        # Training goes on with the states from before it.
+        states = self._before_val or random_states()
+        # In the meta, a FlexibleRunner has then written other numbers.
+        reached = meta['epoch'], meta['iter']
+        if self._before_val:
+            reached = runner.epoch, runner.iter
+        position = dict(
+            epoch=reached[0],
+            iter=reached[1],
+            batches=self._batches,
+            evaluated=bool(self._before_val),
+        )
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -157,7 +196,8 @@ class SafeCheckpointHook(CheckpointHook):
             save_param_scheduler=self.save_param_scheduler,
             meta={
                 **meta,
-                RANDOM_STATES: dist.all_gather_object(random_states()),
+                POSITION: position,
+                RANDOM_STATES: dist.all_gather_object(states),
             },
             by_epoch=self.by_epoch,
             backend_args=self.backend_args,

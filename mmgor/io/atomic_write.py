@@ -4,12 +4,16 @@ A full disk or a killed process never leaves half a file under its final name.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+#: Names of :func:`temporary_name` that have a process id.
+_TEMPORARY = re.compile(r'\..+\.(\d+)\.tmp(\.[^.]*)?')
 
 
 @contextmanager
@@ -90,6 +94,38 @@ def temporary_name(name: str, writer: str) -> str:
     """
     path = Path(name)
     return f'.{path.stem}.{writer}.tmp{path.suffix}'
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files whose writers were killed.
+
+    Args:
+        folder (Path): Is looked at, without its folders.
+
+    Returns:
+        list[Path]: Those whose process does not live on this machine, or
+        would be this one: in a container, a new start may get the process id
+        of the last one.
+    """
+    found = []
+    for path in folder.glob(temporary_name('*', '*') + '*'):
+        name = _TEMPORARY.fullmatch(path.name)
+        if name and path.is_file() and not _writes(int(name[1])):
+            found.append(path)
+    return found
+
+
+def _writes(process: int) -> bool:
+    """Whether another process of this id lives."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -4,7 +4,9 @@ import logging
 import re
 from pathlib import Path
 
+from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
 
 from .checkpoint_reader import load_from_local
 
@@ -40,6 +42,30 @@ def find_checkpoint(work_dir: str | Path) -> str | None:
             level=logging.WARNING,
         )
     return None
+
+
+def keep_seed(cfg: Config) -> None:
+    """Let a resumed run shuffle its data as the run did before.
+
+    Without a seed in the config, mmengine draws one, and gives it to the
+    sampler before it reads the checkpoint. So the seed of the checkpoint has
+    to be in the config before the Runner is built.
+
+    Args:
+        cfg (Config): Of a training, changed in place if it is to be resumed
+            from a local file and has no ``randomness.seed``.
+    """
+    randomness = cfg.get('randomness') or {}
+    if not cfg.get('resume') or randomness.get('seed') is not None:
+        return
+    named = cfg.resume if isinstance(cfg.resume, str) else cfg.get('load_from')
+    path = named or find_checkpoint(cfg.work_dir)
+    if path is None or not Path(path).is_file():
+        return
+    content = CheckpointLoader.load_checkpoint(path, 'cpu')
+    seed = (content.get('meta') or {}).get('seed')
+    if seed is not None:
+        cfg.randomness = dict(randomness, seed=seed)
 
 
 def checkpoints_of(work_dir: Path) -> list[str]:

@@ -1,8 +1,10 @@
 """Where a resumed run goes on, and when it stops.
 
-tests/faults/test_training.py has a training with all of it.
+test_resumed_training.py has trainings, tests/faults/test_training.py one with
+all of it.
 """
 
+import logging
 import random
 from types import SimpleNamespace
 
@@ -38,6 +40,15 @@ class Loader(list):
             yield batch
 
 
+def runner_of(loop, work_dir, val_loop=None):
+    return SimpleNamespace(
+        train_loop=loop,
+        val_loop=val_loop,
+        work_dir=str(work_dir),
+        logger=logging.getLogger(),
+    )
+
+
 def resumed(states):
     hook = ExactResumeHook()
     meta = dict(random_states=states)
@@ -54,13 +65,13 @@ def test_states_are_plain_and_repeat_what_is_drawn(tmp_path):
 
 
 @pytest.mark.parametrize('done', [0, 2, 4])
-def test_the_rest_of_an_epoch(done):
+def test_the_rest_of_an_epoch(done, tmp_path):
     states = random_states()
     wanted = [random.random() for _ in range(4 - done)]
     loop = loop_of(EpochBasedTrainLoop, iter=4 + done, epoch=1)
     loop.dataloader = stock = Loader('abcd')
     hook = resumed([states])
-    runner = SimpleNamespace(train_loop=loop, val_loop=None)
+    runner = runner_of(loop, tmp_path)
     hook.before_train(runner)
     hook.before_train_epoch(runner)
     assert len(loop.dataloader) == 4
@@ -73,13 +84,12 @@ def test_the_rest_of_an_epoch(done):
     assert loop.dataloader is stock
 
 
-def test_a_loop_over_iterations():
+def test_a_loop_over_iterations(tmp_path):
     states = random_states()
     wanted = draws()
     loop = loop_of(IterBasedTrainLoop, iter=2)
     loop.dataloader_iterator = iter('abcd')
-    runner = SimpleNamespace(train_loop=loop, val_loop=None)
-    resumed([states]).before_train(runner)
+    resumed([states]).before_train(runner_of(loop, tmp_path))
     batches = loop.dataloader_iterator
     assert [next(batches), next(batches)] == ['a', 'b']  # by the loop
     draws()
@@ -88,12 +98,11 @@ def test_a_loop_over_iterations():
     assert next(batches) == 'd'
 
 
-def test_states_of_other_ranks_are_not_used():
+def test_states_of_other_ranks_are_not_used(tmp_path):
     hook = resumed([random_states()] * 2)
     loop = loop_of(EpochBasedTrainLoop, iter=1, epoch=0)
     loop.dataloader = Loader('ab')
-    runner = SimpleNamespace(train_loop=loop, val_loop=None)
-    hook.before_train_epoch(runner)
+    hook.before_train_epoch(runner_of(loop, tmp_path))
     random.seed(5)
     wanted = [random.random() for _ in range(3)]
     random.seed(5)
@@ -125,10 +134,8 @@ def test_an_evaluation_that_is_missing(kind, facts, note, missing, tmp_path):
         loop.dataloader_iterator = SimpleNamespace(_epoch=0)
     if note is not None:
         (tmp_path / 'last_evaluation').write_text(note)
-    runner = SimpleNamespace(
-        train_loop=loop, val_loop=object(), work_dir=str(tmp_path)
-    )
-    found = exact_resume_hook._evaluation_is_missing(runner)
+    runner = runner_of(loop, tmp_path, val_loop=object())
+    found = exact_resume_hook._evaluation_is_missing(runner, {})
     assert found is missing
 
 

@@ -11,6 +11,7 @@ import pytest
 from mmengine.config import Config
 
 from mmgor.io.atomic_write import (
+    leftovers,
     temporary_name,
     write_image,
     write_text,
@@ -74,6 +75,16 @@ def test_a_kill_leaves_the_old_file_and_a_hidden_one(tmp_path):
     assert path.read_text() == 'old'
     (left,) = tmp_path.glob(temporary_name('a.pth', '*'))
     assert left.name.startswith('.')
+    assert leftovers(tmp_path) == [left]
+
+
+def test_only_what_nobody_writes_is_left_over(tmp_path):
+    """Of process 1, which lives, of this one, and files of others."""
+    own = tmp_path / temporary_name('a.pth', str(os.getpid()))
+    others = ['.a.1.tmp.pth', '.a.tmp.pth', '.a.b.tmp', 'a.1.tmp', '.a.txt']
+    for name in (own.name, *others):
+        (tmp_path / name).touch()
+    assert leftovers(tmp_path) == [own]
 
 
 def test_a_link_keeps_pointing_at_the_file(tmp_path):

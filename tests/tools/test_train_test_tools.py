@@ -136,6 +136,16 @@ def test_how_to_go_on(argv, line):
     assert load_tool(TOOLS / 'train.py').resume_command(argv) == line
 
 
+def test_a_resumed_run_has_its_seed(config_file, tmp_path, monkeypatch):
+    """mmengine would shuffle by another one until it reads the checkpoint."""
+    last = tmp_path / 'epoch_1.pth'
+    torch.save(dict(meta=dict(seed=11)), last)
+    argv = [config_file, '--resume', last, '--cfg-options']
+    argv += ['randomness.seed=None']
+    config, _ = final_config(TOOLS / 'train.py', argv, monkeypatch)
+    assert config['randomness']['seed'] == 11
+
+
 def test_out_must_be_a_pickle(config_file, monkeypatch, capsys):
     argv = ['test.py', str(config_file), 'x.pth', '--out', 'x.json']
     monkeypatch.setattr(sys, 'argv', argv)
