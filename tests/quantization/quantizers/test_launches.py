@@ -39,6 +39,24 @@ def test_launches_of_a_call(name):
     assert sum(backward.values()) <= limits[1], backward
 
 
+@pytest.mark.parametrize('per_channel', [False, True])
+def test_a_learned_step_needs_two_small_operations(per_channel):
+    """s = exp(t), and the factor 1 / sqrt(N Q) of its gradient."""
+    scales = WEIGHT if per_channel else dict(num_scales=1)
+    quantizer = ready(MODELS.get('LSQQuantizer'), signed=True, **scales)
+    x = torch.randn(8, 4, 3, 3, requires_grad=True)
+    with launches() as counter:
+        y = quantizer.train()(x)
+        y.backward(torch.ones_like(y))
+    assert list(counter.take().items()) == [
+        ('exp', 1),
+        ('compiled fake_quantize', 1),
+        ('ones_like', 1),
+        ('compiled fake_quantize_backward', 1),
+        ('mul', 1),
+    ]
+
+
 def test_what_counts_as_a_launch():
     x = torch.ones(2, 3)
     with launches() as counter:
