@@ -6,8 +6,9 @@ drifts slows all of them alike; the ratio of two arms is taken in each round,
 and the median over the rounds is printed. Memory is the peak of the resident
 set (CPU) or of the allocator (CUDA) in a step after warm-up; each arm runs in
 its own process for that. The floor of a step with teachers is a step of the
-float student and the forward passes of the stock teachers, all in float32;
-arms that end in _amp train under bfloat16 autocast.
+float student and the forward passes of the stock teachers, all in float32.
+Arms with _amp train under bfloat16 autocast; of those with _compiled, the
+whole step is compiled, as mmengine's `compile=True` does it.
 
 python benchmarks/step_time.py [--rounds 15] [--device cpu]
 """
@@ -45,6 +46,10 @@ ARMS = {
     'float_amp': 'retinanet_r18half.py',
     'qat_amp': 'retinanet_r18half_w4.py',
     'gor_amp': 'retinanet_r18half_w4_from_mbv2.py',
+    'float_compiled': 'retinanet_r18half.py',
+    'qat_compiled': 'retinanet_r18half_w4.py',
+    'gor_compiled': 'retinanet_r18half_w4_from_mbv2.py',
+    'gor_amp_compiled': 'retinanet_r18half_w4_from_mbv2.py',
 }
 TEACHERS = {
     'mbv2': 'retinanet_mbv2.py',
@@ -53,7 +58,8 @@ TEACHERS = {
     'yolox': 'yolox_nano.py',
 }
 CLASSES = ['0', '1', '2']  # of the student and all teachers
-WARM_UP = 3
+# mmengine's history of the losses is compiled anew up to 8 times.
+WARM_UP = 12
 
 
 def make_batch(args: argparse.Namespace, device: str) -> dict[str, Any]:
@@ -84,7 +90,10 @@ def make_batch(args: argparse.Namespace, device: str) -> dict[str, Any]:
 
 def student_config(arm: str) -> Config:
     """The config of an arm."""
-    return Config.fromfile(CONFIGS / ARMS[arm])
+    cfg = Config.fromfile(CONFIGS / ARMS[arm])
+    if '_amp' in arm:
+        cfg.optim_wrapper.type = 'Bfloat16OptimWrapper'
+    return cfg
 
 
 def build(cfg: Config, args: argparse.Namespace, weights: Path) -> Any:
@@ -103,7 +112,10 @@ def build(cfg: Config, args: argparse.Namespace, weights: Path) -> Any:
         batch = make_batch(args, args.device)
         calibrate(model, [batch], lambda b: model(**b, mode='tensor'))
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    join_groups(wrapper.optimizer)  # as QuantCalibrationHook does
+    # As QuantCalibrationHook does.
+    join_groups(wrapper.optimizer)
+    groups = wrapper.optimizer.param_groups
+    groups[:] = map(dict, groups)
     return model, wrapper
 
 
@@ -126,17 +138,16 @@ def teacher_spec(name: str, weights: Path) -> dict[str, Any]:
 
 
 def step_of(
-    model: Any, wrapper: Any, batch: dict, amp: bool = False
+    model: Any, wrapper: Any, batch: dict, compiled: bool = False
 ) -> Callable[[], None]:
     """One full training step as a function."""
-    device = batch['inputs'].device.type
 
     def step() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=amp):
+        with wrapper.optim_context(model):
             loss, _ = model.parse_losses(model(**batch, mode='loss'))
         wrapper.update_params(loss)
 
-    return step
+    return torch.compile(step) if compiled else step
 
 
 def step_for(
@@ -144,7 +155,7 @@ def step_for(
 ) -> Callable[[], None]:
     """:func:`step_of` for one of the arms."""
     model, wrapper = build(student_config(arm), args, weights)
-    return step_of(model, wrapper, batch, arm.endswith('_amp'))
+    return step_of(model, wrapper, batch, arm.endswith('_compiled'))
 
 
 def teacher_forward(
@@ -235,7 +246,7 @@ def ratio_line(label: str, above: list[float], below: list[float]) -> str:
     """Median and quartiles of the ratio ``above / below`` in each round."""
     ratios = [a / b for a, b in zip(above, below)]
     low, _, high = quantiles(ratios, n=4)
-    return f'{label:56s} {median(ratios):.3f}  ({low:.3f} to {high:.3f})'
+    return f'{label:60s} {median(ratios):.3f}  ({low:.3f} to {high:.3f})'
 
 
 def sums(seconds: dict[str, list], names: Sequence[str]) -> list[float]:
@@ -251,6 +262,7 @@ def report(seconds: dict[str, list], memory: dict[str, float]) -> None:
             extra = f'   peak {memory[name] / 2**20:.0f} MiB'
         print(f'{name:16s} {1000 * median(values):8.1f} ms{extra}')
     floor = sums(seconds, ('float', 'mbv2_stock'))
+    compiled_floor = sums(seconds, ('float_compiled', 'mbv2_stock'))
     floor3 = ('float', 'retinanet_stock', 'atss_stock', 'yolox_stock')
     parts = ('qat', 'retinanet', 'atss', 'yolox')
     one, three = 'float step + stock teacher', 'float step + 3 stock teachers'
@@ -263,6 +275,22 @@ def report(seconds: dict[str, list], memory: dict[str, float]) -> None:
         ),
         (f'GoR step / ({one})', 'gor', floor),
         (f'GoR step with AMP / ({one})', 'gor_amp', floor),
+        (
+            'compiled QAT step / compiled float step',
+            'qat_compiled',
+            seconds['float_compiled'],
+        ),
+        ('compiled QAT step / float step', 'qat_compiled', seconds['float']),
+        (
+            'compiled GoR step / (compiled float step + stock teacher)',
+            'gor_compiled',
+            compiled_floor,
+        ),
+        (
+            f'compiled GoR step with AMP / ({one})',
+            'gor_amp_compiled',
+            floor,
+        ),
         ('GoR step / fixed-weight step', 'gor', seconds['fixed']),
         (f'EKD step / ({three})', 'ekd', sums(seconds, floor3)),
         ('EKD step / (QAT step + 3 teachers)', 'ekd', sums(seconds, parts)),
@@ -271,9 +299,9 @@ def report(seconds: dict[str, list], memory: dict[str, float]) -> None:
     print('\nratio of times: median (quartiles) over rounds')
     for label, arm, below in rows:
         print(ratio_line(label, seconds[arm], below))
-    for arm in ('qat', 'gor', 'ekd', 'qat_amp', 'gor_amp'):
+    for arm in ARMS:
         ratio = memory[arm] / memory['float']
-        print(f'{"peak memory, " + arm + " / float":56s} {ratio:.3f}')
+        print(f'{"peak memory, " + arm + " / float":60s} {ratio:.3f}')
 
 
 def main() -> None:

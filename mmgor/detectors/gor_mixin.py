@@ -153,9 +153,8 @@ class GoRMixin(BaseDetector):
         }
         return [t for name, t in self.teachers.items() if name in names]
 
-    # Not compiled: hooks record the features, and teachers and loss weights
-    # change from outside.
-    @torch.compiler.disable
+    # A compiler gets the stock loss only. Here, hooks record the features.
+    @torch.compiler.disable(recursive=False)
     def loss(
         self, batch_inputs: Tensor, batch_data_samples: list | dict
     ) -> dict:
@@ -174,6 +173,17 @@ class GoRMixin(BaseDetector):
         samples = as_samples(batch_data_samples)
         with Recorder(self, paths) as recorder:
             task = super().loss(batch_inputs, batch_data_samples)
+        return self._with_kd_losses(task, recorder, batch_inputs, samples)
+
+    # Not compiled: teachers and loss weights change from outside.
+    @torch.compiler.disable
+    def _with_kd_losses(
+        self,
+        task: dict,
+        recorder: Recorder,
+        batch_inputs: Tensor,
+        samples: list,
+    ) -> dict:
         size = (batch_inputs.shape[-2], batch_inputs.shape[-1])
         student = {
             path: Recorded(
@@ -182,7 +192,7 @@ class GoRMixin(BaseDetector):
                 size,
                 samples,
             )
-            for path in paths
+            for path in recorder.paths
         }
         heads = dict(self._heads())
         kd = kd_losses(

@@ -93,6 +93,11 @@ class Recorder:
         self._grad_enabled: dict[str, bool] = {}
         self._expects_grad = False
 
+    @property
+    def paths(self) -> list[str]:
+        """Of the modules that are recorded."""
+        return [*self._modules]
+
     def __enter__(self) -> 'Recorder':
         self._expects_grad = torch.is_grad_enabled()
         for path, module in self._modules.items():

@@ -2,10 +2,12 @@
 
 import copy
 import pickle
+from collections import Counter
 
 import pytest
 import torch
 from mmengine.model import ExponentialMovingAverage
+from torch import nn
 
 from mmgor.quantization import calibrate
 from mmgor.registry import MODELS
@@ -48,6 +50,47 @@ def test_stock_losses_are_untouched(teacher_spec, batch):
     for key in ('loss_cls', 'loss_bbox'):
         for a, b in zip(got[key], want[key]):
             torch.testing.assert_close(a, b)
+
+
+def _loss_and_gradients(model, call, change, batch):
+    model.zero_grad()
+    with torch.no_grad():
+        model.neck.fpn_convs[0].conv.weight.mul_(change)
+    loss = total(model, call(**batch, mode='loss'))
+    loss.backward()
+    return loss, [p.grad for p in model.parameters()]
+
+
+def test_a_compiler_gets_the_stock_loss(teacher_spec, batch, monkeypatch):
+    """Backbone, neck and head are in its graphs; teachers are not."""
+    model = build(teacher_spec)
+    # mmdet's assignment takes long to trace.
+    model.bbox_head.loss_by_feat = lambda scores, boxes, *_, **__: dict(
+        loss_cls=sum(x.square().mean() for x in (*scores, *boxes))
+    )
+    eager = copy.deepcopy(model)
+    monkeypatch.delenv('TORCHDYNAMO_DISABLE')
+    torch._dynamo.reset()
+    calls = Counter()
+
+    def backend(graph, inputs):
+        calls.update(n.target for n in graph.graph.nodes)
+        return graph
+
+    step = torch.compile(model, backend=backend)
+    for change in (1.0, 1.1, 0.9):  # each step records its own features
+        want, got = (
+            _loss_and_gradients(one, call, change, copy.deepcopy(batch))
+            for one, call in ((eager, eager), (model, step))
+        )
+        torch.testing.assert_close(got, want)
+    torch._dynamo.reset()
+    count = [
+        sum(isinstance(m, nn.Conv2d) for m in part.modules())
+        for part in (model.backbone, model.neck, model.bbox_head)
+    ]
+    levels = len(model.bbox_head.prior_generator.strides)
+    assert calls[torch.conv2d] == count[0] + count[1] + levels * count[2]
 
 
 def test_one_step_trains_student_connectors_and_thetas(teacher_spec, batch):

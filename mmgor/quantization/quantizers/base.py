@@ -139,11 +139,19 @@ class BaseQuantizer(nn.Module):
                 warning: tools that count operations trace an untrained model.
             ValueError: If calibration meets NaN or infinity.
         """
-        if torch.compiler.is_compiling():
-            return self._outside_of_graphs(x, slot)
-        return self._forward(x, slot)
+        if not torch.compiler.is_compiling():
+            return self._forward(x, slot)
+        if self._is_constant():
+            return self.quantize(
+                x, self._slot_of_call(x) if slot is None else slot
+            )
+        return self._outside_of_graphs(x, slot)
 
-    # The kernels inside are compiled already; the rest is Python.
+    def _is_constant(self) -> bool:
+        """Whether a compiled graph may hold what a call does: there are only
+        tensors to compute, with a range that was set before."""
+        return self.observer is None and self._highest > 0
+
     @torch.compiler.disable
     def _outside_of_graphs(self, x: Tensor, slot: int | None) -> Tensor:
         return self._forward(x, slot)

@@ -10,6 +10,7 @@ so once. ``pact`` and ``dorefa_weight`` are compiled in the same way.
 
 import logging
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import torch
@@ -49,14 +50,14 @@ class _Fused:
 
 
 def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile for tensors of any size.
-
-    The limit on variants belongs to the whole process: it is raised here, once
-    per function, and never lowered.
-    """
-    config = torch._dynamo.config
-    config.recompile_limit = max(config.recompile_limit, _MAX_VARIANTS)
-    return torch.compile(function, dynamic=True)
+    """Compile for tensors of any size."""
+    options: dict[str, Any] = dict(dynamic=True)
+    if 'recompile_limit' in signature(torch.compile).parameters:
+        options['recompile_limit'] = _MAX_VARIANTS
+    else:  # an older torch: one limit for all functions of the process
+        config = torch._dynamo.config
+        config.recompile_limit = max(config.recompile_limit, _MAX_VARIANTS)
+    return torch.compile(function, **options)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -240,6 +241,10 @@ def fake_quantize(
         Tensor: Shape and dtype of ``x``.
     """
     scale = scale.float()
+    if torch.compiler.is_compiling():
+        return _in_a_graph(
+            x, scale, offset, qmin, qmax, axis, log_scale, factor
+        )
     trained = (x, scale, offset, log_scale)
     if torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in trained
@@ -257,6 +262,36 @@ def fake_quantize(
             qmax,
         )
     )
+
+
+def _in_a_graph(
+    x: Tensor,
+    scale: Tensor,
+    offset: Tensor | None,
+    qmin: Tensor,
+    qmax: Tensor,
+    axis: int | None,
+    log_scale: Tensor | None,
+    factor: float,
+) -> Tensor:
+    """:func:`fake_quantize` as part of what the user compiles.
+
+    The compiler makes the backward pass of the plain function, and one loop of
+    the rounding and the operations around it.
+    """
+
+    def view(values: Tensor) -> Tensor:
+        shape = [1] * x.dim()
+        if axis is not None:
+            shape[axis] = -1
+        return values.view(shape if axis is not None else ())
+
+    if log_scale is not None:
+        scale = scale + factor * (log_scale - log_scale.detach())
+    if offset is not None:
+        still = offset.detach()
+        offset = view(still + factor * (offset - still))
+    return functional.fake_quantize(x, view(scale), offset, qmin, qmax)
 
 
 class _Pact(torch.autograd.Function):
@@ -278,9 +313,15 @@ class _Pact(torch.autograd.Function):
         return back(grad_x), grad_alpha.view_as(alpha), None, None
 
 
+def _needs_kernels() -> bool:
+    """Not without gradients, and not inside of what the user compiles."""
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
 def pact(x: Tensor, alpha: Tensor, qmin: Tensor, qmax: Tensor) -> Tensor:
     """Run :func:`functional.pact`, as one kernel in training."""
-    if torch.is_grad_enabled() and (x.requires_grad or alpha.requires_grad):
+    trained = x.requires_grad or alpha.requires_grad
+    if trained and _needs_kernels():
         return _Pact.apply(x, alpha, qmin, qmax)
     return functional.pact(x, alpha, qmin, qmax)
 
@@ -300,7 +341,7 @@ class _DoReFaWeight(torch.autograd.Function):
 
 def dorefa_weight(weight: Tensor, qmax: Tensor, per_channel: bool) -> Tensor:
     """Run :func:`functional.dorefa_weight`, as one kernel in training."""
-    if not (torch.is_grad_enabled() and weight.requires_grad):
+    if not (weight.requires_grad and _needs_kernels()):
         return functional.dorefa_weight(weight, qmax, per_channel)
     rows = weight.flatten(1) if per_channel else weight.reshape(1, -1)
     return _DoReFaWeight.apply(rows, qmax).view(weight.shape)

@@ -57,6 +57,10 @@ class MinMaxQuantizer(BaseQuantizer):
         axis = 0 if self.per_channel else None
         return fake_quantize(x, scale, None, self.qmin, self.qmax, axis=axis)
 
+    def _is_constant(self) -> bool:
+        averages = self.training and not self.for_weight
+        return super()._is_constant() and not averages
+
     def _averaged_step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
         self._average(x, slot)
         return self.step(x, slot)

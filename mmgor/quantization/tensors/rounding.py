@@ -71,6 +71,8 @@ def fused_silus(model: nn.Module) -> list[str]:
     ]
 
 
+# What a mode sees of a call, and the marks of tensors, are no part of a graph.
+@torch.compiler.disable
 def _forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     running = _Pass(module)
     _passes().append(running)
