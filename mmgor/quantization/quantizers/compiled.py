@@ -88,6 +88,7 @@ _pact = _Fused(functional.pact)
 _pact_backward = _Fused(functional.pact_backward)
 _dorefa = _Fused(functional.dorefa_weight)
 _dorefa_backward = _Fused(functional.dorefa_weight_backward)
+_minmax_scale = _Fused(functional.minmax_scale)
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -345,3 +346,11 @@ def dorefa_weight(weight: Tensor, qmax: Tensor, per_channel: bool) -> Tensor:
         return functional.dorefa_weight(weight, qmax, per_channel)
     rows = weight.flatten(1) if per_channel else weight.reshape(1, -1)
     return _DoReFaWeight.apply(rows, qmax).view(weight.shape)
+
+
+def minmax_scale(
+    low: Tensor, high: Tensor, qmin: Tensor, qmax: Tensor
+) -> Tensor:
+    """Run :func:`functional.minmax_scale`, as one kernel in training."""
+    run = _minmax_scale if _needs_kernels() else functional.minmax_scale
+    return run(low, high, qmin, qmax)

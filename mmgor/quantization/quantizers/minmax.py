@@ -10,11 +10,10 @@ from torch import Tensor
 from mmgor.io.config_values import number
 from mmgor.registry import MODELS
 
-from . import functional
 from .base import BaseQuantizer, weight_rows
 
-# It runs functional.fake_quantize, as one kernel in training.
-from .compiled import fake_quantize
+# They run the functions of functional.py, as one kernel in training.
+from .compiled import fake_quantize, minmax_scale
 from .recomputation import OncePerCall
 
 
@@ -49,11 +48,11 @@ class MinMaxQuantizer(BaseQuantizer):
         if self.training and not self.for_weight:
             # The average changes with each call, but the second run of a
             # checkpoint must use the scale of the first.
-            scale, _ = self._steps(
-                x, partial(self._averaged_step, x.detach(), slot), True
+            scale = self._steps(
+                x, partial(self._averaged_scale, x.detach(), slot), True
             )
         else:
-            scale, _ = self.step(x, slot)
+            scale = self._scale(x, slot)
         axis = 0 if self.per_channel else None
         return fake_quantize(x, scale, None, self.qmin, self.qmax, axis=axis)
 
@@ -61,11 +60,15 @@ class MinMaxQuantizer(BaseQuantizer):
         averages = self.training and not self.for_weight
         return super()._is_constant() and not averages
 
-    def _averaged_step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
+    def _averaged_scale(self, x: Tensor, slot: int) -> Tensor:
         self._average(x, slot)
-        return self.step(x, slot)
+        return self._scale(x, slot)
 
     def step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
+        scale = self._scale(x, slot)
+        return scale, torch.zeros_like(scale)
+
+    def _scale(self, x: Tensor, slot: int) -> Tensor:
         if self.for_weight:
             rows = weight_rows(x.detach(), self.per_channel)
             low, high = rows.aminmax(dim=1)
@@ -73,20 +76,22 @@ class MinMaxQuantizer(BaseQuantizer):
                 low, high = low[0], high[0]
         else:
             low, high = self.low[slot], self.high[slot]
-        scale = functional.minmax_scale(low, high, self.qmin, self.qmax)
-        return scale, torch.zeros_like(scale)
+        return minmax_scale(low, high, self.qmin, self.qmax)
 
     @torch.no_grad()
     def _average(self, x: Tensor, slot: int) -> None:
+        average = [self.low[slot], self.high[slot]]
         if x.numel() == 0:  # no proposals, but other ranks wait in all_reduce
-            extremes = torch.stack([self.low[slot], self.high[slot]])
+            extremes = average
         else:
-            extremes = torch.stack(x.aminmax()).float()
-        # Ranks see different images: without the mean, their ranges would
-        # differ.
-        dist.all_reduce(extremes, 'mean')
-        self.low[slot].lerp_(extremes[0], self.momentum)
-        self.high[slot].lerp_(extremes[1], self.momentum)
+            extremes = [extreme.float() for extreme in x.aminmax()]
+        if dist.is_distributed():
+            # Ranks see different images: without the mean, their ranges
+            # would differ.
+            both = torch.stack(extremes)
+            dist.all_reduce(both, 'mean')
+            extremes = [*both]
+        torch._foreach_lerp_(average, extremes, self.momentum)
 
     def set_ranges(
         self, scale: Tensor, offset: Tensor, low: Tensor, high: Tensor

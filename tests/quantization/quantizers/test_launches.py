@@ -17,8 +17,8 @@ CASES = {
     'PACT input': ('PACTQuantizer', dict(num_scales=5), (1, 3)),
     'DoReFa weight': ('DoReFaQuantizer', WEIGHT, (1, 1)),
     'DoReFa input': ('DoReFaQuantizer', dict(num_scales=5), (1, 1)),
-    'MinMax weight': ('MinMaxQuantizer', WEIGHT, (11, 1)),
-    'MinMax input': ('MinMaxQuantizer', dict(num_scales=5), (14, 1)),
+    'MinMax weight': ('MinMaxQuantizer', WEIGHT, (3, 1)),
+    'MinMax input': ('MinMaxQuantizer', dict(num_scales=5), (4, 1)),
 }
 
 
