@@ -139,7 +139,7 @@ class BaseQuantizer(nn.Module):
                 warning: tools that count operations trace an untrained model.
             ValueError: If calibration meets NaN or infinity.
         """
-        if not torch.compiler.is_compiling():
+        if not torch.compiler.is_dynamo_compiling():
             return self._forward(x, slot)
         if self._is_constant():
             return self.quantize(

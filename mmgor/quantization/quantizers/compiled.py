@@ -163,9 +163,10 @@ def _rows(
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """``x`` with one axis, in memory order, or with one row per scale, and
     the way back."""
-    if axis is None and _in_channels_last(x):
+    if axis != 1 and _in_channels_last(x):
         last = x.permute(0, 2, 3, 1)
-        return last.flatten(), lambda y: y.view(last.shape).permute(0, 3, 1, 2)
+        rows = last.flatten() if axis is None else last.flatten(1)
+        return rows, lambda y: y.view(last.shape).permute(0, 3, 1, 2)
     if axis is None:
         rows = x.flatten()
     elif axis == 0:
@@ -177,8 +178,9 @@ def _rows(
 
 def _like_rows(grad: Tensor, x: Tensor, axis: int | None) -> Tensor:
     """A gradient in the order of ``_rows(x, axis)``."""
-    if axis is None and _in_channels_last(x):
-        return grad.permute(0, 2, 3, 1).flatten()
+    if axis != 1 and _in_channels_last(x):
+        last = grad.permute(0, 2, 3, 1)
+        return last.flatten() if axis is None else last.flatten(1)
     return _rows(grad.contiguous(), axis)[0]
 
 
@@ -242,7 +244,7 @@ def fake_quantize(
         Tensor: Shape and dtype of ``x``.
     """
     scale = scale.float()
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_dynamo_compiling():
         return _in_a_graph(
             x, scale, offset, qmin, qmax, axis, log_scale, factor
         )
@@ -316,7 +318,7 @@ class _Pact(torch.autograd.Function):
 
 def _needs_kernels() -> bool:
     """Not without gradients, and not inside of what the user compiles."""
-    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return torch.is_grad_enabled() and not torch.compiler.is_dynamo_compiling()
 
 
 def pact(x: Tensor, alpha: Tensor, qmin: Tensor, qmax: Tensor) -> Tensor:

@@ -161,7 +161,7 @@ def lsq_gradient_factor(num_elements: int, qmax: int) -> float:
 
 def _float32(value: float) -> float:
     """The float32 number nearest to ``value``."""
-    if torch.compiler.is_compiling():  # the sizes may be symbols
+    if torch.compiler.is_dynamo_compiling():  # the sizes may be symbols
         return value
     mantissa, exponent = math.frexp(value)
     return math.ldexp(round(math.ldexp(mantissa, 24)), exponent - 24)

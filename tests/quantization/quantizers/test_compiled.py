@@ -61,8 +61,12 @@ def test_it_matches_the_plain_function(eager_kernels, layout, axis):
     x = torch.randn(2, 3, 4, 5).to(memory_format=layout)
     count = 1 if axis is None else x.shape[axis]
     arguments = x, torch.rand(count) / 3 + 0.1, torch.randn(count), axis
-    for a, b in zip(got(*arguments), want(*arguments)):
+    y, *gradients = got(*arguments)
+    for a, b in zip((y, *gradients), want(*arguments)):
         torch.testing.assert_close(a, b)
+    # A channels-last network would else go on in the other layout.
+    assert axis == 1 or y.is_contiguous(memory_format=layout)
+    assert axis == 1 or gradients[0].is_contiguous(memory_format=layout)
 
 
 def test_a_step_size_with_a_gradient_of_its_own(eager_kernels):
