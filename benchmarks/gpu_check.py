@@ -30,7 +30,7 @@ _LINES = 60
 
 def steps(args: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
     """Step -> arguments of Python, the most important first."""
-    times = ['benchmarks/step_time.py', '--device', args.device]
+    times = ['benchmarks/step_time.py', '--device', args.device, '--eager']
     times += ['--size', *map(str, args.size), '--rounds', str(args.rounds)]
     times += ['--json', str(folder / 'step_time.json')]
     demo = ['-m', 'experiments.demo', '--smoke']

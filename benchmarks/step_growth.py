@@ -100,8 +100,8 @@ def draw(students: pd.DataFrame, teachers: pd.DataFrame, out: Path) -> None:
     by_size = students[students.batch == BATCH]
     by_batch = students[students.pixels == SIZE[0] * SIZE[1]]
     look = dict(y='ms an image', marker='o')
-    sns.lineplot(by_size, x='pixels', hue='arm', ax=axes[0], **look)
-    axes[0].set_xlabel(f'pixels of an image (batches of {BATCH})')
+    sns.lineplot(by_size, x='kilopixels', hue='arm', ax=axes[0], **look)
+    axes[0].set_xlabel(f'1,000 pixels of an image (batches of {BATCH})')
     sns.lineplot(
         by_batch, x='batch', hue='arm', ax=axes[1], legend=False, **look
     )
@@ -134,6 +134,7 @@ def main(argv: list[str] | None = None) -> None:
         measure({arm: student_config(arm) for arm in ARMS}, points, args)
     )
     students['arm'] = students.arm.map(ARMS)
+    students['kilopixels'] = students.pixels / 1000
     counts = {
         str(count): with_teachers(count) for count in range(len(TEACHERS) + 1)
     }

@@ -6,11 +6,12 @@ drifts slows all of them alike; the ratio of two arms is taken in each round,
 and the median over the rounds is printed. Memory is the peak of the resident
 set (CPU) or of the allocator (CUDA) in a step after warm-up; each arm runs in
 its own process for that. The floor of a step with teachers is a step of the
-float student and the forward passes of the stock teachers, all in float32.
+float student and the forward passes of the stock teachers, all in float32;
+the arm `floor` has both in one step, with one teacher.
 Arms with _amp train under bfloat16 autocast; of those with _compiled, the
 whole step is compiled, as mmengine's `compile=True` does it.
 
-python benchmarks/step_time.py [--rounds 15] [--device cpu]
+python benchmarks/step_time.py [--rounds 15] [--device cpu] [--eager]
 """
 
 import argparse
@@ -39,6 +40,7 @@ from mmgor.registry import MODELS
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'demo'
 ARMS = {
     'float': 'retinanet_r18half.py',
+    'floor': 'retinanet_r18half.py',
     'qat': 'retinanet_r18half_w4.py',
     'fixed': 'retinanet_r18half_w4_fixed_from_mbv2.py',
     'gor': 'retinanet_r18half_w4_from_mbv2.py',
@@ -138,16 +140,22 @@ def teacher_spec(name: str, weights: Path) -> dict[str, Any]:
 
 
 def step_of(
-    model: Any, wrapper: Any, batch: dict, compiled: bool = False
+    model: Any,
+    wrapper: Any,
+    batch: dict,
+    beside: Callable[[], Any] = lambda: None,
 ) -> Callable[[], None]:
-    """One full training step as a function."""
+    """One full training step as a function, with what ``beside`` returns kept
+    in memory."""
 
     def step() -> None:
         with wrapper.optim_context(model):
             loss, _ = model.parse_losses(model(**batch, mode='loss'))
+        kept = beside()
         wrapper.update_params(loss)
+        del kept
 
-    return torch.compile(step) if compiled else step
+    return step
 
 
 def step_for(
@@ -155,7 +163,11 @@ def step_for(
 ) -> Callable[[], None]:
     """:func:`step_of` for one of the arms."""
     model, wrapper = build(student_config(arm), args, weights)
-    return step_of(model, wrapper, batch, arm.endswith('_compiled'))
+    if arm == 'floor':
+        teacher = stock_forward('mbv2', args, batch)
+        return step_of(model, wrapper, batch, teacher)
+    step = step_of(model, wrapper, batch)
+    return torch.compile(step) if arm.endswith('_compiled') else step
 
 
 def teacher_forward(
@@ -179,19 +191,20 @@ def teacher_forward(
 
 def stock_forward(
     name: str, args: argparse.Namespace, batch: dict
-) -> Callable[[], None]:
+) -> Callable[[], Any]:
     """A forward pass of the stock detector in float32, as the floor has it."""
     model: Any = MODELS.build(Config.fromfile(CONFIGS / TEACHERS[name]).model)
     model.to(args.device).eval().requires_grad_(False)
 
-    def step() -> None:
+    def step() -> Any:
         with torch.no_grad():
-            model.bbox_head(model.extract_feat(batch['inputs']))
+            features = model.extract_feat(batch['inputs'])
+            return features, model.bbox_head(features)
 
     return step
 
 
-def timed(step: Callable[[], None], device: str) -> float:
+def timed(step: Callable[[], Any], device: str) -> float:
     """Time of one call in seconds."""
     start = time.perf_counter()
     step()
@@ -203,7 +216,7 @@ def timed(step: Callable[[], None], device: str) -> float:
 def measure_time(args: argparse.Namespace, weights: Path) -> dict[str, list]:
     """Time of each arm in seconds, one value per round."""
     batch = make_batch(args, args.device)
-    steps = {arm: step_for(arm, args, weights, batch) for arm in ARMS}
+    steps = {arm: step_for(arm, args, weights, batch) for arm in args.arms}
     for name in TEACHERS:
         steps[name] = teacher_forward(name, args, weights, batch)
         steps[f'{name}_stock'] = stock_forward(name, args, batch)
@@ -261,11 +274,10 @@ def report(seconds: dict[str, list], memory: dict[str, float]) -> None:
         if name in memory:
             extra = f'   peak {memory[name] / 2**20:.0f} MiB'
         print(f'{name:16s} {1000 * median(values):8.1f} ms{extra}')
-    floor = sums(seconds, ('float', 'mbv2_stock'))
-    compiled_floor = sums(seconds, ('float_compiled', 'mbv2_stock'))
+    floor = seconds['floor']
     floor3 = ('float', 'retinanet_stock', 'atss_stock', 'yolox_stock')
     parts = ('qat', 'retinanet', 'atss', 'yolox')
-    one, three = 'float step + stock teacher', 'float step + 3 stock teachers'
+    three = 'float step + 3 stock teachers'
     rows = [
         ('QAT step / float step', 'qat', seconds['float']),
         (
@@ -273,35 +285,46 @@ def report(seconds: dict[str, list], memory: dict[str, float]) -> None:
             'qat_amp',
             seconds['float_amp'],
         ),
-        (f'GoR step / ({one})', 'gor', floor),
-        (f'GoR step with AMP / ({one})', 'gor_amp', floor),
-        (
-            'compiled QAT step / compiled float step',
-            'qat_compiled',
-            seconds['float_compiled'],
-        ),
-        ('compiled QAT step / float step', 'qat_compiled', seconds['float']),
-        (
-            'compiled GoR step / (compiled float step + stock teacher)',
-            'gor_compiled',
-            compiled_floor,
-        ),
-        (
-            f'compiled GoR step with AMP / ({one})',
-            'gor_amp_compiled',
-            floor,
-        ),
+        ('GoR step / floor', 'gor', floor),
+        ('GoR step with AMP / floor', 'gor_amp', floor),
         ('GoR step / fixed-weight step', 'gor', seconds['fixed']),
         (f'EKD step / ({three})', 'ekd', sums(seconds, floor3)),
         ('EKD step / (QAT step + 3 teachers)', 'ekd', sums(seconds, parts)),
         ('teacher / stock teacher', 'mbv2', seconds['mbv2_stock']),
     ]
+    if 'gor_compiled' in seconds:
+        rows += compiled_rows(seconds)
     print('\nratio of times: median (quartiles) over rounds')
     for label, arm, below in rows:
         print(ratio_line(label, seconds[arm], below))
-    for arm in ARMS:
-        ratio = memory[arm] / memory['float']
-        print(f'{"peak memory, " + arm + " / float":60s} {ratio:.3f}')
+    for arm in memory:
+        for below in ('float', 'floor'):
+            label = f'peak memory, {arm} / {below}'
+            print(f'{label:60s} {memory[arm] / memory[below]:.3f}')
+
+
+def compiled_rows(seconds: dict[str, list]) -> list[tuple]:
+    """Label, arm and what its times are divided by."""
+    float_step = seconds['float_compiled']
+    floor = sums(seconds, ('float_compiled', 'mbv2_stock'))
+    return [
+        (
+            'compiled QAT step / compiled float step',
+            'qat_compiled',
+            float_step,
+        ),
+        ('compiled QAT step / float step', 'qat_compiled', seconds['float']),
+        (
+            'compiled GoR step / (compiled float step + stock teacher)',
+            'gor_compiled',
+            floor,
+        ),
+        (
+            'compiled GoR step with AMP / floor',
+            'gor_amp_compiled',
+            seconds['floor'],
+        ),
+    ]
 
 
 def main() -> None:
@@ -310,15 +333,23 @@ def main() -> None:
     parser.add_argument('--batch', type=int, default=8)
     parser.add_argument('--size', type=int, nargs=2, default=[240, 320])
     parser.add_argument('--device', default='cpu')
+    parser.add_argument(
+        '--eager',
+        action='store_true',
+        help='leave out the compiled arms, which take minutes to compile',
+    )
     parser.add_argument('--json', type=Path, help='also write all numbers')
     args = parser.parse_args()
     if args.rounds < 2:
         parser.error(f'--rounds: expected at least 2, got {args.rounds}')
+    args.arms = [
+        arm for arm in ARMS if not (args.eager and arm.endswith('_compiled'))
+    ]
     args.size = [side + -side % 32 for side in args.size]
     register_all_modules()
     weights = Path('work_dirs/benchmark_teachers')
     save_teachers(weights)
-    memory = {arm: in_own_process(arm, args, weights) for arm in ARMS}
+    memory = {arm: in_own_process(arm, args, weights) for arm in args.arms}
     seconds = measure_time(args, weights)
     if args.json is not None:
         numbers = dict(seconds=seconds, memory_bytes=memory)
