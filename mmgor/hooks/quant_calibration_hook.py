@@ -3,6 +3,7 @@
 from functools import partial
 from logging import INFO, WARNING
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -21,6 +22,7 @@ from mmgor.io.config_values import boolean, integer, mapping
 from mmgor.quantization import (
     BaseQuantizer,
     calibrate,
+    correct_norms,
     counting_macs,
     equalize,
     float_line,
@@ -64,9 +66,14 @@ class QuantCalibrationHook(Hook):
             :func:`mmgor.quantization.equalize`.
         loss_weighted (bool): Weigh rounding errors by gradients of the loss.
             See :func:`mmgor.quantization.calibrate`.
+        norm_batches (int): Number of training batches on which batch norms
+            learn what rounded layers give them, after calibration; 0: they
+            keep their statistics. See
+            :func:`mmgor.quantization.correct_norms`.
 
     Raises:
-        ValueError: If ``num_batches`` is less than 1.
+        ValueError: If ``num_batches`` is less than 1, or ``norm_batches`` is
+            below 0.
     """
 
     # EMAHook has copied the model by then, but takes over all tensors at its
@@ -78,6 +85,7 @@ class QuantCalibrationHook(Hook):
         num_batches: int = 8,
         equalize: dict[str, list[str]] | None = None,
         loss_weighted: bool = False,
+        norm_batches: int = 0,
     ) -> None:
         self.num_batches = integer('num_batches', num_batches, 1)
         example = "equalize={'backbone.stem': ['backbone.layer1']}"
@@ -85,6 +93,7 @@ class QuantCalibrationHook(Hook):
             'equalize', {} if equalize is None else equalize, example
         )
         self.loss_weighted = boolean('loss_weighted', loss_weighted)
+        self.norm_batches = integer('norm_batches', norm_batches, 0)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check a checkpoint before the model loads it.
@@ -142,8 +151,10 @@ class QuantCalibrationHook(Hook):
             save_table(table, Path(runner.work_dir) / 'quant_table.json')
 
     def _calibrate(self, runner: Runner, model: Any, names: list[str]) -> None:
+        most = max(self.num_batches, self.norm_batches)
         with random_states_kept():
-            batches = training_batches(runner, self.num_batches)
+            found = training_batches(runner, most)
+        batches = found[: self.num_batches]
         layers = quantized_layers(model)
         count = len(layers.keys() & names)
         others = len(names) - count
@@ -161,6 +172,26 @@ class QuantCalibrationHook(Hook):
                     f'by {error:.2%} of its variance, rounding included.'
                 )
         calibrate(model, batches, run, names, self.loss_weighted)
+        if self.norm_batches:
+            self._correct_norms(runner, model, found[: self.norm_batches])
+
+    def _correct_norms(
+        self, runner: Runner, model: Any, batches: list[Any]
+    ) -> None:
+        moved = correct_norms(model, batches, partial(run_losses, model))
+        if not moved:
+            runner.logger.warning(
+                f'norm_batches={self.norm_batches}, but the model has no '
+                'batch norm with statistics.'
+            )
+            return
+        most = max(moved, key=lambda name: moved[name])
+        runner.logger.info(
+            f'{len(moved)} batch norms expect rounded inputs now, after '
+            f'{len(batches)} batches. Means moved by '
+            f'{median(moved.values()):.2f} standard deviations (median), '
+            f'{moved[most]:.2f} at most ({most}).'
+        )
 
 
 def _step_sizes(runner: Runner) -> dict[str, Any]:

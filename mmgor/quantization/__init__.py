@@ -41,7 +41,7 @@ from .layers.variants import (
     QuantTridentConv,
 )
 from .layers.weights import counting_macs, layer_macs, weighted_layers
-from .norms import EvalBatchNorm2d
+from .norms import EvalBatchNorm2d, correct_norms
 from .policy import LayerBits, QuantPolicy
 from .quantizers.base import BaseQuantizer
 from .quantizers.dorefa import DoReFaQuantizer
@@ -105,6 +105,7 @@ __all__ = [
     'QuantSAConv2d',
     'QuantTridentConv',
     'calibrate',
+    'correct_norms',
     'counting_macs',
     'equalize',
     'fit_channels',
