@@ -163,6 +163,29 @@ def test_channels_are_equalized_once_before_calibration(tmp_path):
         assert torch.equal(value, before[key]), key
 
 
+def test_norms_are_corrected_once_after_calibration(tmp_path):
+    loop = dict(type='CalibrationLoop', max_epochs=0)
+    model = Conv()
+    names = 'first.bn.running_mean', 'second.bn.running_var'
+    values = []
+    for name in ('h', 'i'):
+        hooks = [QuantCalibrationHook(1, norm_batches=2)]
+        runner_of(model, tmp_path, name, hooks, loop).train()
+        state = model.state_dict()
+        values.append([state[key].clone() for key in names])
+    start = Conv().state_dict()
+    assert all(
+        not torch.equal(value, start[key])
+        for key, value in zip(names, values[0])
+    )
+    assert all(map(torch.equal, *values))
+
+
+def test_a_negative_number_of_batches_is_refused():
+    with pytest.raises(ValueError, match='norm_batches'):
+        QuantCalibrationHook(norm_batches=-1)
+
+
 def test_the_loss_weighs_errors_if_asked_to(tmp_path):
     """It does not depend on the second of two inputs."""
     loop = dict(type='CalibrationLoop', max_epochs=0)

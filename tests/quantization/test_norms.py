@@ -1,7 +1,13 @@
+import copy
+
+import pytest
 import torch
+import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 
-from mmgor.quantization import EvalBatchNorm2d
+from mmgor.quantization import EvalBatchNorm2d, calibrate, correct_norms
+from mmgor.quantization.convert import quantize_layers
+from mmgor.quantization.policy import QuantPolicy
 
 
 def test_eval_bn_keeps_its_statistics():
@@ -12,3 +18,111 @@ def test_eval_bn_keeps_its_statistics():
     assert isinstance(conv.norm, EvalBatchNorm2d)
     assert conv.norm.weight.requires_grad and conv.norm.eps == 0.001
     assert torch.equal(conv.state_dict()['bn.running_mean'], before)
+
+
+def quantized_pair(bits, norm='EvalBN'):
+    """A convolution of four channels, its norm, and batches for them."""
+    torch.manual_seed(0)
+    pair = ConvModule(
+        3, 4, 3, norm_cfg=dict(type=norm, eps=1e-5), act_cfg=None
+    )
+    quantize_layers(pair, QuantPolicy(w_bits=bits, a_bits=bits), set())
+    batches = [torch.randn(4, 3, 8, 8) + 1 for _ in range(3)]
+    calibrate(pair, batches, pair)
+    return pair, batches
+
+
+def moments(pair, batches, weight, rounded):
+    """Mean and variance of the convolution's output, as averages over
+    batches."""
+    outputs = [
+        F.conv2d(pair.conv.input_quantizer(x) if rounded else x, weight)
+        for x in batches
+    ]
+    means = [y.mean((0, 2, 3)) for y in outputs]
+    variances = [y.var((0, 2, 3)) for y in outputs]
+    return torch.stack(means).mean(0), torch.stack(variances).mean(0)
+
+
+@pytest.mark.parametrize('norm', ['BN', 'EvalBN'])
+def test_statistics_follow_the_rounded_layer(norm):
+    pair, batches = quantized_pair(2, norm)
+    with torch.no_grad():
+        plain = moments(pair, batches, pair.conv.weight, rounded=False)
+        want = moments(pair, batches, pair.conv.quantized_weight(), True)
+    pair.norm.running_mean.copy_(plain[0])
+    pair.norm.running_var.copy_(plain[1])
+    moved = correct_norms(pair, batches, pair)
+    torch.testing.assert_close(pair.norm.running_mean, want[0])
+    torch.testing.assert_close(
+        pair.norm.running_var, want[1], rtol=1e-3, atol=0
+    )
+    away = (want[0] - plain[0]) / plain[1].sqrt()
+    assert moved['bn'] == pytest.approx(
+        away.square().mean().sqrt().item(), rel=1e-3
+    )
+
+
+def test_what_other_images_taught_is_kept():
+    """The statistics are of images with ten times the contrast: they move by
+    as many standard deviations as those of the batches do."""
+    pair, batches = quantized_pair(2)
+    other = copy.deepcopy(pair)
+    with torch.no_grad():
+        mean, var = moments(pair, batches, pair.conv.weight, rounded=False)
+    pair.norm.running_mean.copy_(mean)
+    pair.norm.running_var.copy_(var)
+    other.norm.running_mean.copy_(mean + 5)
+    other.norm.running_var.copy_(100 * var)
+    correct_norms(pair, batches, pair)
+    correct_norms(other, batches, other)
+    torch.testing.assert_close(
+        (other.norm.running_mean - mean - 5) / 10,
+        pair.norm.running_mean - mean,
+        rtol=1e-3,
+        atol=1e-5,
+    )
+    torch.testing.assert_close(
+        other.norm.running_var / 100,
+        pair.norm.running_var,
+        rtol=1e-3,
+        atol=0,
+    )
+
+
+def test_without_rounding_nothing_moves():
+    pair, batches = quantized_pair(8)
+    pair.conv.weight_quantizer.quantize = lambda x, slot: x
+    pair.conv.input_quantizer.quantize = lambda x, slot: x
+    before = copy.deepcopy(pair.state_dict())
+    assert correct_norms(pair, batches, pair)['bn'] == pytest.approx(0)
+    for key, value in pair.state_dict().items():
+        torch.testing.assert_close(value, before[key])
+
+
+def test_only_statistics_change():
+    pair, batches = quantized_pair(2)
+    pair.norm.train(True)
+    flags = {name: m.training for name, m in pair.named_modules()}
+    before = copy.deepcopy(pair.state_dict())
+    random = torch.random.get_rng_state()
+    correct_norms(pair, batches, pair)
+    changed = {
+        key
+        for key, value in pair.state_dict().items()
+        if not torch.equal(value, before[key])
+    }
+    assert changed == {'bn.running_mean', 'bn.running_var'}
+    assert {name: m.training for name, m in pair.named_modules()} == flags
+    assert pair.norm.momentum == 0.1
+    assert torch.equal(torch.random.get_rng_state(), random)
+
+
+def test_a_silenced_channel_is_not_amplified():
+    """Its rounded weights are all zero."""
+    pair, batches = quantized_pair(2)
+    with torch.no_grad():
+        pair.conv.weight_quantizer.log_scale[1] = 5.0
+    var = pair.norm.running_var.clone()
+    correct_norms(pair, batches, pair)
+    torch.testing.assert_close(pair.norm.running_var[1], var[1] / 10)
