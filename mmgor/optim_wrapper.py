@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial, update_wrapper
+from types import MethodType
 from typing import Any
 from weakref import WeakSet
 
@@ -9,6 +11,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -17,7 +20,7 @@ class Bfloat16OptimWrapper(OptimWrapper):
 
     mmengine's AmpOptimWrapper refuses CPUs, of which many have units for
     bfloat16. It has the range of float32, so losses need no scaling. On a CPU
-    a convolution whose maps are narrower than its stride runs in float32.
+    a convolution runs in float32 where its maps are narrower than its stride.
 
     Example:
         >>> optim_wrapper = dict(type='Bfloat16OptimWrapper')
@@ -41,33 +44,35 @@ class Bfloat16OptimWrapper(OptimWrapper):
             yield
 
 
+@torch.compiler.disable
 def _keep_narrow_maps_in_float32(model: nn.Module) -> None:
     # oneDNN's bfloat16 kernel for the gradient of such a weight never writes
     # the kernel's columns that read only padding: they keep what the memory
     # held before, NaN among it (torch 2.13.0, AVX-512 with and without BF16;
     # kernels of 2 to 7, strides of 2 to 4, both memory formats).
     for layer in model.modules():
-        if isinstance(layer, nn.Conv2d) and layer.stride[1] > 1:
-            hooks = _Float32WhereNarrow()
-            layer.register_forward_pre_hook(hooks.before)
-            layer.register_forward_hook(hooks.after, always_call=True)
+        strided = isinstance(layer, _ConvNd) and layer.stride[-1] > 1
+        if strided and 'forward' not in vars(layer):
+            owner: Any = layer
+            stock = MethodType(type(owner).forward, owner)
+            # A copy of the layer gets a function of its own.
+            owner.forward = update_wrapper(partial(_forward, owner), stock)
 
 
-class _Float32WhereNarrow:
-    """Switches autocast off for a convolution's pass over narrow maps."""
+def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    stock = type(layer).forward
+    if not _is_narrow(layer, x):
+        return stock(layer, x, *args, **kwargs)
+    with torch.autocast('cpu', enabled=False):
+        return stock(layer, x.float(), *args, **kwargs)
 
-    def __init__(self) -> None:
-        self.switched = False
 
-    def before(self, layer: nn.Conv2d, inputs: tuple[Tensor, ...]) -> Any:
-        narrow = inputs[0].shape[-1] < layer.stride[1]
-        if not (narrow and torch.is_autocast_enabled('cpu')):
-            return None
-        torch.set_autocast_enabled('cpu', False)
-        self.switched = True
-        return (inputs[0].float(), *inputs[1:])
-
-    def after(self, *_: Any) -> None:
-        if self.switched:
-            torch.set_autocast_enabled('cpu', True)
-            self.switched = False
+def _is_narrow(layer: Any, x: Tensor) -> bool:
+    """Whether the wider map of a strided layer has fewer columns than the
+    stride: its input, or the output of a transposed convolution."""
+    width, stride = x.shape[-1], layer.stride[-1]
+    if layer.transposed:
+        reach = layer.dilation[-1] * (layer.kernel_size[-1] - 1)
+        border = layer.output_padding[-1] - 2 * layer.padding[-1]
+        width = (width - 1) * stride + reach + border + 1
+    return width < stride

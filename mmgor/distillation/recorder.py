@@ -95,7 +95,7 @@ class Recorder:
 
     @property
     def paths(self) -> list[str]:
-        """Of the modules that are recorded."""
+        """Paths of the modules that it records."""
         return [*self._modules]
 
     def __enter__(self) -> 'Recorder':

@@ -28,6 +28,7 @@ from mmgor.quantization import (
     float_line,
     format_table,
     layer_table,
+    norms_with_statistics,
     quantized_layers,
     save_table,
     uncalibrated_layers,
@@ -67,9 +68,9 @@ class QuantCalibrationHook(Hook):
         loss_weighted (bool): Weigh rounding errors by gradients of the loss.
             See :func:`mmgor.quantization.calibrate`.
         norm_batches (int): Number of training batches on which batch norms
-            learn what rounded layers give them, after calibration; 0: they
-            keep their statistics. See
-            :func:`mmgor.quantization.correct_norms`.
+            learn what rounded layers give them, after the calibration of a
+            float network; 0: they keep their statistics. All batches are held
+            in memory. See :func:`mmgor.quantization.correct_norms`.
 
     Raises:
         ValueError: If ``num_batches`` is less than 1, or ``norm_batches`` is
@@ -94,6 +95,7 @@ class QuantCalibrationHook(Hook):
         )
         self.loss_weighted = boolean('loss_weighted', loss_weighted)
         self.norm_batches = integer('norm_batches', norm_batches, 0)
+        self._starts_rounded = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check a checkpoint before the model loads it.
@@ -107,6 +109,7 @@ class QuantCalibrationHook(Hook):
         model = unwrapped_model(runner)
         state_dict = named_weights('the checkpoint', checkpoint)
         check_sound(model.state_dict(), state_dict, 'checkpoint')
+        self._starts_rounded = any(STEP_SIZES in key for key in state_dict)
         if runner._resume:
             check_resume(model, state_dict)
             check_resume_ranges(model, state_dict)
@@ -151,9 +154,9 @@ class QuantCalibrationHook(Hook):
             save_table(table, Path(runner.work_dir) / 'quant_table.json')
 
     def _calibrate(self, runner: Runner, model: Any, names: list[str]) -> None:
-        most = max(self.num_batches, self.norm_batches)
+        for_norms = self._batches_for_norms(runner, model)
         with random_states_kept():
-            found = training_batches(runner, most)
+            found = training_batches(runner, max(self.num_batches, for_norms))
         batches = found[: self.num_batches]
         layers = quantized_layers(model)
         count = len(layers.keys() & names)
@@ -172,26 +175,32 @@ class QuantCalibrationHook(Hook):
                     f'by {error:.2%} of its variance, rounding included.'
                 )
         calibrate(model, batches, run, names, self.loss_weighted)
-        if self.norm_batches:
-            self._correct_norms(runner, model, found[: self.norm_batches])
+        if for_norms:
+            moved = correct_norms(model, found[:for_norms], run)
+            farthest = max(moved, key=lambda name: moved[name])
+            runner.logger.info(
+                f'The statistics of {len(moved)} batch norms follow the '
+                f'rounding of {len(found[:for_norms])} batches. Means moved '
+                f'by {median(moved.values()):.2f} standard deviations '
+                f'(median), {moved[farthest]:.2f} at most ({farthest}).'
+            )
 
-    def _correct_norms(
-        self, runner: Runner, model: Any, batches: list[Any]
-    ) -> None:
-        moved = correct_norms(model, batches, partial(run_losses, model))
-        if not moved:
+    def _batches_for_norms(self, runner: Runner, model: Any) -> int:
+        """How many batches the correction of batch norms takes."""
+        if self.norm_batches and self._starts_rounded:
+            runner.logger.info(
+                'Batch norms keep their statistics: those of a quantized '
+                f'checkpoint know rounding (norm_batches={self.norm_batches} '
+                'is for float ones).'
+            )
+            return 0
+        if self.norm_batches and not norms_with_statistics(model):
             runner.logger.warning(
                 f'norm_batches={self.norm_batches}, but the model has no '
-                'batch norm with statistics.'
+                'batch norm with statistics. Remove norm_batches.'
             )
-            return
-        most = max(moved, key=lambda name: moved[name])
-        runner.logger.info(
-            f'{len(moved)} batch norms expect rounded inputs now, after '
-            f'{len(batches)} batches. Means moved by '
-            f'{median(moved.values()):.2f} standard deviations (median), '
-            f'{moved[most]:.2f} at most ({most}).'
-        )
+            return 0
+        return self.norm_batches
 
 
 def _step_sizes(runner: Runner) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from .layers.variants import (
     QuantTridentConv,
 )
 from .layers.weights import counting_macs, layer_macs, weighted_layers
-from .norms import EvalBatchNorm2d, correct_norms
+from .norms import EvalBatchNorm2d, correct_norms, norms_with_statistics
 from .policy import LayerBits, QuantPolicy
 from .quantizers.base import BaseQuantizer
 from .quantizers.dorefa import DoReFaQuantizer
@@ -114,6 +114,7 @@ __all__ = [
     'fused_silus',
     'layer_macs',
     'layer_table',
+    'norms_with_statistics',
     'quantized_layers',
     'save_table',
     'tensor_quantizers',

@@ -1,7 +1,8 @@
 """Batch norm under rounding: statistics that are kept, or made to fit."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from mmgor.quantization.quantizers.observer import PassThrough
 from mmgor.registry import MODELS
 from mmgor.trial_run import trial_run
 
-# A variance is multiplied by at most this, and divided by at most this: a
-# channel that rounding silences must not be amplified without bound.
-_MOST = 10.0
+# Factors of a standard deviation beyond this count as this, up and down: a
+# channel that rounding silences, or that is silent in these batches, must not
+# be amplified without bound.
+_LARGEST = 10.0
 
 
 @MODELS.register_module('EvalBN')
@@ -33,6 +35,15 @@ class EvalBatchNorm2d(nn.BatchNorm2d):
 
     def train(self, mode: bool = True) -> 'EvalBatchNorm2d':
         return super().train(False)
+
+
+def norms_with_statistics(model: nn.Module) -> dict[str, Any]:
+    """Path -> module, for all batch norms that keep statistics."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_var is not None
+    }
 
 
 @torch.no_grad()
@@ -55,64 +66,88 @@ def correct_norms(
     Through Weight Equalization and Bias Correction", ICCV 2019).
 
     Args:
-        model (nn.Module): Calibrated; its statistics are changed in place.
+        model (nn.Module): Calibrated, with the statistics of its float
+            network, which are changed in place. Statistics that come from
+            training with rounding would be corrected a second time.
         batches (Sequence): Arguments of ``run``. In a distributed run, every
             rank has as many.
         run (Callable): Runs the model on one batch, in training mode.
 
     Returns:
-        dict[str, float]: Path of a batch norm -> root mean square over its
-        channels of the change of its mean, in standard deviations.
+        dict[str, float]: Path of a batch norm that had inputs -> root mean
+        square over its channels of the change of its mean, in standard
+        deviations.
     """
-    norms: dict[str, Any] = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_var is not None
-    }
+    norms = norms_with_statistics(model)
     with _without_rounding(model):
-        plain = _statistics(model, norms, batches, run)
-    rounded = _statistics(model, norms, batches, run)
+        plain = _moments(model, norms, batches, run)
+    rounded = _moments(model, norms, batches, run)
     moved = {}
-    for name, norm in norms.items():
+    for name in plain.keys() & rounded.keys():
+        norm = norms[name]
         (mean, var), (new_mean, new_var) = plain[name], rounded[name]
-        ratio = (new_var + norm.eps) / (var + norm.eps)
-        # The kept statistics may be those of other images.
-        unit = ((norm.running_var + norm.eps) / (var + norm.eps)).sqrt()
-        shift = (new_mean - mean) * unit
-        moved[name] = _root_mean_square(
-            shift / (norm.running_var + norm.eps).sqrt()
+        kept, seen, new = (
+            (v + norm.eps).sqrt() for v in (norm.running_var, var, new_var)
         )
+        # The kept statistics may be those of other images.
+        shift = (new_mean - mean) * _bounded(kept / seen)
+        moved[name] = float((shift / kept).square().mean().sqrt())
         norm.running_mean += shift
-        norm.running_var *= ratio.clamp(1 / _MOST, _MOST)
+        norm.running_var *= _bounded(new / seen).square()
     return moved
 
 
-def _statistics(
+def _bounded(factor: Tensor) -> Tensor:
+    return factor.clamp(1 / _LARGEST, _LARGEST)
+
+
+def _moments(
     model: nn.Module,
     norms: dict[str, Any],
     batches: Sequence[Any],
     run: Callable[[Any], Any],
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Path -> mean and variance of what reaches a batch norm."""
+    """Path -> mean and variance of each channel that reaches a batch norm, as
+    averages over its calls; none for norms without calls."""
+    # Means, variances, number of calls.
+    sums = {
+        name: [torch.zeros_like(n.running_mean) for _ in range(3)]
+        for name, n in norms.items()
+    }
+    quantizers = [m for m in model.modules() if isinstance(m, BaseQuantizer)]
     momenta = {name: norm.momentum for name, norm in norms.items()}
     # It puts random states back, so that both runs drop the same features.
-    with trial_run(model):
-        for norm in norms.values():
-            norm.reset_running_stats()
-            norm.momentum = None  # the average over all batches
-            norm.training = True  # EvalBN and frozen stages, too
-        try:
-            for batch in batches:
-                run(batch)
-        finally:
-            for name, norm in norms.items():
-                norm.momentum = momenta[name]
-        found = {}
+    with trial_run(model), ExitStack() as stack:
         for name, norm in norms.items():
-            both = torch.stack([norm.running_mean, norm.running_var])
-            dist.all_reduce(both, 'mean')
-            found[name] = both[0], both[1]
+            watch = partial(_watch, sums[name])
+            handle = norm.register_forward_pre_hook(watch)
+            stack.callback(handle.remove)
+            norm.momentum = 0.0  # the kept statistics stay
+            stack.callback(setattr, norm, 'momentum', momenta[name])
+        for batch in batches:
+            run(batch)
+    for quantizer in quantizers:
+        quantizer.forget_calls()
+    found = {}
+    for name, parts in sums.items():
+        total = torch.stack(parts)
+        dist.all_reduce(total)
+        if total[2].any():
+            found[name] = total[0] / total[2], total[1] / total[2]
     return found
+
+
+def _watch(sums: list[Tensor], norm: Any, inputs: tuple[Tensor, ...]) -> None:
+    x = inputs[0].float()
+    # Batch norm refuses one value per channel. Frozen norms in training get
+    # such maps, and images without proposals give none at all.
+    norm.training = x.numel() > x.shape[1]
+    if norm.training:
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        var, mean = torch.var_mean(x, axes)
+        sums[0] += mean
+        sums[1] += var
+        sums[2] += 1
 
 
 @contextmanager
@@ -127,7 +162,3 @@ def _without_rounding(model: nn.Module) -> Iterator[None]:
         for quantizer in quantizers:
             quantizer.observer = None
             quantizer.reset_slot()
-
-
-def _root_mean_square(values: Tensor) -> float:
-    return float(values.square().mean().sqrt())

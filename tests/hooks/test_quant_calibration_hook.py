@@ -181,6 +181,36 @@ def test_norms_are_corrected_once_after_calibration(tmp_path):
     assert all(map(torch.equal, *values))
 
 
+def test_norms_of_a_quantized_checkpoint_are_left_alone(tmp_path):
+    """They know rounding already; here its first layer gets other bits."""
+    model = Conv()
+    file = tmp_path / 'four_bits.pth'
+    runner_of(
+        model,
+        tmp_path,
+        'j',
+        [QuantCalibrationHook(1)],
+        dict(type='CalibrationLoop', max_epochs=0),
+    ).train()
+    state = model.state_dict()
+    state['linear.weight_quantizer.qmax'] = torch.tensor(1)
+    torch.save(state, file)
+    other = Conv()
+    runner = runner_of(
+        other,
+        tmp_path,
+        'k',
+        [QuantCalibrationHook(1, norm_batches=2)],
+        dict(type='CalibrationLoop', max_epochs=0),
+    )
+    runner._load_from = str(file)
+    runner.train()
+    assert uncalibrated_layers(other) == []
+    for key, value in other.state_dict().items():
+        if 'running_' in key:
+            assert torch.equal(value, state[key])
+
+
 def test_a_negative_number_of_batches_is_refused():
     with pytest.raises(ValueError, match='norm_batches'):
         QuantCalibrationHook(norm_batches=-1)

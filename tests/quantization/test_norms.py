@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
+from torch import nn
 
 from mmgor.quantization import EvalBatchNorm2d, calibrate, correct_norms
 from mmgor.quantization.convert import quantize_layers
@@ -64,7 +65,7 @@ def test_statistics_follow_the_rounded_layer(norm):
 
 
 def test_what_other_images_taught_is_kept():
-    """The statistics are of images with ten times the contrast: they move by
+    """The statistics are of images with five times the contrast: they move by
     as many standard deviations as those of the batches do."""
     pair, batches = quantized_pair(2)
     other = copy.deepcopy(pair)
@@ -73,17 +74,17 @@ def test_what_other_images_taught_is_kept():
     pair.norm.running_mean.copy_(mean)
     pair.norm.running_var.copy_(var)
     other.norm.running_mean.copy_(mean + 5)
-    other.norm.running_var.copy_(100 * var)
+    other.norm.running_var.copy_(25 * var)
     correct_norms(pair, batches, pair)
     correct_norms(other, batches, other)
     torch.testing.assert_close(
-        (other.norm.running_mean - mean - 5) / 10,
+        (other.norm.running_mean - mean - 5) / 5,
         pair.norm.running_mean - mean,
         rtol=1e-3,
         atol=1e-5,
     )
     torch.testing.assert_close(
-        other.norm.running_var / 100,
+        other.norm.running_var / 25,
         pair.norm.running_var,
         rtol=1e-3,
         atol=0,
@@ -125,4 +126,48 @@ def test_a_silenced_channel_is_not_amplified():
         pair.conv.weight_quantizer.log_scale[1] = 5.0
     var = pair.norm.running_var.clone()
     correct_norms(pair, batches, pair)
-    torch.testing.assert_close(pair.norm.running_var[1], var[1] / 10)
+    torch.testing.assert_close(pair.norm.running_var[1], var[1] / 100)
+
+
+class Levels(nn.Module):
+    """A head on three levels, the last of one pixel, with a norm of each
+    level, one that all levels share, and one that is never called."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.own = nn.ModuleList(EvalBatchNorm2d(4) for _ in range(3))
+        self.shared = EvalBatchNorm2d(4)
+        self.unused = nn.BatchNorm2d(4)
+        quantize_layers(
+            self, QuantPolicy(w_bits=2, a_bits=2), set(), dict(conv=3)
+        )
+
+    def forward(self, levels):
+        self.conv.input_quantizer.reset_slot()
+        for norm, x in zip(self.own, levels):
+            self.shared(norm(self.conv(x)))
+
+
+def test_norms_of_levels():
+    torch.manual_seed(0)
+    head = Levels()
+    batch = [torch.randn(1, 3, side, side) for side in (8, 4, 1)]
+    calibrate(head, [batch], head)
+    before = copy.deepcopy(head.state_dict())
+    moved = correct_norms(head, [batch], head)
+    assert set(moved) == {'own.0', 'own.1', 'shared'}
+    conv, level = head.conv, batch[1]
+    with torch.no_grad():
+        plain = conv._conv_forward(level, conv.weight, conv.bias)
+        rounded = conv._conv_forward(
+            conv.input_quantizer(level, 1), conv.quantized_weight(), conv.bias
+        )
+    shift = rounded.mean((0, 2, 3)) - plain.mean((0, 2, 3))
+    unit = ((1 + 1e-5) / (plain.var((0, 2, 3)) + 1e-5)).sqrt()
+    torch.testing.assert_close(head.own[1].running_mean, shift * unit)
+    for name in ('own.2', 'unused'):
+        key = f'{name}.running_mean'
+        assert torch.equal(head.state_dict()[key], before[key])
+    # No call is kept for a checkpoint that would run it again.
+    assert not head.conv.input_quantizer._slots.used

@@ -149,8 +149,13 @@ class BaseQuantizer(nn.Module):
 
     def _is_constant(self) -> bool:
         """Whether a compiled graph may hold what a call does: there are only
-        tensors to compute, with a range that was set before."""
-        return self.observer is None and self._highest > 0
+        tensors to compute, with a range that was set before.
+
+        Under activation checkpointing, only the second run is traced. It has
+        to find the slot of the first one.
+        """
+        fixed = self.num_slots == 1 or not self._slots.used
+        return self.observer is None and self._highest > 0 and fixed
 
     @torch.compiler.disable
     def _outside_of_graphs(self, x: Tensor, slot: int | None) -> Tensor:
@@ -267,6 +272,11 @@ class BaseQuantizer(nn.Module):
     def reset_slot(self) -> None:
         """Start a forward pass: the next call gets the first slot."""
         self._slot = 0
+
+    def forget_calls(self) -> None:
+        """What was kept of calls, for activation checkpointing, is of no use
+        any more."""
+        self._slots.forget()
 
     def _slot_of_call(self, x: Tensor) -> int:
         if self.num_slots == 1:

@@ -50,11 +50,15 @@ class _Fused:
 
 
 def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile for tensors of any size."""
+    """Compile for tensors of any size.
+
+    The limit on variants is that of this function. An older torch has one for
+    the whole process: it is raised here, and never lowered.
+    """
     options: dict[str, Any] = dict(dynamic=True)
     if 'recompile_limit' in signature(torch.compile).parameters:
         options['recompile_limit'] = _MAX_VARIANTS
-    else:  # an older torch: one limit for all functions of the process
+    else:
         config = torch._dynamo.config
         config.recompile_limit = max(config.recompile_limit, _MAX_VARIANTS)
     return torch.compile(function, **options)
@@ -316,7 +320,7 @@ class _Pact(torch.autograd.Function):
         return back(grad_x), grad_alpha.view_as(alpha), None, None
 
 
-def _needs_kernels() -> bool:
+def _may_use_kernels() -> bool:
     """Not without gradients, and not inside of what the user compiles."""
     return torch.is_grad_enabled() and not torch.compiler.is_dynamo_compiling()
 
@@ -324,7 +328,7 @@ def _needs_kernels() -> bool:
 def pact(x: Tensor, alpha: Tensor, qmin: Tensor, qmax: Tensor) -> Tensor:
     """Run :func:`functional.pact`, as one kernel in training."""
     trained = x.requires_grad or alpha.requires_grad
-    if trained and _needs_kernels():
+    if trained and _may_use_kernels():
         return _Pact.apply(x, alpha, qmin, qmax)
     return functional.pact(x, alpha, qmin, qmax)
 
@@ -344,7 +348,7 @@ class _DoReFaWeight(torch.autograd.Function):
 
 def dorefa_weight(weight: Tensor, qmax: Tensor, per_channel: bool) -> Tensor:
     """Run :func:`functional.dorefa_weight`, as one kernel in training."""
-    if not (weight.requires_grad and _needs_kernels()):
+    if not (weight.requires_grad and _may_use_kernels()):
         return functional.dorefa_weight(weight, qmax, per_channel)
     rows = weight.flatten(1) if per_channel else weight.reshape(1, -1)
     return _DoReFaWeight.apply(rows, qmax).view(weight.shape)
@@ -353,6 +357,7 @@ def dorefa_weight(weight: Tensor, qmax: Tensor, per_channel: bool) -> Tensor:
 def minmax_scale(
     low: Tensor, high: Tensor, qmin: Tensor, qmax: Tensor
 ) -> Tensor:
-    """Run :func:`functional.minmax_scale`, as one kernel in training."""
-    run = _minmax_scale if _needs_kernels() else functional.minmax_scale
+    """Run :func:`functional.minmax_scale`, as one kernel where gradients are
+    enabled."""
+    run = _minmax_scale if _may_use_kernels() else functional.minmax_scale
     return run(low, high, qmin, qmax)

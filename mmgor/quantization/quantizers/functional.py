@@ -196,7 +196,11 @@ def pact(x: Tensor, alpha: Tensor, qmin: Tensor, qmax: Tensor) -> Tensor:
     alpha = alpha.float().clamp(min=MIN_SCALE)
     scale = alpha.detach() / qmax.float()
     lower = torch.where(qmin < 0, -alpha, torch.zeros_like(alpha))
-    clipped = torch.minimum(torch.maximum(x.float(), lower), alpha)
+    value = x.float()
+    # Unlike those of minimum and maximum, these gradients count a value on a
+    # bound as inside.
+    raised = torch.where(value < lower, lower, value)
+    clipped = torch.where(value > alpha, alpha, raised)
     levels = torch.clamp(
         (clipped / scale).detach().round(), qmin.float(), qmax.float()
     )

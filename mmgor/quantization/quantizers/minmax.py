@@ -56,6 +56,10 @@ class MinMaxQuantizer(BaseQuantizer):
         axis = 0 if self.per_channel else None
         return fake_quantize(x, scale, None, self.qmin, self.qmax, axis=axis)
 
+    def forget_calls(self) -> None:
+        super().forget_calls()
+        self._steps.forget()
+
     def _is_constant(self) -> bool:
         averages = self.training and not self.for_weight
         return super()._is_constant() and not averages

@@ -70,6 +70,8 @@ class OncePerCall:
     def __init__(self) -> None:
         self._calls: deque[_Call] = deque(maxlen=_MAX_CALLS)
         self._done = False
+        #: Whether a call was kept, so that a second run may come.
+        self.used = False
 
     def __call__(
         self, x: Tensor, make: Callable[[], Any], training: bool
@@ -95,7 +97,13 @@ class OncePerCall:
                 self._calls.clear()
                 self._done = False
             self._calls.append(_Call(x.shape, _mark(x), value))
+            self.used = True
         return value
+
+    def forget(self) -> None:
+        """No second run comes."""
+        self._calls.clear()
+        self._done = self.used = False
 
     def _find(self, x: Tensor) -> _Call:
         calls = [call for call in self._calls if call.shape == x.shape]

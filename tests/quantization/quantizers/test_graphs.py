@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from mmgor.quantization.quantizers import compiled
 from mmgor.registry import MODELS
@@ -103,6 +104,42 @@ def test_images_of_any_size():
         )
         made = made or graphs['unique_graphs']
     assert graphs['unique_graphs'] == made
+
+
+def test_values_on_the_bounds():
+    """Gradients there are a choice: those of a graph are those of kernels."""
+    module = case('PACT input')
+    for weight in (0.5, 1.0, 2.0):
+        bounds = [-0.5, 0.0, 0.5, *module.quantizer.alpha.tolist()]
+        x = torch.tensor(bounds) / weight
+        graph = torch.compile(
+            copy.deepcopy(module), backend='aot_eager', fullgraph=True
+        )
+        torch.testing.assert_close(
+            results(graph, graph, x), results(module, module, x)
+        )
+
+
+def test_a_checkpoint_finds_its_slots_again():
+    """A compiled step traces only the second run, in the backward pass."""
+    torch.manual_seed(0)
+    module = case('LSQ input')
+
+    def step(module, maps):
+        outputs = [
+            checkpoint(module.quantizer, x, use_reentrant=True) for x in maps
+        ]
+        sum((y * y).sum() for y in outputs).backward()
+
+    maps = [torch.rand(5, 4) * k for k in (1, 4, 16)]
+    found = []
+    for run in (step, torch.compile(step, backend='aot_eager')):
+        one = copy.deepcopy(module)
+        inputs = [x.clone().requires_grad_() for x in maps]
+        for _ in range(2):
+            run(one, inputs)
+        found.append([one.quantizer.log_scale.grad, *(x.grad for x in inputs)])
+    torch.testing.assert_close(*found)
 
 
 def test_a_moving_average_moves_outside_of_graphs():
