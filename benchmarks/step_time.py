@@ -298,7 +298,7 @@ def report(seconds: dict[str, list], memory: dict[str, float]) -> None:
     for label, arm, below in rows:
         print(ratio_line(label, seconds[arm], below))
     for arm in memory:
-        for below in ('float', 'floor'):
+        for below in [name for name in ('float', 'floor') if name != arm]:
             label = f'peak memory, {arm} / {below}'
             print(f'{label:60s} {memory[arm] / memory[below]:.3f}')
 

@@ -177,13 +177,7 @@ class QuantCalibrationHook(Hook):
         calibrate(model, batches, run, names, self.loss_weighted)
         if for_norms:
             moved = correct_norms(model, found[:for_norms], run)
-            farthest = max(moved, key=lambda name: moved[name])
-            runner.logger.info(
-                f'The statistics of {len(moved)} batch norms follow the '
-                f'rounding of {len(found[:for_norms])} batches. Means moved '
-                f'by {median(moved.values()):.2f} standard deviations '
-                f'(median), {moved[farthest]:.2f} at most ({farthest}).'
-            )
+            runner.logger.info(_moved_line(moved, len(found[:for_norms])))
 
     def _batches_for_norms(self, runner: Runner, model: Any) -> int:
         """How many batches the correction of batch norms takes."""
@@ -201,6 +195,18 @@ class QuantCalibrationHook(Hook):
             )
             return 0
         return self.norm_batches
+
+
+def _moved_line(moved: dict[str, float], batches: int) -> str:
+    if not moved:
+        return 'No batch norm had an input, so all keep their statistics.'
+    farthest = max(moved, key=lambda name: moved[name])
+    return (
+        f'The statistics of {len(moved)} batch norms follow the rounding of '
+        f'{batches} batches. Means moved by {median(moved.values()):.2f} '
+        f'standard deviations (median), {moved[farthest]:.2f} at most '
+        f'({farthest}).'
+    )
 
 
 def _step_sizes(runner: Runner) -> dict[str, Any]:

@@ -83,8 +83,9 @@ def correct_norms(
         plain = _moments(model, norms, batches, run)
     rounded = _moments(model, norms, batches, run)
     moved = {}
-    for name in plain.keys() & rounded.keys():
-        norm = norms[name]
+    for name, norm in norms.items():
+        if name not in plain:
+            continue
         (mean, var), (new_mean, new_var) = plain[name], rounded[name]
         kept, seen, new = (
             (v + norm.eps).sqrt() for v in (norm.running_var, var, new_var)
