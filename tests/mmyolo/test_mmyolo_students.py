@@ -21,7 +21,7 @@ from tests.support.mmyolo_students import (
 
 pytest.importorskip('mmyolo')
 # Their assigners may give no object to a level of random weights.
-FOLLOWS_PREDICTIONS = ('ppyoloe', 'yolox')
+FOLLOWS_PREDICTIONS = ('ppyoloe', 'rtmdet', 'yolox')
 
 
 def student(name, **quant):
