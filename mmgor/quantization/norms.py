@@ -82,6 +82,8 @@ def correct_norms(
     with _without_rounding(model):
         plain = _moments(model, norms, batches, run)
     rounded = _moments(model, norms, batches, run)
+    for quantizer in _quantizers(model):
+        quantizer.forget_calls()
     moved = {}
     for name, norm in norms.items():
         if name not in plain:
@@ -115,20 +117,16 @@ def _moments(
         name: [torch.zeros_like(n.running_mean) for _ in range(3)]
         for name, n in norms.items()
     }
-    quantizers = [m for m in model.modules() if isinstance(m, BaseQuantizer)]
-    momenta = {name: norm.momentum for name, norm in norms.items()}
     # It puts random states back, so that both runs drop the same features.
     with trial_run(model), ExitStack() as stack:
         for name, norm in norms.items():
             watch = partial(_watch, sums[name])
             handle = norm.register_forward_pre_hook(watch)
             stack.callback(handle.remove)
+            stack.callback(setattr, norm, 'momentum', norm.momentum)
             norm.momentum = 0.0  # the kept statistics stay
-            stack.callback(setattr, norm, 'momentum', momenta[name])
         for batch in batches:
             run(batch)
-    for quantizer in quantizers:
-        quantizer.forget_calls()
     found = {}
     for name, parts in sums.items():
         total = torch.stack(parts)
@@ -151,9 +149,13 @@ def _watch(sums: list[Tensor], norm: Any, inputs: tuple[Tensor, ...]) -> None:
         sums[2] += 1
 
 
+def _quantizers(model: nn.Module) -> list[BaseQuantizer]:
+    return [m for m in model.modules() if isinstance(m, BaseQuantizer)]
+
+
 @contextmanager
 def _without_rounding(model: nn.Module) -> Iterator[None]:
-    quantizers = [m for m in model.modules() if isinstance(m, BaseQuantizer)]
+    quantizers = _quantizers(model)
     for quantizer in quantizers:
         quantizer.observer = PassThrough()
         quantizer.reset_slot()

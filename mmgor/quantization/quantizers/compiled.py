@@ -182,10 +182,9 @@ def _rows(
 
 def _like_rows(grad: Tensor, x: Tensor, axis: int | None) -> Tensor:
     """A gradient in the order of ``_rows(x, axis)``."""
-    if axis != 1 and _in_channels_last(x):
-        last = grad.permute(0, 2, 3, 1)
-        return last.flatten() if axis is None else last.flatten(1)
-    return _rows(grad.contiguous(), axis)[0]
+    last = axis != 1 and _in_channels_last(x)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return _rows(grad.contiguous(memory_format=layout), axis)[0]
 
 
 def _per_row(values: Any, rows: Tensor, axis: int | None) -> Any:
@@ -249,9 +248,15 @@ def fake_quantize(
     """
     scale = scale.float()
     if torch.compiler.is_dynamo_compiling():
-        return _in_a_graph(
-            x, scale, offset, qmin, qmax, axis, log_scale, factor
-        )
+        # The compiler makes the backward pass of the plain function, and one
+        # loop of the rounding and the operations around it.
+        if log_scale is not None:
+            scale = _with_gradient(scale, log_scale, factor)
+        if offset is not None:
+            offset = _with_gradient(offset, offset, factor)
+            offset = _for_broadcasting(offset, x, axis)
+        scale = _for_broadcasting(scale, x, axis)
+        return functional.fake_quantize(x, scale, offset, qmin, qmax)
     trained = (x, scale, offset, log_scale)
     if torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in trained
@@ -271,34 +276,16 @@ def fake_quantize(
     )
 
 
-def _in_a_graph(
-    x: Tensor,
-    scale: Tensor,
-    offset: Tensor | None,
-    qmin: Tensor,
-    qmax: Tensor,
-    axis: int | None,
-    log_scale: Tensor | None,
-    factor: float,
-) -> Tensor:
-    """:func:`fake_quantize` as part of what the user compiles.
+def _for_broadcasting(values: Tensor, x: Tensor, axis: int | None) -> Tensor:
+    """Values of scales in a shape that broadcasts with ``x``."""
+    if axis is None:
+        return values.view(())
+    return values.view([-1 if k == axis else 1 for k in range(x.dim())])
 
-    The compiler makes the backward pass of the plain function, and one loop of
-    the rounding and the operations around it.
-    """
 
-    def view(values: Tensor) -> Tensor:
-        shape = [1] * x.dim()
-        if axis is not None:
-            shape[axis] = -1
-        return values.view(shape if axis is not None else ())
-
-    if log_scale is not None:
-        scale = scale + factor * (log_scale - log_scale.detach())
-    if offset is not None:
-        still = offset.detach()
-        offset = view(still + factor * (offset - still))
-    return functional.fake_quantize(x, view(scale), offset, qmin, qmax)
+def _with_gradient(value: Tensor, of: Tensor, factor: float) -> Tensor:
+    """``value``, whose gradient goes to ``of``, multiplied by ``factor``."""
+    return value.detach() + factor * (of - of.detach())
 
 
 class _Pact(torch.autograd.Function):
