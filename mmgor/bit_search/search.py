@@ -1,6 +1,7 @@
 """From a student's checkpoint to the bits of its layers."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -13,11 +14,11 @@ from mmgor.hooks.student import run_losses, total_loss
 from mmgor.hooks.training_batches import batch_size
 from mmgor.io.checkpoint_reader import protect_loading, read_state_dict
 from mmgor.quantization import (
-    PassThrough,
+    BaseQuantizer,
     calibrate,
     layer_table,
     quantized_layers,
-    tensor_quantizers,
+    without_rounding,
 )
 from mmgor.quantization.sensitivity import BITS, Sensitivity, sensitivities
 
@@ -219,22 +220,16 @@ def _by_accuracy(
 def _accuracy(runner: Runner, batches: list, bits: Bits | None) -> float:
     """mAP in per cent with these bits by calibration, or in float."""
     model: Any = runner.model
-    layers = quantized_layers(model).values()
-    quantizers = [
-        q for x in layers for q in (x.weight_quantizer, x.input_quantizer)
-    ]
-    quantizers += tensor_quantizers(model).values()
-    if bits is not None:
+    rounding: Any = nullcontext()
+    if bits is None:
+        rounding = without_rounding(
+            m for m in model.modules() if isinstance(m, BaseQuantizer)
+        )
+    else:
         set_bits(model, bits)
         calibrate(model, batches, lambda one: run_losses(model, one))
-    else:
-        for quantizer in quantizers:
-            quantizer.observer = PassThrough()
-    try:
+    with rounding:
         metrics = runner.test()
-    finally:
-        for quantizer in quantizers:
-            quantizer.observer = None
     names = [name for name in metrics if name.endswith('mAP')]
     if not names:
         raise ValueError(

@@ -48,7 +48,7 @@ from .quantizers.dorefa import DoReFaQuantizer
 from .quantizers.grid import Grid
 from .quantizers.lsq import LSQPlusQuantizer, LSQQuantizer
 from .quantizers.minmax import MinMaxQuantizer
-from .quantizers.observer import PassThrough
+from .quantizers.observer import PassThrough, without_rounding
 from .quantizers.pact import PACTQuantizer
 from .report import format_table, layer_table, save_table
 from .tensors.grids import FixedQuantizer, GivenQuantizer
@@ -120,4 +120,5 @@ __all__ = [
     'tensor_quantizers',
     'uncalibrated_layers',
     'weighted_layers',
+    'without_rounding',
 ]

@@ -26,7 +26,7 @@ from mmengine import dist
 from torch import Tensor, nn
 
 from mmgor.quantization.quantizers.base import BaseQuantizer
-from mmgor.quantization.quantizers.observer import PassThrough
+from mmgor.quantization.quantizers.observer import without_rounding
 from mmgor.trial_run import trial_run
 
 # Largest value of the common grid, which has this many steps on each side.
@@ -235,8 +235,7 @@ def _sampling(
 ) -> Iterator[None]:
     """Collect what the norms make; no quantizer rounds meanwhile."""
     generator = torch.Generator().manual_seed(0)
-    quantizers = [m for m in model.modules() if isinstance(m, BaseQuantizer)]
-    observers = [quantizer.observer for quantizer in quantizers]
+    quantizers = (m for m in model.modules() if isinstance(m, BaseQuantizer))
 
     def collect(kept: list[Tensor], output: Tensor) -> None:
         rows = output.detach().transpose(0, 1).flatten(1).float()
@@ -251,13 +250,8 @@ def _sampling(
                 lambda *call, kept=samples[name]: collect(kept, call[-1])
             )
             stack.callback(hook.remove)
-        for quantizer in quantizers:
-            quantizer.observer = PassThrough()
-        try:
-            yield
-        finally:
-            for quantizer, observer in zip(quantizers, observers):
-                quantizer.observer = observer
+        stack.enter_context(without_rounding(quantizers))
+        yield
 
 
 def _importance(reader: Any) -> Tensor:

@@ -10,6 +10,8 @@ from mmgor.quantization import (
     LSQQuantizer,
     MinMaxQuantizer,
     PACTQuantizer,
+    PassThrough,
+    without_rounding,
 )
 from tests.support.quantizers import ready
 
@@ -151,3 +153,20 @@ def test_ema_averages_scales_and_copies_ranges(update_buffers):
     assert ema.module[0].log_scale.item() == pytest.approx(3.0)
     assert int(ema.module[0].qmax) == 7
     assert ema.module[0].qmax.dtype == torch.int32
+
+
+def test_rounding_is_off_in_a_block():
+    """Slots and observers are then as before, also after an error."""
+    rounds, observed = LSQQuantizer(4), LSQQuantizer(4, num_scales=2)
+    ready_one = ready(LSQQuantizer)
+    observed.observer = kept = PassThrough()
+    x = torch.tensor([0.123])
+    every = [rounds, observed, observed, ready_one]
+    with pytest.raises(KeyError), without_rounding(every):
+        for quantizer in (rounds, observed, ready_one):
+            assert torch.equal(quantizer(x), x)
+        raise KeyError
+    assert observed.observer is kept
+    assert observed._next_slot() == 0
+    assert rounds.observer is None
+    assert ready_one(x).item() == pytest.approx(0.1)
