@@ -4,7 +4,8 @@
   weights (``weight_plot``), and measures the teachers (``teacher_metrics``).
 - ``quant_calibration_hook``: calibrates quantizers before training.
 - ``nonfinite_loss_hook``: skips steps with a loss or gradient that is not
-  finite; ``broken_state`` and ``batch_images`` say what was wrong.
+  finite; ``broken_state`` says what was wrong.
+- ``channels_last_hook``: trains in the channels-last memory layout.
 - ``safe_checkpoint_hook``: checkpoints that survive a kill or a full disk.
 - ``exact_resume_hook``: a resumed run is that without interruption; SIGTERM
   and Ctrl-C leave a checkpoint.
@@ -15,6 +16,7 @@ Several hooks use ``student`` (find the student in a Runner and run it),
 ``training_batches`` (the batches that training starts with).
 """
 
+from .channels_last_hook import ChannelsLastHook
 from .exact_resume_hook import ExactResumeHook
 from .gor_weight_hook import GoRWeightHook
 from .nonfinite_loss_hook import NonFiniteLossHook
@@ -24,6 +26,7 @@ from .safe_checkpoint_hook import SafeCheckpointHook
 from .weight_plot import plot_weight_curves, read_scalars
 
 __all__ = [
+    'ChannelsLastHook',
     'ExactResumeHook',
     'GoRWeightHook',
     'NonFiniteLossHook',

@@ -10,10 +10,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmgor.datasets.batch_images import name_images
 from mmgor.io.config_values import integer
 from mmgor.registry import HOOKS
 
-from .batch_images import name_images
 from .broken_state import broken_teachers, broken_tensors, check_state
 from .student import unwrapped_model
 

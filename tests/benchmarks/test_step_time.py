@@ -10,6 +10,7 @@ from mmdet.utils import register_all_modules
 @pytest.mark.slow
 def test_every_arm_and_teacher_is_timed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(step_time, 'WARM_UP', 0)
+    monkeypatch.setattr(step_time, 'COMPILED_WARM_UP', 0)
     args = argparse.Namespace(
         batch=1, size=[64, 64], device='cpu', rounds=2, arms=step_time.ARMS
     )

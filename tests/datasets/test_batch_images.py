@@ -7,8 +7,8 @@ import torch
 from mmdet.structures.bbox import HorizontalBoxes
 from torch import nn
 
+from mmgor.datasets.batch_images import name_images
 from mmgor.hooks import NonFiniteLossHook
-from mmgor.hooks.batch_images import name_images
 from tests.support.models import make_batch
 
 NAN = float('nan')
