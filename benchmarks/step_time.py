@@ -8,8 +8,9 @@ set (CPU) or of the allocator (CUDA) in a step after warm-up; each arm runs in
 its own process for that. The floor of a step with teachers is a step of the
 float student and the forward passes of the stock teachers, all in float32;
 the arm `floor` has both in one step, with one teacher.
-Arms with _amp train under bfloat16 autocast; of those with _compiled, the
-whole step is compiled, as mmengine's `compile=True` does it.
+Arms with _amp train under bfloat16 autocast, those with _channels_last with
+ChannelsLastHook; of those with _compiled, the whole step is compiled, as
+mmengine's `compile=True` does it.
 
 python benchmarks/step_time.py [--rounds 15] [--device cpu] [--eager]
 """
@@ -33,6 +34,7 @@ from mmengine.structures import InstanceData
 
 import mmgor  # noqa: F401
 from mmgor.distillation import Teacher
+from mmgor.hooks.channels_last_hook import to_channels_last
 from mmgor.hooks.optimizer_groups import join_groups
 from mmgor.quantization import calibrate, uncalibrated_layers
 from mmgor.registry import MODELS
@@ -48,6 +50,9 @@ ARMS = {
     'float_amp': 'retinanet_r18half.py',
     'qat_amp': 'retinanet_r18half_w4.py',
     'gor_amp': 'retinanet_r18half_w4_from_mbv2.py',
+    'float_channels_last': 'retinanet_r18half.py',
+    'qat_channels_last': 'retinanet_r18half_w4.py',
+    'gor_channels_last': 'retinanet_r18half_w4_from_mbv2.py',
     'float_compiled': 'retinanet_r18half.py',
     'qat_compiled': 'retinanet_r18half_w4.py',
     'gor_compiled': 'retinanet_r18half_w4_from_mbv2.py',
@@ -60,8 +65,9 @@ TEACHERS = {
     'yolox': 'yolox_nano.py',
 }
 CLASSES = ['0', '1', '2']  # of the student and all teachers
+WARM_UP = 4
 # mmengine's history of the losses is compiled anew up to 8 times.
-WARM_UP = 12
+COMPILED_WARM_UP = 12
 
 
 def make_batch(args: argparse.Namespace, device: str) -> dict[str, Any]:
@@ -163,6 +169,8 @@ def step_for(
 ) -> Callable[[], None]:
     """:func:`step_of` for one of the arms."""
     model, wrapper = build(student_config(arm), args, weights)
+    if arm.endswith('_channels_last'):
+        to_channels_last(model)
     if arm == 'floor':
         teacher = stock_forward('mbv2', args, batch)
         return step_of(model, wrapper, batch, teacher)
@@ -213,6 +221,13 @@ def timed(step: Callable[[], Any], device: str) -> float:
     return time.perf_counter() - start
 
 
+def warm_up(name: str, step: Callable[[], Any]) -> None:
+    """The first steps of an arm, which compile and reserve memory."""
+    compiles = name.endswith('_compiled')
+    for _ in range(COMPILED_WARM_UP if compiles else WARM_UP):
+        step()
+
+
 def measure_time(args: argparse.Namespace, weights: Path) -> dict[str, list]:
     """Time of each arm in seconds, one value per round."""
     batch = make_batch(args, args.device)
@@ -220,9 +235,8 @@ def measure_time(args: argparse.Namespace, weights: Path) -> dict[str, list]:
     for name in TEACHERS:
         steps[name] = teacher_forward(name, args, weights, batch)
         steps[f'{name}_stock'] = stock_forward(name, args, batch)
-    for step in steps.values():
-        for _ in range(WARM_UP):
-            step()
+    for name, step in steps.items():
+        warm_up(name, step)
     seconds: dict[str, list] = {name: [] for name in steps}
     for _ in range(args.rounds):
         for name, step in steps.items():
@@ -235,8 +249,7 @@ def measure_memory(arm: str, args: argparse.Namespace, weights: Path) -> float:
     register_all_modules()
     batch = make_batch(args, args.device)
     step = step_for(arm, args, weights, batch)
-    for _ in range(WARM_UP):
-        step()
+    warm_up(arm, step)
     if args.device != 'cpu':
         torch.cuda.reset_peak_memory_stats()
         step()
@@ -273,7 +286,7 @@ def report(seconds: dict[str, list], memory: dict[str, float]) -> None:
         extra = ''
         if name in memory:
             extra = f'   peak {memory[name] / 2**20:.0f} MiB'
-        print(f'{name:16s} {1000 * median(values):8.1f} ms{extra}')
+        print(f'{name:20s} {1000 * median(values):8.1f} ms{extra}')
     floor = seconds['floor']
     floor3 = ('float', 'retinanet_stock', 'atss_stock', 'yolox_stock')
     parts = ('qat', 'retinanet', 'atss', 'yolox')
@@ -285,7 +298,23 @@ def report(seconds: dict[str, list], memory: dict[str, float]) -> None:
             'qat_amp',
             seconds['float_amp'],
         ),
+        (
+            'QAT step channels-last / float step',
+            'qat_channels_last',
+            seconds['float'],
+        ),
+        (
+            'QAT step channels-last / float step channels-last',
+            'qat_channels_last',
+            seconds['float_channels_last'],
+        ),
+        (
+            'float step channels-last / float step',
+            'float_channels_last',
+            seconds['float'],
+        ),
         ('GoR step / floor', 'gor', floor),
+        ('GoR step channels-last / floor', 'gor_channels_last', floor),
         ('GoR step with AMP / floor', 'gor_amp', floor),
         ('GoR step / fixed-weight step', 'gor', seconds['fixed']),
         (f'EKD step / ({three})', 'ekd', sums(seconds, floor3)),
