@@ -21,6 +21,8 @@ from .checksums import check_intact
 
 _FORCE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 _TRUST = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
+# State of a file on the disk -> its content, for the next read.
+_read_ahead: dict[tuple, Any] = {}
 
 
 def read_checkpoint(path: str | Path) -> Any:
@@ -107,12 +109,62 @@ def guard_local_files() -> None:
 
     @wraps(stock)  # mmengine's log has its name
     def loader(path: str, map_location: Any = None) -> Any:
+        kept = _read_ahead.pop(_state(path), None)
+        if kept is not None and isinstance(map_location, str):
+            return _moved(kept, map_location)
         if not _trusted():
             return load_from_local(path, map_location)
         check_intact(path)
         return stock(path, map_location)
 
     CheckpointLoader.register_scheme('', loader, force=True)
+
+
+def read_ahead(path: str) -> Any:
+    """Content of a local file that mmengine's loader will be asked for, too.
+
+    It is kept until then, so that the file is read once. If the file changes
+    before, it is read again. One file is kept at a time.
+
+    Args:
+        path (str): The file.
+
+    Returns:
+        Any: The content, on the CPU. It must not be changed.
+
+    Raises:
+        FileNotFoundError: See :func:`load_from_local`.
+        ValueError: See :func:`load_from_local`.
+    """
+    state = _state(path)
+    if state not in _read_ahead:
+        content = CheckpointLoader.load_checkpoint(path, 'cpu', 'silent')
+        _read_ahead.clear()
+        _read_ahead[state] = content
+    return _read_ahead[state]
+
+
+def _state(path: str) -> tuple:
+    """What changes with a file; () if there is none."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        return ()
+    stat = file.stat()
+    return str(file.resolve()), stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _moved(value: Any, device: str) -> Any:
+    """The content of a checkpoint on a device, as ``map_location`` gives it.
+    Dicts and lists stay the same objects, which may have attributes."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if type(value) is tuple:
+        return tuple(_moved(item, device) for item in value)
+    if isinstance(value, (dict, list)):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in [*pairs]:
+            value[key] = _moved(item, device)
+    return value
 
 
 def protect_loading() -> None:

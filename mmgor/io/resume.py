@@ -6,9 +6,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader
 
-from .checkpoint_reader import load_from_local
+from .checkpoint_reader import read_ahead
 
 _NUMBERED = re.compile(r'(?!best_|\.).*\d\.pth')
 
@@ -18,7 +17,9 @@ def find_checkpoint(work_dir: str | Path) -> str | None:
 
     This is the file that ``last_checkpoint`` names, if it is good, else the
     newest good one in the same folder. Files are read to find out whether they
-    are good. The log names the checkpoint, and warns of each bad one.
+    are good; the Runner need not read the good one again
+    (:func:`.checkpoint_reader.read_ahead`). The log names the checkpoint, and
+    warns of each bad one.
 
     Args:
         work_dir (str | Path): Work directory of the run.
@@ -62,7 +63,7 @@ def keep_seed(cfg: Config) -> None:
     path = named or find_checkpoint(cfg.work_dir)
     if path is None or not Path(path).is_file():
         return
-    content = CheckpointLoader.load_checkpoint(path, 'cpu')
+    content = read_ahead(path)
     seed = (content.get('meta') or {}).get('seed')
     if seed is not None:
         cfg.randomness = dict(randomness, seed=seed)
@@ -99,7 +100,7 @@ def _fault(candidate: str) -> str:
     if '://' in candidate or Path(candidate).is_dir():
         return ''
     try:
-        content = load_from_local(candidate, 'cpu')
+        content = read_ahead(candidate)
     except Exception as error:  # the unpickler raises whatever it meets
         return f'{type(error).__name__}: {error}'
     if not isinstance(content, dict) or 'message_hub' not in content:

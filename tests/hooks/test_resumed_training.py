@@ -19,7 +19,7 @@ from mmengine.runner._flexible_runner import FlexibleRunner
 from torch.utils.data import Dataset
 
 from mmgor.hooks import ExactResumeHook, exact_resume_hook
-from mmgor.io.resume import keep_seed
+from mmgor.io.resume import find_checkpoint, keep_seed
 from mmgor.stop_signals import StopRequest
 
 SIZE, BATCH, EPOCHS = 8, 2, 2
@@ -191,6 +191,22 @@ def test_without_a_seed_the_order_is_kept(tmp_path):
     assert len(seen) == ALL
     for epoch in (seen[:PER_EPOCH], seen[PER_EPOCH:]):
         assert sorted(chain(*epoch)) == list(range(SIZE))
+
+
+@pytest.mark.parametrize('named', [True, False])
+def test_the_checkpoint_is_read_once(named, tmp_path, monkeypatch):
+    """Not once each for its health, its seed and its weights."""
+    train(config_of(tmp_path, seed=None), PER_EPOCH)
+    reads, stock = [], torch.load
+    monkeypatch.setattr(
+        torch, 'load', lambda f, **kw: reads.append(f) or stock(f, **kw)
+    )
+    config = config_of(tmp_path, seed=None, resume=True)
+    if named:  # as tools/train.py --resume does it
+        config.load_from = find_checkpoint(tmp_path)
+    seen, _ = train(config)
+    assert len(seen) == ALL - PER_EPOCH - 1
+    assert reads == [str(tmp_path / 'stopped.pth')]
 
 
 def test_the_seed_of_a_config_stays(tmp_path):

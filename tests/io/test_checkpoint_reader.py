@@ -5,6 +5,7 @@ import logging
 import os
 import pickle
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from mmgor.distillation.teachers import loading as teacher_files
 from mmgor.io.checkpoint_reader import (
     guard_local_files,
     protect_loading,
+    read_ahead,
     read_checkpoint,
     read_state_dict,
 )
@@ -230,3 +232,29 @@ def test_tools_protect_their_runner(monkeypatch, stacks_loader):
     monkeypatch.setattr(_common.Runner, 'from_cfg', lambda cfg: runner)
     _common.build_runner(Config(dict()))
     assert os.environ[FORCE] == '1'
+
+
+def test_what_was_read_ahead_is_given_once_and_moved(tmp_path):
+    path = str(tmp_path / 'a.pth')
+    weights = OrderedDict(w=torch.ones(2))
+    weights._metadata = dict(version=2)
+    states = [(3, torch.ones(1), None)]
+    torch.save(dict(state_dict=weights, states=states), path)
+    kept = read_ahead(path)
+    assert read_ahead(path) is kept
+    given = CheckpointLoader.load_checkpoint(path, 'meta')
+    assert given is kept
+    assert given['state_dict']['w'].is_meta
+    assert given['state_dict']._metadata == dict(version=2)
+    assert given['states'][0][0] == 3
+    assert given['states'][0][1].is_meta
+    assert CheckpointLoader.load_checkpoint(path, 'cpu') is not kept
+
+
+def test_a_file_that_has_changed_is_read_again(tmp_path):
+    path = str(tmp_path / 'a.pth')
+    torch.save(dict(w=torch.ones(2)), path)
+    read_ahead(path)
+    torch.save(dict(w=torch.ones(3)), path)
+    assert len(CheckpointLoader.load_checkpoint(path, 'cpu')['w']) == 3
+    assert len(read_ahead(path)['w']) == 3
