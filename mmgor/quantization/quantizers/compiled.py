@@ -110,14 +110,16 @@ class _FakeQuantize(torch.autograd.Function):
         axis: int | None,
         log_scale: Tensor | None,
         factor: float,
+        slot: int | None,
     ) -> Tensor:
         ctx.save_for_backward(x, scale, offset, qmin, qmax)
-        ctx.axis, ctx.factor = axis, factor
+        ctx.axis, ctx.factor, ctx.slot = axis, factor, slot
+        ctx.num_scales = 0 if log_scale is None else log_scale.numel()
         rows, back = _rows(x, axis)
         rounded = _forward(
             rows,
             _per_row(scale, rows, axis),
-            _per_row(offset, rows, axis),
+            _per_row(_of_slot(offset, scale, slot), rows, axis),
             qmin,
             qmax,
         )
@@ -134,24 +136,65 @@ class _FakeQuantize(torch.autograd.Function):
             _like_rows(grad, x, ctx.axis),
             rows,
             _per_row(scale, rows, ctx.axis),
-            _per_row(offset, rows, ctx.axis),
+            _per_row(_of_slot(offset, scale, ctx.slot), rows, ctx.axis),
             qmin,
             qmax,
         )
-        _, of_scale, of_offset, *_, of_log_scale, _ = ctx.needs_input_grad
+        _, of_scale, of_offset, *_, of_log_scale, _, _ = ctx.needs_input_grad
         grad_scale, grad_offset = (
             None if part is None else _per_scale(part, scale) for part in grads
+        )
+        of_log_scale, of_offset = _learned(
+            [
+                grad_scale if of_log_scale else None,
+                grad_offset if of_offset else None,
+            ],
+            ctx.factor,
+            ctx.slot,
+            ctx.num_scales,
         )
         return (
             back(grad_x),
             grad_scale if of_scale else None,
-            grad_offset * ctx.factor if of_offset else None,
+            of_offset,
             None,
             None,
             None,
-            grad_scale * ctx.factor if of_log_scale else None,
+            of_log_scale,
+            None,
             None,
         )
+
+
+def _of_slot(
+    values: Tensor | None, scale: Tensor, slot: int | None
+) -> Tensor | None:
+    """The values of a slot, which has as many as ``scale``."""
+    if values is None or slot is None:
+        return values
+    return values.view(-1, scale.numel())[slot]
+
+
+def _learned(
+    grads: list[Tensor | None],
+    factor: float,
+    slot: int | None,
+    num_scales: int,
+) -> list[Tensor | None]:
+    """Gradients of what is learned, 0 in other slots. Autograd would select
+    and fill each by itself."""
+    if slot is None:
+        return [None if grad is None else grad * factor for grad in grads]
+    known = [grad for grad in grads if grad is not None]
+    if not known:
+        return grads
+    filled = known[0].new_zeros(len(known), num_scales)
+    rows = iter(filled)
+    found = [None if grad is None else next(rows) for grad in grads]
+    for grad, row in zip(grads, found):
+        if grad is not None and row is not None:
+            torch.mul(grad, factor, out=_of_slot(row, grad, slot))
+    return found
 
 
 def _in_channels_last(x: Tensor) -> bool:
@@ -216,6 +259,7 @@ def fake_quantize(
     axis: int | None = None,
     log_scale: Tensor | None = None,
     factor: float = 1.0,
+    slot: int | None = None,
 ) -> Tensor:
     """Run :func:`functional.fake_quantize`, as one kernel in training.
 
@@ -234,7 +278,8 @@ def fake_quantize(
         scale (Tensor): Step size in units of ``x``. Shape (C, ) with
             ``axis``, else () or (1, ).
         offset (Tensor, optional): Value of the integer 0 in units of ``x``,
-            shape of ``scale``. Default: 0.
+            shape of ``scale``, or of ``log_scale`` if there is a ``slot``.
+            Default: 0.
         qmin (Tensor): Smallest integer, shape ().
         qmax (Tensor): Largest integer, shape ().
         axis (int, optional): 0 or 1: one scale per entry of this axis of
@@ -242,6 +287,8 @@ def fake_quantize(
         log_scale (Tensor, optional): Gets LSQ's gradient; it has the shape of
             ``scale``, which then has none.
         factor (float): From :func:`functional.lsq_gradient_factor`.
+        slot (int, optional): ``log_scale`` and ``offset`` hold several slots,
+            one after the other, and ``scale`` is of this one.
 
     Returns:
         Tensor: Shape and dtype of ``x``.
@@ -250,6 +297,9 @@ def fake_quantize(
     if torch.compiler.is_dynamo_compiling():
         # The compiler makes the backward pass of the plain function, and one
         # loop of the rounding and the operations around it.
+        log_scale, offset = (
+            _of_slot(values, scale, slot) for values in (log_scale, offset)
+        )
         if log_scale is not None:
             scale = _with_gradient(scale, log_scale, factor)
         if offset is not None:
@@ -262,14 +312,14 @@ def fake_quantize(
         t is not None and t.requires_grad for t in trained
     ):
         return _FakeQuantize.apply(
-            x, scale, offset, qmin, qmax, axis, log_scale, factor
+            x, scale, offset, qmin, qmax, axis, log_scale, factor, slot
         )
     rows, back = _rows(x, axis)
     return back(
         functional.fake_quantize(
             rows,
             _per_row(scale, rows, axis),
-            _per_row(offset, rows, axis),
+            _per_row(_of_slot(offset, scale, slot), rows, axis),
             qmin,
             qmax,
         )

@@ -36,18 +36,19 @@ class LSQQuantizer(BaseQuantizer):
         self.log_scale = nn.Parameter(torch.zeros(self.num_scales))
 
     def quantize(self, x: Tensor, slot: int) -> Tensor:
-        log_scale = self._of_slot(self.log_scale, slot)
+        scale = self._scale(slot)
         return fake_quantize(
             x,
-            self._scale(slot),
-            self._offset(slot),
+            scale,
+            self._offsets(),
             self.qmin,
             self.qmax,
             axis=self._axis,
-            log_scale=log_scale,
+            log_scale=self.log_scale,
             factor=functional.lsq_gradient_factor(
-                x.numel() // log_scale.numel(), self.highest
+                x.numel() // scale.numel(), self.highest
             ),
+            slot=None if self.num_slots == 1 else slot,
         )
 
     @property
@@ -67,7 +68,8 @@ class LSQQuantizer(BaseQuantizer):
     def _scale(self, slot: int) -> Tensor:
         return self._of_slot(self.log_scale, slot).exp()
 
-    def _offset(self, slot: int) -> Tensor | None:
+    def _offsets(self) -> Tensor | None:
+        """Values of the integer 0 of all slots; None: 0."""
         return None
 
     @torch.no_grad()
@@ -100,13 +102,14 @@ class LSQPlusQuantizer(LSQQuantizer):
         super().__init__(*args, **kwargs)
         self.offset = nn.Parameter(torch.zeros(self.num_scales))
 
-    def _offset(self, slot: int) -> Tensor:
-        return self._of_slot(self.offset, slot)
+    def _offsets(self) -> Tensor:
+        return self.offset
 
     @torch.no_grad()
     def step(self, x: Tensor, slot: int) -> tuple[Tensor, Tensor]:
         scale, _ = super().step(x, slot)
-        return scale, -torch.round(self._offset(slot).view_as(scale) / scale)
+        offset = self._of_slot(self.offset, slot).view_as(scale)
+        return scale, -torch.round(offset / scale)
 
     def choose_range(self, signed: bool) -> None:
         super().choose_range(signed=False)

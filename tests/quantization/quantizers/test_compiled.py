@@ -280,3 +280,36 @@ def test_compiled_equals_eager(name, monkeypatch):
     got = compiled._Fused(function)(*args)
     torch.testing.assert_close(got, function(*args))
     assert counters['unique_graphs'] == before + 1
+
+
+@pytest.mark.parametrize(
+    'learned', [(True, True), (True, False), (False, True)]
+)
+@pytest.mark.parametrize('channels', [1, 3])
+def test_a_slot_gets_its_gradient(eager_kernels, channels, learned):
+    """That of a call with its values alone; the other slots get zeros."""
+    torch.manual_seed(0)
+    x, axis = torch.randn(2, 3, 4, 5), 1 if channels > 1 else None
+    scales = torch.rand(2 * channels) + 0.1
+    offsets = torch.randn(2 * channels) / 10
+    alone = got(x, scales[channels:], offsets[channels:], axis)
+    log_scale = scales.log().requires_grad_(learned[0])
+    offset = offsets.clone().requires_grad_(learned[1])
+    y = compiled.fake_quantize(
+        x,
+        scales[channels:],
+        offset,
+        *BOUNDS,
+        axis=axis,
+        log_scale=log_scale,
+        factor=FACTOR,
+        slot=1,
+    )
+    weighted(y).backward()
+    assert torch.equal(y, alone[0])
+    for parameter, gradient in zip((log_scale, offset), alone[2:]):
+        if parameter.requires_grad:
+            wanted = torch.cat([torch.zeros(channels), gradient])
+            assert torch.equal(parameter.grad, wanted)
+        else:
+            assert parameter.grad is None

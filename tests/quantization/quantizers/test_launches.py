@@ -11,9 +11,9 @@ WEIGHT = dict(num_scales=8, per_channel=True, for_weight=True)
 # Quantizer, its arguments, and at most how many launches per direction.
 CASES = {
     'LSQ weight': ('LSQQuantizer', WEIGHT, (2, 2)),
-    'LSQ input': ('LSQQuantizer', dict(num_scales=5), (2, 4)),
+    'LSQ input': ('LSQQuantizer', dict(num_scales=5), (2, 3)),
     'LSQ depthwise': ('LSQQuantizer', dict(num_scales=8, channels=8), (3, 4)),
-    'LSQ+ input': ('LSQPlusQuantizer', dict(num_scales=5), (2, 7)),
+    'LSQ+ input': ('LSQPlusQuantizer', dict(num_scales=5), (2, 4)),
     'PACT input': ('PACTQuantizer', dict(num_scales=5), (1, 3)),
     'DoReFa weight': ('DoReFaQuantizer', WEIGHT, (1, 1)),
     'DoReFa input': ('DoReFaQuantizer', dict(num_scales=5), (1, 1)),
