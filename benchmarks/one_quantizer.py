@@ -4,7 +4,7 @@ Each rounds the same tensors to 4 bits, forward and backward: an activation
 with one trained step size (8 x 64 x 64 x 80), and a convolution's weight with
 one per output channel (128 x 128 x 3 x 3). `copy` copies the tensor, and then
 the gradient. The quantizers take turns; the ratio to the copy is taken in each
-round, and medians are printed. Libraries that are missing are named.
+round, and medians are printed. What is missing is named.
 
 pip install brevitas torchao
 OMP_NUM_THREADS=1 python benchmarks/one_quantizer.py [--rounds 30]
@@ -13,6 +13,7 @@ OMP_NUM_THREADS=1 python benchmarks/one_quantizer.py [--rounds 30]
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median, quantiles
 from typing import Any
 
@@ -30,16 +31,20 @@ WARM_UP = 5
 Rounding = Callable[[Tensor], Tensor]
 
 
+class NotApplicable(Exception):
+    """A quantizer does not take such a tensor."""
+
+
 def copy(x: Tensor) -> Rounding:
     return lambda x: x.clone()
 
 
-def mmgor_lsq(x: Tensor) -> Rounding:
-    """LSQQuantizer, as in a training."""
+def mmgor_quantizer(kind: str, x: Tensor) -> Rounding:
+    """One of ours, as in a training."""
     weight = x.shape == SHAPES['weight']
     quantizer: Any = MODELS.build(
         dict(
-            type='LSQQuantizer',
+            type=kind,
             bits=BITS,
             num_scales=len(x) if weight else 1,
             per_channel=weight,
@@ -47,8 +52,22 @@ def mmgor_lsq(x: Tensor) -> Rounding:
         )
     )
     quantizer.choose_range(signed=True)
-    quantizer.log_scale.data.fill_(0.3).log_()
+    scale = torch.full((quantizer.num_scales,), 0.3)
+    low, high = scale * QMIN, scale * QMAX
+    # The zero of LSQ+, which has no negative integers, is at QMIN.
+    offset = low if quantizer.asymmetric else torch.zeros_like(scale)
+    quantizer.set_ranges(scale, offset, low, high)
     return quantizer.train()
+
+
+mmgor_lsq = partial(mmgor_quantizer, 'LSQQuantizer')
+mmgor_minmax = partial(mmgor_quantizer, 'MinMaxQuantizer')
+
+
+def mmgor_lsq_plus(x: Tensor) -> Rounding:
+    if x.shape == SHAPES['weight']:
+        raise NotApplicable('it is for inputs only')
+    return mmgor_quantizer('LSQPlusQuantizer', x)
 
 
 def mmgor_plain(x: Tensor) -> Rounding:
@@ -128,6 +147,8 @@ def torchao(x: Tensor) -> Rounding:
 MAKERS = {
     'copy': copy,
     'mmgor, LSQQuantizer': mmgor_lsq,
+    'mmgor, LSQPlusQuantizer': mmgor_lsq_plus,
+    'mmgor, MinMaxQuantizer': mmgor_minmax,
     'mmgor, plain operations': mmgor_plain,
     'torch, learnable fake-quantize': torch_learnable,
     'Brevitas, trained scale': brevitas,
@@ -144,7 +165,7 @@ def measure(kind: str, rounds: int) -> tuple[dict[str, list[float]], list]:
     for name, make in MAKERS.items():
         try:
             roundings[name] = make(x)
-        except ImportError as error:
+        except (ImportError, NotApplicable) as error:
             missing.append(f'{name}: {error}')
 
     def seconds(rounding: Rounding) -> float:

@@ -13,7 +13,10 @@ def test_each_rounds_to_sixteen_levels(monkeypatch):
         assert len(times) + len(missing) == len(one_quantizer.MAKERS)
         assert all(len(values) == 2 for values in times.values())
         x = torch.randn(shape)
-        for name in ('mmgor_lsq', 'mmgor_plain', 'torch_learnable'):
+        names = ['mmgor_lsq', 'mmgor_minmax', 'mmgor_plain', 'torch_learnable']
+        if kind == 'activation':
+            names.append('mmgor_lsq_plus')
+        for name in names:
             rounded = getattr(one_quantizer, name)(x)(x)
             row = rounded[0] if kind == 'weight' else rounded
             assert 2 < row.unique().numel() <= 16, name

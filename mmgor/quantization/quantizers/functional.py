@@ -130,12 +130,13 @@ def fake_quantize_backward(
     grad_out, value = grad.float(), x.float()
     scale = at_least(scale, MIN_SCALE)
     shift = 0.0 if offset is None else torch.round(offset / scale)
-    levels = value / scale - shift
+    steps = value / scale  # the only division per value, which is slow
+    levels = steps - shift
     inside = (levels >= qmin) & (levels <= qmax)
     grad_x = torch.where(inside, grad_out, 0.0)
     integer = torch.round(torch.clamp(levels, qmin, qmax)) + shift
-    outside = 0.0 if offset is None else offset
-    moved = torch.where(inside, value, outside) / scale
+    outside = 0.0 if offset is None else offset / scale
+    moved = torch.where(inside, steps, outside)
     grad_scale = (grad_out * (integer - moved)).sum(-1)
     grad_offset = None if offset is None else (grad_out - grad_x).sum(-1)
     return grad_x.to(x.dtype), grad_scale, grad_offset
