@@ -95,6 +95,12 @@ _dorefa_backward = _Fused(functional.dorefa_weight_backward)
 _minmax_scale = _Fused(functional.minmax_scale)
 
 
+def _run_as_it_is(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """A backward pass that torch never compiles. In a compiled step it would
+    read the saved tensors to do so, and a checkpoint allows one read."""
+    return torch.compiler.disable(once_differentiable(backward))
+
+
 class _FakeQuantize(torch.autograd.Function):
     """The two kernels as one operation, which keeps no tensor of the size of
     ``x`` but ``x`` itself."""
@@ -127,9 +133,8 @@ class _FakeQuantize(torch.autograd.Function):
         return back(rounded).detach()
 
     @staticmethod
-    @once_differentiable
+    @_run_as_it_is
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        # A checkpoint only allows one read.
         x, scale, offset, qmin, qmax = ctx.saved_tensors
         rows, back = _rows(x, ctx.axis)
         grad_x, *grads = _backward(
@@ -144,11 +149,9 @@ class _FakeQuantize(torch.autograd.Function):
         grad_scale, grad_offset = (
             None if part is None else _per_scale(part, scale) for part in grads
         )
-        of_log_scale, of_offset = _learned(
-            [
-                grad_scale if of_log_scale else None,
-                grad_offset if of_offset else None,
-            ],
+        found = _learned(
+            grad_scale if of_log_scale else None,
+            grad_offset if of_offset else None,
             ctx.factor,
             ctx.slot,
             ctx.num_scales,
@@ -156,13 +159,10 @@ class _FakeQuantize(torch.autograd.Function):
         return (
             back(grad_x),
             grad_scale if of_scale else None,
-            of_offset,
-            None,
-            None,
-            None,
-            of_log_scale,
-            None,
-            None,
+            found[1],
+            *[None] * 3,
+            found[0],
+            *[None] * 2,
         )
 
 
@@ -176,7 +176,8 @@ def _of_slot(
 
 
 def _learned(
-    grads: list[Tensor | None],
+    scale: Tensor | None,
+    offset: Tensor | None,
     factor: float,
     slot: int | None,
     num_scales: int,
@@ -184,16 +185,15 @@ def _learned(
     """Gradients of what is learned, 0 in other slots. Autograd would select
     and fill each by itself."""
     if slot is None:
-        return [None if grad is None else grad * factor for grad in grads]
-    known = [grad for grad in grads if grad is not None]
-    if not known:
-        return grads
-    filled = known[0].new_zeros(len(known), num_scales)
-    rows = iter(filled)
-    found = [None if grad is None else next(rows) for grad in grads]
-    for grad, row in zip(grads, found):
-        if grad is not None and row is not None:
+        return [None if g is None else g * factor for g in (scale, offset)]
+    like = offset if scale is None else scale
+    if like is None:
+        return [None, None]
+    found: list[Tensor | None] = []
+    for grad, row in zip((scale, offset), like.new_zeros(2, num_scales)):
+        if grad is not None:
             torch.mul(grad, factor, out=_of_slot(row, grad, slot))
+        found.append(None if grad is None else row)
     return found
 
 
@@ -348,7 +348,7 @@ class _Pact(torch.autograd.Function):
         return back(_pact(rows, alpha, qmin, qmax)).detach()
 
     @staticmethod
-    @once_differentiable
+    @_run_as_it_is
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, alpha, qmin = ctx.saved_tensors
         rows, back = _rows(x, None)
@@ -377,7 +377,7 @@ class _DoReFaWeight(torch.autograd.Function):
         return _dorefa(rows, qmax, True)
 
     @staticmethod
-    @once_differentiable
+    @_run_as_it_is
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (rows,) = ctx.saved_tensors
         return _dorefa_backward(grad.contiguous(), rows), None

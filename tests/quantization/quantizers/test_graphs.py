@@ -120,14 +120,17 @@ def test_values_on_the_bounds():
         )
 
 
-def test_a_checkpoint_finds_its_slots_again():
-    """A compiled step traces only the second run, in the backward pass."""
+@pytest.mark.parametrize('reentrant', [True, False])
+def test_a_checkpoint_finds_its_slots_again(reentrant):
+    """A compiled step traces only the second run, in the backward pass. Saved
+    tensors are read once, which is all that a checkpoint allows."""
     torch.manual_seed(0)
     module = case('LSQ input')
 
     def step(module, maps):
         outputs = [
-            checkpoint(module.quantizer, x, use_reentrant=True) for x in maps
+            checkpoint(module.quantizer, x, use_reentrant=reentrant)
+            for x in maps
         ]
         sum((y * y).sum() for y in outputs).backward()
 
