@@ -18,10 +18,10 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from step_time import CONFIGS, build, make_batch, step_of, timed
 
-from mmgor.hooks.channels_last_hook import to_channels_last
+from mmgor.hooks.channels_last_hook import use_channels_last
 
 STUDENTS = {
-    'RetinaNet-R18, dense': 'retinanet_r18half.py',
+    'RetinaNet-R18 at half width': 'retinanet_r18half.py',
     'RetinaNet-MobileNetV2': 'retinanet_mbv2.py',
     'YOLOX-nano, depthwise': 'yolox_nano.py',
 }
@@ -54,7 +54,7 @@ def steps_of(
     for changed in (False, True):
         model, wrapper = build(quantized(file), args, Path())
         if changed:
-            to_channels_last(model)
+            use_channels_last(model)
         found.append(step_of(model, wrapper, make_batch(args, device)))
     return found
 

@@ -34,7 +34,7 @@ from mmengine.structures import InstanceData
 
 import mmgor  # noqa: F401
 from mmgor.distillation import Teacher
-from mmgor.hooks.channels_last_hook import to_channels_last
+from mmgor.hooks.channels_last_hook import use_channels_last
 from mmgor.hooks.optimizer_groups import join_groups
 from mmgor.quantization import calibrate, uncalibrated_layers
 from mmgor.registry import MODELS
@@ -170,7 +170,7 @@ def step_for(
     """:func:`step_of` for one of the arms."""
     model, wrapper = build(student_config(arm), args, weights)
     if arm.endswith('_channels_last'):
-        to_channels_last(model)
+        use_channels_last(model)
     if arm == 'floor':
         teacher = stock_forward('mbv2', args, batch)
         return step_of(model, wrapper, batch, teacher)

@@ -1,4 +1,4 @@
-"""Checks of COCO annotation files, and a generated data set."""
+"""Checks of COCO annotation files, names of images, a generated data set."""
 
 from .annotations import read_annotations
 from .checks import check_evaluation_data, check_training_data

@@ -1,10 +1,11 @@
 """ChannelsLastHook: trains the student in the channels-last memory layout."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from mmcv.cnn import ConvAWS2d, ConvWS2d
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
@@ -13,73 +14,60 @@ from mmgor.registry import HOOKS
 
 from .student import unwrapped_model
 
-# They view a weight as rows.
-_CONTIGUOUS_WEIGHT = (ConvWS2d, ConvAWS2d)
-
 
 @HOOKS.register_module()
 class ChannelsLastHook(Hook):
-    """Lays out the weights of convolutions channels-last for the training.
+    """Lets the student run in the channels-last memory layout.
 
-    A convolution with such a weight gives maps in this layout, which the
-    layers after it keep, rounding among them. Checkpoints have the same keys
-    and shapes, and are used with and without this hook.
+    Its backbone gets the images in this layout, and the layers after it keep
+    it, rounding among them. Parameters stay as they are, and so do files.
 
     mmcv's compiled operators (deformable convolutions, RoIAlign) do not know
-    the layout; some give wrong numbers. They stay as they are, and their
-    inputs are copied into the usual layout.
+    the layout; some give wrong numbers. Their inputs are copied into the usual
+    one.
     """
 
-    # Before calibration and a missing evaluation; a training that is resumed
-    # has its weights by then.
+    # Before calibration and a missing evaluation.
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
-        """Change the layout of the student, and of its average (EMA)."""
-        model = unwrapped_model(runner)
-        count = to_channels_last(model)
-        for hook in runner.hooks:
-            if isinstance(hook, EMAHook):
-                to_channels_last(hook.ema_model)
-        runner.logger.info(
-            f'{count} convolutions of the student run channels-last.'
+        """Change the layout, until the end of the process.
+
+        Raises:
+            ValueError: If the model has no ``backbone``.
+        """
+        use_channels_last(unwrapped_model(runner))
+
+
+def use_channels_last(model: nn.Module) -> None:
+    """Let a detector run in the channels-last layout.
+
+    Args:
+        model (nn.Module): With one or several modules ``backbone``, which take
+            images of shape (N, C, H, W).
+
+    Raises:
+        ValueError: If it has none.
+    """
+    backbones = 0
+    for name, module in model.named_modules():
+        if name.split('.')[-1] == 'backbone':
+            backbones += 1
+            _add_once(module, _channels_last)
+        elif _has_fixed_layout(module):
+            _add_once(module, _contiguous)
+    if not backbones:
+        raise ValueError(
+            'ChannelsLastHook expected a model with a backbone, got '
+            f'{type(model).__name__} with '
+            f'{[name for name, _ in model.named_children()]}. Remove the hook.'
         )
 
 
-def to_channels_last(model: nn.Module) -> int:
-    """Lay out the weights of a model's convolutions channels-last, in place.
-
-    Args:
-        model (nn.Module): Its parameters stay the same objects.
-
-    Returns:
-        int: How many convolutions have the layout.
-    """
-    count = 0
-    fixed = _inside_of_fixed(model)
-    for module in model.modules():
-        known = module._forward_pre_hooks.values()
-        if _has_fixed_layout(module) and _contiguous not in known:
-            module.register_forward_pre_hook(_contiguous, with_kwargs=True)
-        weight: Any = module._parameters.get('weight')
-        plain = isinstance(module, nn.Conv2d) and weight is not None
-        if not plain or module in fixed:
-            continue
-        if not isinstance(module, _CONTIGUOUS_WEIGHT):
-            layout = torch.channels_last
-            weight.data = weight.data.contiguous(memory_format=layout)
-            count += 1
-    return count
-
-
-def _inside_of_fixed(model: nn.Module) -> set[nn.Module]:
-    """They may make an operator's arguments, such as offsets."""
-    return {
-        part
-        for module in model.modules()
-        if _has_fixed_layout(module)
-        for part in module.modules()
-    }
+def _add_once(module: nn.Module, hook: Callable[..., Any]) -> None:
+    """The Runner may train several times."""
+    if hook not in module._forward_pre_hooks.values():
+        module.register_forward_pre_hook(hook, with_kwargs=True)
 
 
 def _has_fixed_layout(module: nn.Module) -> bool:
@@ -89,6 +77,15 @@ def _has_fixed_layout(module: nn.Module) -> bool:
         base.__module__.startswith('mmcv.ops.')
         for base in type(module).__mro__
     )
+
+
+def _in_layout(x: Tensor, layout: torch.memory_format) -> Tensor:
+    return x.contiguous(memory_format=layout) if x.dim() == 4 else x
+
+
+def _channels_last(module: nn.Module, *inputs: Any) -> Any:
+    layout = torch.channels_last
+    return tree_map_only(Tensor, partial(_in_layout, layout=layout), inputs)
 
 
 def _contiguous(module: nn.Module, *inputs: Any) -> Any:
