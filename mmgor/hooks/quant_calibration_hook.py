@@ -22,13 +22,13 @@ from mmgor.io.config_values import boolean, integer, mapping
 from mmgor.quantization import (
     BaseQuantizer,
     calibrate,
+    compensate_weights,
     correct_norms,
     counting_macs,
     equalize,
     float_line,
     format_table,
     layer_table,
-    norms_with_statistics,
     quantized_layers,
     save_table,
     uncalibrated_layers,
@@ -67,14 +67,18 @@ class QuantCalibrationHook(Hook):
             :func:`mmgor.quantization.equalize`.
         loss_weighted (bool): Weigh rounding errors by gradients of the loss.
             See :func:`mmgor.quantization.calibrate`.
-        norm_batches (int): Number of training batches on which batch norms
-            learn what rounded layers give them, after the calibration of a
-            float network; 0: they keep their statistics. All batches are held
-            in memory. See :func:`mmgor.quantization.correct_norms`.
+        correct_norms (bool): Let batch norms learn what rounded layers give
+            them. See :func:`mmgor.quantization.correct_norms`.
+        compensate_weights (bool): Round weights so that their errors cancel.
+            It needs ``correct_norms``. See
+            :func:`mmgor.quantization.compensate_weights`.
+
+    The last two change a float network, on the same batches. One from a
+    quantized checkpoint stays as it is.
 
     Raises:
-        ValueError: If ``num_batches`` is less than 1, or ``norm_batches`` is
-            below 0.
+        ValueError: If ``num_batches`` is less than 1, or
+            ``compensate_weights`` is without ``correct_norms``.
     """
 
     # EMAHook has copied the model by then, but takes over all tensors at its
@@ -86,7 +90,8 @@ class QuantCalibrationHook(Hook):
         num_batches: int = 8,
         equalize: dict[str, list[str]] | None = None,
         loss_weighted: bool = False,
-        norm_batches: int = 0,
+        correct_norms: bool = False,
+        compensate_weights: bool = False,
     ) -> None:
         self.num_batches = integer('num_batches', num_batches, 1)
         example = "equalize={'backbone.stem': ['backbone.layer1']}"
@@ -94,7 +99,15 @@ class QuantCalibrationHook(Hook):
             'equalize', {} if equalize is None else equalize, example
         )
         self.loss_weighted = boolean('loss_weighted', loss_weighted)
-        self.norm_batches = integer('norm_batches', norm_batches, 0)
+        self.correct_norms = boolean('correct_norms', correct_norms)
+        self.compensate_weights = boolean(
+            'compensate_weights', compensate_weights
+        )
+        if self.compensate_weights and not self.correct_norms:
+            raise ValueError(
+                'compensate_weights=True leaves constant errors to batch '
+                'norms: expected correct_norms=True beside it.'
+            )
         self._starts_rounded = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -154,10 +167,8 @@ class QuantCalibrationHook(Hook):
             save_table(table, Path(runner.work_dir) / 'quant_table.json')
 
     def _calibrate(self, runner: Runner, model: Any, names: list[str]) -> None:
-        for_norms = self._batches_for_norms(runner, model)
         with random_states_kept():
-            found = training_batches(runner, max(self.num_batches, for_norms))
-        batches = found[: self.num_batches]
+            batches = training_batches(runner, self.num_batches)
         layers = quantized_layers(model)
         count = len(layers.keys() & names)
         others = len(names) - count
@@ -174,38 +185,48 @@ class QuantCalibrationHook(Hook):
                     f'Equalized the channels of {name}; its output changes '
                     f'by {error:.2%} of its variance, rounding included.'
                 )
-        calibrate(model, batches, run, names, self.loss_weighted)
-        if for_norms:
-            moved = correct_norms(model, found[:for_norms], run)
-            runner.logger.info(_moved_line(moved, len(found[:for_norms])))
+        calibrated = partial(
+            calibrate, model, batches, run, names, self.loss_weighted
+        )
+        if not self.correct_norms or self._is_rounded(runner):
+            calibrated()
+            return
+        with correct_norms(model, batches, run) as moved:
+            calibrated()
+            if self.compensate_weights:
+                shares = compensate_weights(model, batches, run)
+                runner.logger.info(_shares_line(shares, len(layers)))
+        runner.logger.info(_moved_line(moved))
 
-    def _batches_for_norms(self, runner: Runner, model: Any) -> int:
-        """How many batches the correction of batch norms takes."""
-        if self.norm_batches and self._starts_rounded:
+    def _is_rounded(self, runner: Runner) -> bool:
+        """Whether training has fitted weights and norms to rounding."""
+        if self._starts_rounded:
             runner.logger.info(
-                'Batch norms keep their statistics: those of a quantized '
-                f'checkpoint know rounding (norm_batches={self.norm_batches} '
-                'is for float ones).'
+                'Weights and batch norms stay as they are: those of a '
+                'quantized checkpoint know rounding.'
             )
-            return 0
-        if self.norm_batches and not norms_with_statistics(model):
-            runner.logger.warning(
-                f'norm_batches={self.norm_batches}, but the model has no '
-                'batch norm with statistics. Remove norm_batches.'
-            )
-            return 0
-        return self.norm_batches
+        return self._starts_rounded
 
 
-def _moved_line(moved: dict[str, float], batches: int) -> str:
+def _shares_line(shares: dict[str, float], layers: int) -> str:
+    if not shares:
+        return 'compensate_weights found no layer that it can change.'
+    return (
+        f'The weights of {len(shares)} of {layers} layers were rounded so '
+        'that errors cancel. The squared error of outputs is '
+        f'{median(shares.values()):.2f} of the one with nearest integers '
+        '(median).'
+    )
+
+
+def _moved_line(moved: dict[str, float]) -> str:
     if not moved:
-        return 'No batch norm had an input, so all keep their statistics.'
+        return 'No batch norm with statistics had an input.'
     farthest = max(moved, key=lambda name: moved[name])
     return (
-        f'The statistics of {len(moved)} batch norms follow the rounding of '
-        f'{batches} batches. Means moved by {median(moved.values()):.2f} '
-        f'standard deviations (median), {moved[farthest]:.2f} at most '
-        f'({farthest}).'
+        f'The statistics of {len(moved)} batch norms follow rounding. Means '
+        f'moved by {median(moved.values()):.2f} standard deviations (median), '
+        f'{moved[farthest]:.2f} at most ({farthest}).'
     )
 
 

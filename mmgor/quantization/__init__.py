@@ -23,6 +23,7 @@ from .calibration import (
     tensor_quantizers,
     uncalibrated_layers,
 )
+from .compensation import compensate_weights
 from .coverage import float_line
 from .equalization import ChannelFit, equalize, fit_channels
 from .layers.quant_layers import QuantConv2d, QuantConvTranspose2d, QuantLinear
@@ -41,7 +42,7 @@ from .layers.variants import (
     QuantTridentConv,
 )
 from .layers.weights import counting_macs, layer_macs, weighted_layers
-from .norms import EvalBatchNorm2d, correct_norms, norms_with_statistics
+from .norms import EvalBatchNorm2d, correct_norms
 from .policy import LayerBits, QuantPolicy
 from .quantizers.base import BaseQuantizer
 from .quantizers.dorefa import DoReFaQuantizer
@@ -105,6 +106,7 @@ __all__ = [
     'QuantSAConv2d',
     'QuantTridentConv',
     'calibrate',
+    'compensate_weights',
     'correct_norms',
     'counting_macs',
     'equalize',
@@ -114,7 +116,6 @@ __all__ = [
     'fused_silus',
     'layer_macs',
     'layer_table',
-    'norms_with_statistics',
     'quantized_layers',
     'save_table',
     'tensor_quantizers',

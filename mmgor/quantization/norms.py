@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmgor.quantization.quantizers.base import BaseQuantizer
-from mmgor.quantization.quantizers.observer import PassThrough
+from mmgor.quantization.quantizers.observer import without_rounding
 from mmgor.registry import MODELS
 from mmgor.trial_run import trial_run
 
@@ -46,46 +46,47 @@ def norms_with_statistics(model: nn.Module) -> dict[str, Any]:
     }
 
 
-@torch.no_grad()
+@contextmanager
 def correct_norms(
     model: nn.Module, batches: Sequence[Any], run: Callable[[Any], Any]
-) -> dict[str, float]:
+) -> Iterator[dict[str, float]]:
     """Let every batch norm expect what rounded layers give it.
 
-    A float network's statistics do not fit once its layers round, and what
-    does not fit adds up from layer to layer. Each batch runs twice, without
-    and with rounding. The running mean moves by the difference of the two
-    means, and the running variance is multiplied by the ratio of the two
-    variances. So what the float network knows of all its training images
-    stays, and 8 bits change little. In both runs a batch norm normalizes with
-    its own batch, so that a layer does not see the errors of those before it
-    twice.
+    Quantizers are calibrated in the block, and weights may change. A float
+    network's statistics do not fit then, and what does not fit adds up from
+    layer to layer. So each batch runs twice, without rounding before the block
+    and with rounding after it. The running mean moves by the difference of the
+    two means, and the running variance is multiplied by the ratio of the two
+    variances. What the float network knows of all its training images stays,
+    and 8 bits change little. In both runs a batch norm normalizes with its own
+    batch, so that a layer does not see the errors of those before it twice.
 
     Others take new statistics from the rounded network alone (Chen et al.,
     "AQD", CVPR 2021) or correct means (Nagel et al., "Data-Free Quantization
     Through Weight Equalization and Bias Correction", ICCV 2019).
 
     Args:
-        model (nn.Module): Calibrated, with the statistics of its float
-            network, which are changed in place. Statistics that come from
-            training with rounding would be corrected a second time.
+        model (nn.Module): With the weights and statistics of a float network.
+            Statistics that come from training with rounding would be corrected
+            a second time. They are changed in place.
         batches (Sequence): Arguments of ``run``. In a distributed run, every
             rank has as many.
         run (Callable): Runs the model on one batch, in training mode.
 
-    Returns:
-        dict[str, float]: Path of a batch norm that had inputs -> root mean
-        square over its channels of the change of its mean, in standard
-        deviations.
+    Yields:
+        dict[str, float]: After the block, path of a batch norm that had inputs
+        -> root mean square over its channels of the change of its mean, in
+        standard deviations.
     """
-    norms = norms_with_statistics(model)
-    with _without_rounding(model):
-        plain = _moments(model, norms, batches, run)
-    rounded = _moments(model, norms, batches, run)
-    for quantizer in _quantizers(model):
+    moved: dict[str, float] = {}
+    quantizers = [m for m in model.modules() if isinstance(m, BaseQuantizer)]
+    with without_rounding(quantizers):
+        plain = _moments(model, batches, run)
+    yield moved
+    rounded = _moments(model, batches, run)
+    for quantizer in quantizers:
         quantizer.forget_calls()
-    moved = {}
-    for name, norm in norms.items():
+    for name, norm in norms_with_statistics(model).items():
         if name not in plain:
             continue
         (mean, var), (new_mean, new_var) = plain[name], rounded[name]
@@ -97,34 +98,29 @@ def correct_norms(
         moved[name] = float((shift / kept).square().mean().sqrt())
         norm.running_mean += shift
         norm.running_var *= _bounded(new / seen).square()
-    return moved
 
 
 def _bounded(factor: Tensor) -> Tensor:
     return factor.clamp(1 / _LARGEST, _LARGEST)
 
 
+@torch.no_grad()
 def _moments(
-    model: nn.Module,
-    norms: dict[str, Any],
-    batches: Sequence[Any],
-    run: Callable[[Any], Any],
+    model: nn.Module, batches: Sequence[Any], run: Callable[[Any], Any]
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Path -> mean and variance of each channel that reaches a batch norm, as
     averages over its calls; none for norms without calls."""
+    norms = norms_with_statistics(model)
     # Means, variances, number of calls.
     sums = {
         name: [torch.zeros_like(n.running_mean) for _ in range(3)]
         for name, n in norms.items()
     }
-    # It puts random states back, so that both runs drop the same features.
-    with trial_run(model), ExitStack() as stack:
+    with batch_statistics(model), ExitStack() as stack:
         for name, norm in norms.items():
             watch = partial(_watch, sums[name])
             handle = norm.register_forward_pre_hook(watch)
             stack.callback(handle.remove)
-            stack.callback(setattr, norm, 'momentum', norm.momentum)
-            norm.momentum = 0.0  # the kept statistics stay
         for batch in batches:
             run(batch)
     found = {}
@@ -136,32 +132,32 @@ def _moments(
     return found
 
 
-def _watch(sums: list[Tensor], norm: Any, inputs: tuple[Tensor, ...]) -> None:
-    x = inputs[0].float()
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """In the block, the model runs as in training, and every batch norm
+    normalizes with its own batch, frozen ones too. All is put back
+    afterwards, random states as well, so that two runs drop the same
+    features."""
+    with trial_run(model), ExitStack() as stack:
+        for norm in norms_with_statistics(model).values():
+            handle = norm.register_forward_pre_hook(_use_batch)
+            stack.callback(handle.remove)
+            stack.callback(setattr, norm, 'momentum', norm.momentum)
+            norm.momentum = 0.0  # the kept statistics stay
+        yield
+
+
+def _use_batch(norm: Any, inputs: tuple[Tensor, ...]) -> None:
     # Batch norm refuses one value per channel. Frozen norms in training get
     # such maps, and images without proposals give none at all.
-    norm.training = x.numel() > x.shape[1]
+    norm.training = inputs[0].numel() > inputs[0].shape[1]
+
+
+def _watch(sums: list[Tensor], norm: Any, inputs: tuple[Tensor, ...]) -> None:
+    x = inputs[0].float()
     if norm.training:
         axes = [axis for axis in range(x.dim()) if axis != 1]
         var, mean = torch.var_mean(x, axes)
         sums[0] += mean
         sums[1] += var
         sums[2] += 1
-
-
-def _quantizers(model: nn.Module) -> list[BaseQuantizer]:
-    return [m for m in model.modules() if isinstance(m, BaseQuantizer)]
-
-
-@contextmanager
-def _without_rounding(model: nn.Module) -> Iterator[None]:
-    quantizers = _quantizers(model)
-    for quantizer in quantizers:
-        quantizer.observer = PassThrough()
-        quantizer.reset_slot()
-    try:
-        yield
-    finally:
-        for quantizer in quantizers:
-            quantizer.observer = None
-            quantizer.reset_slot()

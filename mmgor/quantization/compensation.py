@@ -1,0 +1,238 @@
+"""Rounds weights one after the other; those that are left make up for it.
+
+The nearest integers are best for the weights, not for what a layer computes:
+its inputs are correlated, so that the errors of two weights can cancel. Each
+weight of a row is rounded in turn, and the others move to where the squared
+error of the output is least. This is Optimal Brain Surgeon for rounding
+(Frantar and Alistarh, "Optimal Brain Compression", NeurIPS 2022,
+arXiv 2208.11580) in the fixed order and with the Cholesky factor of Frantar
+et al., "GPTQ", ICLR 2023, arXiv 2210.17323.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine import dist
+from torch import Tensor, nn
+
+from .calibration import quantized_layers
+from .layers.quant_layers import QuantConv2d, QuantLinear
+from .norms import batch_statistics, norms_with_statistics
+from .quantizers.lsq import LSQQuantizer
+
+# Positions of each call of a layer whose inputs are looked at.
+_POSITIONS = 1024
+# Most weights of a row: the time grows with the cube.
+_LARGEST = 8192
+# Added to all mean squares, as a share of their mean: few positions show
+# correlations that are not there.
+_DAMPING = 0.01
+
+
+def round_rows(
+    rows: Tensor, moments: Tensor, scale: Tensor, qmin: int, qmax: int
+) -> Tensor:
+    """Round each row ``w`` to ``scale * integers`` so that the mean of
+    ``(w x - rounded x)^2`` is small.
+
+    Inputs with the largest mean square come first.
+
+    Args:
+        rows (Tensor): Weights, shape (..., C, D).
+        moments (Tensor): Means of ``x x^T`` of the inputs, shape (..., D, D).
+        scale (Tensor): Step size of each row, shape (..., C).
+        qmin (int): Smallest integer.
+        qmax (int): Largest integer.
+
+    Returns:
+        Tensor: Multiples of ``scale``, shape of ``rows``.
+    """
+    mean_squares = moments.diagonal(dim1=-2, dim2=-1)
+    order = mean_squares.argsort(-1, descending=True)
+    left = rows.gather(-1, order[..., None, :].expand_as(rows)).clone()
+    damping = _DAMPING * mean_squares.mean(-1, keepdim=True)
+    # Without any input, all integers are as good.
+    damping = damping.clamp(min=torch.finfo(damping.dtype).tiny ** 0.5)
+    moments = moments + torch.diag_embed(damping.expand_as(mean_squares))
+    across = order[..., None, :].expand_as(moments)
+    moments = moments.gather(-1, across)
+    moments = moments.gather(-2, order[..., :, None].expand_as(moments))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
+    factor = torch.linalg.cholesky(inverse, upper=True)
+    rounded = torch.empty_like(left)
+    for i in range(left.shape[-1]):
+        weight = left[..., i]
+        integer = (weight / scale).round().clamp(qmin, qmax)
+        rounded[..., i] = integer * scale
+        error = (weight - rounded[..., i]) / factor[..., i, i, None]
+        rest = factor[..., i, None, i + 1 :]
+        left[..., i + 1 :] -= error[..., None] * rest
+    back = order.argsort(-1)[..., None, :].expand_as(rounded)
+    return rounded.gather(-1, back)
+
+
+@torch.no_grad()
+def compensate_weights(
+    model: nn.Module, batches: Sequence[Any], run: Callable[[Any], Any]
+) -> dict[str, float]:
+    """Round the weights of convolutions and linears by :func:`round_rows`.
+
+    The parameters become what they are rounded to, and training goes on from
+    there. The inputs are those of the rounded network. A constant error of an
+    output does not count where the layer's bias can take it, which is changed
+    accordingly, or the batch norm that reads the output: call this in a block
+    of :func:`.norms.correct_norms`.
+
+    Only layers of the classes ``Conv2d`` and ``Linear`` with up to 8192
+    weights per output whose step sizes are learned (LSQ) are changed. Others
+    compute something else, or find their step sizes from the weights.
+
+    Args:
+        model (nn.Module): Calibrated. Its weights are changed in place.
+        batches (Sequence): Arguments of ``run``. In a distributed run, every
+            rank has as many.
+        run (Callable): Runs the model on one batch, in training mode.
+
+    Returns:
+        dict[str, float]: Path of a layer that was changed -> squared error of
+        its output, as a share of the one that nearest integers have.
+    """
+    inputs = {
+        name: _Inputs(layer)
+        for name, layer in quantized_layers(model).items()
+        if type(layer) in (QuantConv2d, QuantLinear)
+        and layer.weight[0].numel() <= _LARGEST
+        and isinstance(layer.weight_quantizer, LSQQuantizer)
+    }
+    with _watched(model, inputs.values()):
+        for batch in batches:
+            run(batch)
+    # Every rank has the same layers, but not every layer runs on each.
+    return {
+        name: seen.compensate()
+        for name, seen in inputs.items()
+        if seen.gather()
+    }
+
+
+class _Inputs:
+    """What the rows of a layer's weight are multiplied with."""
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+        self.groups = getattr(layer, 'groups', 1)
+        weight = layer.weight
+        size = weight[0].numel()
+        self.count = weight.new_zeros(())
+        self.sums = weight.new_zeros(self.groups, size)
+        self.products = weight.new_zeros(self.groups, size, size)
+        self.entered = False
+        self.output: Any = None
+        self.takes_means = layer.bias is not None
+
+    def add(self, x: Tensor, generator: torch.Generator) -> None:
+        columns = _columns(self.layer, x.float(), generator)
+        self.count += columns.shape[-1]
+        self.sums += columns.sum(-1)
+        self.products += columns @ columns.mT
+
+    def gather(self) -> bool:
+        """Add up over all ranks; whether there was any input."""
+        for part in (self.count, self.sums, self.products):
+            dist.all_reduce(part)
+        return bool(self.count)
+
+    def compensate(self) -> float:
+        layer, weight = self.layer, self.layer.weight.detach()
+        rows = weight.reshape(self.groups, -1, self.sums.shape[-1]).double()
+        moments = self.products.double() / self.count
+        means = self.sums.double() / self.count
+        if self.takes_means:
+            moments -= means[..., None] * means[..., None, :]
+        grid = layer.weight_quantizer.grid(weight)
+        scale = grid.scale.to(rows).expand(len(weight)).view(self.groups, -1)
+        bounds = grid.qmin, grid.qmax
+        rounded = round_rows(rows, moments, scale, *bounds)
+        wide = scale[..., None]
+        nearest = (rows / wide).round().clamp(*bounds) * wide
+        weight.copy_(rounded.view_as(weight))
+        if layer.bias is not None:
+            lost = ((rows - rounded) @ means[..., None]).view(-1)
+            layer.bias += lost.to(layer.bias)
+            dist.broadcast(layer.bias.detach())
+        dist.broadcast(weight)  # devices may round differently
+        new, old = (
+            float(((x - rows) @ moments * (x - rows)).sum())
+            for x in (rounded, nearest)
+        )
+        return new / old if old > 0 else 1.0
+
+
+@contextmanager
+def _watched(model: nn.Module, inputs: Collection[_Inputs]) -> Iterator[None]:
+    """Collect inputs in the block, of a model in training."""
+    generator = torch.Generator().manual_seed(0)
+
+    def enter(seen: _Inputs, *call: Any) -> None:
+        seen.entered = True
+
+    def add(seen: _Inputs, *call: Any) -> None:
+        if seen.entered:  # other layers may have the same input quantizer
+            seen.add(call[-1], generator)
+        seen.entered = False
+
+    def leave(seen: _Inputs, *call: Any) -> None:
+        seen.output = call[-1]
+
+    def follow(norm: Any, norm_inputs: tuple[Any, ...]) -> None:
+        for seen in inputs:
+            seen.takes_means |= seen.output is norm_inputs[0]
+
+    with batch_statistics(model), ExitStack() as stack:
+        for seen in inputs:
+            layer, quantizer = seen.layer, seen.layer.input_quantizer
+            for handle in (
+                layer.register_forward_pre_hook(partial(enter, seen)),
+                quantizer.register_forward_hook(partial(add, seen)),
+                layer.register_forward_hook(partial(leave, seen)),
+            ):
+                stack.callback(handle.remove)
+        for norm in norms_with_statistics(model).values():
+            stack.callback(norm.register_forward_pre_hook(follow).remove)
+        yield
+
+
+def _columns(layer: Any, x: Tensor, generator: torch.Generator) -> Tensor:
+    """What the rows of the weight are multiplied with at random positions;
+    shape (groups, D, N)."""
+    if isinstance(layer, QuantLinear):
+        flat = x.flatten(0, -2)
+        return flat[_some(len(flat), generator)].T[None]
+    mode = layer.padding_mode.replace('zeros', 'constant')
+    x = F.pad(x, layer._reversed_padding_repeated_twice, mode)
+    offsets, sizes = [], []
+    for axis in range(2):
+        taps = torch.arange(layer.kernel_size[axis]) * layer.dilation[axis]
+        offsets.append(taps)
+        reach = x.shape[2 + axis] - 1 - int(taps[-1])
+        sizes.append(reach // layer.stride[axis] + 1)
+    height, width = sizes
+    place = _some(len(x) * height * width, generator)
+    image = place // (height * width)
+    row = place // width % height * layer.stride[0]
+    column = place % width * layer.stride[1]
+    patches = x[
+        image[:, None, None],
+        :,
+        row[:, None, None] + offsets[0][:, None],
+        column[:, None, None] + offsets[1],
+    ]  # (N, kh, kw, C)
+    return patches.permute(3, 1, 2, 0).reshape(layer.groups, -1, len(place))
+
+
+def _some(count: int, generator: torch.Generator) -> Tensor:
+    return torch.randperm(count, generator=generator)[:_POSITIONS]
