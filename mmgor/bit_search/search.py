@@ -128,6 +128,9 @@ def by_mean_bits(
 ) -> Bits:
     """Bits of all weights, and of all inputs, with the same mean.
 
+    None has more than one bit less than the mean: the estimate is for small
+    errors, and the fewer bits, the larger they are.
+
     Args:
         found (Sequence[Sensitivity]): The tensors.
         mean (float): Most bits per number, for weights and inputs each.
@@ -139,9 +142,12 @@ def by_mean_bits(
     bits: Bits = {}
     for side in sides or ('w_bits', 'a_bits'):
         own = [one for one in found if one.side == side]
-        chosen = assign_bits(
-            [one.costs for one in own], [one.count for one in own], mean
-        )
+        fewest = min(mean, max(BITS)) - 1
+        costs = [
+            {b: cost for b, cost in one.costs.items() if b >= fewest}
+            for one in own
+        ]
+        chosen = assign_bits(costs, [one.count for one in own], mean)
         for one, count in zip(own, chosen):
             bits.setdefault(one.layer, {})[side] = count
     return bits

@@ -163,13 +163,16 @@ def test_channels_are_equalized_once_before_calibration(tmp_path):
         assert torch.equal(value, before[key]), key
 
 
-def test_norms_are_corrected_once_after_calibration(tmp_path):
+ON = dict(correct_norms=True, compensate_weights=True)
+
+
+def test_norms_and_weights_are_changed_once_after_calibration(tmp_path):
     loop = dict(type='CalibrationLoop', max_epochs=0)
     model = Conv()
-    names = 'first.bn.running_mean', 'second.bn.running_var'
+    names = 'first.bn.running_mean', 'second.conv.weight'
     values = []
     for name in ('h', 'i'):
-        hooks = [QuantCalibrationHook(1, norm_batches=2)]
+        hooks = [QuantCalibrationHook(2, **ON)]
         runner_of(model, tmp_path, name, hooks, loop).train()
         state = model.state_dict()
         values.append([state[key].clone() for key in names])
@@ -181,8 +184,8 @@ def test_norms_are_corrected_once_after_calibration(tmp_path):
     assert all(map(torch.equal, *values))
 
 
-def test_norms_of_a_quantized_checkpoint_are_left_alone(tmp_path):
-    """They know rounding already; here its first layer gets other bits."""
+def test_a_quantized_checkpoint_is_left_alone(tmp_path):
+    """It knows rounding already; here its first layer gets other bits."""
     model = Conv()
     file = tmp_path / 'four_bits.pth'
     runner_of(
@@ -200,20 +203,20 @@ def test_norms_of_a_quantized_checkpoint_are_left_alone(tmp_path):
         other,
         tmp_path,
         'k',
-        [QuantCalibrationHook(1, norm_batches=2)],
+        [QuantCalibrationHook(2, **ON)],
         dict(type='CalibrationLoop', max_epochs=0),
     )
     runner._load_from = str(file)
     runner.train()
     assert uncalibrated_layers(other) == []
     for key, value in other.state_dict().items():
-        if 'running_' in key:
+        if 'running_' in key or key.endswith('.weight'):
             assert torch.equal(value, state[key])
 
 
-def test_a_negative_number_of_batches_is_refused():
-    with pytest.raises(ValueError, match='norm_batches'):
-        QuantCalibrationHook(norm_batches=-1)
+def test_compensation_needs_norms_that_follow():
+    with pytest.raises(ValueError, match='correct_norms=True beside it'):
+        QuantCalibrationHook(compensate_weights=True)
 
 
 def test_the_loss_weighs_errors_if_asked_to(tmp_path):

@@ -33,6 +33,13 @@ def quantized_pair(bits, norm='EvalBN'):
     return pair, batches
 
 
+def corrected(model, batches):
+    """Its layers are calibrated already."""
+    with correct_norms(model, batches, model) as moved:
+        pass
+    return moved
+
+
 def moments(pair, batches, weight, rounded):
     """Mean and variance of the convolution's output, as averages over
     batches."""
@@ -53,7 +60,7 @@ def test_statistics_follow_the_rounded_layer(norm):
         want = moments(pair, batches, pair.conv.quantized_weight(), True)
     pair.norm.running_mean.copy_(plain[0])
     pair.norm.running_var.copy_(plain[1])
-    moved = correct_norms(pair, batches, pair)
+    moved = corrected(pair, batches)
     torch.testing.assert_close(pair.norm.running_mean, want[0])
     torch.testing.assert_close(
         pair.norm.running_var, want[1], rtol=1e-3, atol=0
@@ -75,8 +82,8 @@ def test_what_other_images_taught_is_kept():
     pair.norm.running_var.copy_(var)
     other.norm.running_mean.copy_(mean + 5)
     other.norm.running_var.copy_(25 * var)
-    correct_norms(pair, batches, pair)
-    correct_norms(other, batches, other)
+    corrected(pair, batches)
+    corrected(other, batches)
     torch.testing.assert_close(
         (other.norm.running_mean - mean - 5) / 5,
         pair.norm.running_mean - mean,
@@ -96,7 +103,7 @@ def test_without_rounding_nothing_moves():
     pair.conv.weight_quantizer.quantize = lambda x, slot: x
     pair.conv.input_quantizer.quantize = lambda x, slot: x
     before = copy.deepcopy(pair.state_dict())
-    assert correct_norms(pair, batches, pair)['bn'] == pytest.approx(0)
+    assert corrected(pair, batches)['bn'] == pytest.approx(0)
     for key, value in pair.state_dict().items():
         torch.testing.assert_close(value, before[key])
 
@@ -107,7 +114,7 @@ def test_only_statistics_change():
     flags = {name: m.training for name, m in pair.named_modules()}
     before = copy.deepcopy(pair.state_dict())
     random = torch.random.get_rng_state()
-    correct_norms(pair, batches, pair)
+    corrected(pair, batches)
     changed = {
         key
         for key, value in pair.state_dict().items()
@@ -125,7 +132,7 @@ def test_a_silenced_channel_is_not_amplified():
     with torch.no_grad():
         pair.conv.weight_quantizer.log_scale[1] = 5.0
     var = pair.norm.running_var.clone()
-    correct_norms(pair, batches, pair)
+    corrected(pair, batches)
     torch.testing.assert_close(pair.norm.running_var[1], var[1] / 100)
 
 
@@ -155,7 +162,7 @@ def test_norms_of_levels():
     batch = [torch.randn(1, 3, side, side) for side in (8, 4, 1)]
     calibrate(head, [batch], head)
     before = copy.deepcopy(head.state_dict())
-    moved = correct_norms(head, [batch], head)
+    moved = corrected(head, [batch])
     assert set(moved) == {'own.0', 'own.1', 'shared'}
     conv, level = head.conv, batch[1]
     with torch.no_grad():

@@ -1,0 +1,201 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from torch import nn
+
+from mmgor.quantization import (
+    QuantPolicy,
+    calibrate,
+    compensate_weights,
+    correct_norms,
+)
+from mmgor.quantization.compensation import _columns, round_rows
+from mmgor.quantization.convert import quantize_layers
+
+ONE = torch.ones(1, dtype=torch.float64)
+
+
+def test_two_weights_of_the_same_input_share_their_sum():
+    """0.4 + 0.4: the first becomes 0, so that the second has to be 0.8."""
+    rows = torch.tensor([[0.4, 0.4]], dtype=torch.float64)
+    same = torch.ones(2, 2, dtype=torch.float64)
+    rounded = round_rows(rows, same, ONE, -7, 7)
+    assert sorted(rounded.flatten().tolist()) == [0, 1]
+
+
+def test_independent_inputs_get_the_nearest_integers():
+    torch.manual_seed(0)
+    rows = torch.randn(3, 5, dtype=torch.float64)
+    scale = torch.tensor([0.5, 0.3, 0.1], dtype=torch.float64)
+    moments = torch.rand(5, dtype=torch.float64).diag()
+    wide = scale[:, None]
+    torch.testing.assert_close(
+        round_rows(rows, moments, scale, -3, 3),
+        (rows / wide).round().clamp(-3, 3) * wide,
+    )
+
+
+def one_by_one(row, moments, scale, qmin, qmax):
+    """The same from its definition: after each weight, those that are left
+    take the least squares solution."""
+    diagonal = moments.diagonal()
+    moments = moments + 0.01 * diagonal.mean() * torch.eye(len(row)).double()
+    order = diagonal.argsort(descending=True).tolist()
+    left, rounded = row.clone(), torch.zeros_like(row)
+    for i, first in enumerate(order):
+        rounded[first] = scale * round(float(left[first] / scale))
+        rounded[first].clamp_(qmin * scale, qmax * scale)
+        error, rest = left[first] - rounded[first], order[i + 1 :]
+        if rest:
+            left[rest] += error * torch.linalg.solve(
+                moments[rest][:, rest], moments[rest, first]
+            )
+    return rounded
+
+
+def test_each_rounding_is_followed_by_a_least_squares_solution():
+    torch.manual_seed(0)
+    inputs = (
+        torch.randn(6, 6, dtype=torch.float64) @ torch.randn(6, 40).double()
+    )
+    moments = inputs @ inputs.T / 40
+    rows = torch.randn(4, 6, dtype=torch.float64)
+    scale = torch.rand(4, dtype=torch.float64) + 0.1
+    want = [one_by_one(r, moments, s, -3, 3) for r, s in zip(rows, scale)]
+    found = round_rows(rows, moments, scale, -3, 3)
+    torch.testing.assert_close(found, torch.stack(want))
+    groups = round_rows(
+        rows[:, None],
+        moments.expand(4, 6, 6),
+        scale[:, None],
+        -3,
+        3,
+    )
+    torch.testing.assert_close(groups[:, 0], found)
+
+
+def test_inputs_that_are_always_zero():
+    rows = torch.tensor([[0.6, 1.2]], dtype=torch.float64)
+    rounded = round_rows(rows, torch.zeros(2, 2).double(), ONE, -7, 7)
+    assert rounded.tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize(
+    'args',
+    [
+        dict(kernel_size=3, padding=1),
+        dict(kernel_size=3, stride=2, padding=1, groups=4),
+        dict(kernel_size=(1, 3), padding='same', dilation=2, groups=2),
+        dict(kernel_size=3, padding=1, padding_mode='reflect'),
+    ],
+)
+def test_columns_are_what_a_convolution_multiplies_with(args):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 8, **args, bias=False).double()
+    x = torch.randn(2, 4, 6, 7, dtype=torch.float64)
+    columns = _columns(conv, x, torch.Generator().manual_seed(0))
+    weight = conv.weight.view(conv.groups, -1, columns.shape[1])
+    outputs = (weight @ columns).flatten(0, 1)
+    want = conv(x).transpose(0, 1).flatten(1)
+    assert outputs.shape == want.shape
+    torch.testing.assert_close(outputs.sort(1).values, want.sort(1).values)
+
+
+class Pair(nn.Module):
+    """Correlated inputs, a norm between two layers, and a last one with a
+    bias, which runs twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = ConvModule(
+            6, 8, 3, padding=1, norm_cfg=dict(type='BN'), act_cfg=None
+        )
+        self.last = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        y = self.first(x)
+        return self.last(y), self.last(y[..., ::2, ::2])
+
+
+@pytest.fixture
+def pair():
+    torch.manual_seed(0)
+    model = Pair()
+    mixed = torch.randn(6, 2) @ torch.randn(2, 6)
+    batches = [
+        torch.einsum('ij,njhw->nihw', mixed, torch.randn(4, 6, 8, 8)) + 1
+        for _ in range(3)
+    ]
+    for x in batches:  # statistics of these images
+        model(x)
+    quantize_layers(model, QuantPolicy(w_bits=3, a_bits=8), set())
+    return model, batches
+
+
+def error(model, reference, batches):
+    model.eval(), reference.eval()
+    with torch.no_grad():
+        return sum(
+            F.mse_loss(a, b)
+            for x in batches
+            for a, b in zip(model(x), reference(x))
+        )
+
+
+def test_outputs_come_closer_to_those_in_float(pair):
+    model, batches = pair
+    reference = copy.deepcopy(model)
+    calibrate(reference, batches, reference)
+    for layer in (reference.first.conv, reference.last):
+        layer.weight_quantizer.quantize = lambda x, slot: x
+        layer.input_quantizer.quantize = lambda x, slot: x
+    nearest = copy.deepcopy(model)
+    with correct_norms(nearest, batches, nearest):
+        calibrate(nearest, batches, nearest)
+    with correct_norms(model, batches, model):
+        calibrate(model, batches, model)
+        shares = compensate_weights(model, batches, model)
+    assert [*shares] == ['first.conv', 'last']
+    assert shares['first.conv'] < 0.3  # its inputs are correlated
+    assert shares['last'] <= 1
+    layer = model.first.conv
+    torch.testing.assert_close(layer.quantized_weight(), layer.weight)
+    assert error(model, reference, batches) < 0.8 * error(
+        nearest, reference, batches
+    )
+
+
+def test_the_bias_takes_a_constant_error(pair):
+    model, batches = pair
+    model = model.last
+    batches = [torch.rand(4, 8, 2, 2) for _ in batches]
+    calibrate(model, batches, model)
+    with torch.no_grad():
+        x = model.input_quantizer(torch.cat(batches))
+        want = model._conv_forward(x, model.weight, model.bias)
+        compensate_weights(model, batches, model)
+        found = model._conv_forward(x, model.weight, model.bias)
+    torch.testing.assert_close(found.mean((0, 2, 3)), want.mean((0, 2, 3)))
+
+
+@pytest.mark.parametrize('kind', ['MinMaxQuantizer', 'DoReFaQuantizer'])
+def test_step_sizes_that_follow_from_the_weights_are_left_alone(kind):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1))
+    policy = QuantPolicy(w_bits=4, weight_quantizer=dict(type=kind))
+    quantize_layers(model, policy, set())
+    batches = [torch.rand(1, 3, 4, 4)]
+    calibrate(model, batches, model)
+    before = model[0].weight.clone()
+    assert compensate_weights(model, batches, model) == {}
+    assert torch.equal(model[0].weight, before)
+
+
+def test_a_layer_without_inputs_is_left_alone(pair):
+    model, batches = pair
+    calibrate(model, batches, model)
+    before = model.last.weight.clone()
+    assert [*compensate_weights(model, batches, model.first)] == ['first.conv']
+    assert torch.equal(model.last.weight, before)
