@@ -31,6 +31,10 @@ _LARGEST = 8192
 # Added to all mean squares, as a share of their mean: few positions show
 # correlations that are not there.
 _DAMPING = 0.01
+# Step sizes that are tried, relative to the best one for nearest integers.
+_FACTORS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+# Weights of a row between two updates of all that follow.
+_BLOCK = 64
 
 
 def round_rows(
@@ -44,48 +48,107 @@ def round_rows(
     Args:
         rows (Tensor): Weights, shape (..., C, D).
         moments (Tensor): Means of ``x x^T`` of the inputs, shape (..., D, D).
-        scale (Tensor): Step size of each row, shape (..., C).
+        scale (Tensor): Step size of each row, shape (..., C). It may have more
+            axes in front than ``rows``, to try several.
         qmin (int): Smallest integer.
         qmax (int): Largest integer.
 
     Returns:
-        Tensor: Multiples of ``scale``, shape of ``rows``.
+        Tensor: Multiples of ``scale``, shape (..., C, D).
     """
-    mean_squares = moments.diagonal(dim1=-2, dim2=-1)
-    order = mean_squares.argsort(-1, descending=True)
-    left = rows.gather(-1, order[..., None, :].expand_as(rows)).clone()
-    damping = _DAMPING * mean_squares.mean(-1, keepdim=True)
+    size = rows.shape[-1]
+    order, factor = _order_and_factor(moments)
+    order = order[..., None, :].expand(*scale.shape, size)
+    left = rows.expand_as(order).gather(-1, order)
+    rounded = torch.empty_like(left)
+    for start in range(0, size, _BLOCK):
+        stop = min(start + _BLOCK, size)
+        errors = torch.empty_like(left[..., start:stop])
+        for i in range(start, stop):
+            weight = left[..., i]
+            integer = (weight / scale).round().clamp(qmin, qmax)
+            rounded[..., i] = integer * scale
+            error = (weight - rounded[..., i]) / factor[..., i, i, None]
+            errors[..., i - start] = error
+            rest = factor[..., i, None, i + 1 : stop]
+            left[..., i + 1 : stop] -= error[..., None] * rest
+        # What is not in the block waits for all of it, which saves memory
+        # traffic.
+        left[..., stop:] -= errors @ factor[..., start:stop, stop:]
+    return rounded.gather(-1, order.argsort(-1))
+
+
+def _order_and_factor(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """The order of the inputs, and the upper Cholesky factor of the inverse of
+    their damped moments in this order."""
+    squares = moments.diagonal(dim1=-2, dim2=-1)
+    damping = _DAMPING * squares.mean(-1, keepdim=True)
     # Without any input, all integers are as good.
     damping = damping.clamp(min=torch.finfo(damping.dtype).tiny ** 0.5)
-    moments = moments + torch.diag_embed(damping.expand_as(mean_squares))
-    across = order[..., None, :].expand_as(moments)
-    moments = moments.gather(-1, across)
-    moments = moments.gather(-2, order[..., :, None].expand_as(moments))
+    order = squares.argsort(-1, descending=True)
+    moments = moments + torch.diag_embed(damping.expand_as(squares))
+    moments = moments.gather(-1, order[..., None, :].expand_as(moments))
+    moments = moments.gather(-2, order[..., None].expand_as(moments))
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
-    factor = torch.linalg.cholesky(inverse, upper=True)
-    rounded = torch.empty_like(left)
-    for i in range(left.shape[-1]):
-        weight = left[..., i]
-        integer = (weight / scale).round().clamp(qmin, qmax)
-        rounded[..., i] = integer * scale
-        error = (weight - rounded[..., i]) / factor[..., i, i, None]
-        rest = factor[..., i, None, i + 1 :]
-        left[..., i + 1 :] -= error[..., None] * rest
-    back = order.argsort(-1)[..., None, :].expand_as(rounded)
-    return rounded.gather(-1, back)
+    return order, torch.linalg.cholesky(inverse, upper=True)
+
+
+def fit_rows(
+    rows: Tensor, moments: Tensor, scale: Tensor, qmin: int, qmax: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`round_rows`, with the step size that is best for each row.
+
+    The step size that is best for nearest integers is the largest one tried;
+    the smallest is half of it.
+
+    Args:
+        rows (Tensor): See :func:`round_rows`.
+        moments (Tensor): See :func:`round_rows`.
+        scale (Tensor): Best for nearest integers.
+        qmin (int): See :func:`round_rows`.
+        qmax (int): See :func:`round_rows`.
+
+    Returns:
+        tuple[Tensor, Tensor, Tensor]: The rounded rows, their step sizes, and
+        their mean squared errors, which have the shape of ``scale``.
+    """
+    tried = torch.stack([scale * factor for factor in _FACTORS])
+    rounded = round_rows(rows, moments, tried, qmin, qmax)
+    errors = mean_squared_errors(rounded - rows, moments)
+    least, best = errors.min(0)
+    index = best[None, ..., None].expand(1, *rows.shape)
+    return (
+        rounded.gather(0, index)[0],
+        tried.gather(0, best[None])[0],
+        least,
+    )
+
+
+def mean_squared_errors(change: Tensor, moments: Tensor) -> Tensor:
+    """Mean squares of ``change x``.
+
+    Args:
+        change (Tensor): Changes of weights, shape (..., C, D).
+        moments (Tensor): Means of ``x x^T``, shape (..., D, D).
+
+    Returns:
+        Tensor: Shape (..., C).
+    """
+    return (change @ moments * change).sum(-1)
 
 
 @torch.no_grad()
 def compensate_weights(
     model: nn.Module, batches: Sequence[Any], run: Callable[[Any], Any]
 ) -> dict[str, float]:
-    """Round the weights of convolutions and linears by :func:`round_rows`.
+    """Round the weights of convolutions and linears by :func:`fit_rows`.
 
     The parameters become what they are rounded to, and training goes on from
-    there. The inputs are those of the rounded network. A constant error of an
-    output does not count where the layer's bias can take it, which is changed
-    accordingly, or the batch norm that reads the output: call this in a block
-    of :func:`.norms.correct_norms`.
+    there. A single step size for all rows stays as it is. The inputs are those
+    of the rounded network. A constant error of an output does not count where
+    the layer's bias can take it, which is changed accordingly, or the batch
+    norm that reads the output: call this in a block of
+    :func:`.norms.correct_norms`.
 
     Only layers of the classes ``Conv2d`` and ``Linear`` with up to 8192
     weights per output whose step sizes are learned (LSQ) are changed. Others
@@ -153,23 +216,27 @@ class _Inputs:
         means = self.sums.double() / self.count
         if self.takes_means:
             moments -= means[..., None] * means[..., None, :]
-        grid = layer.weight_quantizer.grid(weight)
-        scale = grid.scale.to(rows).expand(len(weight)).view(self.groups, -1)
+        quantizer: LSQQuantizer = layer.weight_quantizer
+        grid = quantizer.grid(weight)
         bounds = grid.qmin, grid.qmax
-        rounded = round_rows(rows, moments, scale, *bounds)
+        scale = grid.scale.to(rows).expand(len(weight)).view(self.groups, -1)
         wide = scale[..., None]
         nearest = (rows / wide).round().clamp(*bounds) * wide
+        before = mean_squared_errors(nearest - rows, moments).sum()
+        if quantizer.per_channel:
+            rounded, scale, errors = fit_rows(rows, moments, scale, *bounds)
+            quantizer.log_scale.copy_(scale.log().view(-1))
+            dist.broadcast(quantizer.log_scale.detach())
+        else:
+            rounded = round_rows(rows, moments, scale, *bounds)
+            errors = mean_squared_errors(rounded - rows, moments)
         weight.copy_(rounded.view_as(weight))
         if layer.bias is not None:
             lost = ((rows - rounded) @ means[..., None]).view(-1)
             layer.bias += lost.to(layer.bias)
             dist.broadcast(layer.bias.detach())
         dist.broadcast(weight)  # devices may round differently
-        new, old = (
-            float(((x - rows) @ moments * (x - rows)).sum())
-            for x in (rounded, nearest)
-        )
-        return new / old if old > 0 else 1.0
+        return float(errors.sum() / before) if before > 0 else 1.0
 
 
 @contextmanager

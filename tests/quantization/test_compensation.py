@@ -12,7 +12,12 @@ from mmgor.quantization import (
     compensate_weights,
     correct_norms,
 )
-from mmgor.quantization.compensation import _columns, round_rows
+from mmgor.quantization.compensation import (
+    _columns,
+    fit_rows,
+    mean_squared_errors,
+    round_rows,
+)
 from mmgor.quantization.convert import quantize_layers
 
 ONE = torch.ones(1, dtype=torch.float64)
@@ -75,6 +80,37 @@ def test_each_rounding_is_followed_by_a_least_squares_solution():
         3,
     )
     torch.testing.assert_close(groups[:, 0], found)
+
+
+def test_a_row_longer_than_a_block():
+    torch.manual_seed(0)
+    inputs = torch.randn(70, 200, dtype=torch.float64)
+    moments = inputs @ inputs.T / 200
+    row = torch.randn(70, dtype=torch.float64)
+    want = one_by_one(row, moments, ONE[0] / 2, -7, 7)
+    found = round_rows(row[None], moments, ONE / 2, -7, 7)
+    torch.testing.assert_close(found[0], want)
+
+
+def test_each_row_gets_the_step_size_with_the_least_error():
+    """Steps of 1 leave 0.5 and 1.5 nothing but ties; steps of 0.5 are
+    exact."""
+    rows = torch.tensor([[0.5, 1.5], [1.0, -2.0]], dtype=torch.float64)
+    scale = torch.ones(2, dtype=torch.float64)
+    moments = torch.eye(2, dtype=torch.float64)
+    rounded, found, errors = fit_rows(rows, moments, scale, -7, 7)
+    torch.testing.assert_close(rounded, rows)
+    torch.testing.assert_close(found, torch.tensor([0.5, 1.0]).double())
+    torch.testing.assert_close(errors, torch.zeros(2).double())
+
+
+def test_errors_are_those_of_the_outputs():
+    torch.manual_seed(0)
+    inputs, change = torch.randn(5, 30), torch.randn(3, 5)
+    torch.testing.assert_close(
+        mean_squared_errors(change, inputs @ inputs.T / 30),
+        (change @ inputs).square().mean(1),
+    )
 
 
 def test_inputs_that_are_always_zero():
