@@ -33,6 +33,8 @@ _LARGEST = 8192
 _DAMPING = 0.01
 # Step sizes that are tried, relative to the best one for nearest integers.
 _FACTORS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+# Of the way from an integer to the next that a parameter may be off.
+_MARGIN = 0.4
 # Weights of a row between two updates of all that follow.
 _BLOCK = 64
 
@@ -143,8 +145,7 @@ def compensate_weights(
 ) -> dict[str, float]:
     """Round the weights of convolutions and linears by :func:`fit_rows`.
 
-    The parameters become what they are rounded to, and training goes on from
-    there. A single step size for all rows stays as it is. The inputs are those
+    The parameters change as little as that takes. A single step size for all rows stays as it is. The inputs are those
     of the rounded network. A constant error of an output does not count where
     the layer's bias can take it, which is changed accordingly, or the batch
     norm that reads the output: call this in a block of
@@ -230,13 +231,27 @@ class _Inputs:
         else:
             rounded = round_rows(rows, moments, scale, *bounds)
             errors = mean_squared_errors(rounded - rows, moments)
-        weight.copy_(rounded.view_as(weight))
+        weight.copy_(_near(rows, rounded, scale, *bounds).view_as(weight))
         if layer.bias is not None:
             lost = ((rows - rounded) @ means[..., None]).view(-1)
             layer.bias += lost.to(layer.bias)
             dist.broadcast(layer.bias.detach())
         dist.broadcast(weight)  # devices may round differently
         return float(errors.sum() / before) if before > 0 else 1.0
+
+
+def _near(
+    rows: Tensor, rounded: Tensor, scale: Tensor, qmin: int, qmax: int
+) -> Tensor:
+    """The values closest to ``rows`` that nearest integers round to
+    ``rounded``, by a margin.
+
+    Training can undo a rounding more easily from here than from the middle
+    between two thresholds.
+    """
+    room, wide = _MARGIN * scale[..., None], scale[..., None]
+    near = rounded + (rows - rounded).clamp(-room, room)
+    return near.clamp(qmin * wide, qmax * wide)
 
 
 @contextmanager
