@@ -145,11 +145,11 @@ def compensate_weights(
 ) -> dict[str, float]:
     """Round the weights of convolutions and linears by :func:`fit_rows`.
 
-    The parameters change as little as that takes. A single step size for all rows stays as it is. The inputs are those
-    of the rounded network. A constant error of an output does not count where
-    the layer's bias can take it, which is changed accordingly, or the batch
-    norm that reads the output: call this in a block of
-    :func:`.norms.correct_norms`.
+    The parameters change as little as that takes. A single step size for all
+    rows stays as it is. The inputs are those of the rounded network. A
+    constant error of an output does not count where the layer's bias can take
+    it, which is changed accordingly, or the batch norm that reads the output:
+    call this in a block of :func:`.norms.correct_norms`.
 
     Only layers of the classes ``Conv2d`` and ``Linear`` with up to 8192
     weights per output whose step sizes are learned (LSQ) are changed. Others

@@ -202,6 +202,24 @@ def test_outputs_come_closer_to_those_in_float(pair):
     )
 
 
+def test_parameters_stay_near_their_float_values(pair):
+    model, batches = pair
+    calibrate(model, batches, model)
+    before = model.first.conv.weight.clone()
+    compensate_weights(model, batches, model)
+    layer = model.first.conv
+    scale = layer.weight_quantizer.step(layer.weight, 0)[0][
+        :, None, None, None
+    ]
+    with torch.no_grad():
+        rounded = layer.quantized_weight()
+    inside = rounded.abs() < 3 * scale  # of 3 bits
+    as_before = torch.isclose(layer.weight, before)
+    assert as_before[inside].float().mean() > 0.3
+    moved = ((layer.weight - rounded) / scale)[~as_before]
+    assert moved.abs().max() <= 0.4 + 1e-5
+
+
 def test_the_bias_takes_a_constant_error(pair):
     model, batches = pair
     model = model.last
@@ -211,7 +229,8 @@ def test_the_bias_takes_a_constant_error(pair):
         x = model.input_quantizer(torch.cat(batches))
         want = model._conv_forward(x, model.weight, model.bias)
         compensate_weights(model, batches, model)
-        found = model._conv_forward(x, model.weight, model.bias)
+        rounded = model.quantized_weight()
+        found = model._conv_forward(x, rounded, model.bias)
     torch.testing.assert_close(found.mean((0, 2, 3)), want.mean((0, 2, 3)))
 
 
