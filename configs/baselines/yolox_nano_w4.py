@@ -1,7 +1,5 @@
-"""As yolox_nano_w8.py, at W4A4. Start from the W6A6 student:
-
---cfg-options load_from=work_dirs/yolox_nano_w6/epoch_2.pth
-"""
+"""As yolox_nano_w8.py, at W4A4; it starts from the float network, too, whose
+weights and batch norms are fitted to rounding before."""
 
 _base_ = './yolox_nano_w8.py'
 
@@ -11,4 +9,8 @@ model = dict(
     neck=dict(quant=quant),
     bbox_head=dict(quant=quant),
 )
-optim_wrapper = dict(optimizer=dict(lr=5e-4))
+optim_wrapper = dict(optimizer=dict(lr=2e-4))
+calibration = dict(
+    type='QuantCalibrationHook', correct_norms=True, compensate_weights=True
+)
+custom_hooks = [calibration, {{_base_.ema}}]
