@@ -128,8 +128,8 @@ def by_mean_bits(
 ) -> Bits:
     """Bits of all weights, and of all inputs, with the same mean.
 
-    None has more than one bit less than the mean: the estimate is for small
-    errors, and the fewer bits, the larger they are.
+    From a mean of 4 on, none has 2 bits: the estimate is for small errors, and
+    those of 2 bits are not.
 
     Args:
         found (Sequence[Sensitivity]): The tensors.
@@ -142,7 +142,7 @@ def by_mean_bits(
     bits: Bits = {}
     for side in sides or ('w_bits', 'a_bits'):
         own = [one for one in found if one.side == side]
-        fewest = min(mean, max(BITS)) - 1
+        fewest = 3 if mean >= 4 else min(BITS)
         costs = [
             {b: cost for b, cost in one.costs.items() if b >= fewest}
             for one in own

@@ -188,34 +188,33 @@ class QuantCalibrationHook(Hook):
         calibrated = partial(
             calibrate, model, batches, run, names, self.loss_weighted
         )
-        if not self.correct_norms or self._is_rounded(runner):
+        ranges = [x.weight_quantizer.calibrated for x in layers.values()]
+        if not self.correct_norms:
             calibrated()
-            return
-        with correct_norms(model, batches, run) as moved:
-            calibrated()
-            if self.compensate_weights:
-                shares = compensate_weights(model, batches, run)
-                runner.logger.info(_shares_line(shares, len(layers)))
-        runner.logger.info(_moved_line(moved))
-
-    def _is_rounded(self, runner: Runner) -> bool:
-        """Whether training has fitted weights and norms to rounding."""
-        if self._starts_rounded:
+        elif self._starts_rounded or any(ranges):
             runner.logger.info(
                 'Weights and batch norms stay as they are: those of a '
                 'quantized checkpoint know rounding.'
             )
-        return self._starts_rounded
+            calibrated()
+        else:
+            with correct_norms(model, batches, run) as moved:
+                calibrated()
+                if self.compensate_weights:
+                    shares = compensate_weights(model, batches, run)
+                    runner.logger.info(_shares_line(shares, len(layers)))
+            runner.logger.info(_moved_line(moved))
 
 
 def _shares_line(shares: dict[str, float], layers: int) -> str:
     if not shares:
         return 'compensate_weights found no layer that it can change.'
+    worst = max(shares, key=lambda name: shares[name])
     return (
         f'The weights of {len(shares)} of {layers} layers were rounded so '
         'that errors cancel. The squared error of outputs is '
         f'{median(shares.values()):.2f} of the one with nearest integers '
-        '(median).'
+        f'(median), {shares[worst]:.2f} at most ({worst}).'
     )
 
 

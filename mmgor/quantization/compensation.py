@@ -9,6 +9,7 @@ arXiv 2208.11580) in the fixed order and with the Cholesky factor of Frantar
 et al., "GPTQ", ICLR 2023, arXiv 2210.17323.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -26,11 +27,9 @@ from .quantizers.lsq import LSQQuantizer
 
 # Positions of each call of a layer whose inputs are looked at.
 _POSITIONS = 1024
-# Most weights of a row: the time grows with the cube.
-_LARGEST = 8192
-# Added to all mean squares, as a share of their mean: few positions show
-# correlations that are not there.
-_DAMPING = 0.01
+# Most weights of a row; the time grows with the cube. It is that of a 3 x 3
+# convolution of 512 channels.
+_LARGEST = 4608
 # Step sizes that are tried, relative to the best one for nearest integers.
 _FACTORS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
 # Of the way from an integer to the next that a parameter may be off.
@@ -49,7 +48,8 @@ def round_rows(
 
     Args:
         rows (Tensor): Weights, shape (..., C, D).
-        moments (Tensor): Means of ``x x^T`` of the inputs, shape (..., D, D).
+        moments (Tensor): Means of ``x x^T`` of the inputs, shape (..., D, D);
+            positive definite.
         scale (Tensor): Step size of each row, shape (..., C). It may have more
             axes in front than ``rows``, to try several.
         qmin (int): Smallest integer.
@@ -59,9 +59,11 @@ def round_rows(
         Tensor: Multiples of ``scale``, shape (..., C, D).
     """
     size = rows.shape[-1]
-    order, factor = _order_and_factor(moments)
-    order = order[..., None, :].expand(*scale.shape, size)
-    left = rows.expand_as(order).gather(-1, order)
+    order = moments.diagonal(dim1=-2, dim2=-1).argsort(-1, descending=True)
+    back = order.argsort(-1)
+    factor = _factor_of_inverse(moments, order)
+    shape = (*scale.shape, size)
+    left = rows.expand(shape).gather(-1, order[..., None, :].expand(shape))
     rounded = torch.empty_like(left)
     for start in range(0, size, _BLOCK):
         stop = min(start + _BLOCK, size)
@@ -77,22 +79,47 @@ def round_rows(
         # What is not in the block waits for all of it, which saves memory
         # traffic.
         left[..., stop:] -= errors @ factor[..., start:stop, stop:]
-    return rounded.gather(-1, order.argsort(-1))
+    return rounded.gather(-1, back[..., None, :].expand(shape))
 
 
-def _order_and_factor(moments: Tensor) -> tuple[Tensor, Tensor]:
-    """The order of the inputs, and the upper Cholesky factor of the inverse of
-    their damped moments in this order."""
-    squares = moments.diagonal(dim1=-2, dim2=-1)
-    damping = _DAMPING * squares.mean(-1, keepdim=True)
-    # Without any input, all integers are as good.
-    damping = damping.clamp(min=torch.finfo(damping.dtype).tiny ** 0.5)
-    order = squares.argsort(-1, descending=True)
-    moments = moments + torch.diag_embed(damping.expand_as(squares))
+def _factor_of_inverse(moments: Tensor, order: Tensor) -> Tensor:
+    """The upper Cholesky factor of the inverse, with the inputs in an
+    order."""
     moments = moments.gather(-1, order[..., None, :].expand_as(moments))
     moments = moments.gather(-2, order[..., None].expand_as(moments))
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
-    return order, torch.linalg.cholesky(inverse, upper=True)
+    return torch.linalg.cholesky(inverse, upper=True)
+
+
+def trusted_moments(
+    products: Tensor, sums: Tensor, count: Tensor, centered: bool
+) -> Tensor:
+    """Moments of inputs, with as much of their correlations as was seen.
+
+    Correlations of D inputs at fewer than D positions are chance. They are
+    multiplied by ``1 - D / count``, at least 0. Then a row gets the nearest
+    integers.
+
+    Args:
+        products (Tensor): Sums of ``x x^T``, shape (..., D, D).
+        sums (Tensor): Sums of ``x``, shape (..., D).
+        count (Tensor): Number of positions, shape (); at least 1.
+        centered (bool): Leave out the mean of ``x``.
+
+    Returns:
+        Tensor: Positive definite, shape (..., D, D).
+    """
+    moments = products / count
+    seen = moments.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)
+    if centered:
+        means = sums / count
+        moments = moments - means[..., None] * means[..., None, :]
+    squares = moments.diagonal(dim1=-2, dim2=-1)
+    trust = (1 - sums.shape[-1] / count).clamp(min=0)
+    # For inputs that are constant, or 0 in all images seen.
+    least = 1e-2 * squares.mean(-1, keepdim=True) + 1e-6 * seen
+    least = least.clamp(min=torch.finfo(seen.dtype).eps)
+    return trust * moments + torch.diag_embed((1 - trust) * squares + least)
 
 
 def fit_rows(
@@ -145,15 +172,18 @@ def compensate_weights(
 ) -> dict[str, float]:
     """Round the weights of convolutions and linears by :func:`fit_rows`.
 
-    The parameters change as little as that takes. A single step size for all
-    rows stays as it is. The inputs are those of the rounded network. A
-    constant error of an output does not count where the layer's bias can take
-    it, which is changed accordingly, or the batch norm that reads the output:
-    call this in a block of :func:`.norms.correct_norms`.
+    The parameters change as little as that takes, those of frozen layers, too.
+    A single step size for all rows stays as it is. The inputs are those of the
+    rounded network; each call counts alike. A constant error of an output does
+    not count where the layer's bias can take it, which is changed accordingly,
+    or the batch norm that reads the output: call this in a block of
+    :func:`.norms.correct_norms`.
 
-    Only layers of the classes ``Conv2d`` and ``Linear`` with up to 8192
+    Only layers of the classes ``Conv2d`` and ``Linear`` with up to 4608
     weights per output whose step sizes are learned (LSQ) are changed. Others
-    compute something else, or find their step sizes from the weights.
+    compute something else, or find their step sizes from the weights. A weight
+    that belongs to several layers stays as it is. The sums need 8 bytes for
+    each pair of weights of a row.
 
     Args:
         model (nn.Module): Calibrated. Its weights are changed in place.
@@ -163,24 +193,29 @@ def compensate_weights(
 
     Returns:
         dict[str, float]: Path of a layer that was changed -> squared error of
-        its output, as a share of the one that nearest integers have.
+        its output, as a share of the one that nearest integers have, as far as
+        correlations are trusted.
     """
+    layers = quantized_layers(model)
+    owners = Counter(id(layer.weight) for layer in layers.values())
     inputs = {
         name: _Inputs(layer)
-        for name, layer in quantized_layers(model).items()
+        for name, layer in layers.items()
         if type(layer) in (QuantConv2d, QuantLinear)
+        and owners[id(layer.weight)] == 1
         and layer.weight[0].numel() <= _LARGEST
         and isinstance(layer.weight_quantizer, LSQQuantizer)
     }
     with _watched(model, inputs.values()):
         for batch in batches:
             run(batch)
-    # Every rank has the same layers, but not every layer runs on each.
-    return {
-        name: seen.compensate()
-        for name, seen in inputs.items()
-        if seen.gather()
-    }
+    shares = {}
+    for name in list(inputs):
+        seen = inputs.pop(name)  # its sums may be large
+        # Every rank has the same layers, but not every layer runs on each.
+        if seen.gather():
+            shares[name] = seen.compensate()
+    return shares
 
 
 class _Inputs:
@@ -188,55 +223,64 @@ class _Inputs:
 
     def __init__(self, layer: Any) -> None:
         self.layer = layer
-        self.groups = getattr(layer, 'groups', 1)
-        weight = layer.weight
-        size = weight[0].numel()
-        self.count = weight.new_zeros(())
-        self.sums = weight.new_zeros(self.groups, size)
-        self.products = weight.new_zeros(self.groups, size, size)
+        groups, size = getattr(layer, 'groups', 1), layer.weight[0].numel()
+        zeros = partial(layer.weight.new_zeros, dtype=torch.double)
+        self.count = zeros(())
+        self.sums = zeros(groups, size)
+        self.products = zeros(groups, size, size)
+        # Calls, and how many of them a batch norm read.
+        self.calls, self.followed = zeros(()), zeros(())
         self.entered = False
-        self.output: Any = None
-        self.takes_means = layer.bias is not None
 
     def add(self, x: Tensor, generator: torch.Generator) -> None:
-        columns = _columns(self.layer, x.float(), generator)
+        columns = _columns(self.layer, x.double(), generator)
         self.count += columns.shape[-1]
         self.sums += columns.sum(-1)
         self.products += columns @ columns.mT
 
     def gather(self) -> bool:
         """Add up over all ranks; whether there was any input."""
-        for part in (self.count, self.sums, self.products):
+        for part in (
+            self.count,
+            self.sums,
+            self.products,
+            self.calls,
+            self.followed,
+        ):
             dist.all_reduce(part)
         return bool(self.count)
 
     def compensate(self) -> float:
         layer, weight = self.layer, self.layer.weight.detach()
-        rows = weight.reshape(self.groups, -1, self.sums.shape[-1]).double()
-        moments = self.products.double() / self.count
-        means = self.sums.double() / self.count
-        if self.takes_means:
-            moments -= means[..., None] * means[..., None, :]
+        takes_means = layer.bias is not None or bool(
+            self.followed == self.calls
+        )
+        moments = trusted_moments(
+            self.products, self.sums, self.count, takes_means
+        )
+        rows = weight.reshape(len(moments), -1, moments.shape[-1]).double()
         quantizer: LSQQuantizer = layer.weight_quantizer
         grid = quantizer.grid(weight)
         bounds = grid.qmin, grid.qmax
-        scale = grid.scale.to(rows).expand(len(weight)).view(self.groups, -1)
+        scale = grid.scale.double().expand(len(weight)).view(rows.shape[:-1])
         wide = scale[..., None]
         nearest = (rows / wide).round().clamp(*bounds) * wide
         before = mean_squared_errors(nearest - rows, moments).sum()
         if quantizer.per_channel:
             rounded, scale, errors = fit_rows(rows, moments, scale, *bounds)
             quantizer.log_scale.copy_(scale.log().view(-1))
-            dist.broadcast(quantizer.log_scale.detach())
         else:
             rounded = round_rows(rows, moments, scale, *bounds)
             errors = mean_squared_errors(rounded - rows, moments)
         weight.copy_(_near(rows, rounded, scale, *bounds).view_as(weight))
+        changed = [weight, quantizer.log_scale]
         if layer.bias is not None:
+            means = self.sums / self.count
             lost = ((rows - rounded) @ means[..., None]).view(-1)
             layer.bias += lost.to(layer.bias)
-            dist.broadcast(layer.bias.detach())
-        dist.broadcast(weight)  # devices may round differently
+            changed.append(layer.bias)
+        for tensor in changed:  # devices may round differently
+            dist.broadcast(tensor.detach())
         return float(errors.sum() / before) if before > 0 else 1.0
 
 
@@ -258,6 +302,8 @@ def _near(
 def _watched(model: nn.Module, inputs: Collection[_Inputs]) -> Iterator[None]:
     """Collect inputs in the block, of a model in training."""
     generator = torch.Generator().manual_seed(0)
+    # The layer that ran last, its output, and the output's version.
+    latest: list[Any] = [None, None, 0]
 
     def enter(seen: _Inputs, *call: Any) -> None:
         seen.entered = True
@@ -268,11 +314,15 @@ def _watched(model: nn.Module, inputs: Collection[_Inputs]) -> Iterator[None]:
         seen.entered = False
 
     def leave(seen: _Inputs, *call: Any) -> None:
-        seen.output = call[-1]
+        seen.calls += 1
+        latest[:] = seen, call[-1], call[-1]._version
 
     def follow(norm: Any, norm_inputs: tuple[Any, ...]) -> None:
-        for seen in inputs:
-            seen.takes_means |= seen.output is norm_inputs[0]
+        seen, output, version = latest
+        # A change in place may have been an activation.
+        same = output is norm_inputs[0] and output._version == version
+        if same and norm.training:
+            seen.followed += 1
 
     with batch_statistics(model), ExitStack() as stack:
         for seen in inputs:
@@ -313,7 +363,8 @@ def _columns(layer: Any, x: Tensor, generator: torch.Generator) -> Tensor:
         row[:, None, None] + offsets[0][:, None],
         column[:, None, None] + offsets[1],
     ]  # (N, kh, kw, C)
-    return patches.permute(3, 1, 2, 0).reshape(layer.groups, -1, len(place))
+    rows = patches.permute(3, 1, 2, 0)
+    return rows.reshape(layer.groups, layer.weight[0].numel(), len(place))
 
 
 def _some(count: int, generator: torch.Generator) -> Tensor:

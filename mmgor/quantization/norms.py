@@ -84,10 +84,8 @@ def correct_norms(
         plain = _moments(model, batches, run)
     yield moved
     rounded = _moments(model, batches, run)
-    for quantizer in quantizers:
-        quantizer.forget_calls()
     for name, norm in norms_with_statistics(model).items():
-        if name not in plain:
+        if name not in plain or name not in rounded:
             continue
         (mean, var), (new_mean, new_var) = plain[name], rounded[name]
         kept, seen, new = (
@@ -144,7 +142,12 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
             stack.callback(handle.remove)
             stack.callback(setattr, norm, 'momentum', norm.momentum)
             norm.momentum = 0.0  # the kept statistics stay
-        yield
+        try:
+            yield
+        finally:
+            for module in model.modules():
+                if isinstance(module, BaseQuantizer):
+                    module.forget_calls()
 
 
 def _use_batch(norm: Any, inputs: tuple[Tensor, ...]) -> None:

@@ -17,6 +17,7 @@ from mmgor.quantization.compensation import (
     fit_rows,
     mean_squared_errors,
     round_rows,
+    trusted_moments,
 )
 from mmgor.quantization.convert import quantize_layers
 
@@ -26,7 +27,7 @@ ONE = torch.ones(1, dtype=torch.float64)
 def test_two_weights_of_the_same_input_share_their_sum():
     """0.4 + 0.4: the first becomes 0, so that the second has to be 0.8."""
     rows = torch.tensor([[0.4, 0.4]], dtype=torch.float64)
-    same = torch.ones(2, 2, dtype=torch.float64)
+    same = torch.ones(2, 2).double() + 1e-6 * torch.eye(2)
     rounded = round_rows(rows, same, ONE, -7, 7)
     assert sorted(rounded.flatten().tolist()) == [0, 1]
 
@@ -47,7 +48,6 @@ def one_by_one(row, moments, scale, qmin, qmax):
     """The same from its definition: after each weight, those that are left
     take the least squares solution."""
     diagonal = moments.diagonal()
-    moments = moments + 0.01 * diagonal.mean() * torch.eye(len(row)).double()
     order = diagonal.argsort(descending=True).tolist()
     left, rounded = row.clone(), torch.zeros_like(row)
     for i, first in enumerate(order):
@@ -112,10 +112,43 @@ def test_errors_are_those_of_the_outputs():
     )
 
 
-def test_inputs_that_are_always_zero():
-    rows = torch.tensor([[0.6, 1.2]], dtype=torch.float64)
-    rounded = round_rows(rows, torch.zeros(2, 2).double(), ONE, -7, 7)
-    assert rounded.tolist() == [[1, 1]]
+def test_few_positions_show_no_correlations():
+    """8 inputs at 4 positions: a row gets the nearest integers."""
+    torch.manual_seed(0)
+    x, rows = torch.randn(8, 4).double(), torch.randn(3, 8).double()
+    moments = trusted_moments(x @ x.T, x.sum(1), torch.tensor(4.0), False)
+    assert torch.equal(moments, moments.diagonal().diag())
+    scale = torch.full((3,), 0.3).double()
+    rounded = round_rows(rows, moments, scale, -7, 7)
+    torch.testing.assert_close(rounded, (rows / 0.3).round() * 0.3)
+
+
+def test_half_of_the_correlations_at_twice_as_many_positions():
+    torch.manual_seed(0)
+    x = torch.randn(8, 16).double() + 3
+    moments = trusted_moments(x @ x.T, x.sum(1), torch.tensor(16.0), True)
+    want = torch.cov(x, correction=0)
+    across = ~torch.eye(8, dtype=torch.bool)
+    torch.testing.assert_close(moments[across], want[across] / 2)
+    torch.testing.assert_close(
+        moments.diagonal(),
+        want.diagonal()
+        + 1e-2 * want.diagonal().mean()
+        + 1e-6 * x.square().mean(),
+    )
+
+
+@pytest.mark.parametrize('count', [1, 3, 500])
+@pytest.mark.parametrize('noise', [0, 1e-6, 1])
+@pytest.mark.parametrize('mean', [0, 300])
+def test_moments_can_always_be_factored(count, noise, mean):
+    torch.manual_seed(0)
+    x = mean + noise * torch.randn(6, count).double()
+    for centered in (True, False):
+        moments = trusted_moments(
+            x @ x.T, x.sum(1), torch.tensor(float(count)), centered
+        )
+        torch.linalg.cholesky(moments)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +232,89 @@ def test_outputs_come_closer_to_those_in_float(pair):
     assert error(model, reference, batches) < 0.8 * error(
         nearest, reference, batches
     )
+
+
+def changed_by(model, batches):
+    calibrate(model, batches, model)
+    compensate_weights(model, batches, model)
+    return model.state_dict()
+
+
+def test_constant_errors_count_unless_a_norm_reads_the_output(pair):
+    """A constant added to the inputs changes nothing only if they do not."""
+    _, batches = pair
+    policy = QuantPolicy(w_bits=3, a_bits=8)
+    for with_norm in (True, False):
+        weights = []
+        for shift in (0, 8):
+            torch.manual_seed(0)
+            layers = nn.Sequential(
+                nn.Conv2d(6, 8, 1, bias=False),
+                nn.BatchNorm2d(8) if with_norm else nn.ReLU(inplace=True),
+            )
+            quantize_layers(layers, policy, set())
+            layers[0].input_quantizer.quantize = lambda x, slot: x
+            state = changed_by(layers, [x + shift for x in batches])
+            weights.append(state['0.weight'])
+        assert torch.allclose(*weights, atol=1e-5) == with_norm
+
+
+def test_a_norm_behind_an_activation_in_place_takes_no_constants(pair):
+    _, batches = pair
+    weights = []
+    for inplace in (True, False):
+        torch.manual_seed(0)
+        layers = nn.Sequential(
+            nn.Conv2d(6, 8, 1, bias=False),
+            nn.ReLU(inplace=inplace),
+            nn.BatchNorm2d(8),
+        )
+        quantize_layers(layers, QuantPolicy(w_bits=3, a_bits=8), set())
+        weights.append(changed_by(layers, batches)['0.weight'])
+    assert torch.equal(*weights)
+
+
+def test_one_step_size_for_all_rows_stays(pair):
+    _, batches = pair
+    layer = nn.Sequential(nn.Conv2d(6, 8, 3))
+    policy = QuantPolicy(w_bits=3, a_bits=8, per_channel=False)
+    quantize_layers(layer, policy, set())
+    calibrate(layer, batches, layer)
+    before = copy.deepcopy(layer.state_dict())
+    shares = compensate_weights(layer, batches, layer)
+    after = layer.state_dict()
+    name = '0.weight_quantizer.log_scale'
+    assert torch.equal(after[name], before[name])
+    assert shares['0'] < 0.8
+
+
+def test_a_linear_layer_with_correlated_inputs():
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(16, 4))
+    quantize_layers(layer, QuantPolicy(w_bits=3, a_bits=8), set())
+    batches = [torch.randn(300, 3) @ torch.randn(3, 16)] * 2
+    calibrate(layer, batches, layer)
+    before = layer[0].weight.clone()
+    assert compensate_weights(layer, batches, layer)['0'] < 0.5
+    assert not torch.equal(layer[0].weight, before)
+
+
+def test_a_weight_of_two_layers_is_left_alone(pair):
+    _, batches = pair
+    model = nn.Sequential(nn.Conv2d(6, 6, 1), nn.Conv2d(6, 6, 1))
+    model[1].weight = model[0].weight
+    quantize_layers(model, QuantPolicy(w_bits=3, a_bits=8), set())
+    calibrate(model, batches, model)
+    assert compensate_weights(model, batches, model) == {}
+
+
+def test_a_call_without_images(pair):
+    model, batches = pair
+    calibrate(model, batches, model)
+    shares = compensate_weights(
+        model.first, [*batches, batches[0][:0]], model.first.conv
+    )
+    assert [*shares] == ['conv']
 
 
 def test_parameters_stay_near_their_float_values(pair):
