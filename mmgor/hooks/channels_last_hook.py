@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from mmgor.quantization.quantizers.marks import mark, mark_of
 from mmgor.registry import HOOKS
 
 from .student import unwrapped_model
@@ -89,4 +90,10 @@ def _channels_last(module: nn.Module, *inputs: Any) -> Any:
 
 
 def _contiguous(module: nn.Module, *inputs: Any) -> Any:
-    return tree_map_only(Tensor, Tensor.contiguous, inputs)
+    return tree_map_only(Tensor, _copied, inputs)
+
+
+def _copied(x: Tensor) -> Tensor:
+    copy, found = x.contiguous(), mark_of(x)
+    # The values lie on the same grid.
+    return copy if found is None else mark(copy, *found)

@@ -110,6 +110,7 @@ def guard_local_files() -> None:
     @wraps(stock)  # mmengine's log has its name
     def loader(path: str, map_location: Any = None) -> Any:
         kept = _read_ahead.pop(_state(path), None)
+        _read_ahead.clear()  # nobody will ask for another one
         if kept is not None and isinstance(map_location, str):
             return _moved(kept, map_location)
         if not _trusted():

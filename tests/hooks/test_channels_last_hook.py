@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from mmgor.hooks.channels_last_hook import use_channels_last
 from mmgor.quantization import calibrate
+from mmgor.quantization.quantizers.marks import mark, mark_of
 from mmgor.registry import MODELS
 from tests.support.models import make_batch, quantized_cfg
 from tests.support.training import scene_teacher, tiny_scenes, training_config
@@ -95,6 +96,20 @@ def test_compiled_operators_get_the_layout_that_they_know():
     pairs = zip(other.parameters(), plain.parameters(), strict=True)
     for mine, reference in pairs:
         assert_close(mine.grad, reference.grad, rtol=1e-3, atol=1e-3)
+
+
+def test_a_copy_lies_on_the_same_grid():
+    layer = nn.Module()
+    layer.deform_sampling = None  # marks a head that calls an operator
+    model = nn.Module()
+    model.backbone, model.head = nn.Identity(), layer
+    layer.forward = lambda x: x
+    use_channels_last(model)
+    x = torch.rand(1, 2, 3, 4).contiguous(memory_format=torch.channels_last)
+    quantizer = nn.Identity()
+    found = layer(mark(x, quantizer, 1))
+    assert found.is_contiguous()
+    assert mark_of(found) == (quantizer, 1)
 
 
 def test_a_resumed_training_is_the_same(tmp_path):

@@ -156,7 +156,7 @@ def test_ema_averages_scales_and_copies_ranges(update_buffers):
 
 
 def test_rounding_is_off_in_a_block():
-    """Slots and observers are then as before, also after an error."""
+    """Observers are then as before, also after an error; slots start anew."""
     rounds, observed = LSQQuantizer(4), LSQQuantizer(4, num_scales=2)
     ready_one = ready(LSQQuantizer)
     observed.observer = kept = PassThrough()
