@@ -68,7 +68,12 @@ def draw_config(rng: random.Random, teacher: dict) -> dict[str, Any]:
         weighting.update(form=rng.choice(forms), init_iters=1)
     model.gor_weighting = weighting
     model.gradient_tap = 'neck'
-    calibration = dict(type='QuantCalibrationHook', num_batches=1)
+    calibration = dict(
+        type='QuantCalibrationHook',
+        num_batches=1,
+        correct_norms=True,
+        compensate_weights=True,
+    )
     calibration.update(rng.choice([{}, dict(loss_weighted=True)]))
     hooks = [
         calibration,
