@@ -22,9 +22,15 @@ from tests.support.training import (
 from tests.support.virtual_cuda import virtual_cuda
 
 CUSTOM = [
-    dict(type='QuantCalibrationHook', num_batches=1),
+    dict(
+        type='QuantCalibrationHook',
+        num_batches=1,
+        correct_norms=True,
+        compensate_weights=True,
+    ),
     dict(type='GoRWeightHook', num_verify_images=4),
     dict(type='NonFiniteLossHook'),
+    dict(type='ChannelsLastHook'),
     dict(type='EMAHook'),
 ]
 
