@@ -10,7 +10,6 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from mmgor.quantization.quantizers.marks import mark, mark_of
 from mmgor.registry import HOOKS
 
 from .student import unwrapped_model
@@ -94,6 +93,6 @@ def _contiguous(module: nn.Module, *inputs: Any) -> Any:
 
 
 def _copied(x: Tensor) -> Tensor:
-    copy, found = x.contiguous(), mark_of(x)
-    # The values lie on the same grid.
-    return copy if found is None else mark(copy, *found)
+    copy = x.contiguous()
+    copy.__dict__.update(vars(x))  # such as the grid of its values
+    return copy
