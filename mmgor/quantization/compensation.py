@@ -263,8 +263,7 @@ class _Inputs:
         grid = quantizer.grid(weight)
         bounds = grid.qmin, grid.qmax
         scale = grid.scale.double().expand(len(weight)).view(rows.shape[:-1])
-        wide = scale[..., None]
-        nearest = (rows / wide).round().clamp(*bounds) * wide
+        nearest = quantizer(weight).view_as(rows)
         before = mean_squared_errors(nearest - rows, moments).sum()
         if quantizer.per_channel:
             rounded, scale, errors = fit_rows(rows, moments, scale, *bounds)
