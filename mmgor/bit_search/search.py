@@ -14,7 +14,6 @@ from mmgor.hooks.student import run_losses, total_loss
 from mmgor.hooks.training_batches import batch_size
 from mmgor.io.checkpoint_reader import protect_loading, read_state_dict
 from mmgor.quantization import (
-    BaseQuantizer,
     calibrate,
     layer_table,
     quantized_layers,
@@ -228,9 +227,7 @@ def _accuracy(runner: Runner, batches: list, bits: Bits | None) -> float:
     model: Any = runner.model
     rounding: Any = nullcontext()
     if bits is None:
-        rounding = without_rounding(
-            m for m in model.modules() if isinstance(m, BaseQuantizer)
-        )
+        rounding = without_rounding(model)
     else:
         set_bits(model, bits)
         calibrate(model, batches, lambda one: run_losses(model, one))

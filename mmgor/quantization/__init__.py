@@ -44,12 +44,12 @@ from .layers.variants import (
 from .layers.weights import counting_macs, layer_macs, weighted_layers
 from .norms import EvalBatchNorm2d, correct_norms
 from .policy import LayerBits, QuantPolicy
-from .quantizers.base import BaseQuantizer
+from .quantizers.base import BaseQuantizer, without_rounding
 from .quantizers.dorefa import DoReFaQuantizer
 from .quantizers.grid import Grid
 from .quantizers.lsq import LSQPlusQuantizer, LSQQuantizer
 from .quantizers.minmax import MinMaxQuantizer
-from .quantizers.observer import PassThrough, without_rounding
+from .quantizers.observer import PassThrough
 from .quantizers.pact import PACTQuantizer
 from .report import format_table, layer_table, save_table
 from .tensors.grids import FixedQuantizer, GivenQuantizer

@@ -25,8 +25,7 @@ from mmcv.cnn import ConvModule
 from mmengine import dist
 from torch import Tensor, nn
 
-from mmgor.quantization.quantizers.base import BaseQuantizer
-from mmgor.quantization.quantizers.observer import without_rounding
+from mmgor.quantization.quantizers.base import without_rounding
 from mmgor.trial_run import trial_run
 
 # Largest value of the common grid, which has this many steps on each side.
@@ -235,7 +234,6 @@ def _sampling(
 ) -> Iterator[None]:
     """Collect what the norms make; no quantizer rounds meanwhile."""
     generator = torch.Generator().manual_seed(0)
-    quantizers = (m for m in model.modules() if isinstance(m, BaseQuantizer))
 
     def collect(kept: list[Tensor], output: Tensor) -> None:
         rows = output.detach().transpose(0, 1).flatten(1).float()
@@ -250,7 +248,7 @@ def _sampling(
                 lambda *call, kept=samples[name]: collect(kept, call[-1])
             )
             stack.callback(hook.remove)
-        stack.enter_context(without_rounding(quantizers))
+        stack.enter_context(without_rounding(model))
         yield
 
 

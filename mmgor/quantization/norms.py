@@ -10,8 +10,10 @@ from mmengine import dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmgor.quantization.quantizers.base import BaseQuantizer
-from mmgor.quantization.quantizers.observer import without_rounding
+from mmgor.quantization.quantizers.base import (
+    quantizers_of,
+    without_rounding,
+)
 from mmgor.registry import MODELS
 from mmgor.trial_run import trial_run
 
@@ -79,8 +81,7 @@ def correct_norms(
         standard deviations.
     """
     moved: dict[str, float] = {}
-    quantizers = [m for m in model.modules() if isinstance(m, BaseQuantizer)]
-    with without_rounding(quantizers):
+    with without_rounding(model):
         plain = _moments(model, batches, run)
     yield moved
     rounded = _moments(model, batches, run)
@@ -145,9 +146,8 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
         try:
             yield
         finally:
-            for module in model.modules():
-                if isinstance(module, BaseQuantizer):
-                    module.forget_calls()
+            for quantizer in quantizers_of(model):
+                quantizer.forget_calls()
 
 
 def _use_batch(norm: Any, inputs: tuple[Tensor, ...]) -> None:

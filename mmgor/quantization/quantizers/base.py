@@ -12,6 +12,8 @@ models (EMA) copies them and does not average them.
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -338,3 +340,28 @@ def weight_rows(weight: Tensor, per_channel: bool) -> Tensor:
         Tensor: Shape (C, N) or (1, N).
     """
     return weight.flatten(1) if per_channel else weight.reshape(1, -1)
+
+
+def quantizers_of(model: nn.Module) -> list[BaseQuantizer]:
+    """All quantizers in a model."""
+    return [m for m in model.modules() if isinstance(m, BaseQuantizer)]
+
+
+@contextmanager
+def without_rounding(model: nn.Module) -> Iterator[None]:
+    """In the block, quantizers leave their tensors in float, also before
+    calibration. Afterwards they have the observers that they had.
+
+    Args:
+        model (nn.Module): With quantizers.
+    """
+    before = {q: q.observer for q in quantizers_of(model)}
+    for quantizer in before:
+        quantizer.observer = PassThrough()
+        quantizer.reset_slot()
+    try:
+        yield
+    finally:
+        for quantizer, observer in before.items():
+            quantizer.observer = observer
+            quantizer.reset_slot()

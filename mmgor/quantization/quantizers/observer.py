@@ -4,10 +4,6 @@ Calibration puts an observer into each quantizer, runs a few batches and calls
 :func:`best_scales` (inputs) and :func:`best_row_scales` (weights).
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
 from mmengine import dist
 from torch import Tensor
@@ -45,27 +41,6 @@ class PassThrough:
     def update(self, x: Tensor, slot: int) -> Tensor:
         """Return the tensor."""
         return x
-
-
-@contextmanager
-def without_rounding(quantizers: Iterable[Any]) -> Iterator[None]:
-    """In the block, quantizers leave their tensors in float, also before
-    calibration. Afterwards they have the observers that they had.
-
-    Args:
-        quantizers (Iterable[BaseQuantizer]): Of a model; one may be in it
-            several times.
-    """
-    before = {quantizer: quantizer.observer for quantizer in quantizers}
-    for quantizer in before:
-        quantizer.observer = PassThrough()
-        quantizer.reset_slot()
-    try:
-        yield
-    finally:
-        for quantizer, observer in before.items():
-            quantizer.observer = observer
-            quantizer.reset_slot()
 
 
 class WeightGradient:

@@ -161,7 +161,7 @@ def test_rounding_is_off_in_a_block():
     ready_one = ready(LSQQuantizer)
     observed.observer = kept = PassThrough()
     x = torch.tensor([0.123])
-    every = [rounds, observed, observed, ready_one]
+    every = torch.nn.ModuleList([rounds, observed, observed, ready_one])
     with pytest.raises(KeyError), without_rounding(every):
         for quantizer in (rounds, observed, ready_one):
             assert torch.equal(quantizer(x), x)
