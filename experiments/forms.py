@@ -144,7 +144,7 @@ class TwoMomentaAdamW(torch.optim.Optimizer):
     ) -> None:
         super().__init__(
             params,
-            dict(lr=lr, betas=betas, kd_beta=kd_beta, wd=weight_decay)
+            dict(lr=lr, betas=betas, kd_beta=kd_beta)
             | dict(weight_decay=weight_decay),
         )
 
