@@ -32,12 +32,16 @@ def shipped(tmp_path, monkeypatch):
     """Runs of a shipped plan by its name."""
     monkeypatch.chdir(REPOSITORY)
     bench = Bench(tmp_path)
+    annotations = (bench.folder / 'cells' / 'train.json').read_text()
+    (bench.folder / 'cells' / 'teacher.json').write_text(annotations)
 
     def build(name):
         file = PLANS / f'{name}.yaml'
         content = yaml.safe_load(file.read_text())
         data = dict.fromkeys(content['data'], bench.folder / 'cells')
-        weights = dict.fromkeys(content['weights'], tmp_path / 'good.pth')
+        weights = dict.fromkeys(
+            content.get('weights', {}), tmp_path / 'good.pth'
+        )
         return build_runs(read_plan(file, data, weights))
 
     return build
@@ -57,7 +61,9 @@ def check_quantized(run):
     for part in ('backbone', 'neck', 'bbox_head'):
         bits = model[part]['quant']
         assert (bits['w_bits'], bits['a_bits']) == (width, width)
-    arm = run.key[1].removesuffix('_short_memory').removesuffix('_long')
+    arm = run.key[1]
+    for ending in ('_short_memory', '_long', '_compensated'):
+        arm = arm.removesuffix(ending)
     if arm.startswith(('fixed_', 'gor_')):
         assert model['gor_weighting'] == weighting_of(arm)
     return model
@@ -67,8 +73,9 @@ def check_quantized(run):
 def test_screen(shipped):
     runs = shipped('bccd_screen')
     # Teachers and float; four arms at three bits; the arms in question at
-    # two, and with another AdamW; other balancers; other teachers and losses.
-    assert len(runs) == (4 + 2) + 4 * 3 + 9 * 2 + 3 + 11 + (3 + 15)
+    # two, with another AdamW and another start; other balancers; other
+    # teachers and losses.
+    assert len(runs) == (4 + 2) + 4 * 3 + 9 * 2 + 3 + 1 + 11 + (3 + 15)
     others, heads = set(), set()
     for run in runs:
         arm = run.key[1]
@@ -76,6 +83,10 @@ def test_screen(shipped):
         assert betas == ((0.9, 0.99) if 'short_memory' in arm else None)
         if run.key[2] == 'float':
             continue
+        calibration = run.config['custom_hooks'][0]
+        assert calibration.get('compensate_weights', False) is (
+            'compensated' in arm
+        )
         model = check_quantized(run)
         parents = {parent.key[1] for parent in run.parents}
         if arm in ('ptq', 'qat'):
@@ -124,6 +135,20 @@ def test_person(shipped):
             dataset = run.config[f'{split}_dataloader']['dataset']
             assert dataset['metainfo']['classes'] == ['person']
             assert dataset['pipeline'][resize]['scale'] == (224, 224)
+
+
+def test_power(shipped):
+    runs = shipped('power')
+    assert [run.key[1] for run in runs].count('fixed_3') == 20
+    for run in runs:
+        if run.key[2] == 'float':
+            continue
+        check_quantized(run)
+        arm = run.key[1]
+        parents = {parent.key[1] for parent in run.parents}
+        taught = {'worse' if arm == 'worse_3' else 'teacher'} - {arm}
+        assert parents == {'float'} | (set() if arm == 'qat' else taught)
+        assert run.config['train_cfg']['max_epochs'] == 4
 
 
 def demo(tmp_path, *argv):
