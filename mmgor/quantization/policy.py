@@ -26,6 +26,8 @@ from mmgor.targets import find_target
 
 #: Which tensors are rounded: the inputs of layers, or every tensor.
 LAYOUTS = ('inputs', 'all')
+#: For error messages: what to write where not every tensor can be rounded.
+ONLY_INPUTS = "tensors='inputs', without a target that needs 'all'"
 
 # How the names of prediction layers end in mmdet's heads (retina_cls, gfl_reg,
 # conv_centerness, multi_level_conv_obj.0, convs_pred.0, fc_cls,

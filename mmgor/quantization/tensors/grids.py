@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmgor.quantization.policy import ONLY_INPUTS
 from mmgor.quantization.quantizers import functional
 from mmgor.quantization.quantizers.base import BaseQuantizer
 from mmgor.quantization.quantizers.marks import mark_of
@@ -80,8 +81,9 @@ def check_given(x: Tensor, reader: str) -> None:
     if mark_of(x) is None:
         raise RuntimeError(
             f"{reader} expected an input that is rounded: with tensors='all', "
-            'backbone and neck round what they return. Write quant=dict('
-            "tensors='all') in all of them (QuantBackbone, QuantNeck and "
-            'QuantHead), or in none. A head behind a transformer or a RoI '
-            "pooling, which round nothing, needs tensors='inputs'."
+            'which most values of target imply, backbone and neck round what '
+            'they return. Write the same target, or the same tensors, in the '
+            'quant of all of them (QuantBackbone, QuantNeck and QuantHead). '
+            'A head behind a transformer or a RoI pooling, which round '
+            f'nothing, needs {ONLY_INPUTS}.'
         )

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from mmgor.listing import listed
 from mmgor.quantization.layers.quant_layers import QuantLayerMixin
 from mmgor.quantization.layers.weights import weighted_layers
-from mmgor.quantization.policy import QuantPolicy
+from mmgor.quantization.policy import ONLY_INPUTS, QuantPolicy
 from mmgor.quantization.quantizers.base import BaseQuantizer
 from mmgor.quantization.quantizers.marks import mark
 from mmgor.quantization.quantizers.observer import PassThrough
@@ -96,7 +96,7 @@ def _check_checkpointing(module: nn.Module) -> None:
         raise ValueError(
             f"tensors='all' and activation checkpointing (with_cp=True in "
             f'{type(module).__name__}: {found[0] or "the module itself"}) '
-            "can't be combined; expected with_cp=False or tensors='inputs'."
+            f"can't be combined; expected with_cp=False or {ONLY_INPUTS}."
         )
 
 
@@ -129,7 +129,7 @@ def _record(
         return tape, filled, _leaves(output)
     raise ValueError(
         f"tensors='all' has to run {type(module).__name__} once to see which "
-        f"tensors it reads, but could not ({error!r}). Use tensors='inputs'."
+        f'tensors it reads, but could not ({error!r}). Use {ONLY_INPUTS}.'
     )
 
 
@@ -217,7 +217,7 @@ def _check_same(
         raise ValueError(
             f"tensors='all' would change what {type(module).__name__} "
             'computes: it changes a tensor in place and reads it under '
-            "another name. Use tensors='inputs' for it."
+            f'another name. Use {ONLY_INPUTS} for it.'
         )
 
 

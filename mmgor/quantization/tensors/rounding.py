@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
+from mmgor.quantization.policy import ONLY_INPUTS
 from mmgor.quantization.quantizers.base import BaseQuantizer
 from mmgor.quantization.quantizers.marks import (
     is_marked,
@@ -108,7 +109,7 @@ def _check_first_run(name: str) -> None:
         raise RuntimeError(
             f'activation checkpointing runs {name} a second time, where '
             "tensors='all' does not see the operations around it. Switch "
-            "checkpointing off, or use tensors='inputs'."
+            f'checkpointing off, or use {ONLY_INPUTS}.'
         )
 
 
@@ -183,8 +184,8 @@ class _Pass(TorchFunctionMode):
         return RuntimeError(
             f"tensors='all' expected {type(self._module).__name__} to "
             f'{expected}, as it did when it was built; got {got}. A module '
-            "that differs between calls can't be planned: use "
-            "tensors='inputs' for it."
+            f"that differs between calls can't be planned: use {ONLY_INPUTS} "
+            'for it.'
         )
 
     def _silu(self, step: PlannedStep, x: Tensor) -> Tensor:
