@@ -23,6 +23,10 @@ from .teacher_metrics import verify_teachers
 from .training_batches import check_batches
 from .weight_plot import plot_weight_curves, read_scalars
 
+_NO_REST = (
+    'with larger steps the thetas would never come to rest; leave it out for '
+    'the default'
+)
 _PREFIX = 'gor_weighting.'
 _FUSION = 'fusion.logits'
 #: Iterations between two checks of the weights; each makes the host wait for
@@ -60,7 +64,12 @@ class GoRWeightHook(Hook):
     Args:
         theta_lr (float, optional): Step size of the thetas. Default: that of
             the balancer, if it has one, else 60 divided by the number of
-            optimizer steps of the run, kept within [0.02, 0.3].
+            optimizer steps of the run, kept within [0.02, 0.3]. Below 2: a
+            step multiplies a theta's distance to its resting point by
+            1 - ``theta_lr``, since the second derivative of the potential is
+            1 there, so from 2 on the thetas would swing ever wider. Two
+            balancers have a steeper gradient and a lower bound
+            (``ThetaWeighting.highest_theta_lr``).
         gradient_interval (int): Iterations between two measurements of the
             gradients. 0: do not measure.
         num_verify_images (int): Before training, log each teacher's metrics
@@ -94,7 +103,7 @@ class GoRWeightHook(Hook):
             )
         self.theta_lr = theta_lr
         if theta_lr is not None:
-            self.theta_lr = number('theta_lr', theta_lr, '(0, inf)')
+            self.theta_lr = number('theta_lr', theta_lr, '(0, 2)', _NO_REST)
         self.gradient_interval = integer(
             'gradient_interval', gradient_interval, 0
         )
@@ -180,7 +189,12 @@ class GoRWeightHook(Hook):
         """Let the thetas move until training ends."""
         wrapper = runner.optim_wrapper
         steps = runner.max_iters / wrapper._accumulative_counts
-        rate = self.theta_lr or default_theta_lr(weighting, steps)
+        rate = number(
+            f'theta_lr with {type(weighting).__name__}',
+            self.theta_lr or default_theta_lr(weighting, steps),
+            f'(0, {weighting.highest_theta_lr:g})',
+            _NO_REST,
+        )
         for handle in move_thetas(weighting, wrapper.optimizer, rate):
             self._registered.callback(handle.remove)
         weighting.moved_by_hook = True

@@ -24,10 +24,16 @@ class ThetaWeighting(BaseWeighting):
         theta_kd (nn.Parameter): Shape ().
         theta_lr (float, optional): A step size that belongs to the method.
             None: ``GoRWeightHook`` chooses it from the length of the run.
+        highest_theta_lr (float): Only below it do the thetas come to rest:
+            2 / s, where s is the slope of the gradient at the resting point.
+            A step of plain gradient descent multiplies the distance to that
+            point by 1 - theta_lr * s. GoR's slope is 1: there, the second
+            derivative of J = w L / m + theta is w L / m = 1.
         moved_by_hook (bool): Whether ``GoRWeightHook`` moves the thetas now.
     """
 
     theta_lr: float | None = None
+    highest_theta_lr = 2.0
     moved_by_hook = False
 
     def __init__(self) -> None:

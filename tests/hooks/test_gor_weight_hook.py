@@ -8,7 +8,11 @@ from torch import nn
 
 from mmgor.hooks.gor_weight_hook import GoRWeightHook, map_classes
 from mmgor.registry import HOOKS, MODELS
-from mmgor.weighting.theta_steps import default_theta_lr, move_thetas
+from mmgor.weighting.theta_steps import (
+    default_theta_lr,
+    move_thetas,
+    theta_step,
+)
 from tests.support.toy_game import Constant, Falling, Toy, run
 
 
@@ -71,6 +75,39 @@ def test_famo_moves_by_a_step_of_its_own(tmp_path):
 def test_the_default_rate_follows_from_the_length_of_the_run(steps, rate):
     weighting = MODELS.build(dict(type='GoRWeighting'))
     assert default_theta_lr(weighting, steps) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    'name, highest',
+    [('GoR', 2), ('Uncertainty', 1), ('RevisedUncertainty', 0.5)],
+)
+def test_thetas_come_to_rest_only_below_the_highest_rate(name, highest):
+    """The KD loss is small, and falls once, after the balanced start."""
+    moves = []
+    for share in (0.95, 1.05):
+        weighting = MODELS.build(dict(type=f'{name}Weighting')).train()
+        assert weighting.highest_theta_lr == highest
+        step = theta_step(weighting, share * highest)
+        for iteration in range(400):
+            kd = 1e-4 if iteration < 20 else 5e-5
+            before = weighting.theta_kd.item()
+            weighting(
+                dict(loss_cls=torch.tensor(1.0)),
+                dict(loss_kd=torch.tensor(kd)),
+            )
+            step()
+        moves.append(abs(weighting.theta_kd.item() - before))
+    assert moves[0] < 1e-3 and moves[1] > 0.1
+
+
+def test_a_balancer_with_a_steeper_gradient_has_a_lower_rate(tmp_path):
+    model = Constant(dict(type='UncertaintyWeighting'))
+    optimizer = dict(type='SGD', lr=0.01, weight_decay=1e-4)
+    message = (
+        r'theta_lr with UncertaintyWeighting must be in \(0, 1\), got 1.0'
+    )
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, optimizer, 2, model=model, theta_lr=1.0)
 
 
 def test_load_from_brings_no_thetas_along_and_resume_does(tmp_path):
@@ -150,7 +187,8 @@ def test_hook_without_a_gor_model():
 @pytest.mark.parametrize(
     'kwargs, message',
     [
-        (dict(theta_lr=0.0), 'theta_lr must be positive'),
+        (dict(theta_lr=0.0), r'theta_lr must be in \(0, 2\)'),
+        (dict(theta_lr=2.0), r'\(0, 2\), got 2.0.*never come to rest'),
         (dict(gradient_interval=-1), 'gradient_interval must be'),
         (dict(num_verify_images=-1), 'num_verify_images must be'),
         (dict(collapse=0.7), r'collapse must be in \(0, 0.5\)'),

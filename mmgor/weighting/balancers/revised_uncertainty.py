@@ -30,6 +30,9 @@ class RevisedUncertaintyWeighting(ThetaWeighting):
     :class:`~mmgor.weighting.theta_weighting.ThetaWeighting`.
     """
 
+    # The slope at rest is (4 + 2 s) / (1 + s), with s = sigma^2: at most 4.
+    highest_theta_lr = 0.5
+
     def weigh(
         self, losses: Tensor, gradients: GradientStats | None
     ) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,8 @@ class UncertaintyWeighting(ThetaWeighting):
     :class:`~mmgor.weighting.theta_weighting.ThetaWeighting`.
     """
 
+    highest_theta_lr = 1.0  # the slope of 1 - L exp(-2 theta) at rest is 2
+
     def weigh(
         self, losses: Tensor, gradients: GradientStats | None
     ) -> tuple[Tensor, Tensor]:
