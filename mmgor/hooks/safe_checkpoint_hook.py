@@ -29,20 +29,23 @@ RANDOM_STATES = 'random_states'
 #: this iteration, if one does, is complete. A FlexibleRunner overwrites the
 #: meta's own ``epoch`` and ``iter``.
 POSITION = 'position'
+#: Key of a checkpoint's meta: names of older ones, removed once it is saved.
+OUTDATED = 'outdated'
 _BACKEND = 'mmgor_local'
 
 
 class WholeFileBackend(LocalBackend):
     """Local files that are written whole or not at all, with a checksum."""
 
-    _waiting: list[str | Path] | None = None
+    #: What is to be removed at the end of :meth:`removing_last`.
+    waiting: list[str | Path] | None = None
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         write_checkpoint(filepath, obj)
 
     def remove(self, filepath: str | Path) -> None:
-        if self._waiting is not None:
-            self._waiting.append(filepath)
+        if self.waiting is not None:
+            self.waiting.append(filepath)
             return
         checksum_path(filepath).unlink(missing_ok=True)
         super().remove(filepath)
@@ -54,11 +57,11 @@ class WholeFileBackend(LocalBackend):
         If it fails, the files stay.
         """
         waiting: list[str | Path] = []
-        self._waiting = waiting
+        self.waiting = waiting
         try:
             yield
         finally:
-            self._waiting = None
+            self.waiting = None
         for filepath in waiting:
             self.remove(filepath)
 
@@ -77,7 +80,8 @@ class SafeCheckpointHook(CheckpointHook):
     exists once one was saved.
 
     - A checkpoint and ``last_checkpoint`` get their names when they are
-      complete and on the disk. Older checkpoints are removed after that.
+      complete and on the disk. Older checkpoints are removed after that, by
+      the resumed run if a kill comes between.
     - ``epoch_1.pth.sha256`` has the SHA-256 of ``epoch_1.pth``, in the format
       of ``sha256sum -c``. mmgor compares it whenever it loads the file.
     - A checkpoint has the random states of all ranks and the position in the
@@ -103,6 +107,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._as_configured = self.out_dir, self.backend_args
         self._batches = 0
         self._before_val: dict[str, Any] | None = None
+        self._outdated: list[str] = []
 
     def before_run(self, runner: Runner) -> None:
         if runner._resume is not True or runner._load_from is not None:
@@ -119,6 +124,16 @@ class SafeCheckpointHook(CheckpointHook):
             f'from {runner._load_from or "initial weights"}.'
         )
 
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        self._outdated = []
+        if runner._resume:
+            # Whoever made the file: nothing else is removed.
+            self._outdated = [
+                Path(name).name
+                for name in checkpoint['meta'].get(OUTDATED, [])
+                if name.endswith('.pth')
+            ]
+
     def before_train(self, runner: Runner) -> None:
         self.out_dir, self.backend_args = self._as_configured
         self._choose_backend(runner)
@@ -128,9 +143,13 @@ class SafeCheckpointHook(CheckpointHook):
 
     @master_only
     def _remove_leftovers(self, runner: Runner) -> None:
-        for folder in {Path(self.out_dir), Path(runner.work_dir)}:
+        out_dir = Path(self.out_dir)
+        for folder in {out_dir, Path(runner.work_dir)}:
             for path in leftovers(folder):
                 path.unlink(missing_ok=True)
+        # The same names in another folder are of another run.
+        if Path(runner._load_from or '').parent.resolve() == out_dir.resolve():
+            self._remove(self._outdated)
 
     def _choose_backend(self, runner: Runner) -> None:
         stock = get_file_backend(self.out_dir or runner.work_dir)
@@ -171,6 +190,7 @@ class SafeCheckpointHook(CheckpointHook):
     def _save_checkpoint_with_step(
         self, runner: Runner, step: int, meta: dict
     ) -> None:
+        waiting = getattr(self.file_backend, 'waiting', None) or []
         outdated = self._note_step(runner, step)
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
@@ -196,6 +216,7 @@ class SafeCheckpointHook(CheckpointHook):
             save_param_scheduler=self.save_param_scheduler,
             meta={
                 **meta,
+                OUTDATED: [*outdated, *(Path(path).name for path in waiting)],
                 POSITION: position,
                 RANDOM_STATES: dist.all_gather_object(states),
             },
@@ -215,7 +236,8 @@ class SafeCheckpointHook(CheckpointHook):
         The checkpoint itself stores which steps are kept.
 
         Returns:
-            list[str]: Files to remove once the new checkpoint is written.
+            list[str]: Names of files to remove once the new checkpoint is
+            written.
         """
         if self.max_keep_ckpts <= 0:
             return []
@@ -225,11 +247,7 @@ class SafeCheckpointHook(CheckpointHook):
         kept = list(self.keep_ckpt_ids)
         runner.message_hub.update_info('keep_ckpt_ids', kept)
         return [
-            self.file_backend.join_path(
-                self.out_dir, self.filename_tmpl.format(old)
-            )
-            for old in before
-            if old not in kept
+            self.filename_tmpl.format(old) for old in before if old not in kept
         ]
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
@@ -249,8 +267,9 @@ class SafeCheckpointHook(CheckpointHook):
         save_checkpoint(kept, path, backend_args=self.backend_args)
         runner.logger.info(f'{ckpt_path} is published to {path}.')
 
-    def _remove(self, paths: list[str]) -> None:
-        for path in paths if is_main_process() else ():
+    def _remove(self, names: list[str]) -> None:
+        for name in names if is_main_process() else ():
+            path = self.file_backend.join_path(self.out_dir, name)
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
             elif self.file_backend.isdir(path):  # DeepSpeed's

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -113,9 +114,8 @@ POINTS = {
 }
 
 
-def die_at(point):
+def die_at(name, number):
     """Patch a process that is about to train."""
-    name, number = POINTS[point]
     count = iter(range(1, number))
 
     def dying(stock):
@@ -157,7 +157,7 @@ def test_a_kill_at_any_point_loses_nothing(point, scenes, straight, tmp_path):
     config = run_config(scenes, tmp_path / 'run', max_keep_ckpts=1)
 
     def until_killed():
-        die_at(point)
+        die_at(*POINTS[point])
         train(config)
 
     assert in_child(until_killed) == -signal.SIGKILL
@@ -166,7 +166,7 @@ def test_a_kill_at_any_point_loses_nothing(point, scenes, straight, tmp_path):
     config.resume = True
     train(config)
     assert_same(trained_state(tmp_path / 'run'), trained_state(straight))
-    assert names(tmp_path / 'run')[-2:] == last(STEPS)[-2:]
+    assert names(tmp_path / 'run') == last(STEPS)[-2:]
     assert not list((tmp_path / 'run').glob('.*'))
 
 
@@ -248,6 +248,53 @@ def test_best_ones(scenes, tmp_path, monkeypatch):
         f'{both[1]}.sha256',
     ]
     assert any(set(both) <= set(found) for found in seen)
+
+
+@pytest.mark.slow
+def test_a_kill_leaves_no_older_best_one(scenes, tmp_path, monkeypatch):
+    config = run_config(
+        scenes, tmp_path / 'run', interval=2, save_best='coco/bbox_mAP'
+    )
+    config.train_cfg.val_interval = 2
+    scores = iter((0.1, 0.3))
+    monkeypatch.setattr(
+        'mmdet.evaluation.CocoMetric.compute_metrics',
+        lambda *_: dict(bbox_mAP=next(scores, 0.2)),
+    )
+
+    def until_killed():
+        die_at('unlink', 2)  # the first call only puts it off
+        train(config)
+
+    assert in_child(until_killed) == -signal.SIGKILL
+    left = [n for n in names(tmp_path / 'run') if n.endswith('.pth')]
+    both = [f'best_coco_bbox_mAP_iter_{n}.pth' for n in (2, 4)]
+    assert left == [*both, 'iter_2.pth', 'iter_4.pth']
+    config.resume, scores = True, iter(())
+    train(config)
+    assert names(tmp_path / 'run') == [
+        f'{name}{end}'
+        for name in (both[1], 'iter_4.pth', 'iter_6.pth')
+        for end in ('', '.sha256')
+    ]
+
+
+@pytest.mark.parametrize('own', [True, False])
+def test_older_ones_of_another_run_stay(own, scenes, work_dir, tmp_path):
+    folder = work_dir if own else tmp_path / 'other'
+    folder.mkdir(exist_ok=True)
+    (folder / 'iter_4.pth').touch()  # as if a kill had left it
+    config = run_config(scenes, folder)
+    config.resume, config.load_from = True, str(work_dir / 'iter_6.pth')
+    train(config)
+    assert (folder / 'iter_4.pth').exists() != own
+
+
+def test_a_file_can_name_only_checkpoints_of_its_folder():
+    hook, runner = SafeCheckpointHook(), SimpleNamespace(_resume=True)
+    named = ['../../a.pth', '..', 'scenes.json', '/b.pth']
+    hook.after_load_checkpoint(runner, dict(meta=dict(outdated=named)))
+    assert hook._outdated == ['a.pth', 'b.pth']
 
 
 def test_a_full_disk_leaves_the_last_one(work_dir, monkeypatch):
