@@ -12,11 +12,12 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault('TORCHDYNAMO_DISABLE', '1')  # compiling takes longer
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+import numpy as np
 import torch
 from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
@@ -24,8 +25,9 @@ from mmengine.config import config as config_module
 from mmengine.runner import Runner
 
 from mmgor.distillation.teachers import fast_form, teacher
-from mmgor.hooks import ExactResumeHook, gor_weight_hook, read_scalars
-from mmgor.io.resume import keep_seed
+from mmgor.hooks import ExactResumeHook, gor_weight_hook
+from mmgor.io.resume import checkpoints_of, keep_seed
+from mmgor.io.training_log import read_scalars
 from mmgor.stop_signals import stop_requests
 from tests.support.training import (
     scene_teacher,
@@ -40,12 +42,40 @@ STEPS = 6
 EPOCHS = 3  # of two iterations each
 SECONDS = 120
 _MEASURED = 'time', 'data_time', 'memory'
-#: How a training reads its data: loop, worker processes.
+
+
+class Setup(NamedTuple):
+    """How a training reads its data, and what it saves.
+
+    Args:
+        loop (str): 'iterations' or 'epochs'.
+        workers (int): Processes that read the data.
+        interval (int): Of checkpoints, in units of the loop.
+        val_interval (int): Of evaluations, in units of the loop.
+        best (bool): Whether the best checkpoint by mAP is kept.
+        seed (bool): Whether the config has one.
+    """
+
+    loop: str
+    workers: int = 0
+    interval: int = 1
+    val_interval: int = 2
+    best: bool = False
+    seed: bool = True
+
+
 SETUPS = {
-    'iterations, 2 workers': ('iterations', 2),
-    'iterations, no workers': ('iterations', 0),
-    'epochs, no workers': ('epochs', 0),
-    'epochs, 2 workers': ('epochs', 2),
+    'iterations, 2 workers': Setup('iterations', 2, 2, 4),
+    'iterations, no workers': Setup('iterations', 0, 2, 4),
+    'epochs, no workers': Setup('epochs'),
+    'epochs, 2 workers': Setup('epochs', 2),
+    'epochs, best': Setup('epochs', val_interval=1, best=True),
+    'iterations, best, no seed': Setup(
+        'iterations', 0, 2, 2, best=True, seed=False
+    ),
+    'epochs, every second': Setup('epochs', interval=2),
+    'epochs, every second, best': Setup('epochs', 0, 2, 1, best=True),
+    'epochs, 2 workers, no seed': Setup('epochs', 2, seed=False),
 }
 
 
@@ -60,43 +90,44 @@ class Scenes:
     def config(self, work_dir: Path, setup: str) -> Config:
         """QAT at W4A4, three KD heads, GoR, EMA and random flips.
 
-        There is a checkpoint in every second iteration, and one evaluation
-        in the midst.
-
         Args:
             work_dir (Path): Of the training.
             setup (str): One of :data:`SETUPS`.
         """
-        loop, workers = SETUPS[setup]
-        by_epoch = loop == 'epochs'
+        chosen = SETUPS[setup]
+        by_epoch = chosen.loop == 'epochs'
         config = training_config(self.root, work_dir, self.teacher, EPOCHS)
         config.model.kd_heads.boxes = dict(type='DetectionKDHead')
         data = config.train_dataloader
-        data.num_workers = workers
+        data.num_workers = chosen.workers
         pack = data.dataset.pipeline[-1]
         pack.meta_keys = (*pack.meta_keys, 'flip', 'flip_direction')
         data.dataset.pipeline.insert(-1, dict(type='RandomFlip', prob=0.5))
         config.custom_hooks.append(
             ConfigDict(type='EMAHook', momentum=0.05, update_buffers=True)
         )
+        config.default_hooks.logger.log_metric_by_epoch = by_epoch
         config.default_hooks.checkpoint = dict(
             type='SafeCheckpointHook',
-            interval=1 if by_epoch else 2,
+            interval=chosen.interval,
             by_epoch=by_epoch,
             max_keep_ckpts=2,
+            save_best='coco/bbox_mAP' if chosen.best else None,
         )
+        if not chosen.seed:
+            config.pop('randomness')
         warm_up = dict(
             type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=4
         )
         if by_epoch:
             decay = dict(type='MultiStepLR', milestones=[1, 2], by_epoch=True)
-            config.train_cfg.val_interval = EPOCHS - 1
+            config.train_cfg.val_interval = chosen.val_interval
         else:
             decay = dict(type='CosineAnnealingLR', T_max=STEPS, by_epoch=False)
             config.train_cfg = dict(
                 type='IterBasedTrainLoop',
                 max_iters=STEPS,
-                val_interval=STEPS - 2,
+                val_interval=chosen.val_interval,
             )
             data.sampler = dict(type='InfiniteSampler')
             config.log_processor = dict(by_epoch=False)
@@ -113,6 +144,9 @@ class Scenes:
         """
         config = self.config(work_dir, setup)
         config.resume = resume
+        # For mmengine, which draws a seed. A start without a checkpoint has
+        # to draw that of the undisturbed training.
+        np.random.seed(os.getpid() if checkpoints_of(work_dir) else 0)
         keep_seed(config)
         with stop_requests() as request:
             runner = Runner.from_cfg(config)
@@ -195,14 +229,20 @@ def end_state(work_dir: Path) -> dict[str, Any]:
 
     Returns:
         dict: Weights, thetas and step sizes, their average (EMA), the states
-        of optimizer and schedulers, and all that was logged of
-        iterations and evaluations but times.
+        of optimizer and schedulers, the best checkpoints, the names of all
+        checkpoints, and all that was logged of iterations and evaluations
+        but times.
     """
     last = work_dir / (work_dir / 'last_checkpoint').read_text().strip()
     content = torch.load(last, weights_only=True)
     keys = 'state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'
     state = {key: content[key] for key in keys}
     state['reached'] = content['meta']['epoch'], content['meta']['iter']
+    state['best'] = {
+        path.name: torch.load(path, weights_only=True)['state_dict']
+        for path in work_dir.glob('best_*.pth')
+    }
+    state['files'] = sorted(path.name for path in work_dir.glob('*.pth*'))
     state['log'] = log = {}
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
         for record in read_scalars(file):
