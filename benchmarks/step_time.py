@@ -107,7 +107,7 @@ def student_config(arm: str) -> Config:
 def build(cfg: Config, args: argparse.Namespace, weights: Path) -> Any:
     """A calibrated model in training mode, and its optimizer."""
     for name in cfg.model.get('teachers', {}):
-        cfg.model.teachers[name] = teacher_spec(name, weights)
+        cfg.model.teachers[name].update(teacher_spec(name, weights))
     torch.manual_seed(0)
     # Otherwise a line per parameter is printed between the tables.
     MMLogger.get_current_instance().setLevel('WARNING')
