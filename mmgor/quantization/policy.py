@@ -132,8 +132,9 @@ class QuantPolicy:
                 'per_channel_depthwise expected an input_quantizer of one of '
                 f'the types {_PER_CHANNEL_INPUTS}, got {kind!r}.'
             )
+        if not isinstance(self.tensors, str) or self.tensors:
+            choice('tensors', self.tensors, LAYOUTS)
         self._take_target()
-        choice('tensors', self.tensors, LAYOUTS)
         if self.tensors != 'all' and self.tensor_bits != MAX_BITS:
             raise ValueError(
                 f'tensor_bits={self.tensor_bits} is for what sums, products '

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from mmgor.quantization.policy import QuantPolicy, is_prediction_layer
 
@@ -27,3 +28,10 @@ def test_bits_of_tensors_that_are_not_rounded():
     assert QuantPolicy(target='litert', tensor_bits=6).tensor_bits == 6
     with pytest.raises(ValueError, match=r"bits=6 .*tensors='inputs'"):
         QuantPolicy(tensor_bits=6)
+
+
+@pytest.mark.parametrize('target', [None, 'litert'])
+@pytest.mark.parametrize('value', [None, False, [], torch.zeros(2)])
+def test_tensors_of_another_kind(value, target):
+    with pytest.raises(ValueError, match=r"tensors .*\['inputs', 'all'\]"):
+        QuantPolicy(tensors=value, target=target)
