@@ -94,6 +94,8 @@ class ExactResumeHook(Hook):
             return
         if _evaluation_is_missing(runner, self._position):
             runner.logger.info('the run ended in an evaluation: it comes now.')
+            if self._resumed:  # a best checkpoint is saved with them
+                set_random_states(self._resumed)
             runner.val_loop.run()
         if isinstance(loop, IterBasedTrainLoop):
             loop.dataloader_iterator = _Continued(

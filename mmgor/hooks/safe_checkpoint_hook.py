@@ -138,6 +138,8 @@ class SafeCheckpointHook(CheckpointHook):
         self.out_dir, self.backend_args = self._as_configured
         self._choose_backend(runner)
         super().before_train(runner)
+        # A best one from an evaluation that is made up for has to rewrite it.
+        self.last_ckpt = runner.message_hub.get_info('last_ckpt')
         if isinstance(self.file_backend, WholeFileBackend):
             self._remove_leftovers(runner)
 

@@ -97,6 +97,13 @@ class Killed(Exception):
     pass
 
 
+class DiesBeforeEvaluation(Hook):
+    """As a kill behind the first checkpoint."""
+
+    def before_val(self, runner):
+        raise Killed
+
+
 class DiesBeforeEpoch(Hook):
     """As a kill before the second epoch, behind an evaluation."""
 
@@ -262,6 +269,33 @@ def test_the_best_checkpoint_has_the_states_of_the_training(tmp_path):
     meta = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['meta']
     assert meta['position']['evaluated']
     assert torch.equal(meta['random_states'][0]['torch'], note.state)
+
+
+@pytest.mark.parametrize('kind', [Runner, FlexibleRunner])
+def test_the_best_score_of_an_evaluation_that_comes_late_is_kept(
+    kind, tmp_path
+):
+    """Two kills: one before the evaluation, one before the next epoch."""
+    whole, work_dir = tmp_path / 'whole', tmp_path / 'run'
+    for hook in (DiesBeforeEvaluation(), DiesBeforeEpoch()):
+        resume = work_dir.exists()
+        config = config_of(work_dir, evaluate=True, resume=resume)
+        train(config, kind=kind, hook=hook)
+    _, undisturbed = train(config_of(whole, evaluate=True), kind=kind)
+
+    def meta(folder):
+        return torch.load(folder / 'epoch_1.pth', weights_only=True)['meta']
+
+    assert meta(work_dir)['position'] == meta(whole)['position']
+    states = [
+        m['random_states'][0]['torch'] for m in map(meta, (work_dir, whole))
+    ]
+    assert torch.equal(*states)
+    config = config_of(work_dir, evaluate=True, resume=True)
+    _, resumed = train(config, kind=kind)
+    assert weight(resumed) == weight(undisturbed)
+    best = [path.name for path in work_dir.glob('best_*.pth')]
+    assert best == ['best_score_epoch_1.pth']
 
 
 PLATEAU = dict(
