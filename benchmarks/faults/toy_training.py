@@ -242,7 +242,7 @@ def end_state(work_dir: Path) -> dict[str, Any]:
         path.name: torch.load(path, weights_only=True)['state_dict']
         for path in work_dir.glob('best_*.pth')
     }
-    state['files'] = sorted(path.name for path in work_dir.glob('*.pth*'))
+    state['files'] = sorted(path.name for path in work_dir.glob('*.pth'))
     state['log'] = log = {}
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
         for record in read_scalars(file):
