@@ -139,7 +139,7 @@ def test_person(shipped):
 
 def test_power(shipped):
     runs = shipped('power')
-    assert [run.key[1] for run in runs].count('fixed_3') == 20
+    assert [run.key[1] for run in runs].count('fixed_3') == 2 * 20
     for run in runs:
         if run.key[2] == 'float':
             continue
