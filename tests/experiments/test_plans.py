@@ -75,7 +75,7 @@ def test_screen(shipped):
     # Teachers and float; four arms at three bits; the arms in question at
     # two, with another AdamW and another start; other balancers; other
     # teachers and losses.
-    assert len(runs) == (4 + 2) + 4 * 3 + 9 * 2 + 3 + 1 + 11 + (3 + 15)
+    assert len(runs) == (4 + 2) + 4 * 3 + 9 * 2 + 3 + 2 + 11 + (3 + 15)
     others, heads = set(), set()
     for run in runs:
         arm = run.key[1]
@@ -104,9 +104,11 @@ def test_screen(shipped):
         kind = model['gor_weighting']['type']
         others.add(kind)
         named = arm.removesuffix('_short_memory').replace('_', '')
-        if kind not in ('GoRWeighting', 'FixedWeighting'):
+        if arm.startswith('stake'):
+            assert kind == 'StakeWeighting'
+        elif kind not in ('GoRWeighting', 'FixedWeighting'):
             assert kind.lower() == f'{named}weighting'
-    assert len(others) == 2 + 12 and len(heads) == 14
+    assert len(others) == 3 + 12 and len(heads) == 14
 
 
 def test_yolox(shipped):
