@@ -5,7 +5,8 @@ between the gradients of task and distillation loss on one batch, a and b are
 the cosines of these two with the task gradient on the other batch, which is
 the judge. The weights whose sum of unit gradients is nearest to the judge's
 unit gradient have the ratio (b - c a) / (a - c b), distillation over task.
-Measured before and after the training that the config describes.
+Measured before and after the training that the config describes; "+-" is the
+standard error over the pairs.
 
 python benchmarks/fresh_batch.py CONFIG [--pairs 20] \
     [--cfg-options key=value ...]
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from mmgor.io.checkpoint_reader import protect_loading
 from mmgor.io.config_reader import read_config
+from mmgor.io.random_states import random_states, set_random_states
 from mmgor.weighting import FixedWeighting
 from mmgor.weighting.base import total_loss
 
@@ -45,6 +47,7 @@ class JudgeHook(Hook):
 
     def _measure(self, runner: Runner, when: str) -> None:
         model: Any = runner.model
+        states = random_states()
         kept = {k: v.clone() for k, v in model.state_dict().items()}
         weighting, model.gor_weighting = model.gor_weighting, FixedWeighting()
         model.train()
@@ -55,6 +58,7 @@ class JudgeHook(Hook):
         ]
         model.gor_weighting = weighting
         model.load_state_dict(kept)
+        set_random_states(states)
         values = torch.stack(rows)
         mean = values.mean(0)
         error = values.std(0) / len(rows) ** 0.5
@@ -75,6 +79,12 @@ class JudgeHook(Hook):
     def _gradients(self, model: Any, batch: Any) -> tuple[Tensor, Tensor]:
         """Unit gradients of both losses."""
         at = [p for n, p in model.named_parameters() if self.at.search(n)]
+        if not at:
+            raise ValueError(
+                f'--at {self.at.pattern} matches no parameter of the student; '
+                "expected a pattern of its neck's last layers, such as "
+                "'neck.fpn_convs'."
+            )
         data = model.data_preprocessor(batch, True)
         losses = model.loss(data['inputs'], data['data_samples'])
         parts: list[dict] = [{}, {}]
@@ -91,7 +101,7 @@ class JudgeHook(Hook):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config')
-    parser.add_argument('--pairs', type=int, default=20)
+    parser.add_argument('--pairs', type=int, default=20, help='at least 2')
     parser.add_argument(
         '--at', default=r'neck\.(fpn_convs|out_convs)\..*conv\.weight$'
     )

@@ -30,7 +30,7 @@ class StakeWeighting(GoRWeighting):
     def __init__(
         self, first: float, last: float, steps: int, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(form='ratio', **kwargs)
         self.ends, self.steps = (first, last), steps
 
     def weigh(self, losses: Tensor, gradients: Any) -> tuple[Tensor, Tensor]:
@@ -92,7 +92,10 @@ class ApartWeighting(FixedWeighting):
 
 @OPTIM_WRAPPERS.register_module()
 class TwoMomentaWrapper(OptimWrapper):
-    """Computes the gradients of the two losses apart."""
+    """Computes the gradients of the two losses apart.
+
+    It needs ``clip_grad`` and does not accumulate gradients.
+    """
 
     def update_params(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         assert ApartWeighting.last is not None
@@ -119,12 +122,12 @@ class TwoMomentaWrapper(OptimWrapper):
         norm = torch.nn.utils.clip_grad_norm_(
             parameters, **self.clip_grad_kwargs
         )
-        self.shrunk = (self.clip_grad_kwargs['max_norm'] / norm).clamp(max=1)
+        shrunk = (self.clip_grad_kwargs['max_norm'] / norm).clamp(max=1)
         for p in parameters:
             if hasattr(p, 'kd_grad'):
-                p.kd_grad *= self.shrunk
+                p.kd_grad *= shrunk
         self.message_hub.update_scalar('train/grad_norm', float(norm))
-        self.step()
+        self.optimizer.step()  # not step(), which clips again
         self.zero_grad()
 
 

@@ -24,7 +24,7 @@ from .training_batches import check_batches
 from .weight_plot import plot_weight_curves, read_scalars
 
 _NO_REST = (
-    'with larger steps the thetas would never come to rest; leave it out for '
+    'with larger steps the thetas may never come to rest; leave it out for '
     'the default'
 )
 _PREFIX = 'gor_weighting.'

@@ -24,11 +24,13 @@ class ThetaWeighting(BaseWeighting):
         theta_kd (nn.Parameter): Shape ().
         theta_lr (float, optional): A step size that belongs to the method.
             None: ``GoRWeightHook`` chooses it from the length of the run.
-        highest_theta_lr (float): Only below it do the thetas come to rest:
-            2 / s, where s is the slope of the gradient at the resting point.
-            A step of plain gradient descent multiplies the distance to that
-            point by 1 - theta_lr * s. GoR's slope is 1: there, the second
-            derivative of J = w L / m + theta is w L / m = 1.
+        highest_theta_lr (float): Below it the thetas come to rest for any
+            losses, where the method has a resting point: 2 / s, where s is
+            the steepest slope of the gradient there. A step of plain gradient
+            descent multiplies the distance to that point by 1 - theta_lr * s.
+            GoR's slope is 1: at rest, the second derivative of J = w L / m +
+            theta is w L / m = 1. Methods without a resting point (GradNorm,
+            FAMO) have the same limit, against absurd values.
         moved_by_hook (bool): Whether ``GoRWeightHook`` moves the thetas now.
     """
 

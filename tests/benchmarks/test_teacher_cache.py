@@ -1,4 +1,4 @@
-"""benchmarks/teacher_cache.py: every arm is timed, and the cache is read."""
+"""benchmarks/teacher_cache.py: every arm is timed, and the cache is filled."""
 
 import pytest
 import teacher_cache
