@@ -29,7 +29,8 @@ RANDOM_STATES = 'random_states'
 #: this iteration, if one does, is complete. A FlexibleRunner overwrites the
 #: meta's own ``epoch`` and ``iter``.
 POSITION = 'position'
-#: Key of a checkpoint's meta: names of older ones, removed once it is saved.
+#: Key of a checkpoint's meta: names of older ones in its folder, removed once
+#: it is saved.
 OUTDATED = 'outdated'
 _BACKEND = 'mmgor_local'
 
@@ -50,20 +51,32 @@ class WholeFileBackend(LocalBackend):
         checksum_path(filepath).unlink(missing_ok=True)
         super().remove(filepath)
 
+    def rmtree(self, dir_path: str | Path) -> None:
+        if self.waiting is not None:
+            self.waiting.append(dir_path)
+            return
+        super().rmtree(dir_path)
+
     @contextmanager
-    def removing_last(self) -> Iterator[None]:
+    def removing_last(self) -> Iterator[list[str | Path]]:
         """Put off removals in the ``with`` block until it has succeeded.
 
         If it fails, the files stay.
+
+        Yields:
+            list[str | Path]: What waits. What the block takes out stays.
         """
         waiting: list[str | Path] = []
         self.waiting = waiting
         try:
-            yield
+            yield waiting
         finally:
             self.waiting = None
-        for filepath in waiting:
-            self.remove(filepath)
+        for path in waiting:
+            if self.isdir(path):  # DeepSpeed's
+                self.rmtree(path)
+            else:
+                self.remove(path)
 
 
 register_backend(_BACKEND, WholeFileBackend, force=True)
@@ -81,7 +94,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     - A checkpoint and ``last_checkpoint`` get their names when they are
       complete and on the disk. Older checkpoints are removed after that, by
-      the resumed run if a kill comes between.
+      the resumed run if a kill comes between. Nothing is removed outside of
+      the run's own folder.
     - ``epoch_1.pth.sha256`` has the SHA-256 of ``epoch_1.pth``, in the format
       of ``sha256sum -c``. mmgor compares it whenever it loads the file.
     - A checkpoint has the random states of all ranks and the position in the
@@ -100,6 +114,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     out_dir: Any
     backend_args: dict | None
+    best_ckpt_path: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -138,10 +153,45 @@ class SafeCheckpointHook(CheckpointHook):
         self.out_dir, self.backend_args = self._as_configured
         self._choose_backend(runner)
         super().before_train(runner)
-        # A best one from an evaluation that is made up for has to rewrite it.
-        self.last_ckpt = runner.message_hub.get_info('last_ckpt')
+        self._use_own_paths(runner)
         if isinstance(self.file_backend, WholeFileBackend):
             self._remove_leftovers(runner)
+
+    def _use_own_paths(self, runner: Runner) -> None:
+        """Replace the message hub's paths by those of this run's folder.
+
+        The checkpoint may have been moved, copied, or of another run.
+        """
+        hub = runner.message_hub
+        last = hub.get_info('last_ckpt')
+        # A best one from an evaluation that is made up for has to rewrite it.
+        self.last_ckpt = last and self._path_of(Path(last).name)
+        if not self.save_best:
+            return
+        if len(self.key_indicators) == 1:
+            if self.best_ckpt_path:
+                self.best_ckpt_path = self._own(runner, self.best_ckpt_path)
+                hub.update_info('best_ckpt', self.best_ckpt_path)
+            return
+        for key, path in self.best_ckpt_path_dict.items():
+            if path:
+                self.best_ckpt_path_dict[key] = own = self._own(runner, path)
+                hub.update_info(f'best_ckpt_{key}', own)
+
+    def _own(self, runner: Runner, path: str) -> str | None:
+        """This run's file of that name, if there is one."""
+        own = self._path_of(Path(path).name)
+        # The same name in another folder is of another run.
+        ours = self._is_inside(path) or self._is_inside(runner._load_from)
+        return own if ours and self.file_backend.exists(own) else None
+
+    def _path_of(self, name: str) -> str:
+        return self.file_backend.join_path(self.out_dir, name)
+
+    def _is_inside(self, path: str | Path | None) -> bool:
+        if not path:
+            return False
+        return Path(path).parent.resolve() == Path(self.out_dir).resolve()
 
     @master_only
     def _remove_leftovers(self, runner: Runner) -> None:
@@ -150,8 +200,33 @@ class SafeCheckpointHook(CheckpointHook):
             for path in leftovers(folder):
                 path.unlink(missing_ok=True)
         # The same names in another folder are of another run.
-        if Path(runner._load_from or '').parent.resolve() == out_dir.resolve():
-            self._remove(self._outdated)
+        if self._is_inside(runner._load_from):
+            loaded = Path(runner._load_from).name
+            paths = [
+                self._path_of(name)
+                for name in self._outdated
+                if name != loaded and self._removes(name)
+            ]
+            self._remove(self._superseded(paths))
+        self._outdated = []
+
+    def _removes(self, name: str) -> bool:
+        """Whether this run removes older checkpoints of that kind."""
+        if name.startswith('best_'):
+            return bool(self.save_best)
+        return self.max_keep_ckpts > 0
+
+    def _superseded(self, paths: list[Any]) -> list[str]:
+        """Names of those in this run's folder that are not the best now.
+
+        An evaluation that is repeated may write the best one to the path of
+        the former.
+        """
+        best = getattr(self, 'best_ckpt_path_dict', {}).values()
+        best = {*best, getattr(self, 'best_ckpt_path', None)} - {None}
+        kept = {Path(path).name for path in best}
+        inside = [Path(path).name for path in paths if self._is_inside(path)]
+        return [name for name in inside if name not in kept]
 
     def _choose_backend(self, runner: Runner) -> None:
         stock = get_file_backend(self.out_dir or runner.work_dir)
@@ -193,9 +268,9 @@ class SafeCheckpointHook(CheckpointHook):
         self, runner: Runner, step: int, meta: dict
     ) -> None:
         waiting = getattr(self.file_backend, 'waiting', None) or []
-        outdated = self._note_step(runner, step)
         name = self.filename_tmpl.format(step)
-        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        outdated = self._note_step(runner, step)
+        self.last_ckpt = self._path_of(name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         # The best checkpoint's name is saved at the end of an evaluation.
         # Training goes on with the states from before it.
@@ -218,7 +293,7 @@ class SafeCheckpointHook(CheckpointHook):
             save_param_scheduler=self.save_param_scheduler,
             meta={
                 **meta,
-                OUTDATED: [*outdated, *(Path(path).name for path in waiting)],
+                OUTDATED: [*outdated, *self._superseded(waiting)],
                 POSITION: position,
                 RANDOM_STATES: dist.all_gather_object(states),
             },
@@ -244,7 +319,9 @@ class SafeCheckpointHook(CheckpointHook):
         if self.max_keep_ckpts <= 0:
             return []
         before = list(self.keep_ckpt_ids)
-        if step not in before[-1:]:
+        # The template may have no place for the step: one name for all.
+        name = self.filename_tmpl.format(step)
+        if name not in map(self.filename_tmpl.format, before):
             self.keep_ckpt_ids.append(step)  # drops the oldest
         kept = list(self.keep_ckpt_ids)
         runner.message_hub.update_info('keep_ckpt_ids', kept)
@@ -257,11 +334,19 @@ class SafeCheckpointHook(CheckpointHook):
             super()._save_best_checkpoint(runner, metrics)
             return
         # This rewrites the last checkpoint, which stores the best one's name.
-        with self.file_backend.removing_last():
+        with self.file_backend.removing_last() as waiting:
             super()._save_best_checkpoint(runner, metrics)
+            names = self._superseded(waiting)
+            waiting[:] = [self._path_of(name) for name in names]
 
     @master_only
-    def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
+    def _publish_model(self, runner: Runner, ckpt_path: str | None) -> None:
+        if not ckpt_path or not self.file_backend.exists(ckpt_path):
+            what = ckpt_path or 'the best checkpoint'
+            runner.logger.warning(
+                f'{what} is not published: it is not in {self.out_dir}.'
+            )
+            return
         content = _load_checkpoint(ckpt_path, map_location='cpu')
         kept = {k: v for k, v in content.items() if k in self.published_keys}
         digest = sha256(pickle.dumps(kept)).hexdigest()  # as in mmengine
@@ -271,7 +356,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _remove(self, names: list[str]) -> None:
         for name in names if is_main_process() else ():
-            path = self.file_backend.join_path(self.out_dir, name)
+            path = self._path_of(name)
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
             elif self.file_backend.isdir(path):  # DeepSpeed's
