@@ -3,10 +3,11 @@
     python -m benchmarks.faults.kill_training [--kills 100] [--seed 0]
 
 A tiny W4A4 student learns from a teacher: QAT, three KD heads, GoR, EMA,
-random flips, an evaluation in the midst. It gets up to three SIGKILLs and is
+random flips, evaluations in the midst. It gets up to three SIGKILLs and is
 resumed after each. The end has to be that of an undisturbed training, bit for
-bit: weights, thetas, step sizes, EMA, optimizer, schedulers, and what was
-logged of iterations and evaluations. Some kills come at a random time, the
+bit: weights, thetas, step sizes, EMA, optimizer, schedulers, the best
+checkpoints, the names of all checkpoints, and what was logged of iterations
+and evaluations. Some kills come at a random time, the
 others (`--in-writes`) at a random call of `os.fsync`, `os.replace`,
 `Path.unlink` or `Path.write_bytes`: before or after it, or with a part of the
 bytes written. Writes into open streams are not watched.
