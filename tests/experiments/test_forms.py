@@ -1,22 +1,33 @@
 """experiments/forms.py: what is tried is what its docstrings say."""
 
+import sys
+from importlib import import_module
+
 import pytest
 import torch
 from mmengine.logging import MessageHub
+from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 
-from experiments.forms import (
-    ApartWeighting,
-    PlacedScoreKDHead,
-    StakeWeighting,
-    TwoMomentaAdamW,
-    TwoMomentaWrapper,
-)
+from mmgor.registry import MODELS
 
 
-def test_a_stake_moves_from_the_first_to_the_last():
+@pytest.fixture(scope='module')
+def forms():
+    """The module, registered for these tests alone: others look at all that
+    is registered."""
+    module = import_module('experiments.forms')
+    yield module
+    del sys.modules[module.__name__]
+    for registry in (MODELS, OPTIM_WRAPPERS, OPTIMIZERS):
+        for name, kind in list(registry.module_dict.items()):
+            if kind.__module__ == module.__name__:
+                del registry.module_dict[name]
+
+
+def test_a_stake_moves_from_the_first_to_the_last(forms):
     """With losses that stay as they are, the weighted distillation loss is
     the stake times the task loss."""
-    weighting = StakeWeighting(first=1, last=8, steps=40)
+    weighting = forms.StakeWeighting(first=1, last=8, steps=40)
     task, kd = torch.tensor(0.5), torch.tensor(4.0)
     shares = []
     for _ in range(60):
@@ -31,10 +42,10 @@ def test_a_stake_moves_from_the_first_to_the_last():
 @pytest.mark.parametrize(
     'by, width, more', [('certainty', 0.1, 0), ('disagreement', -0.1, 1)]
 )
-def test_places(by, width, more):
+def test_places(forms, by, width, more):
     """Of two locations with a teacher's score of 0.9 and 0.6, the first is
     the one where the teacher is certain and the student disagrees."""
-    head = PlacedScoreKDHead(by=by, threshold=0.4, width=width)
+    head = forms.PlacedScoreKDHead(by=by, threshold=0.4, width=width)
     teacher = torch.logit(torch.tensor([[[0.9], [0.6]]]))
     student = torch.logit(torch.tensor([[[0.1], [0.5]]]))
     kept = torch.ones(1, dtype=torch.bool)
@@ -48,7 +59,7 @@ def test_places(by, width, more):
 
 
 @pytest.mark.parametrize('max_norm', [0.1, 100.0])
-def test_equal_momenta_are_adamw(max_norm):
+def test_equal_momenta_are_adamw(forms, max_norm):
     """With one rate for both losses the steps are those of AdamW, also where
     gradients are clipped and decay differs by group."""
     torch.manual_seed(0)
@@ -61,9 +72,9 @@ def test_equal_momenta_are_adamw(max_norm):
             dict(params=[part], weight_decay=decay)
             for part, decay in zip(parts, (0.5, 0.0))
         ]
-        kind = TwoMomentaAdamW if apart else torch.optim.AdamW
+        kind = forms.TwoMomentaAdamW if apart else torch.optim.AdamW
         optimizer = kind(groups, lr=0.01)
-        wrapper = TwoMomentaWrapper(
+        wrapper = forms.TwoMomentaWrapper(
             optimizer, clip_grad=dict(max_norm=max_norm)
         )
         wrapper.message_hub = MessageHub('forms')
@@ -72,7 +83,7 @@ def test_equal_momenta_are_adamw(max_norm):
             task = (both - target).square().sum()
             kd = 3 * (both[0] * target[0]).sin().sum()
             if apart:
-                ApartWeighting.last = task, kd
+                forms.ApartWeighting.last = task, kd
                 wrapper.update_params(task + kd)
             else:
                 (task + kd).backward()

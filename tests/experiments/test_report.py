@@ -253,11 +253,17 @@ def test_tables_are_aligned():
             'W4A4',
             ['gor_zero_sum', '8.9', '-0.5', '-'],
         ),
+        (
+            'power',
+            'fixed_10',
+            'W2A2',
+            ['stake_1_to_8', '38.2 +- 0.4', '+0.6', '+0.3 to +1.0'],
+        ),
     ],
 )
 def test_shipped_results_give_their_numbers(name, reference, bits, row):
     file = REPOSITORY / 'docs' / 'results' / f'{name}.jsonl'
     text = report_text(name, read_frame(file), reference)
-    data = dict(bccd_screen='bccd').get(name, 'coco')
+    data = dict(bccd_screen='bccd', power='scenes').get(name, 'coco')
     found = rows(text, f'## {data}, {bits}\n')
     assert row in [[r[0], r[2], r[5], r[6]] for r in found]
