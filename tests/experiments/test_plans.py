@@ -151,6 +151,26 @@ def test_power(shipped):
         taught = {'worse' if arm == 'worse_3' else 'teacher'} - {arm}
         assert parents == {'float'} | (set() if arm == 'qat' else taught)
         assert run.config['train_cfg']['max_epochs'] == 4
+        if arm == 'qat':
+            continue
+        kind, _, rest = arm.removesuffix('_short_memory').partition('_')
+        weighting = dict(run.config['model']['gor_weighting'])
+        wanted = dict(
+            gor=dict(type='GoRWeighting', form='ratio'),
+            stake=dict(type='StakeWeighting', steps=200),
+            momenta=dict(type='ApartWeighting', kd_weight=3),
+        ).get(kind, dict(type='FixedWeighting', kd_weight=3))
+        if kind == 'fixed':
+            wanted['kd_weight'] = float(rest)
+        if kind == 'stake':
+            wanted['first'], wanted['last'] = map(float, rest.split('_to_'))
+        assert weighting == wanted
+        cls = run.config['model']['kd_heads']['cls']
+        assert (cls['type'] == 'PlacedScoreKDHead') is (kind == 'place')
+        optimizer = run.config['optim_wrapper']['optimizer']
+        memory = 0.97 if rest == 'longer' else 0.9
+        if kind == 'momenta':
+            assert optimizer['kd_beta'] == memory
 
 
 def demo(tmp_path, *argv):
