@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mmgor.io.checkpoint_reader import protect_loading
 from mmgor.io.config_reader import read_config
-from mmgor.io.random_states import random_states, set_random_states
+from mmgor.trial_run import trial_run
 from mmgor.weighting import FixedWeighting
 from mmgor.weighting.base import total_loss
 
@@ -47,18 +47,15 @@ class JudgeHook(Hook):
 
     def _measure(self, runner: Runner, when: str) -> None:
         model: Any = runner.model
-        states = random_states()
-        kept = {k: v.clone() for k, v in model.state_dict().items()}
-        weighting, model.gor_weighting = model.gor_weighting, FixedWeighting()
-        model.train()
-        batches = list(islice(runner.train_dataloader, 2 * self.pairs))
-        rows = [
-            self._cosines(model, first, fresh)
-            for first, fresh in zip(batches[::2], batches[1::2])
-        ]
+        weighting = model.gor_weighting
+        with trial_run(model):
+            model.gor_weighting = FixedWeighting()
+            batches = list(islice(runner.train_dataloader, 2 * self.pairs))
+            rows = [
+                self._cosines(model, first, fresh)
+                for first, fresh in zip(batches[::2], batches[1::2])
+            ]
         model.gor_weighting = weighting
-        model.load_state_dict(kept)
-        set_random_states(states)
         values = torch.stack(rows)
         mean = values.mean(0)
         error = values.std(0) / len(rows) ** 0.5

@@ -11,7 +11,6 @@ from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import Tensor
 
 from mmgor.distillation.heads.scores import ScoreKDHead
-from mmgor.distillation.losses.location_weights import weighted_mean
 from mmgor.registry import MODELS
 from mmgor.weighting import FixedWeighting, GoRWeighting
 from mmgor.weighting.base import total_loss
@@ -62,17 +61,16 @@ class PlacedScoreKDHead(ScoreKDHead):
     def _mean_kl(
         self, s: Tensor, t: Tensor, kept: Tensor, over_ranks: bool = True
     ) -> Tensor:
-        mask = kept.to(s.dtype)
-        scores = t.detach().sigmoid() * mask
-        kl = self.loss.binary(s, t, mask, self.temperature)
-        largest = scores.amax(-1)
+        self._student = s.detach().sigmoid() * kept.to(s.dtype)
+        return super()._mean_kl(s, t, kept, over_ranks)
+
+    def _weights(self, scores: Tensor) -> Tensor:
         if self.by == 'certainty':
-            u = (2 * largest - 1).abs()
+            u = (2 * scores.amax(-1) - 1).abs()
         else:
-            u = (scores - s.detach().sigmoid() * mask).abs().amax(-1)
-        weights = largest**self.foreground_gamma
-        weights = weights * torch.sigmoid((u - self.threshold) / self.width)
-        return weighted_mean(kl, weights, over_ranks)
+            u = (scores - self._student).abs().amax(-1)
+        place = torch.sigmoid((u - self.threshold) / self.width)
+        return super()._weights(scores) * place
 
 
 @MODELS.register_module()
