@@ -139,6 +139,14 @@ def test_person(shipped):
             assert dataset['pipeline'][resize]['scale'] == (224, 224)
 
 
+TEACHERS = {
+    'qat': set(),
+    'worse_3': {'worse'},
+    'second_5': {'second'},
+    'ekd_5': {'teacher', 'second'},
+}
+
+
 def test_power(shipped):
     runs = shipped('power')
     assert [run.key[1] for run in runs].count('fixed_3') == 2 * 20
@@ -148,8 +156,8 @@ def test_power(shipped):
         check_quantized(run)
         arm = run.key[1]
         parents = {parent.key[1] for parent in run.parents}
-        taught = {'worse' if arm == 'worse_3' else 'teacher'} - {arm}
-        assert parents == {'float'} | (set() if arm == 'qat' else taught)
+        taught = TEACHERS.get(arm, {'teacher'})
+        assert parents == {'float'} | taught
         assert run.config['train_cfg']['max_epochs'] == 4
         if arm == 'qat':
             continue
@@ -160,7 +168,7 @@ def test_power(shipped):
             stake=dict(type='StakeWeighting', steps=200),
             momenta=dict(type='ApartWeighting', kd_weight=3),
         ).get(kind, dict(type='FixedWeighting', kd_weight=3))
-        if kind == 'fixed':
+        if kind in ('fixed', 'second', 'ekd'):
             wanted['kd_weight'] = float(rest)
         if kind == 'stake':
             wanted['first'], wanted['last'] = map(float, rest.split('_to_'))
