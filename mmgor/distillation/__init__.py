@@ -14,6 +14,7 @@ from .heads.boxes import BoxKDHead
 from .heads.connectors import Connectors
 from .heads.detections import DetectionKDHead
 from .heads.features import FeatureKDHead
+from .heads.layers import LayerKDHead
 from .heads.logits import LogitKDHead
 from .heads.scores import ScoreKDHead
 from .losses.class_kl import ForwardKL
@@ -26,7 +27,7 @@ from .losses.features import (
 from .losses.learned_features import ACAMLoss, MGDLoss, ResidualLoss
 from .losses.top_k_kl import TopKKL
 from .losses.two_way_kl import BalancedKL, EntropyAwareKL
-from .recorder import Recorded, Recorder, check_tap
+from .recorder import Recorded, Recorder, check_tap, tapped_module
 from .step import by_teacher, kd_losses
 from .teachers.class_mapping import class_index
 from .teachers.collection import Teachers
@@ -46,6 +47,7 @@ __all__ = [
     'FeatureKDHead',
     'FeatureMSELoss',
     'ForwardKL',
+    'LayerKDHead',
     'LogitKDHead',
     'MGDLoss',
     'PKDLoss',
@@ -62,6 +64,7 @@ __all__ = [
     'check_tap',
     'class_index',
     'kd_losses',
+    'tapped_module',
     'to_teacher_inputs',
     'weighted_boxes_fusion',
 ]

@@ -60,3 +60,37 @@ def test_unknown_tap_lists_what_there_is(model):
         check_tap(model, 'nek', 'student')
     with pytest.raises(ValueError, match=r"did you mean \['neck'\]"):
         check_tap(model, 'neckk', "teacher 'r101'")
+
+
+def test_inputs_of_layers_come_call_by_call(model):
+    model['norm'] = nn.LayerNorm(2)  # no convolution and no linear layer
+    x, y = torch.ones(1, 2), torch.zeros(1, 2)
+    with Recorder(model, ['layer_inputs']) as recorder:
+        model['neck'](model['norm'](x))
+        model['head'](x)
+        model['head'](y)
+    got = recorder['layer_inputs']
+    assert list(got) == ['neck', 'head.0']
+    assert got['head.0'][0] is x and got['head.0'][1] is y
+    assert got['neck'][0].requires_grad
+    assert not model['neck']._forward_pre_hooks
+
+
+def test_copies_are_shared_by_the_readers_of_a_tensor(model):
+    x = torch.ones(1, 2)
+    with Recorder(model, ['layer_inputs'], keep=torch.clone) as recorder:
+        model['neck'](x)
+        model['head'](x)
+    got = recorder['layer_inputs']
+    assert got['neck'][0] is got['head.0'][0] is not x
+
+
+def test_inputs_of_layers_in_a_reentrant_checkpoint(model):
+    x = torch.ones(1, 2, requires_grad=True)
+    with Recorder(model, ['layer_inputs']) as recorder:
+        checkpoint(model['neck'], x, use_reentrant=True)
+        model['head'](x)
+    with pytest.raises(
+        RuntimeError, match=r"'layer_inputs' ran under .*no_gr"
+    ):
+        recorder['layer_inputs']

@@ -96,7 +96,7 @@ class DetectionKDHead(BaseKDHead):
 
     fuses = True
     reads_classes = True
-    reads_detections = True
+    special_tap = DETECTIONS
 
     def __init__(
         self,

@@ -26,8 +26,7 @@ from mmgor.io.atomic_write import writing
 from mmgor.io.config_values import known_keys, mapping, number, text
 from mmgor.version import __version__
 
-from .fast_form import FEATURES
-from .forward import HEADS
+from .forward import FEATURES, HEADS
 
 _SUFFIX = '.pt'
 _CHECK = 32  # bytes of the checksum at the end of an entry
