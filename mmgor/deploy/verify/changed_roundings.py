@@ -11,6 +11,12 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from mmgor.quantization import (
+    BaseQuantizer,
+    GivenQuantizer,
+    quantized_layers,
+    tensor_quantizers,
+)
 from mmgor.quantization.quantizers.marks import mark_of
 
 
@@ -40,3 +46,15 @@ def changed_roundings(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def input_quantizers(model: nn.Module) -> list[BaseQuantizer]:
+    """The quantizers that round activations.
+
+    Args:
+        model (nn.Module): A quantized detector.
+    """
+    layers = quantized_layers(model).values()
+    found = [layer.input_quantizer for layer in layers]
+    found += tensor_quantizers(model).values()
+    return [q for q in found if not isinstance(q, GivenQuantizer)]

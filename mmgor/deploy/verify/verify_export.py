@@ -24,15 +24,9 @@ from mmgor.deploy.loading import load_detector
 from mmgor.deploy.runtime.runtime_config import runtime_model
 from mmgor.io.checkpoint import weights_checksum
 from mmgor.io.config_values import boolean, integer
-from mmgor.quantization import (
-    BaseQuantizer,
-    GivenQuantizer,
-    quantized_layers,
-    tensor_quantizers,
-)
 from mmgor.registry import MODELS
 
-from .changed_roundings import changed_roundings
+from .changed_roundings import changed_roundings, input_quantizers
 from .comparison import CHANGE, Verification
 
 
@@ -132,7 +126,7 @@ def _run(
         outputs = exported.outputs(inputs)
         theirs = exported.decode(outputs, samples, size)
         if found is not None:
-            with changed_roundings(_input_quantizers(model), CHANGE):
+            with changed_roundings(input_quantizers(model), CHANGE):
                 changed = model.bbox_head(model.extract_feat(inputs))
             names = flatten(metadata['outputs'])
             sides = map(flatten, (reference, outputs, changed))
@@ -142,11 +136,3 @@ def _run(
         for one, other in zip(ours, theirs):
             found.add_detections(one, other)
     return [ours, theirs]
-
-
-def _input_quantizers(model: Any) -> list[BaseQuantizer]:
-    """All that round activations."""
-    layers = quantized_layers(model).values()
-    found = [layer.input_quantizer for layer in layers]
-    found += tensor_quantizers(model).values()
-    return [q for q in found if not isinstance(q, GivenQuantizer)]
