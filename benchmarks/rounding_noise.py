@@ -43,7 +43,8 @@ def parse_args() -> argparse.Namespace:
         type=float,
         nargs='+',
         default=[1e-7, 1e-6, 1e-5],
-        help='relative changes of what is rounded',
+        help='relative changes of what is rounded; each is tried upwards and '
+        'downwards',
     )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     return parser.parse_args()
@@ -73,7 +74,7 @@ def main() -> None:
     cfg.merge_from_dict(args.cfg_options or {})
     model: Any = load_detector(cfg, args.checkpoint)
     loader = Runner.build_dataloader(cfg.test_dataloader)
-    changes = [0.0, *args.changes]
+    changes = [0.0] + [s * c for c in args.changes for s in (1, -1)]
     evaluators = [Evaluator(deepcopy(cfg.test_evaluator)) for _ in changes]
     movements = [Movement() for _ in changes]
     for evaluator in evaluators:
