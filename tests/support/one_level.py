@@ -11,10 +11,10 @@ NAMES = ('a', 'b', 'c')
 SIZE = (64, 64)
 
 
-def student(**quant):
+def student(bits=4, **quant):
     """The calibrated model and its config."""
     torch.manual_seed(0)
-    cfg = quantized_cfg(w_bits=4, a_bits=4, **quant)
+    cfg = quantized_cfg(w_bits=bits, a_bits=bits, **quant)
     cfg.backbone.update(num_stages=1, out_indices=(0,))
     cfg.backbone.update(strides=(1,), dilations=(1,))
     cfg.neck.update(in_channels=[8], start_level=0, num_outs=1)

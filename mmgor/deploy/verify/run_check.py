@@ -1,12 +1,10 @@
 """Checks that a runtime computes what was trained, before a file is kept."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from mmgor.deploy.export.frozen import FrozenInput
@@ -15,6 +13,8 @@ from mmgor.deploy.export.shape_check import spread
 from mmgor.deploy.head_outputs import flatten
 from mmgor.deploy.runtime.base import Runtime
 from mmgor.listing import listed
+
+from .changed_roundings import changed_roundings
 
 #: Mean difference of an output that is always tolerated, in units of its
 #: standard deviation.
@@ -50,7 +50,8 @@ def check_run(runtime: Runtime, job: Job) -> None:
     sensitive = []
     images = random_images(job)
     wanted = job.network(images)
-    with _changed_roundings(job.network):
+    rounding = [m for m in job.network.modules() if isinstance(m, FrozenInput)]
+    with changed_roundings(rounding, CHANGE):
         changed = job.network(images)
     names = flatten(job.metadata['outputs'])
     target = job.metadata['target']
@@ -100,25 +101,6 @@ def random_images(job: Job) -> Tensor:
     if not getattr(preprocessor, '_enable_normalize', False):
         return pixels
     return (pixels - preprocessor.mean) / preprocessor.std
-
-
-@contextmanager
-def _changed_roundings(network: nn.Module) -> Iterator[None]:
-    """In the block, all that is rounded is larger by ``CHANGE``."""
-
-    def enlarge(_: nn.Module, args: tuple) -> tuple:
-        return (args[0] * (1 + CHANGE), *args[1:])
-
-    handles = [
-        module.register_forward_pre_hook(enlarge)
-        for module in network.modules()
-        if isinstance(module, FrozenInput)
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def mean_difference(wanted: Tensor, got: Tensor) -> float:

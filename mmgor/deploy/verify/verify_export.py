@@ -5,7 +5,9 @@ file's runtime adds in another order, a value halfway between two steps may
 round to the other step, and later layers pass the difference on. So single
 values of any two correct programs differ by whole steps, and steps are larger
 with fewer bits. The largest difference therefore says little; the mean over a
-tensor and the metrics of the evaluator count.
+tensor and the metrics of the evaluator count. What PyTorch's outputs and
+detections move by after a tiny change of what it rounds is measured, too: a
+file may differ by twice as much.
 """
 
 from copy import deepcopy
@@ -26,7 +28,8 @@ from mmgor.io.checkpoint import weights_checksum
 from mmgor.io.config_values import boolean, integer
 from mmgor.registry import MODELS
 
-from .comparison import Verification
+from .changed_roundings import changed_roundings, input_quantizers
+from .comparison import CHANGE, Verification
 
 
 @torch.no_grad()
@@ -119,16 +122,20 @@ def _run(
     """Detections of both sides; the differences are added to ``found``."""
     reference = model.bbox_head(model.extract_feat(inputs))
     metadata, size = exported.runtime.metadata, inputs.shape[2:]
+    ours = exported.decode(reference, samples, size)
     if metadata['nms']:
         theirs = exported.detect(inputs, samples)
     else:
         outputs = exported.outputs(inputs)
         theirs = exported.decode(outputs, samples, size)
-        if found is not None:
-            names = flatten(metadata['outputs'])
-            found.add_outputs(names, flatten(reference), flatten(outputs))
-    ours = exported.decode(reference, samples, size)
     if found is not None:
-        for one, other in zip(ours, theirs):
-            found.add_detections(one, other)
+        for pair in zip(ours, theirs):
+            found.add_detections(*pair)
+    if found is not None and not metadata['nms']:
+        with changed_roundings(input_quantizers(model), CHANGE):
+            changed = model.bbox_head(model.extract_feat(inputs))
+        sides = map(flatten, (reference, outputs, changed))
+        found.add_outputs(flatten(metadata['outputs']), *sides)
+        for pair in zip(ours, exported.decode(changed, samples, size)):
+            found.add_own_detections(*pair)
     return [ours, theirs]
