@@ -75,7 +75,7 @@ def test_screen(shipped):
     # Teachers and float; four arms at three bits; the arms in question at
     # two, with another AdamW and another start; other balancers; other
     # teachers and losses.
-    assert len(runs) == (4 + 2) + 4 * 3 + 9 * 2 + 3 + 3 + 11 + (3 + 15)
+    assert len(runs) == (4 + 2) + 4 * 3 + 10 * 2 + 3 + 2 + 11 + (3 + 15)
     others, heads = set(), set()
     for run in runs:
         arm = run.key[1]
