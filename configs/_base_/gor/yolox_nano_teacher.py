@@ -1,4 +1,5 @@
-"""YOLOX-nano learns from its own float network: logits and neck features.
+"""YOLOX-nano learns from its own float network: logits, neck features and
+what every layer reads.
 
 Used as distillation.py is.
 """
@@ -19,6 +20,7 @@ gor = dict(
             neck=dict(
                 type='FeatureKDHead', student_channels=64, strides=(8, 16, 32)
             ),
+            layers=dict(type='LayerKDHead', loss_weight=3.0),
         ),
     )
 )
