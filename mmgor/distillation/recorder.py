@@ -168,13 +168,11 @@ class Recorder:
 
     def _record_inputs(self, model: nn.Module) -> None:
         inputs: dict[str, list] = {}
-        # One kept copy of what several layers read.
-        last: list[Any] = [None, None]
 
         def record(name: str, args: Any) -> None:
-            if last[0] is not args[0]:
-                last[:] = args[0], self._keep(args[0])
-            inputs.setdefault(name, []).append(last[1])
+            if not args:  # called by keyword
+                return
+            inputs.setdefault(name, []).append(self._keep(args[0]))
             self._outputs[LAYER_INPUTS] = inputs
             enabled = self._grad_enabled.get(LAYER_INPUTS, True)
             self._grad_enabled[LAYER_INPUTS] = (

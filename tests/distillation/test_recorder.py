@@ -76,13 +76,15 @@ def test_inputs_of_layers_come_call_by_call(model):
     assert not model['neck']._forward_pre_hooks
 
 
-def test_copies_are_shared_by_the_readers_of_a_tensor(model):
+def test_what_is_kept_of_an_input_is_chosen(model):
     x = torch.ones(1, 2)
     with Recorder(model, ['layer_inputs'], keep=torch.clone) as recorder:
         model['neck'](x)
-        model['head'](x)
+        model['head'][0](input=x)  # by keyword: not seen
+        x += 1
     got = recorder['layer_inputs']
-    assert got['neck'][0] is got['head.0'][0] is not x
+    assert list(got) == ['neck']
+    assert torch.equal(got['neck'][0], torch.ones(1, 2))
 
 
 def test_inputs_of_layers_in_a_reentrant_checkpoint(model):
