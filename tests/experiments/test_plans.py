@@ -144,6 +144,8 @@ TEACHERS = {
     'worse_3': {'worse'},
     'second_5': {'second'},
     'ekd_5': {'teacher', 'second'},
+    'self_5': set(),  # but the float student
+    'self_layers_5': set(),
 }
 
 
@@ -168,8 +170,8 @@ def test_power(shipped):
             stake=dict(type='StakeWeighting', steps=200),
             momenta=dict(type='ApartWeighting', kd_weight=3),
         ).get(kind, dict(type='FixedWeighting', kd_weight=3))
-        if kind in ('fixed', 'second', 'ekd'):
-            wanted['kd_weight'] = float(rest)
+        if kind in ('fixed', 'second', 'ekd', 'self'):
+            wanted['kd_weight'] = float(rest.removeprefix('layers_'))
         if kind == 'stake':
             wanted['first'], wanted['last'] = map(float, rest.split('_to_'))
         assert weighting == wanted
