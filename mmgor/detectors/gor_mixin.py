@@ -23,7 +23,6 @@ from mmgor.distillation import (
     by_teacher,
     check_tap,
     kd_losses,
-    tapped_module,
 )
 from mmgor.io.checkpoint import check_any_match, check_sound, is_deployed
 from mmgor.io.config_values import text
@@ -188,7 +187,7 @@ class GoRMixin(BaseDetector):
         size = (batch_inputs.shape[-2], batch_inputs.shape[-1])
         student = {
             path: Recorded(
-                tapped_module(self, path),
+                self.get_submodule(path),
                 recorder[path],
                 size,
                 samples,

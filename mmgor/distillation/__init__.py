@@ -14,7 +14,6 @@ from .heads.boxes import BoxKDHead
 from .heads.connectors import Connectors
 from .heads.detections import DetectionKDHead
 from .heads.features import FeatureKDHead
-from .heads.layers import LayerKDHead
 from .heads.logits import LogitKDHead
 from .heads.scores import ScoreKDHead
 from .losses.class_kl import ForwardKL
@@ -27,7 +26,7 @@ from .losses.features import (
 from .losses.learned_features import ACAMLoss, MGDLoss, ResidualLoss
 from .losses.top_k_kl import TopKKL
 from .losses.two_way_kl import BalancedKL, EntropyAwareKL
-from .recorder import Recorded, Recorder, check_tap, tapped_module
+from .recorder import Recorded, Recorder, check_tap
 from .step import by_teacher, kd_losses
 from .teachers.class_mapping import class_index
 from .teachers.collection import Teachers
@@ -47,7 +46,6 @@ __all__ = [
     'FeatureKDHead',
     'FeatureMSELoss',
     'ForwardKL',
-    'LayerKDHead',
     'LogitKDHead',
     'MGDLoss',
     'PKDLoss',
@@ -64,7 +62,6 @@ __all__ = [
     'check_tap',
     'class_index',
     'kd_losses',
-    'tapped_module',
     'to_teacher_inputs',
     'weighted_boxes_fusion',
 ]

@@ -2,8 +2,7 @@
 
 A "tap" is the dotted path of a module, as in the settings ``student_tap`` and
 ``teacher_tap``. :class:`Recorder` records the output behind each tap; KD heads
-receive it as :class:`Recorded`. Two taps are not modules: :data:`DETECTIONS`
-and :data:`LAYER_INPUTS`.
+receive it as :class:`Recorded`.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,8 +16,6 @@ from torch import nn
 
 #: Instead of a module path: the teacher's final detections.
 DETECTIONS = 'detections'
-#: Instead of a module path: what every convolution and linear layer reads.
-LAYER_INPUTS = 'layer_inputs'
 
 
 @dataclass(frozen=True)
@@ -27,9 +24,8 @@ class Recorded:
 
     Attributes:
         module (nn.Module): The module, or the detector itself where its
-            detections or the inputs of its layers were asked for.
-        output (Any): What the module returned. For the inputs of layers:
-            path of the layer -> its inputs, one for each call.
+            detections were asked for.
+        output (Any): What the module returned.
         size (tuple[int, int]): Height and width of the detector's input.
         data_samples (list[DetDataSample]): The batch's samples.
     """
@@ -40,27 +36,19 @@ class Recorded:
     data_samples: list
 
 
-def tapped_module(model: nn.Module, path: str) -> nn.Module:
-    """The module behind a tap; the model itself if the tap is no module."""
-    if path in (DETECTIONS, LAYER_INPUTS):
-        return model
-    return model.get_submodule(path)
-
-
 def check_tap(model: nn.Module, path: str, owner: str) -> None:
     """Make sure that ``path`` names a module of ``model``.
 
     Args:
         model (nn.Module): Student or teacher.
-        path (str): Dotted path, e.g. 'neck' or 'neck.fpn_convs.0', or
-            'layer_inputs'.
+        path (str): Dotted path, e.g. 'neck' or 'neck.fpn_convs.0'.
         owner (str): Which model this is, for the message.
 
     Raises:
         ValueError: If there is no such module.
     """
     names = [name for name, _ in model.named_modules() if name]
-    if path in names or path == LAYER_INPUTS:
+    if path in names:
         return
     top = [name for name, _ in model.named_children()]
     close = get_close_matches(path, names, n=3)
@@ -80,8 +68,7 @@ class Recorder:
 
     Args:
         model (nn.Module): The model that the modules are in.
-        paths (Iterable[str]): Module paths; 'layer_inputs' for what every
-            convolution and linear layer reads.
+        paths (Iterable[str]): Module paths.
         keep (Callable): Applied to each output when it comes; default: keep
             the output itself.
 
@@ -100,7 +87,7 @@ class Recorder:
         keep: Callable[[Any], Any] = lambda output: output,
     ) -> None:
         self._keep = keep
-        self._modules = {path: tapped_module(model, path) for path in paths}
+        self._modules = {path: model.get_submodule(path) for path in paths}
         self._handles: list[Any] = []
         self._outputs: dict[str, Any] = {}
         self._grad_enabled: dict[str, bool] = {}
@@ -114,9 +101,6 @@ class Recorder:
     def __enter__(self) -> 'Recorder':
         self._expects_grad = torch.is_grad_enabled()
         for path, module in self._modules.items():
-            if path == LAYER_INPUTS:
-                self._record_inputs(module)
-                continue
             self._handles.append(
                 module.register_forward_hook(self._recording(path))
             )
@@ -165,24 +149,3 @@ class Recorder:
             self._grad_enabled[path] = torch.is_grad_enabled()
 
         return record
-
-    def _record_inputs(self, model: nn.Module) -> None:
-        inputs: dict[str, list] = {}
-
-        def record(name: str, args: Any) -> None:
-            if not args:  # called by keyword
-                return
-            inputs.setdefault(name, []).append(self._keep(args[0]))
-            self._outputs[LAYER_INPUTS] = inputs
-            enabled = self._grad_enabled.get(LAYER_INPUTS, True)
-            self._grad_enabled[LAYER_INPUTS] = (
-                enabled and torch.is_grad_enabled()
-            )
-
-        for name, layer in model.named_modules():
-            if isinstance(layer, (nn.Conv2d, nn.Linear)):
-                self._handles.append(
-                    layer.register_forward_pre_hook(
-                        lambda _, args, name=name: record(name, args)
-                    )
-                )

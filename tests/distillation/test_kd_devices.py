@@ -7,7 +7,6 @@ from mmgor.distillation import BaseKDHead
 from mmgor.distillation.losses.class_kl import ForwardKL
 from mmgor.registry import MODELS
 from tests.support.device_steps import batch_on_cuda, built, by_file, steps_of
-from tests.support.kd import float_twin
 from tests.support.models import retinanet_cfg, student_cfg
 from tests.support.virtual_cuda import virtual_cuda
 
@@ -81,12 +80,6 @@ def test_kd_heads(kind, teacher_spec):
     assert waits_of_second_step(cfg) == want
 
 
-def test_layers(tmp_path):
-    _, twin = float_twin(tmp_path)
-    cfg = student_cfg(twin, kd_heads=dict(layers=dict(type='LayerKDHead')))
-    assert waits_of_second_step(cfg) == {}
-
-
 @pytest.mark.parametrize('offload', [False, True])
 def test_several_teachers(offload, teacher_spec):
     """Boxes of two teachers are fused on the CPU: a second wait per batch."""
@@ -105,7 +98,7 @@ def test_several_teachers(offload, teacher_spec):
 
 def test_every_kd_head_and_loss_is_tried():
     heads = [h for kind in KD_HEADS.values() for h in kind.values()]
-    tried = {h['type'] for h in heads} | {'LayerKDHead'}  # test_layers
+    tried = {h['type'] for h in heads}
     tried |= {h['loss']['type'] for h in heads if 'loss' in h}
     bases = (BaseKDHead, ForwardKL, *map(MODELS.get, FEATURE_LOSSES))
     known = {

@@ -60,39 +60,3 @@ def test_unknown_tap_lists_what_there_is(model):
         check_tap(model, 'nek', 'student')
     with pytest.raises(ValueError, match=r"did you mean \['neck'\]"):
         check_tap(model, 'neckk', "teacher 'r101'")
-
-
-def test_inputs_of_layers_come_call_by_call(model):
-    model['norm'] = nn.LayerNorm(2)  # no convolution and no linear layer
-    x, y = torch.ones(1, 2), torch.zeros(1, 2)
-    with Recorder(model, ['layer_inputs']) as recorder:
-        model['neck'](model['norm'](x))
-        model['head'](x)
-        model['head'](y)
-    got = recorder['layer_inputs']
-    assert list(got) == ['neck', 'head.0']
-    assert got['head.0'][0] is x and got['head.0'][1] is y
-    assert got['neck'][0].requires_grad
-    assert not model['neck']._forward_pre_hooks
-
-
-def test_what_is_kept_of_an_input_is_chosen(model):
-    x = torch.ones(1, 2)
-    with Recorder(model, ['layer_inputs'], keep=torch.clone) as recorder:
-        model['neck'](x)
-        model['head'][0](input=x)  # by keyword: not seen
-        x += 1
-    got = recorder['layer_inputs']
-    assert list(got) == ['neck']
-    assert torch.equal(got['neck'][0], torch.ones(1, 2))
-
-
-def test_inputs_of_layers_in_a_reentrant_checkpoint(model):
-    x = torch.ones(1, 2, requires_grad=True)
-    with Recorder(model, ['layer_inputs']) as recorder:
-        checkpoint(model['neck'], x, use_reentrant=True)
-        model['head'](x)
-    with pytest.raises(
-        RuntimeError, match=r"'layer_inputs' ran under .*no_gr"
-    ):
-        recorder['layer_inputs']

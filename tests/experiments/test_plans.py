@@ -145,7 +145,6 @@ TEACHERS = {
     'second_5': {'second'},
     'ekd_5': {'teacher', 'second'},
     'self_5': set(),  # but the float student
-    'self_layers_5': set(),
 }
 
 
@@ -171,7 +170,7 @@ def test_power(shipped):
             momenta=dict(type='ApartWeighting', kd_weight=3),
         ).get(kind, dict(type='FixedWeighting', kd_weight=3))
         if kind in ('fixed', 'second', 'ekd', 'self'):
-            wanted['kd_weight'] = float(rest.removeprefix('layers_'))
+            wanted['kd_weight'] = float(rest)
         if kind == 'stake':
             wanted['first'], wanted['last'] = map(float, rest.split('_to_'))
         assert weighting == wanted

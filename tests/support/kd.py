@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import torch
-from torch import nn
 
 from mmgor.distillation import Recorded, Teachers
 from mmgor.distillation.heads.logits import flatten_anchors
@@ -35,21 +34,6 @@ def outputs_of(teacher, *taps, batch=None):
 def detector(**kwargs):
     torch.manual_seed(0)
     return MODELS.build(retinanet_cfg(**kwargs))
-
-
-def float_twin(folder, **kwargs):
-    """The float form of the student of :func:`~.models.student_cfg`, and its
-    teacher_spec."""
-    path = folder / 'twin.pth'
-    model = detector(**kwargs)
-    model.init_weights()
-    for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d):  # so that folding does something
-            norm.running_var.uniform_(0.5, 2)
-            norm.running_mean.normal_()
-    torch.save(dict(state_dict=model.state_dict(), meta={}), path)
-    cfg = dict(model=retinanet_cfg(**kwargs))
-    return model, dict(config=cfg, checkpoint=str(path))
 
 
 def bound(cfg, student, *teachers):

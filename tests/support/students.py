@@ -146,10 +146,7 @@ def student_of_itself(name, folder):
     teacher.init_weights()  # without it, DETR's level_embed is uninitialised
     torch.save(teacher.state_dict(), folder / 'teacher.pth')
     cfg = quantized(float_cfg)
-    heads = dict(
-        neck=dict(type='FeatureKDHead', **neck),
-        layers=dict(type='LayerKDHead'),
-    )
+    heads = dict(neck=dict(type='FeatureKDHead', **neck))
     if logits:
         heads['cls'] = dict(type='LogitKDHead')
     if logits or cfg.type == 'YOLOV3':

@@ -1,5 +1,4 @@
-"""YOLOX-nano learns from its own float network: logits, neck features and
-what every layer reads.
+"""YOLOX-nano learns from its own float network: logits and neck features.
 
 Used as distillation.py is.
 """
@@ -20,7 +19,6 @@ gor = dict(
             neck=dict(
                 type='FeatureKDHead', student_channels=64, strides=(8, 16, 32)
             ),
-            layers=dict(type='LayerKDHead', loss_weight=3.0),
         ),
     )
 )

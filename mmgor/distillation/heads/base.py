@@ -7,18 +7,10 @@ import torch
 from mmdet.models.dense_heads import RPNHead
 from torch import Tensor, nn
 
-from mmgor.distillation.recorder import (
-    DETECTIONS,
-    LAYER_INPUTS,
-    Recorded,
-    check_tap,
-    tapped_module,
-)
+from mmgor.distillation.recorder import DETECTIONS, Recorded, check_tap
 from mmgor.distillation.teachers.class_mapping import check_class_index
 from mmgor.distillation.teachers.teacher import Teacher
 from mmgor.io.config_values import number, text
-
-_READERS = {DETECTIONS: 'DetectionKDHead', LAYER_INPUTS: 'LayerKDHead'}
 
 
 class BaseKDHead(nn.Module):
@@ -50,8 +42,8 @@ class BaseKDHead(nn.Module):
     fuses = False
     #: Whether the head compares classes, which are then mapped by name.
     reads_classes = False
-    #: The tap that is no module and that only this class reads.
-    special_tap: str | None = None
+    #: Whether the teacher's tap is 'detections', not a module.
+    reads_detections = False
 
     def __init__(
         self,
@@ -69,14 +61,13 @@ class BaseKDHead(nn.Module):
         )
         self.student_tap = text('student_tap', student_tap, 'bbox_head')
         self.teacher_tap = text('teacher_tap', teacher_tap, 'bbox_head')
-        for side, tap in (('student', student_tap), ('teacher', teacher_tap)):
-            if tap in _READERS and tap != self.special_tap:
-                raise ValueError(
-                    f"{type(self).__name__} reads a module's output, not "
-                    f'{side}_tap={tap!r}; expected a module path in the '
-                    f"{side}, such as 'bbox_head', or 'neck' for features. "
-                    f'Only a {_READERS[tap]} reads {tap}.'
-                )
+        if teacher_tap == DETECTIONS and not self.reads_detections:
+            raise ValueError(
+                f"{type(self).__name__} reads a module's output, not "
+                f'teacher_tap={DETECTIONS!r}; expected a module path in the '
+                "teacher, such as 'bbox_head', or 'neck' for features. Only "
+                'a DetectionKDHead reads detections.'
+            )
         self.teachers = _names(teacher)
         if len(self.teachers) > 1 and not self.fuses:
             raise ValueError(
@@ -111,7 +102,7 @@ class BaseKDHead(nn.Module):
     def _check_side(self, model: nn.Module, tap: str, owner: str) -> None:
         check_tap(model, tap, owner)
         if self.reads_classes and isinstance(
-            tapped_module(model, tap), RPNHead
+            model.get_submodule(tap), RPNHead
         ):
             raise ValueError(
                 f'{type(self).__name__} reads classes; expected a head that '

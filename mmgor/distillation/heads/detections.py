@@ -96,7 +96,7 @@ class DetectionKDHead(BaseKDHead):
 
     fuses = True
     reads_classes = True
-    special_tap = DETECTIONS
+    reads_detections = True
 
     def __init__(
         self,

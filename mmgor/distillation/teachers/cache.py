@@ -26,7 +26,8 @@ from mmgor.io.atomic_write import writing
 from mmgor.io.config_values import known_keys, mapping, number, text
 from mmgor.version import __version__
 
-from .forward import FEATURES, HEADS
+from .fast_form import FEATURES
+from .forward import HEADS
 
 _SUFFIX = '.pt'
 _CHECK = 32  # bytes of the checksum at the end of an entry

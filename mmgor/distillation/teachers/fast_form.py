@@ -23,13 +23,16 @@ from mmdet.models.detectors import DetectionTransformer
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from .forward import FEATURES, dense_outputs, tapped_heads
+from .forward import dense_outputs, tapped_heads
 
 AUTO = 'auto'
 DTYPES = {'float32': None, 'bfloat16': torch.bfloat16}
 # Mean difference relative to the root mean square of an output. bfloat16 has
 # 8 bits; RetinaNets differed by 0.001 to 0.008.
 _SAME = {None: 1e-3, torch.bfloat16: 0.03}
+#: What gives the features. Its weights may be in bfloat16; heads also have to
+#: give boxes in float32.
+FEATURES = ('backbone', 'neck')
 _CAST = (nn.Conv2d, nn.Linear)
 
 
@@ -114,7 +117,7 @@ def choose_form(
     """
     modules = {p: m for p, m in model.named_modules() if p in taps}
     fold = not any(isinstance(m, nn.Conv2d) for m in modules.values())
-    heads = tapped_heads(model, taps)
+    heads = tapped_heads([*modules])
     if isinstance(model, DetectionTransformer):
         heads = []  # its head runs on queries
     parts = [
@@ -152,7 +155,6 @@ def _in_form(model: Any, form: Form, parts: Sequence[str]) -> nn.Module:
         part = getattr(found, name)
         if form.channels_last:
             part.to(memory_format=torch.channels_last)
-        # Heads have to give boxes in float32.
         if form.dtype is None or name not in FEATURES:
             continue
         for layer in part.modules():

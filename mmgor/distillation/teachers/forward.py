@@ -13,10 +13,6 @@ from mmdet.structures import DetDataSample
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from mmgor.distillation.recorder import LAYER_INPUTS
-
-#: What gives the features.
-FEATURES = ('backbone', 'neck')
 #: Modules that run on the features. They run only if a tap is inside them.
 HEADS = ('bbox_head', 'rpn_head')
 
@@ -77,32 +73,23 @@ def run_tapped_heads(
     Raises:
         ValueError: If a tap is in the head of a DETR.
     """
-    for head in tapped_heads(model, paths):
+    for head in HEADS:
         inside = [path for path in paths if path.split('.')[0] == head]
-        if isinstance(model, DetectionTransformer):
+        if inside and isinstance(model, DetectionTransformer):
             raise ValueError(
                 f'the {head} of teacher {name!r} ({type(model).__name__}) '
                 'runs on the queries of a decoder, not on features; expected '
                 f"a tap in its 'backbone' or 'neck', got {inside}. Set "
                 "teacher_tap='neck', or use a DetectionKDHead."
             )
-        getattr(model, head)(features)
+        if inside:
+            getattr(model, head)(features)
 
 
-def tapped_heads(model: Any, paths: Sequence[str]) -> list[str]:
-    """Those of :data:`HEADS` that have a tap inside. If the inputs of layers
-    are recorded, all that the model has, but none of a DETR, whose head runs
-    on queries."""
+def tapped_heads(paths: Sequence[str]) -> list[str]:
+    """Those of :data:`HEADS` that have a tap inside."""
     tops = {path.partition('.')[0] for path in paths}
-    if LAYER_INPUTS in tops and not isinstance(model, DetectionTransformer):
-        tops |= {name for name in HEADS if getattr(model, name, None)}
     return [name for name in HEADS if name in tops]
-
-
-def recorded_parts(model: Any) -> list[str]:
-    """Parts of a detector whose layers run when their inputs are recorded."""
-    features = [n for n in FEATURES if getattr(model, n, None) is not None]
-    return [*features, *tapped_heads(model, [LAYER_INPUTS])]
 
 
 def unlabelled_samples(data_samples: list, size: tuple[int, int]) -> list:

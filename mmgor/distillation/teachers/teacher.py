@@ -20,12 +20,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from mmgor.distillation.recorder import (
-    DETECTIONS,
-    Recorded,
-    Recorder,
-    tapped_module,
-)
+from mmgor.distillation.recorder import DETECTIONS, Recorded, Recorder
 from mmgor.image_channels import COLOUR, image_channels
 from mmgor.io.config_values import boolean, choice
 from mmgor.registry import MODELS
@@ -293,7 +288,9 @@ class Teacher:
             found = self._cache.through(inputs, data_samples, names, run)
         return {
             name: Recorded(
-                tapped_module(self.model, name),
+                self.model
+                if name == DETECTIONS
+                else self.model.get_submodule(name),
                 found[name],
                 (inputs.shape[-2], inputs.shape[-1]),
                 data_samples,
@@ -320,7 +317,7 @@ class Teacher:
                 with self._form.autocast(inputs.device):
                     features = features_of(self._form, model, inputs)
                 # A head that the form was not tried with runs in float32.
-                known = set(tapped_heads(model, paths)) <= set(self._heads)
+                known = set(tapped_heads(paths)) <= set(self._heads)
                 form = self._form if known else Form()
                 features = features if known else float32_copy(features)
                 with form.autocast(inputs.device):
