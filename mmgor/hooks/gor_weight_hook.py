@@ -52,7 +52,6 @@ class GoRWeightHook(Hook):
       loss scaling would slow them down by unrelated factors. Plain gradient
       descent brings them to rest within a few per cent of the run, whichever
       optimizer the student has;
-    - tells the balancer how much of the training is done;
     - maps each teacher's classes to the student's by name;
     - measures, every ``gradient_interval`` iterations, the ratio of the norms
       and the cosine of the two weighted gradients at the detector's
@@ -213,11 +212,9 @@ class GoRWeightHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
-        weighting = unwrapped_model(runner).gor_weighting
-        weighting.progress = runner.iter / max(1, runner.max_iters - 1)
         interval = self.gradient_interval
         if interval and runner.iter % interval == 0:
-            weighting.measure_gradients = True
+            unwrapped_model(runner).gor_weighting.measure_gradients = True
 
     def after_train_iter(
         self,

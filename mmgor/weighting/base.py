@@ -45,15 +45,12 @@ class BaseWeighting(nn.Module):
     A subclass implements :meth:`weigh`.
 
     Attributes:
-        progress (float): Share of the training that is done, in [0, 1];
-            ``GoRWeightHook`` sets it before each iteration.
         measure_gradients (bool): Set it to measure the gradients at the
             shared features in the next call, for the log only.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.progress = 0.0
         self.measure_gradients = False
         self._warned = False
 

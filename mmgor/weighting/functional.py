@@ -19,8 +19,6 @@ learning rate means the same for every balancer.
 A tensor of shape (2, ) has the task's value first.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -43,41 +41,20 @@ def zero_sum_weights(theta: Tensor) -> Tensor:
     return 2 * torch.softmax(-theta, 0)
 
 
-def ratio_weights(theta: Tensor, stake: float = 2.0) -> Tensor:
-    """(1, s w_K / w_T): the weight of the task loss stays 1.
+def ratio_weights(theta: Tensor) -> Tensor:
+    """(1, 2 w_K / w_T): the weight of the task loss stays 1.
 
-    At rest the weighted distillation loss is s times the task loss, each
-    relative to its mean at the start. s is 2 because the best fixed
+    At rest the weighted distillation loss is twice the task loss, each
+    relative to its mean at the start. The factor is 2 because the best fixed
     weights on three data sets gave about that ratio or a little less
     (docs/results/comparison.md).
-
-    Args:
-        theta (Tensor): Shape (2, ).
-        stake (float): s.
 
     Example:
         >>> ratio_weights(torch.zeros(2))
         tensor([1., 2.])
     """
-    ratio = stake * torch.exp(theta[0] - theta[1])
+    ratio = 2 * torch.exp(theta[0] - theta[1])
     return torch.stack([torch.ones_like(ratio), ratio])
-
-
-def rising_stake(progress: float) -> float:
-    """2 - cos(pi p): from 1 to 3 along half a cosine, 2 in the mean.
-
-    The stake of the distillation loss in the game: with s theta_K in place of
-    theta_K in J, its weight rests at s m_K / L_K. Labels count more at first
-    and the teacher at last (docs/results/power.md).
-
-    Args:
-        progress (float): p, the share of the training that is done.
-
-    Example:
-        >>> [rising_stake(p) for p in (0.0, 0.5, 1.0)]
-        [1.0, 2.0, 3.0]
-    """
-    return 2 - math.cos(math.pi * progress)
 
 
 def theta_gradient(theta: Tensor, strength: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from .theta_weighting import ThetaWeighting
 #: How each form turns the thetas into weights.
 FORMS = {
     'ratio': functional.ratio_weights,
-    'rising': functional.ratio_weights,
     'zero_sum': functional.zero_sum_weights,
     'barrier': functional.weights_of,
     'gradient': functional.zero_sum_weights,
@@ -38,8 +37,6 @@ class GoRWeighting(ThetaWeighting):
     - ``ratio``: the weights are ``(1, 2 w_K / w_T)``. The task loss counts as
       it does without distillation, and the weighted distillation loss comes to
       rest at twice the task loss.
-    - ``rising``: the weights are ``(1, s w_K / w_T)``, and s rises from 1 to 3
-      during the training: labels count more at first, the teacher at last.
     - ``barrier``: the weights are ``w``. They grow as the losses fall, so the
       student's gradient keeps its size.
     - ``zero_sum``: the weights are ``2 softmax(-theta)``, which sum to 2.
@@ -50,9 +47,6 @@ class GoRWeighting(ThetaWeighting):
     units, task over distillation, so that a stock learning rate keeps its
     meaning: the weights start at (1, L_T / L_K), those of ``ratio`` at
     (1, 2 L_T / L_K).
-
-    ``rising`` reads :attr:`progress`, which ``GoRWeightHook`` sets before each
-    iteration. Without the hook it stays at its start.
 
     In the first ``init_iters`` calls (the balanced start) the units follow the
     running mean and the thetas stay at 0; after that they are trained. Only
@@ -86,7 +80,7 @@ class GoRWeighting(ThetaWeighting):
             start, task first, shape (2, ).
 
     Args:
-        form (str): 'ratio', 'rising', 'barrier', 'zero_sum' or 'gradient'.
+        form (str): 'ratio', 'barrier', 'zero_sum' or 'gradient'.
         init_iters (int): Number of calls in the balanced start.
         momentum (float): Momentum of the running mean of the losses, which
             sets the units in the balanced start and the logged distance to
@@ -146,11 +140,7 @@ class GoRWeighting(ThetaWeighting):
         fixed = self.theta().detach()
         gradient = functional.theta_gradient(fixed, self.strength / self.units)
         own = self.theta_loss(torch.where(usable, gradient, 0.0))
-        if self.form == 'rising':
-            stake = functional.rising_stake(self.progress)
-            weights = functional.ratio_weights(fixed, stake)
-        else:
-            weights = FORMS[self.form](fixed)
+        weights = FORMS[self.form](fixed)
         return weights * self.units[0] / self.units, own
 
     def diagnostics(self) -> dict[str, Tensor]:

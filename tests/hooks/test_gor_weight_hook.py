@@ -135,31 +135,6 @@ def test_load_from_brings_no_thetas_along_and_resume_does(tmp_path):
     assert resumed.gor_weighting.count.tolist() == [12, 12]
 
 
-def test_the_stake_rises_with_the_run_and_goes_on_after_a_resume(tmp_path):
-    """Losses stay as they are, so the share of KD is s / (1 + s)."""
-    optimizer = dict(type='SGD', lr=0.01, weight_decay=1e-4)
-    rising = dict(type='GoRWeighting', form='rising')
-    shares = [1 / 2, (2 - 0.5**0.5) / (3 - 0.5**0.5), 2 / 3]
-    shares += [(2 + 0.5**0.5) / (3 + 0.5**0.5), 3 / 4]
-    model = Constant(rising)
-    runner, _ = run(tmp_path / 'a', optimizer, 5, model=model)
-    assert model.shares == pytest.approx(shares)
-    # Two of five iterations were done when the file was saved.
-    runner.train_loop._iter = 2
-    runner.save_checkpoint(str(tmp_path), 'two.pth')
-    resumed = Constant(rising)
-    file = str(tmp_path / 'two.pth')
-    run(
-        tmp_path / 'b',
-        optimizer,
-        5,
-        model=resumed,
-        load_from=file,
-        resume=True,
-    )
-    assert resumed.shares == pytest.approx(shares[2:])
-
-
 @pytest.mark.parametrize('accumulate', [4, 16])
 def test_thetas_arrive_with_accumulated_gradients(tmp_path, accumulate):
     optimizer = dict(type='AdamW', lr=1e-3, weight_decay=0.05)

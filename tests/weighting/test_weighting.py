@@ -100,18 +100,6 @@ def test_weights_as_the_losses_fall(form, start, task, kd):
         assert theta.grad.item() == pytest.approx(0, abs=1e-6)
 
 
-def test_rising_is_ratio_with_another_stake():
-    weighting = gor(form='rising')
-    for progress, stake in ((0.0, 1), (1 / 3, 1.5), (1.0, 3)):
-        weighting.progress = progress
-        out = step(weighting, 0.5, 8.0)
-        assert out['gor_w_task'] == 1
-        assert out['gor_w_kd'].item() == pytest.approx(stake / 16)
-    set_theta(weighting, -math.log(2.0), -math.log(4.0))
-    out = step(weighting, 0.25, 2.0)
-    assert out['gor_w_kd'].item() == pytest.approx(3 * (4 / 2) / 16)
-
-
 def test_an_unusable_first_value_leaves_no_trace():
     weighting = gor()
     step(weighting, 0.5, math.nan)
