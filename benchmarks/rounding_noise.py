@@ -9,6 +9,7 @@ python benchmarks/rounding_noise.py CONFIG CHECKPOINT --changes 1e-7 1e-6 1e-5
 """
 
 import argparse
+import sys
 from copy import deepcopy
 from typing import Any
 
@@ -19,6 +20,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from torch import Tensor
 
+from mmgor.deploy.export.frozen import check_calibrated
 from mmgor.deploy.head_outputs import flatten
 from mmgor.deploy.loading import load_detector
 from mmgor.deploy.verify.changed_roundings import (
@@ -73,6 +75,12 @@ def main() -> None:
     cfg = read_config(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     model: Any = load_detector(cfg, args.checkpoint)
+    check_calibrated(model)
+    if not input_quantizers(model):
+        sys.exit(
+            f'{args.checkpoint} rounds no activation; expected the config and '
+            'the checkpoint of a quantized student.'
+        )
     loader = Runner.build_dataloader(cfg.test_dataloader)
     changes = [0.0] + [s * c for c in args.changes for s in (1, -1)]
     evaluators = [Evaluator(deepcopy(cfg.test_evaluator)) for _ in changes]
@@ -101,7 +109,7 @@ def main() -> None:
     rows = []
     for change, evaluator, moved in zip(changes, evaluators, movements):
         metrics = evaluator.evaluate(len(loader.dataset))
-        ends = [metrics[f'coco/bbox_mAP{end}'] for end in ('', '_50')]
+        ends = [metrics.get(f'coco/bbox_mAP{e}', 0.0) for e in ('', '_50')]
         figures = ' / '.join(f'{100 * end:.1f}' for end in ends)
         rows.append(f'| {change:g} | {moved.mean:.3f} | {figures} |')
     print('| change | mean movement, standard deviations | mAP / AP50 |')

@@ -14,9 +14,11 @@ from _common import add_cfg_options, load_config
 
 from mmgor.deploy.verify.comparison import (
     COUNTED_SCORE,
+    LEAST_SHARE,
     MAP_TOLERANCE,
     MATCHED_SHARE,
     MEAN_TOLERANCE,
+    MOST_TOLERATED,
 )
 from mmgor.deploy.verify.verify_export import verify_export
 
@@ -40,7 +42,8 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=MEAN_TOLERANCE,
         help='largest mean difference of an output, in units of its standard '
-        'deviation (default: %(default)s)',
+        'deviation (default: %(default)s); or twice what PyTorch itself moves '
+        f'by after a tiny change, up to {MOST_TOLERATED}, if that is more',
     )
     parser.add_argument(
         '--map',
@@ -60,7 +63,8 @@ def parse_args() -> argparse.Namespace:
         default=MATCHED_SHARE,
         help='smallest share of the detections with a score of '
         f'{COUNTED_SCORE} or more that the other side has too (default: '
-        '%(default)s)',
+        '%(default)s); less, down to '
+        f'{LEAST_SHARE}, if PyTorch itself loses some after a tiny change',
     )
     parser.add_argument(
         '--integer-kernels',
