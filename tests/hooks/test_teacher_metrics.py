@@ -1,6 +1,7 @@
 """Teachers are evaluated on the run's own evaluation images."""
 
 import re
+from multiprocessing.pool import ThreadPool
 
 import pytest
 import torch
@@ -107,6 +108,9 @@ def test_a_teacher_that_finds_nothing_is_warned_about(
     runner, monkeypatch, predict, metric
 ):
     if metric == 'VOCMetric':
+        # It forks, which may hang in a process that has threads.
+        pool = 'mmdet.evaluation.functional.mean_ap.Pool'
+        monkeypatch.setattr(pool, ThreadPool)
         evaluator = runner.build_evaluator(dict(type=metric))
         evaluator.dataset_meta = runner.val_loop.evaluator.dataset_meta
         monkeypatch.setattr(runner.val_loop, 'evaluator', evaluator)
