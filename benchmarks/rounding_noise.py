@@ -9,6 +9,7 @@ python benchmarks/rounding_noise.py CONFIG CHECKPOINT --changes 1e-7 1e-6 1e-5
 """
 
 import argparse
+import sys
 from copy import deepcopy
 from typing import Any
 
@@ -103,7 +104,12 @@ def main() -> None:
     rows = []
     for change, evaluator, moved in zip(changes, evaluators, movements):
         metrics = evaluator.evaluate(len(loader.dataset))
-        ends = [metrics.get(f'coco/bbox_mAP{e}', 0.0) for e in ('', '_50')]
+        if 'coco/bbox_mAP' not in metrics:
+            sys.exit(
+                f'expected coco/bbox_mAP, got {list(metrics)}; use a student '
+                'that detects something, and a CocoMetric as test_evaluator.'
+            )
+        ends = [metrics[f'coco/bbox_mAP{end}'] for end in ('', '_50')]
         figures = ' / '.join(f'{100 * end:.1f}' for end in ends)
         rows.append(f'| {change:g} | {moved.mean:.3f} | {figures} |')
     print('| change | mean movement, standard deviations | mAP / AP50 |')
