@@ -77,6 +77,7 @@ def main() -> None:
     model: Any = load_detector(cfg, args.checkpoint)
     check_calibrated(model)
     loader = Runner.build_dataloader(cfg.test_dataloader)
+    quantizers = input_quantizers(model)
     changes = [0.0] + [s * c for c in args.changes for s in (1, -1)]
     evaluators = [Evaluator(deepcopy(cfg.test_evaluator)) for _ in changes]
     movements = [Movement() for _ in changes]
@@ -88,7 +89,7 @@ def main() -> None:
         metas = [sample.metainfo for sample in samples]
         stock = None
         for i, change in enumerate(changes):
-            with changed_roundings(input_quantizers(model), change):
+            with changed_roundings(quantizers, change):
                 outputs = model.bbox_head(model.extract_feat(data['inputs']))
             stock = stock or flatten(outputs)
             movements[i].add(stock, flatten(outputs))

@@ -12,13 +12,13 @@ import sys
 
 from _common import add_cfg_options, load_config
 
+from mmgor.deploy.verify.changed_roundings import MOST_TOLERATED
 from mmgor.deploy.verify.comparison import (
     COUNTED_SCORE,
     LEAST_SHARE,
     MAP_TOLERANCE,
     MATCHED_SHARE,
     MEAN_TOLERANCE,
-    MOST_TOLERATED,
 )
 from mmgor.deploy.verify.verify_export import verify_export
 

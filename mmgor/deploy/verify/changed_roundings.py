@@ -19,6 +19,11 @@ from mmgor.quantization import (
 )
 from mmgor.quantization.quantizers.marks import mark_of
 
+#: A mean difference, in standard deviations of an output, above which a
+#: tolerance tells nothing, however far PyTorch itself moves. Outputs that have
+#: nothing in common differ by about 1.
+MOST_TOLERATED = 0.5
+
 
 @contextmanager
 def changed_roundings(

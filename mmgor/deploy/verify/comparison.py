@@ -8,6 +8,8 @@ import torch
 from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
 
+from .changed_roundings import MOST_TOLERATED
+
 #: Largest mean difference of an output, in units of its standard deviation.
 MEAN_TOLERANCE = 0.1
 #: A relative change of all that PyTorch rounds: eight times the last digit of
@@ -16,9 +18,6 @@ MEAN_TOLERANCE = 0.1
 CHANGE = 1e-6
 #: Tolerated mean difference, in units of the one that this change makes.
 FACTOR = 2.0
-#: What is tolerated at most, however far PyTorch itself moves. Outputs that
-#: have nothing in common differ by about 1.
-MOST_TOLERATED = 0.5
 #: The share of detections that the other side must have in any case.
 LEAST_SHARE = 0.5
 #: Largest difference of a mAP, in points (hundredths).
@@ -198,7 +197,7 @@ class Verification:
             mean_tolerance (float): Largest mean difference of an output, in
                 units. Twice what PyTorch's own output moves by
                 (:attr:`.OutputDifference.own`) is tolerated as well, up to
-                :data:`MOST_TOLERATED`.
+                :data:`.MOST_TOLERATED`.
             map_tolerance (float): Largest difference of a mAP, in points.
                 CocoMetric rounds to 0.1 points.
             matched_share (float): Smallest ``matched / detections``. Twice
@@ -224,8 +223,8 @@ class Verification:
                     f'tolerated {tolerated:.3g}'
                 )
         lost = self.own_detections - self.own_matched
-        own = FACTOR * lost / max(self.own_detections, 1)
-        share = min(matched_share, max(1 - own, LEAST_SHARE))
+        lost_share = FACTOR * lost / max(self.own_detections, 1)
+        share = min(matched_share, max(1 - lost_share, LEAST_SHARE))
         if not self.matched >= share * self.detections:
             lines.append(
                 f'detections: the other side has {self.matched} of '

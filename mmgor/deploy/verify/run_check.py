@@ -14,7 +14,7 @@ from mmgor.deploy.head_outputs import flatten
 from mmgor.deploy.runtime.base import Runtime
 from mmgor.listing import listed
 
-from .changed_roundings import changed_roundings
+from .changed_roundings import MOST_TOLERATED, changed_roundings
 
 #: Mean difference of an output that is always tolerated, in units of its
 #: standard deviation.
@@ -29,8 +29,6 @@ CHANGE = 1e-4
 # for a network, pixels without relation are far from any image.
 _PATCH = 8
 _WHITE = 255
-# Outputs that have nothing in common differ by about 1.
-_TELLING = 0.5
 
 
 @torch.no_grad()
@@ -58,7 +56,7 @@ def check_run(runtime: Runtime, job: Job) -> None:
     got = flatten(runtime(images))
     for name, ours, near, theirs in zip(names, wanted, changed, got):
         tolerated = max(TOLERANCE, FACTOR * mean_difference(ours, near))
-        if tolerated > _TELLING:
+        if tolerated > MOST_TOLERATED:
             sensitive.append(name)
         apart = mean_difference(ours, theirs)
         # Not "greater": that would let a NaN pass.
