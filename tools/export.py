@@ -26,6 +26,7 @@ from mmgor.deploy.input_size import (
     size_divisor,
 )
 from mmgor.deploy.loading import class_names, load_detector
+from mmgor.deploy.parts import parts_of
 from mmgor.targets import TARGETS
 
 
@@ -140,6 +141,13 @@ def main() -> None:
         f'{len(done["metadata"]["quantization"])} quantized layers, '
         f'{done["folded"]} batch norms folded'
     )
+    parts = parts_of(model)
+    if parts.rest:
+        print(
+            f'{args.out} has a part of the detector: {parts.describe(model)}. '
+            'PyTorch runs the rest: python tools/test.py '
+            f'{args.config} {args.out} --rest {args.checkpoint}'
+        )
 
 
 if __name__ == '__main__':

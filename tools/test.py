@@ -39,6 +39,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'checkpoint', help='checkpoint file or URL, or an exported file'
     )
+    parser.add_argument(
+        '--rest',
+        metavar='CHECKPOINT',
+        help='checkpoint of an exported file that has only a part of its '
+        'detector, such as backbone, neck and RPN; PyTorch runs the rest',
+    )
     parser.add_argument('--out', help='write predictions to this .pkl file')
     parser.add_argument(
         '--show', action='store_true', help='show images with boxes'
@@ -93,8 +99,14 @@ def main() -> None:
     setup_cache_size_limit_of_dynamo()
     cfg = read_config(args)
     if Path(args.checkpoint).suffix.lower() in BACKENDS:
-        cfg.model = runtime_model(cfg, args.checkpoint)
+        cfg.model = runtime_model(cfg, args.checkpoint, args.rest)
         cfg.load_from, cfg.resume = None, False
+    elif args.rest:
+        raise ValueError(
+            '--rest expected an exported file before it '
+            f'({" or ".join(BACKENDS)}), got {args.checkpoint}. A checkpoint '
+            'has all parts: leave out --rest.'
+        )
     else:
         cfg.load_from = args.checkpoint
     if args.show or args.show_dir:

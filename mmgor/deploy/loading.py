@@ -9,7 +9,11 @@ from torch import nn
 
 from mmgor.io.checkpoint_loader import load_weights
 from mmgor.io.checkpoint_reader import read_state_dict
-from mmgor.io.class_names import checkpoint_classes, loader_classes
+from mmgor.io.class_names import (
+    checkpoint_classes,
+    count_classes,
+    loader_classes,
+)
 from mmgor.io.config_reader import model_config
 from mmgor.registry import MODELS
 
@@ -57,7 +61,7 @@ def class_names(cfg: Config, model: Any) -> tuple[str, ...]:
     """
     found = model.dataset_meta.get('classes')
     found = found or loader_classes(cfg, 'test_dataloader')
-    count = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
+    count = count_classes(model)
     if not found or (count is not None and len(found) != count):
         names = list(found) if found else 'none'
         raise ValueError(

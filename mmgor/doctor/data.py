@@ -17,7 +17,7 @@ from mmgor.datasets.checks import coco_files, image_files
 from mmgor.datasets.coco_boxes import USUAL, box_fates
 from mmgor.dense_heads.spec import head_strides
 from mmgor.deploy.input_size import configured_size
-from mmgor.io.class_names import dataset_classes
+from mmgor.io.class_names import count_classes, dataset_classes
 from mmgor.io.config_reader import loader_datasets
 from mmgor.io.config_values import nearest
 from mmgor.registry import DATASETS, find
@@ -88,7 +88,9 @@ def _loader(
             f'boxes), {len(boxes)} boxes, {len(classes)} classes',
         )
         yield from box_findings(where, content, classes)
-        yield from class_findings(where, content, classes, _outputs(model))
+        yield from class_findings(
+            where, content, classes, count_classes(model)
+        )
         yield from image_findings(
             where, image_files(dataset, content), content, in_colour(dataset)
         )
@@ -121,18 +123,6 @@ def type_findings(what: str, datasets: Sequence[Any]) -> Iterator[Finding]:
                     f'{nearest([kind], [*DATASETS.module_dict])}, or import '
                     'the module that registers it with custom_imports',
                 )
-
-
-def _outputs(model: Any) -> int | None:
-    """Number of classes of a model's head, None if it is not known."""
-    for path in ('bbox_head', 'roi_head.bbox_head'):
-        owner = model
-        for name in path.split('.'):
-            owner = getattr(owner, name, None)
-        count = getattr(owner, 'num_classes', None)
-        if isinstance(count, int):
-            return count
-    return None
 
 
 def box_findings(

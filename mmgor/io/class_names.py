@@ -1,10 +1,12 @@
-"""Find class names in checkpoints, configs and built data sets."""
+"""Find class names in checkpoints, configs and built data sets; count the
+classes of a head."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.fileio import list_from_file
+from torch import nn
 
 from mmgor.registry import DATASETS, find
 
@@ -116,6 +118,23 @@ def dataset_classes(
             have different classes or another order.
     """
     return _shared(_metainfos(dataset, owner, scope), owner)
+
+
+def count_classes(model: Any) -> int | None:
+    """Number of foreground classes of a detector's box head.
+
+    Args:
+        model (nn.Module): The detector.
+
+    Returns:
+        int | None: None where the head does not declare it.
+    """
+    head = getattr(model, 'bbox_head', None)
+    if head is None:
+        head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
+    if isinstance(head, nn.ModuleList):  # a cascade
+        head = head[-1]
+    return getattr(head, 'num_classes', None)
 
 
 def _shared(metas: Iterable[Mapping], owner: str) -> tuple[str, ...] | None:

@@ -2,9 +2,11 @@ from types import SimpleNamespace
 
 import pytest
 from mmdet.datasets import CocoDataset
+from torch import nn
 
 from mmgor.io.class_names import (
     checkpoint_classes,
+    count_classes,
     dataset_classes,
     find_classes,
     loader_classes,
@@ -136,3 +138,19 @@ def test_a_checkpoint_comes_before_its_config():
     message = r'^val_dataloader\.dataset of the config of x has the string'
     with pytest.raises(ValueError, match=message):
         find_classes({}, config, 'x')
+
+
+def head(num_classes):
+    layer = nn.Identity()
+    layer.num_classes = num_classes
+    return layer
+
+
+def test_classes_are_counted_in_the_box_head_of_every_family():
+    cascade = nn.ModuleList([head(3), head(4)])
+    two_stage = SimpleNamespace(roi_head=SimpleNamespace(bbox_head=head(5)))
+    cascaded = SimpleNamespace(roi_head=SimpleNamespace(bbox_head=cascade))
+    assert count_classes(SimpleNamespace(bbox_head=head(2))) == 2
+    assert count_classes(two_stage) == 5
+    assert count_classes(cascaded) == 4  # the last stage gives the labels
+    assert count_classes(SimpleNamespace()) is None

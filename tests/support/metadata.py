@@ -25,6 +25,7 @@ def small_metadata(**changes):
         nms=False,
         tensors='inputs',
         target=None,
+        rest=[],
         weights_sha256='0' * 64,
         quantization=[],
         config=dict(

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmgor.deploy.input_size import configured_pipeline
+from mmgor.deploy.parts import Parts
 from mmgor.image_channels import COLOUR, image_channels
 from mmgor.io.checkpoint import weights_checksum
 from mmgor.io.config_reader import model_config, with_registered_names
@@ -23,9 +24,10 @@ from .config_json import from_json, to_json, without
 #: LiteRT's metadata.
 KEY = 'mmgor'
 #: Version of the metadata's entries. It rises whenever they change.
-FORMAT = 2
-# These entries only matter in training, or name files on the training machine.
-_LEFT_OUT = (
+FORMAT = 3
+#: Entries of a model config that a file leaves out: they only matter in
+#: training, or name files on the training machine.
+LEFT_OUT = (
     'teachers',
     'kd_heads',
     'gor_weighting',
@@ -45,6 +47,7 @@ def make_metadata(
     outputs: Any,
     nms: bool = False,
     target: str | None = None,
+    parts: Parts | None = None,
 ) -> dict[str, Any]:
     """Describe an exported file.
 
@@ -59,6 +62,8 @@ def make_metadata(
             gives the outputs.
         nms (bool): Whether the graph decodes boxes and runs NMS itself.
         target (str, optional): Name of the target that it was written for.
+        parts (Parts, optional): Parts of the student that the file has. By
+            default all.
 
     Returns:
         dict: JSON can hold it.
@@ -72,6 +77,7 @@ def make_metadata(
     )
     config = to_json(named)
     model_cfg = config['model']
+    written = model if parts is None else parts.of(model)
     return dict(
         format=FORMAT,
         version=__version__,
@@ -89,15 +95,16 @@ def make_metadata(
         outputs=outputs,
         nms=nms,
         target=target,
+        rest=[] if parts is None else parts.rest,
         weights_sha256=weights_checksum(model.state_dict()),
-        tensors='all' if tensor_quantizers(model) else 'inputs',
+        tensors='all' if tensor_quantizers(written) else 'inputs',
         quantization=[
             dict(
                 name=name,
                 w_bits=layer.weight_quantizer.bits,
                 a_bits=layer.input_quantizer.bits,
             )
-            for name, layer in quantized_layers(model).items()
+            for name, layer in quantized_layers(written).items()
         ],
         config=config,
     )
@@ -108,8 +115,8 @@ def _for_inference(cfg: Config) -> dict[str, Any]:
     pipeline = configured_pipeline(cfg)
     return dict(
         default_scope=cfg.get('default_scope') or 'mmdet',
-        model=without(model_config(cfg), _LEFT_OUT),
+        model=without(model_config(cfg), LEFT_OUT),
         test_dataloader=dict(
-            dataset=dict(pipeline=without(pipeline, _LEFT_OUT))
+            dataset=dict(pipeline=without(pipeline, LEFT_OUT))
         ),
     )

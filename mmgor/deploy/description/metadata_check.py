@@ -70,8 +70,12 @@ def check_metadata(metadata: Any) -> None:
     _expect(metadata, 'target', _is_target, f'None or one of {[*TARGETS]}')
     classes = _expect(metadata, 'classes', _are_texts, 'a list of names')
     _check_input(_expect(metadata, 'input', _is_dict, 'a dict'))
+    rest = _expect(metadata, 'rest', _are_texts, 'a list of names')
     _check_outputs(metadata)
-    _check_config(_expect(metadata, 'config', _is_dict, 'a dict'), classes)
+    if rest and metadata['nms']:
+        raise ValueError(f'rest is {rest!r:.100} with nms; expected []')
+    config = _expect(metadata, 'config', _is_dict, 'a dict')
+    _check_config(config, classes, whole=not rest)
 
 
 def _check_input(spec: dict[str, Any]) -> None:
@@ -103,25 +107,31 @@ def _check_outputs(metadata: dict[str, Any]) -> None:
         _expect(metadata, 'outputs', _are_three, 'three names with nms')
 
 
-def _check_config(config: dict[str, Any], classes: list[str]) -> None:
+def _check_config(
+    config: dict[str, Any], classes: list[str], whole: bool
+) -> None:
     if not set(config) <= _CONFIG_KEYS:
         raise ValueError(
             f'config has {sorted(set(config) - _CONFIG_KEYS)[:5]}; expected '
             f'only {sorted(_CONFIG_KEYS)}'
         )
     model = _expect(config, 'model', _is_dict, 'a dict')
-    head = _expect(model, 'bbox_head', _is_dict, 'a dict')
-    if head.get('num_classes', len(classes)) != len(classes):
-        raise ValueError(
-            f'bbox_head.num_classes is {head["num_classes"]!r:.100}; expected '
-            f'{len(classes)}, the number of classes'
-        )
+    if whole:
+        _check_head(_expect(model, 'bbox_head', _is_dict, 'a dict'), classes)
     for key in ('data_preprocessor', 'test_cfg'):
         if model.get(key) is not None:
             _expect(model, key, _is_dict, 'a dict')
     loader = _expect(config, 'test_dataloader', _is_dict, 'a dict')
     dataset = _expect(loader, 'dataset', _is_dict, 'a dict')
     _expect(dataset, 'pipeline', _are_dicts, 'a list of dicts')
+
+
+def _check_head(head: dict[str, Any], classes: list[str]) -> None:
+    if head.get('num_classes', len(classes)) != len(classes):
+        raise ValueError(
+            f'bbox_head.num_classes is {head["num_classes"]!r:.100}; expected '
+            f'{len(classes)}, the number of classes'
+        )
 
 
 def _expect(

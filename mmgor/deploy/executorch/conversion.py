@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 from mmgor.deploy.decomposed.graphs import (
     DEQUANTIZE,
@@ -11,9 +11,11 @@ from mmgor.deploy.decomposed.graphs import (
     constant,
     export,
     is_call,
+    layer_of,
 )
 from mmgor.deploy.decomposed.program import Weights, lower
 from mmgor.deploy.optional_imports import require
+from mmgor.listing import listed
 
 _aten = torch.ops.aten
 _WITH_BIAS = (
@@ -35,7 +37,8 @@ def convert(network: nn.Module, images: Tensor) -> tuple[bytes, int]:
         tuple[bytes, int]: The program, and the number of folded batch norms.
 
     Raises:
-        ValueError: If int8 can't hold a grid.
+        ValueError: If int8 can't hold a grid, or a layer's result is not
+            rounded.
     """
     require('executorch.exir')
     partitioner = require(
@@ -48,8 +51,26 @@ def convert(network: nn.Module, images: Tensor) -> tuple[bytes, int]:
     edge = require('executorch.exir').to_edge_transform_and_lower(
         export(module, images), partitioner=[partitioner.XnnpackPartitioner()]
     )
+    _refuse_unrounded(edge.exported_program().graph)
     program: bytes = edge.to_executorch().buffer
     return program, folded
+
+
+def _refuse_unrounded(graph: Graph) -> None:
+    """Refuse a program with integer weights that XNNPACK did not take."""
+    layers = [
+        layer_of(next(iter(node.users)))
+        for node in graph.nodes
+        if 'dequantize_per_channel' in str(node.target)
+    ]
+    if layers:
+        raise ValueError(
+            f'XNNPACK can not run {listed(list(dict.fromkeys(layers)))} in '
+            'integers: what another operator reads of it is not rounded. '
+            'Expected a model trained with quant=dict(target="xnnpack") '
+            'that has no norm but batch norm behind a layer (group norm reads '
+            'floats). Choose norm_cfg=dict(type="BN"), or write an .onnx file.'
+        )
 
 
 def separate_readers(module: GraphModule) -> None:

@@ -18,17 +18,18 @@ from torch import Tensor, nn
 from mmgor.deploy.description.metadata import make_metadata
 from mmgor.deploy.description.metadata_check import MAX_SIDE, check_metadata
 from mmgor.deploy.executorch.writer import write_executorch
-from mmgor.deploy.head_outputs import name_outputs
 from mmgor.deploy.input_size import configured_pipeline, size_divisor
 from mmgor.deploy.litert.writer import write_litert
 from mmgor.deploy.ncnn.writer import write_ncnn
+from mmgor.deploy.parts import parts_of
 from mmgor.deploy.runtime.detector import detector_configs
 from mmgor.image_channels import COLOUR, image_channels
+from mmgor.io.class_names import count_classes
 from mmgor.io.config_values import boolean, integer, integers
 from mmgor.targets import TARGETS
 
 from .compiled_ops import check_calls
-from .frozen import freeze
+from .frozen import check_calibrated, freeze
 from .graph_nms import NAMES, GraphNMS
 from .job import Job
 from .network import Network
@@ -108,16 +109,25 @@ def export_detector(
     divisor = size_divisor(cfg, dynamic)
     _check_size(size, divisor, dynamic)
     _check_config(cfg, model, classes)
-    network = Network(freeze(model)).eval()
+    parts = parts_of(model)
+    if nms and parts.rest:
+        raise ValueError(
+            f'nms=True expected a single-stage detector, got '
+            f'{type(model).__name__}: {parts.describe(model)}. Leave out '
+            '--nms (nms=False).'
+        )
+    check_calibrated(model)
+    written = parts.of(model)
+    network = Network(freeze(written), parts).eval()
     if chosen is not None:
-        check_grids(model, chosen)
+        check_grids(written, chosen)
     make_swin_traceable(network)
     channels = image_channels(model) or COLOUR
     images = torch.zeros(2 if dynamic else batch, channels, *size)
     names = _prepare_outputs(network, images, nms)
     shape = (None, None, None) if dynamic else (batch, *size)
     metadata = make_metadata(
-        cfg, model, classes, shape, divisor, names, nms, chosen
+        cfg, model, classes, shape, divisor, names, nms, chosen, parts
     )
     _check_description(metadata, path)
     rules = None if chosen is None else TARGETS[chosen]
@@ -185,7 +195,7 @@ def _check_size(size: tuple[int, int], divisor: int, dynamic: bool) -> None:
 def _check_config(
     cfg: Config, model: nn.Module, classes: tuple[str, ...]
 ) -> None:
-    count = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
+    count = count_classes(model)
     if count is not None and len(classes) != count:
         raise ValueError(
             f'expected the names of {count} classes, as many as '
@@ -206,6 +216,8 @@ def _check_description(metadata: dict[str, Any], path: Path) -> None:
     check_metadata(read_back)
     if not read_back['config']['test_dataloader']['dataset']['pipeline']:
         return  # _check_config has warned already
+    if read_back['rest']:
+        return  # Detector runs whole detectors alone
     try:
         detector_configs(read_back, path)
     except ValueError as error:
@@ -220,7 +232,7 @@ def _prepare_outputs(network: Network, images: Tensor, nms: bool) -> Any:
     """Run the network once and name its outputs; add NMS if asked for."""
     outputs = check_calls(network.detector, lambda: network.outputs(images))
     if not nms:
-        return name_outputs(outputs)
+        return network.parts.name(outputs)
     head: Any = network.detector.bbox_head
     height, width = images.shape[2:]
     network.graph_nms = GraphNMS(head, (height, width), outputs)

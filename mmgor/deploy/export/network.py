@@ -5,40 +5,33 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmgor.deploy.head_outputs import flatten
+from mmgor.deploy.parts import Parts, parts_of
 
 from .compiled_ops import check_modules
 
-# Parts of detectors that are not written, and why.
-_NOT_WRITTEN = dict(
-    roi_head='pools features of proposals, whose number differs by image',
-    mask_head='gives masks',
-    panoptic_head='gives masks',
-    language_model='reads text',
-    encoder='is a transformer',
-    decoder='is a transformer',
-)
-_DENSE = ('backbone', 'neck', 'rpn_head', 'bbox_head')
-
 
 class Network(nn.Module):
-    """Backbone, neck and head of a single-stage detector.
+    """The parts of a detector that a file has.
 
-    It takes images and gives the outputs of the head as a flat list, or
-    detections if it has ``graph_nms``.
+    It takes images and gives their outputs as a flat list (see
+    :meth:`.Parts.outputs`), or detections if it has ``graph_nms``.
 
     Args:
-        detector (nn.Module): With ``bbox_head``.
+        detector (nn.Module): With the written parts.
+        parts (Parts, optional): By default those of ``detector``.
 
     Raises:
-        ValueError: If it is not a single-stage detector, or has an operator
-            that ONNX does not have.
+        ValueError: If it is no detector of images, or has an operator that
+            ONNX does not have.
     """
 
-    def __init__(self, detector: nn.Module) -> None:
+    def __init__(
+        self, detector: nn.Module, parts: Parts | None = None
+    ) -> None:
         super().__init__()
-        _check_parts(detector)
-        check_modules(detector)
-        self.detector = detector
+        self.parts = parts or parts_of(detector)
+        self.detector = self.parts.of(detector)
+        check_modules(self.detector)
         self.graph_nms: nn.Module | None = None
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -48,26 +41,5 @@ class Network(nn.Module):
         return flatten(outputs)
 
     def outputs(self, images: Tensor) -> Any:
-        """The outputs of the head, nested as it gives them."""
-        detector: Any = self.detector
-        return detector.bbox_head(detector.extract_feat(images))
-
-
-def _check_parts(detector: nn.Module) -> None:
-    parts = {
-        name: f'{name} ({type(part).__name__})'
-        for name, part in detector.named_children()
-    }
-    left = [
-        f'{parts[k]} {why}' for k, why in _NOT_WRITTEN.items() if k in parts
-    ]
-    if left or 'bbox_head' not in parts:
-        dense = [parts[name] for name in _DENSE if name in parts]
-        raise ValueError(
-            f'{type(detector).__name__} can not be exported: '
-            f'{"; ".join(left) or "it has no bbox_head"}. What could be '
-            f'written gives no detections: {", ".join(dense) or "nothing"}. '
-            'Expected a single-stage detector with a dense bbox_head, such '
-            'as RetinaNet, FCOS, ATSS, GFL, TOOD, VFNet, RepPoints, YOLOX, '
-            'YOLOF, YOLOV3 or RTMDet.'
-        )
+        """The outputs, nested as :meth:`.Parts.outputs` gives them."""
+        return self.parts.outputs(self.detector, images)

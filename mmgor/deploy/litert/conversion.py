@@ -12,7 +12,7 @@ from mmgor.deploy.decomposed.program import Weights, lower_module
 from mmgor.deploy.optional_imports import require
 
 from .pooling import pad_with_zeros
-from .requantizing import keep_requantizations
+from .requantizing import keep_requantizations, round_outputs_again
 
 
 def convert(
@@ -40,6 +40,7 @@ def convert(
     module, folded = lower_module(network, images, Weights.ROUNDED)
     pad_with_zeros(module)
     keep_requantizations(module)
+    round_outputs_again(module)
     _name_layers(module)
     # Else it warns; eval() is not there for traced modules.
     module.training = False

@@ -1,4 +1,4 @@
-"""Keeps the second of two roundings in a row."""
+"""Keeps the second of two roundings in a row; rounds some outputs twice."""
 
 from typing import Any
 
@@ -42,6 +42,26 @@ def keep_requantizations(module: GraphModule) -> None:
                 node,
             )
             node.replace_input_with(source, total)
+    module.recompile()
+
+
+def round_outputs_again(module: GraphModule) -> None:
+    """Give each output that other operators read a rounding of its own.
+
+    Rounding again to the same grid changes nothing. Without it, LiteRT's
+    converter may leave a layer that reads such a tensor in float (measured
+    with litert-torch 0.10.0).
+
+    Args:
+        module (GraphModule): A lowered network. Changed in place.
+    """
+    (end,) = module.graph.find_nodes(op='output')
+    for source in end.all_input_nodes:
+        if is_call(source, DEQUANTIZE) and len(source.users) > 1:
+            step = source.args[1:]
+            integers = add_call(module, QUANTIZE, (source, *step), end)
+            again = add_call(module, DEQUANTIZE, (integers, *step), end)
+            end.replace_input_with(source, again)
     module.recompile()
 
 

@@ -184,7 +184,8 @@ def check_rules(model: Any, name: str, path: Path) -> None:
         raise ValueError(
             f'{path} was not written, since {name} could not run it in '
             f'integers: {listed(broken, "; ")}. Expected a model trained with '
-            f'quant=dict(target={name!r}).'
+            f'quant=dict(target={name!r}) that has no norm but batch norm '
+            'behind a layer (group norm reads floats).'
         )
 
 

@@ -28,6 +28,7 @@ from mmgor.deploy.description.metadata_reader import (
 )
 from mmgor.io.config_reader import type_name
 from mmgor.io.config_values import number
+from mmgor.listing import listed
 from mmgor.registry import MODELS
 
 from .images import ImageInput, as_bgr, as_input, list_images, open_video
@@ -231,8 +232,15 @@ def detector_configs(
 
     Raises:
         ValueError: If the metadata has no test pipeline, or a config that a
-            file may not build.
+            file may not build, or if the file has a part of a detector.
     """
+    if metadata['rest']:
+        raise ValueError(
+            f'{path} has only a part of its detector; '
+            f'{listed(metadata["rest"])} runs in PyTorch. Run it with its '
+            f'config and checkpoint: python tools/test.py CONFIG {path} '
+            '--rest CHECKPOINT.'
+        )
     cfg = exported_config(metadata)
     model = runtime_detector_cfg(cfg, path)
     pipeline = _for_images(get_test_pipeline_cfg(cfg))

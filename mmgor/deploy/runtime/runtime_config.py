@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from mmgor.deploy.description.config_json import without
+from mmgor.deploy.description.metadata import LEFT_OUT
 from mmgor.deploy.description.metadata_check import errors_naming
 from mmgor.deploy.description.metadata_reader import (
     exported_config,
@@ -13,40 +14,47 @@ from mmgor.deploy.description.metadata_reader import (
 )
 from mmgor.io.class_names import loader_classes
 from mmgor.io.config_reader import model_config, with_registered_names
+from mmgor.listing import listed
 
 from .runtime_detector import RuntimeDetector
+from .split_detector import SplitDetector
 
 _NOT_DECODING = ('quant', 'train_cfg', 'test_cfg', 'init_cfg')
 
 
-def runtime_model(cfg: Config, path: str | Path) -> ConfigDict:
+def runtime_model(
+    cfg: Config, path: str | Path, rest: str | Path | None = None
+) -> ConfigDict:
     """The model config that evaluates an exported file instead of the config's
     own model.
 
     Args:
-        cfg (Config): A complete config with a single-stage model, wrapped by
-            mmgor or mmdet's own. Its head is the file's.
+        cfg (Config): A complete config with the file's model, wrapped by
+            mmgor or, for a single-stage detector, mmdet's own.
         path (str | Path): The exported file.
+        rest (str | Path, optional): Checkpoint that the file was exported
+            from, if it has only a part of the detector (see
+            :mod:`mmgor.deploy.parts`).
 
     Returns:
-        ConfigDict: Config of a :class:`.RuntimeDetector`.
+        ConfigDict: Config of a :class:`.RuntimeDetector`, or of a
+        :class:`.SplitDetector` with ``rest``.
 
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If the file can't be read, or the config has another head,
             preprocessing or classes than the file; for a file with NMS in
-            its graph also if it has another ``test_cfg``.
+            its graph also if it has another ``test_cfg``, and for a part of a
+            detector if anything of the model differs; if ``rest`` is missing,
+            or the file has all parts.
     """
     metadata = read_metadata(path)
-    model = runtime_detector_cfg(cfg, path)
-    with errors_naming(path):
-        wanted = runtime_detector_cfg(exported_config(metadata), path)
-    keys = ['bbox_head', 'data_preprocessor']
-    if metadata['nms']:
-        keys.append('test_cfg')
-    wrong = []
-    for key in keys:
-        wrong += differences(model[key], wanted[key], key)
+    if bool(metadata['rest']) != (rest is not None):
+        raise ValueError(_wrong_rest(metadata['rest'], path, rest))
+    if rest is None:
+        model, wrong = _whole(cfg, metadata, path)
+    else:
+        model, wrong = _split(cfg, metadata, path, rest)
     classes = loader_classes(cfg, 'test_dataloader')
     if classes is not None:
         wrong += differences(classes, metadata['classes'], 'classes')
@@ -58,8 +66,65 @@ def runtime_model(cfg: Config, path: str | Path) -> ConfigDict:
     return model
 
 
+def _wrong_rest(names: list, path: str | Path, rest: str | Path | None) -> str:
+    if rest is None:
+        return (
+            f'{path} has only a part of its detector; {listed(names)} runs in '
+            'PyTorch. Type --rest CHECKPOINT (rest=CHECKPOINT), the '
+            'checkpoint that it was exported from.'
+        )
+    return (
+        f'{path} has all parts of its detector; expected no checkpoint of '
+        f'others, got {rest}. Leave out --rest (rest=None).'
+    )
+
+
+def _whole(
+    cfg: Config, metadata: dict[str, Any], path: str | Path
+) -> tuple[ConfigDict, list[str]]:
+    """The model config for a whole detector, and how it differs from the
+    file's."""
+    model = runtime_detector_cfg(cfg, path)
+    with errors_naming(path):
+        wanted = runtime_detector_cfg(exported_config(metadata), path)
+    keys = ['bbox_head', 'data_preprocessor']
+    if metadata['nms']:
+        keys.append('test_cfg')
+    wrong = []
+    for key in keys:
+        wrong += differences(model[key], wanted[key], key)
+    return model, wrong
+
+
+def _split(
+    cfg: Config, metadata: dict[str, Any], path: str | Path, rest: str | Path
+) -> tuple[ConfigDict, list[str]]:
+    """The model config for a part of a detector, and how it differs from the
+    file's."""
+    model, scope = _registered_model(cfg)
+    wanted = exported_config(metadata).model
+    wrong = differences(
+        without(model, LEFT_OUT), without(wanted, LEFT_OUT), 'model'
+    )
+    split = ConfigDict(
+        type=SplitDetector.__name__,
+        _scope_=scope,
+        file=str(path),
+        detector=model,
+        checkpoint=str(rest),
+    )
+    return split, wrong
+
+
+def _registered_model(cfg: Config) -> tuple[ConfigDict, str]:
+    """The model of a config with names for types, and their scope."""
+    # New-style configs have no scope, but names are looked up in one.
+    scope = cfg.get('default_scope') or 'mmdet'
+    return with_registered_names(model_config(cfg), scope), scope
+
+
 def runtime_detector_cfg(cfg: Config, path: str | Path) -> ConfigDict:
-    """The config of :func:`runtime_model`, not compared with the file.
+    """The config for a whole detector, not compared with the file.
 
     Args:
         cfg (Config): See :func:`runtime_model`.
@@ -71,9 +136,7 @@ def runtime_detector_cfg(cfg: Config, path: str | Path) -> ConfigDict:
     Raises:
         ValueError: If the model is not a single-stage detector.
     """
-    # New-style configs have no scope, but names are looked up in one.
-    scope = cfg.get('default_scope') or 'mmdet'
-    model = with_registered_names(model_config(cfg), scope)
+    model, scope = _registered_model(cfg)
     if 'bbox_head' not in model:
         raise ValueError(
             'expected a single-stage model with a bbox_head in the config, '

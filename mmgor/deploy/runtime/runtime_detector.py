@@ -1,4 +1,4 @@
-"""``RuntimeDetector``: an exported file as a detector of mmdet.
+"""``RuntimeDetector``: a file that has a whole single-stage detector.
 
 The file computes the outputs of the head; mmdet decodes them and runs NMS.
 """
@@ -6,21 +6,17 @@ The file computes the outputs of the head; mmdet decodes them and runs NMS.
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from mmdet.models.detectors import BaseDetector
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmgor.deploy.head_outputs import map_nested
 from mmgor.registry import MODELS
 
-from .runtime import open_runtime
+from .file_detector import FileDetector
 
 
 @MODELS.register_module()
-class RuntimeDetector(BaseDetector):
+class RuntimeDetector(FileDetector):
     """Runs an exported file and decodes its outputs.
 
     A file with NMS in its graph gives detections by itself.
@@ -48,73 +44,9 @@ class RuntimeDetector(BaseDetector):
         threads: int | None = None,
         integer_kernels: bool | None = None,
     ) -> None:
-        super().__init__(data_preprocessor=data_preprocessor)
-        self.runtime = open_runtime(file, threads, integer_kernels)
+        super().__init__(file, data_preprocessor, threads, integer_kernels)
         self.bbox_head = MODELS.build(
             ConfigDict({**bbox_head, 'test_cfg': test_cfg})
-        )
-
-    def fit(self, images: Tensor) -> Tensor:
-        """Pad images at the right and the bottom to a size the file takes.
-
-        The padding has the ``pad_value`` of the ``data_preprocessor``, which
-        also pads after it has normalized.
-
-        Args:
-            images (Tensor): Shape (N, C, H, W), preprocessed.
-
-        Returns:
-            Tensor: Shape (N, C, H', W').
-
-        Raises:
-            ValueError: If the images are larger than the file takes.
-        """
-        spec = self.runtime.metadata['input']
-        missing = []
-        for key, side in zip(('height', 'width'), images.shape[2:]):
-            wanted = spec[key] or -(-side // spec['divisor']) * spec['divisor']
-            if side > wanted:
-                raise ValueError(
-                    f'{self.runtime.path} takes images of {spec["height"]} x '
-                    f'{spec["width"]} (height x width), got a batch of '
-                    f'{images.shape[2]} x {images.shape[3]} from the test '
-                    'pipeline. Lower the scale of its Resize, or export for '
-                    'a size that holds all images, upright ones too.'
-                )
-            missing.append(wanted - side)
-        value = getattr(self.data_preprocessor, 'pad_value', 0)
-        return F.pad(images, (0, missing[1], 0, missing[0]), value=value)
-
-    def outputs(self, images: Tensor) -> Any:
-        """The head's raw outputs.
-
-        Args:
-            images (Tensor): Shape (N, C, H, W), preprocessed, of a size that
-                the file takes. N may be any number: a file of batch size B
-                runs B images at a time.
-
-        Returns:
-            list: Tensors with N entries on the device of ``images``, nested
-            as the head gives them.
-
-        Raises:
-            RuntimeError: If the file gives detections instead.
-        """
-        if self.runtime.metadata['nms']:
-            raise RuntimeError(
-                f'{self.runtime.path} gives detections, not the outputs of '
-                'the head; export without nms for those.'
-            )
-        batch = self.runtime.metadata['input']['batch'] or len(images)
-        runs = []
-        for some in images.split(batch):
-            full = F.pad(some, (0,) * 7 + (batch - len(some),))
-            runs.append(self.runtime(full))
-        return map_nested(
-            lambda *tensors: torch.cat(tensors)[: len(images)].to(
-                images.device
-            ),
-            *runs,
         )
 
     def decode(
@@ -202,30 +134,3 @@ class RuntimeDetector(BaseDetector):
         images = self.fit(batch_inputs)
         found = self.detect(images, batch_data_samples, rescale)
         return self.add_pred_to_datasample(batch_data_samples, found)
-
-    def _forward(
-        self, batch_inputs: Tensor, batch_data_samples: list | None = None
-    ) -> Any:
-        return self.outputs(self.fit(batch_inputs))
-
-    def extract_feat(self, batch_inputs: Tensor) -> Any:
-        """Not possible: an exported file does not give its features.
-
-        Raises:
-            RuntimeError: Always.
-        """
-        raise RuntimeError(
-            f'{self.runtime.path} gives only the outputs of the head; for '
-            'features use the config and the checkpoint that it came from.'
-        )
-
-    def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> Any:
-        """Not possible: an exported file can't be trained.
-
-        Raises:
-            RuntimeError: Always.
-        """
-        raise RuntimeError(
-            f'{self.runtime.path} can not be trained; train with the config '
-            'and the checkpoint that it came from, and export again.'
-        )

@@ -20,9 +20,11 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from torch import Tensor
 
+from mmgor.deploy.description.metadata_reader import read_metadata
 from mmgor.deploy.export.frozen import check_calibrated
 from mmgor.deploy.head_outputs import flatten
 from mmgor.deploy.loading import load_detector
+from mmgor.deploy.parts import parts_of
 from mmgor.deploy.runtime.runtime_config import runtime_model
 from mmgor.io.checkpoint import weights_checksum
 from mmgor.io.config_values import boolean, integer
@@ -44,8 +46,9 @@ def verify_export(
     """Run a checkpoint and the file exported from it on the test images.
 
     Both get the same inputs, padded to the file's size, and one head decodes
-    the outputs of both. So every difference comes from the file. For a file
-    with NMS in its graph only detections are compared.
+    the outputs of both; of a file that has a part of a detector, one rest in
+    PyTorch. So every difference comes from the file. For a file with NMS in
+    its graph only detections are compared.
 
     Args:
         cfg (Config): The config of both, with test data.
@@ -70,7 +73,8 @@ def verify_export(
     images = integer('images', images, 1)
     evaluate = boolean('evaluate', evaluate)
     cfg = deepcopy(cfg)
-    runtime_cfg = runtime_model(cfg, path)
+    split = bool(read_metadata(path)['rest'])
+    runtime_cfg = runtime_model(cfg, path, checkpoint if split else None)
     runtime_cfg.integer_kernels = integer_kernels
     model: Any = load_detector(cfg, checkpoint)
     check_calibrated(model)
@@ -120,7 +124,8 @@ def _run(
     found: Verification | None,
 ) -> list[list[Any]]:
     """Detections of both sides; the differences are added to ``found``."""
-    reference = model.bbox_head(model.extract_feat(inputs))
+    parts = parts_of(model)
+    reference = parts.outputs(model, inputs)
     metadata, size = exported.runtime.metadata, inputs.shape[2:]
     ours = exported.decode(reference, samples, size)
     if metadata['nms']:
@@ -131,7 +136,7 @@ def _run(
     if found is None:
         return [ours, theirs]
     with changed_roundings(input_quantizers(model), CHANGE):
-        changed = model.bbox_head(model.extract_feat(inputs))
+        changed = parts.outputs(model, inputs)
     if not metadata['nms']:
         sides = map(flatten, (reference, outputs, changed))
         found.add_outputs(flatten(metadata['outputs']), *sides)

@@ -1,4 +1,4 @@
-"""Classes of student and teacher: how many there are, which is which.
+"""Classes of student and teacher: which is which.
 
 Student and teacher may list classes in another order, or have only some in
 common. Names are matched. A *class index* is the result: for each of the
@@ -7,9 +7,8 @@ student's K classes its position in the teacher's list, or :data:`UNKNOWN`.
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 #: Entry of a class index where the teacher does not know the class.
 UNKNOWN = -1
@@ -92,23 +91,6 @@ def check_class_index(
             'one output per name. Set teacher_tap to its box head, or '
             f'teachers=dict({name}=dict(classes=[...], ...)).'
         )
-
-
-def count_classes(model: Any) -> int | None:
-    """Number of foreground classes of a detector's box head.
-
-    Args:
-        model (nn.Module): The detector.
-
-    Returns:
-        int | None: None where the head does not declare it.
-    """
-    head = getattr(model, 'bbox_head', None)
-    if head is None:
-        head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
-    if isinstance(head, nn.ModuleList):  # a cascade
-        head = head[-1]
-    return getattr(head, 'num_classes', None)
 
 
 def take_classes(x: Tensor, index: Tensor) -> Tensor:

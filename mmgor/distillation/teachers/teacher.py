@@ -22,12 +22,13 @@ from torch import Tensor, nn
 
 from mmgor.distillation.recorder import DETECTIONS, Recorded, Recorder
 from mmgor.image_channels import COLOUR, image_channels
+from mmgor.io.class_names import count_classes
 from mmgor.io.config_values import boolean, choice
 from mmgor.registry import MODELS
 
 from .arguments import check_name, class_names
 from .cache import output_cache
-from .class_mapping import class_index, count_classes, to_student_labels
+from .class_mapping import class_index, to_student_labels
 from .fast_form import (
     AUTO,
     DTYPES,

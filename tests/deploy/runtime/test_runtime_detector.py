@@ -1,11 +1,8 @@
 """``RuntimeDetector``: an exported file as a detector of mmdet."""
 
 import copy
-import importlib.util
 import json
 import pickle
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,8 +19,7 @@ from mmgor.deploy.head_outputs import map_nested
 from mmgor.deploy.runtime.runtime_config import runtime_model
 from mmgor.registry import MODELS
 from tests.support.models import make_batch, retinanet_cfg
-
-TOOL = Path(__file__).resolve().parents[3] / 'tools' / 'test.py'
+from tests.support.tools import run_tool
 
 
 class Network:
@@ -273,12 +269,7 @@ def run_test_tool(monkeypatch, tmp_path, *argv):
     """Metrics and predictions of tools/test.py."""
     out = tmp_path / 'boxes.pkl'
     argv = [*argv, '--work-dir', tmp_path, '--out', out]
-    monkeypatch.setattr(sys, 'argv', ['test.py', *map(str, argv)])
-    monkeypatch.setenv('LOCAL_RANK', '0')
-    spec = importlib.util.spec_from_file_location('test_tool', TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    tool.main()
+    run_tool(monkeypatch, 'test', *argv)
     (scores,) = tmp_path.glob('2*/*.json')
     return json.loads(scores.read_text()), pickle.loads(out.read_bytes())
 

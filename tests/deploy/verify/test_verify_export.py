@@ -1,9 +1,5 @@
 """Differences by hand; an export compared with its and other checkpoints."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from mmengine.structures import InstanceData
@@ -17,8 +13,7 @@ from mmgor.deploy.verify.comparison import (
 )
 from mmgor.deploy.verify.verify_export import verify_export
 from mmgor.registry import MODELS
-
-TOOL = Path(__file__).resolve().parents[3] / 'tools' / 'verify_export.py'
+from tests.support.tools import run_tool
 
 
 def test_difference_by_hand():
@@ -311,32 +306,27 @@ def test_number_of_images(exported):
         verify_export(exported.cfg(), exported.checkpoint, exported.onnx, 0)
 
 
-def run_tool(monkeypatch, *argv):
-    monkeypatch.setattr(sys, 'argv', ['verify', *map(str, argv)])
-    monkeypatch.setenv('LOCAL_RANK', '0')
-    spec = importlib.util.spec_from_file_location('verify_tool', TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+def status_of(monkeypatch, *argv):
     with pytest.raises(SystemExit) as status:
-        tool.main()
+        run_tool(monkeypatch, 'verify_export', *argv)
     return status.value.code
 
 
 @pytest.mark.slow
 def test_tool(exported, other, monkeypatch, capsys):
     argv = [exported.config, exported.checkpoint, exported.onnx, '--map']
-    assert run_tool(monkeypatch, *argv) == 0
+    assert status_of(monkeypatch, *argv) == 0
     shown = capsys.readouterr().out
     assert 'coco/bbox_mAP: PyTorch' in shown
     assert 'FAILED' not in shown
     argv[1] = other
-    assert run_tool(monkeypatch, *argv[:3]) == 1
+    assert status_of(monkeypatch, *argv[:3]) == 1
     shown = capsys.readouterr().out
     assert 'FAILED weights: ' in shown
     assert 'FAILED output_1_0: mean difference' in shown
     argv = [*argv[:3], '--tolerance', '99']
-    assert run_tool(monkeypatch, *argv) == 1
+    assert status_of(monkeypatch, *argv) == 1
     shown = capsys.readouterr().out
     assert 'FAILED output' not in shown and 'FAILED detections: ' in shown
-    run_tool(monkeypatch, *argv, '--matched', '0')
+    status_of(monkeypatch, *argv, '--matched', '0')
     assert 'FAILED detections: ' not in capsys.readouterr().out
