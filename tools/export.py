@@ -141,10 +141,10 @@ def main() -> None:
         f'{len(done["metadata"]["quantization"])} quantized layers, '
         f'{done["folded"]} batch norms folded'
     )
-    parts = parts_of(model)
-    if parts.rest:
+    if done['metadata']['rest']:
+        parts = parts_of(model).describe(model)
         print(
-            f'{args.out} has a part of the detector: {parts.describe(model)}. '
+            f'{args.out} has a part of the detector: {parts}. '
             'PyTorch runs the rest: python tools/test.py '
             f'{args.config} {args.out} --rest {args.checkpoint}'
         )

@@ -19,7 +19,7 @@ def exported_size(tmp_path, monkeypatch):
         sizes.append(size)
         targets.append(target)
         spec = dict(batch=2, channels=1, height=size[0], width=size[1])
-        metadata = dict(quantization=[], input=spec)
+        metadata = dict(quantization=[], input=spec, rest=[])
         return dict(bytes=0, folded=0, metadata=metadata)
 
     monkeypatch.setattr(export, 'export_detector', export_detector)

@@ -18,9 +18,6 @@ from .plain_json import parse_json
 from .pte import pte_text
 from .tflite import tflite_text
 
-# The format before FORMAT: each file has a whole detector.
-_FORMAT_OF_WHOLE = 2
-
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """Read the metadata inside an exported file.
@@ -76,8 +73,6 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
         metadata: dict[str, Any] = parse_json(text)
         newer = metadata['format'] > FORMAT
-        if metadata['format'] == _FORMAT_OF_WHOLE:
-            metadata['rest'] = []
         if not newer:
             check_metadata(metadata)
     except (ValueError, TypeError, KeyError) as error:

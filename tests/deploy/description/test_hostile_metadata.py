@@ -135,7 +135,7 @@ def test_every_entry_has_to_be_there(hostile):
     """There is one format: a reader never has to guess."""
     entries = [(key,) for key in hostile.metadata]
     entries += [('input', key) for key in hostile.metadata['input']]
-    assert len(entries) == 13 + 6
+    assert len(entries) == 14 + 6
     for place in entries:
         hostile.say(hostile.changed(place, DELETED))
         with pytest.raises(ValueError, match=rf'{place[-1]}.*export it again'):

@@ -174,7 +174,7 @@ def test_larger_images_are_refused(detector):
 def test_a_file_is_not_trained(detector, batch):
     with pytest.raises(RuntimeError, match='can not be trained'):
         detector.loss(batch['inputs'], batch['data_samples'])
-    with pytest.raises(RuntimeError, match='only the outputs of the head'):
+    with pytest.raises(RuntimeError, match='gives only what detections'):
         detector.extract_feat(batch['inputs'])
 
 
