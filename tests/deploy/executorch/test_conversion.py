@@ -105,3 +105,24 @@ def test_xnnpack_adds_a_shared_bias_in_the_steps_of_each_level():
         wanted = model(images)
     for ours, theirs in zip(wanted, got, strict=True):
         assert ((ours - theirs) / model.output.scale).abs().mean() < 0.1
+
+
+class Grouped(nn.Module):
+    """A group norm reads what a convolution computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = IntegerConv(3, 4, Rounding(1 / 32, -128, 127))
+        self.stem.norm = nn.GroupNorm(2, 4)
+        self.output = Rounding(1 / 16, -128, 127)
+
+    def forward(self, images):
+        return [self.output(self.stem(images))]
+
+
+def test_a_layer_in_front_of_a_group_norm_is_refused():
+    pytest.importorskip('executorch')
+    images = torch.randn(1, 3, 16, 24)
+    message = r'XNNPACK can not run stem in integers: .* group norm reads fl'
+    with pytest.raises(ValueError, match=message):
+        convert(Grouped().eval(), images)

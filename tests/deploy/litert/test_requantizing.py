@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from mmgor.deploy.litert.conversion import convert
-from tests.support.rounded import TwoGrids
+from mmgor.deploy.litert.rules import TFLiteFile
+from tests.support.rounded import Conv, Rounding, TwoGrids
 
 litert = pytest.importorskip('ai_edge_litert.interpreter')
 utils = pytest.importorskip('ai_edge_litert.tools.flatbuffer_utils')
@@ -35,3 +38,39 @@ def test_layers_and_concatenations_read_the_second_grid(bits, signed):
         # Sums of integers round a few values to the other side.
         assert (steps > 0.01).mean() < 0.05
         assert steps.mean() < 0.1
+
+
+class Levels(nn.Module):
+    """An output that a layer, a pooling and an addition read, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Conv(3, 4), Conv(4, 4)
+        self.image, self.middle, self.output = (Rounding() for _ in range(3))
+
+    def forward(self, x):
+        x = self.middle(self.first(self.image(x)))
+        pooled = self.middle(F.max_pool2d(x, 1, 2))
+        y = self.output(F.relu(self.second(x)))
+        z = self.output(F.relu(self.second(pooled)))
+        return [x, pooled, y, z]
+
+
+def test_an_output_that_is_read_inside_leaves_its_readers_in_integers():
+    torch.manual_seed(0)
+    network, images = Levels().eval(), torch.randn(1, 3, 16, 16)
+    with torch.no_grad():
+        wanted = network(images)
+    model, _ = convert(network, images, ['x', 'pooled', 'y', 'z'])
+    kinds = {
+        op.kind: {file.type_of(t) for t in op.outputs}
+        for file in [TFLiteFile(model)]
+        for op in file.operators
+    }
+    assert kinds['CONV_2D'] == {'INT8'}
+    assert 'DEQUANTIZE' not in kinds
+    content = bytes(utils.convert_object_to_bytearray(model))
+    runner = litert.Interpreter(model_content=content).get_signature_runner()
+    ends = runner.get_output_details()
+    assert sorted(ends) == ['pooled', 'x', 'y', 'z']
+    assert tuple(ends['x']['shape']) == wanted[0].shape
