@@ -2,8 +2,9 @@
 
 Fake quantization rounds sums of floats, so a change of their last digits moves
 single values by whole steps. Here everything that is rounded is larger by a
-tiny share. The outputs are compared with those of the student as it is, and
-the mAP is computed. A file that differs by no more is not wrong.
+tiny share. What a file would give is compared with that of the student as it
+is, and the mAP is computed. A file that differs by no more is not wrong. Of a
+student that is exported in part, the rest moves, too.
 
 python benchmarks/rounding_noise.py CONFIG CHECKPOINT --changes 1e-7 1e-6 1e-5
 """
@@ -23,6 +24,7 @@ from torch import Tensor
 from mmgor.deploy.export.frozen import check_calibrated
 from mmgor.deploy.head_outputs import flatten
 from mmgor.deploy.loading import load_detector
+from mmgor.deploy.parts import parts_of
 from mmgor.deploy.verify.changed_roundings import (
     changed_roundings,
     input_quantizers,
@@ -77,7 +79,7 @@ def main() -> None:
     model: Any = load_detector(cfg, args.checkpoint)
     check_calibrated(model)
     loader = Runner.build_dataloader(cfg.test_dataloader)
-    quantizers = input_quantizers(model)
+    quantizers, parts = input_quantizers(model), parts_of(model)
     changes = [0.0] + [s * c for c in args.changes for s in (1, -1)]
     evaluators = [Evaluator(deepcopy(cfg.test_evaluator)) for _ in changes]
     movements = [Movement() for _ in changes]
@@ -86,22 +88,14 @@ def main() -> None:
     for batch in loader:
         data = model.data_preprocessor(batch, False)
         samples = data['data_samples']
-        metas = [sample.metainfo for sample in samples]
         stock = None
         for i, change in enumerate(changes):
             with changed_roundings(quantizers, change):
-                outputs = model.bbox_head(model.extract_feat(data['inputs']))
-            stock = stock or flatten(outputs)
-            movements[i].add(stock, flatten(outputs))
-            found = model.bbox_head.predict_by_feat(
-                *outputs,
-                batch_img_metas=metas,
-                cfg=model.test_cfg,
-                rescale=True,
-            )
-            evaluators[i].process(
-                model.add_pred_to_datasample(samples, found), batch
-            )
+                outputs = flatten(parts.outputs(model, data['inputs']))
+                found = model.predict(data['inputs'], samples)
+            stock = stock or outputs
+            movements[i].add(stock, outputs)
+            evaluators[i].process(found, batch)
     rows = []
     for change, evaluator, moved in zip(changes, evaluators, movements):
         metrics = evaluator.evaluate(len(loader.dataset))
