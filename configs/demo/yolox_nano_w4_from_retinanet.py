@@ -9,9 +9,7 @@ _base_.merge(_base_.pop('gor'))
 
 model = dict(
     detector='YOLOX',
-    teachers=dict(
-        retinanet=dict(config='', checkpoint='filled in by a plan')
-    ),
+    teachers=dict(retinanet=dict(config='', checkpoint='filled in by a plan')),
     kd_heads=dict(
         cls=dict(type='ScoreKDHead'),
         box=dict(type='BoxKDHead'),

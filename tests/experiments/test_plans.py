@@ -145,6 +145,8 @@ TEACHERS = {
     'second_5': {'second'},
     'ekd_5': {'teacher', 'second'},
     'self_5': set(),  # but the float student
+    'dlb_5': set(),
+    'dlb_0': set(),
 }
 
 
@@ -159,8 +161,15 @@ def test_power(shipped):
         parents = {parent.key[1] for parent in run.parents}
         taught = TEACHERS.get(arm, {'teacher'})
         assert parents == {'float'} | taught
-        assert run.config['train_cfg']['max_epochs'] == 4
+        # As many steps, of as many images: half of DLB's are the last ones.
+        share = 2 if arm.startswith('dlb') else 1
+        assert run.config['train_cfg']['max_epochs'] == 4 / share
+        assert run.config['train_dataloader']['batch_size'] == 8 / share
         if arm == 'qat':
+            continue
+        if arm.startswith('dlb'):
+            model = run.config['model']
+            assert model['kd_weight'] == float(arm.removeprefix('dlb_'))
             continue
         kind, _, rest = arm.removesuffix('_short_memory').partition('_')
         weighting = dict(run.config['model']['gor_weighting'])
@@ -180,6 +189,31 @@ def test_power(shipped):
         memory = 0.97 if rest == 'longer' else 0.9
         if kind == 'momenta':
             assert optimizer['kd_beta'] == memory
+
+
+def test_power_yolox(shipped):
+    """Its teacher is that of the other student."""
+    runs = shipped('power_yolox')
+    teacher, *others = (run for run in runs if run.key[2] == 'float')
+    assert [run.key[1] for run in others] == ['float']
+    known = {run.hash for run in shipped('power')}
+    assert teacher.key[1] == 'teacher' and teacher.hash in known
+    for run in runs[2:]:
+        model = check_quantized(run)
+        parents = {parent.key[1] for parent in run.parents}
+        assert run.config['train_cfg']['max_epochs'] == 4
+        if run.key[1] == 'qat':
+            assert parents == {'float'} and model['type'] == 'YOLOX'
+            continue
+        assert parents == {'float', 'teacher'}
+        assert model['detector'] == 'YOLOX'
+        weighting = model['gor_weighting']
+        if run.key[1] == 'gor':
+            assert weighting == dict(type='GoRWeighting', form='ratio')
+        if run.key[1].startswith('stake'):
+            rise = run.key[1].removeprefix('stake_').split('_to_')
+            ends = [weighting['first'], weighting['last']]
+            assert ends == [*map(float, rise)] and weighting['steps'] == 200
 
 
 def demo(tmp_path, *argv):
