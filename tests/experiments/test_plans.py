@@ -1,6 +1,7 @@
 """The shipped plans and the demo's can be filled in, and their arms are
 what their names say."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -199,21 +200,32 @@ def test_power_yolox(shipped):
     known = {run.hash for run in shipped('power')}
     assert teacher.key[1] == 'teacher' and teacher.hash in known
     for run in runs[2:]:
-        model = check_quantized(run)
+        model, arm = check_quantized(run), run.key[1]
         parents = {parent.key[1] for parent in run.parents}
-        assert run.config['train_cfg']['max_epochs'] == 4
-        if run.key[1] == 'qat':
+        config = run.config
+        assert config['train_cfg']['max_epochs'] == 4
+        fitted = config['custom_hooks'][0].get('compensate_weights', False)
+        assert fitted is arm.startswith('fitted_')
+        kept = [model[p]['norm_cfg']['type'] for p in ('backbone', 'neck')]
+        assert kept == ['EvalBN' if fitted else 'BN'] * 2
+        if arm.endswith('qat'):
             assert parents == {'float'} and model['type'] == 'YOLOX'
             continue
-        assert parents == {'float', 'teacher'}
+        own = arm.startswith('self_')
+        assert parents == ({'float'} if own else {'float', 'teacher'})
         assert model['detector'] == 'YOLOX'
-        weighting = model['gor_weighting']
-        if run.key[1] == 'gor':
+        moved = model['kd_heads']['cls']['type'] == 'HalfCellScoreKDHead'
+        assert moved is arm.startswith('moved_')
+        rest = re.sub('(fixed|self|moved|fitted)_', '', arm)
+        weighting = dict(model['gor_weighting'])
+        if rest == 'gor':
             assert weighting == dict(type='GoRWeighting', form='ratio')
-        if run.key[1].startswith('stake'):
-            rise = run.key[1].removeprefix('stake_').split('_to_')
-            ends = [weighting['first'], weighting['last']]
-            assert ends == [*map(float, rise)] and weighting['steps'] == 200
+        elif rest.startswith('stake_'):
+            ends = map(float, rest.removeprefix('stake_').split('_to_'))
+            wanted = dict(zip(('first', 'last'), ends), steps=200)
+            assert weighting == dict(wanted, type='StakeWeighting')
+        else:
+            assert weighting == weighting_of(f'fixed_{rest}')
 
 
 def demo(tmp_path, *argv):
