@@ -147,6 +147,7 @@ TEACHERS = {
     'ekd_5': {'teacher', 'second'},
     'self_5': set(),  # but the float student
     'dlb_5': set(),
+    'dlb_1': set(),
     'dlb_0': set(),
 }
 
