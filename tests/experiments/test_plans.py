@@ -201,9 +201,11 @@ def test_power_yolox(shipped):
     known = {run.hash for run in shipped('power')}
     assert teacher.key[1] == 'teacher' and teacher.hash in known
     for run in runs[2:]:
-        model, arm = check_quantized(run), run.key[1]
+        model, config = check_quantized(run), run.config
+        arm = run.key[1].removesuffix('_short_memory')
         parents = {parent.key[1] for parent in run.parents}
-        config = run.config
+        betas = config['optim_wrapper']['optimizer'].get('betas')
+        assert betas == (None if arm == run.key[1] else (0.9, 0.99))
         assert config['train_cfg']['max_epochs'] == 4
         fitted = config['custom_hooks'][0].get('compensate_weights', False)
         assert fitted is arm.startswith('fitted_')
