@@ -1,5 +1,5 @@
 """Self-distillation from the last mini-batch, tried in
-experiments/plans/power.yaml. Nothing here is supported.
+experiments/plans/power.yaml, where it does not help. Nothing here is supported.
 """
 
 from typing import Any

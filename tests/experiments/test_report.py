@@ -260,6 +260,12 @@ def test_tables_are_aligned():
             ['stake_1_to_8', '38.2 +- 0.4', '+0.6', '+0.3 to +1.0'],
         ),
         (
+            'power',
+            'qat',
+            'W2A2',
+            ['dlb_5', '31.8 +- 0.7', '-2.6', '-3.5 to -1.8'],
+        ),
+        (
             'power_yolox',
             'qat',
             'W3A3',
