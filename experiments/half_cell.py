@@ -1,5 +1,6 @@
 """Class scores of a RetinaNet for a YOLOX student, tried in
-experiments/plans/power_yolox.yaml. Nothing here is supported.
+experiments/plans/power_yolox.yaml, where it does not help the student. Nothing
+here is supported.
 
 Both have their first location at (0, 0), from which they predict boxes. But
 YOLOX assigns objects to the middle of its cells (``offset_priors`` in mmdet),

@@ -1,5 +1,6 @@
-"""Self-distillation from the last mini-batch, tried in
-experiments/plans/power.yaml, where it does not help. Nothing here is supported.
+"""Self-distillation from the last mini-batch. Nothing here is supported.
+
+Tried in experiments/plans/power.yaml, where it does not help.
 """
 
 from typing import Any
