@@ -1,6 +1,7 @@
 """The shipped plans and the demo's can be filled in, and their arms are
 what their names say."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,9 @@ TEACHERS = {
     'second_5': {'second'},
     'ekd_5': {'teacher', 'second'},
     'self_5': set(),  # but the float student
+    'dlb_5': set(),
+    'dlb_1': set(),
+    'dlb_0': set(),
 }
 
 
@@ -159,8 +163,15 @@ def test_power(shipped):
         parents = {parent.key[1] for parent in run.parents}
         taught = TEACHERS.get(arm, {'teacher'})
         assert parents == {'float'} | taught
-        assert run.config['train_cfg']['max_epochs'] == 4
+        # As many steps, of as many images: half of DLB's are the last ones.
+        share = 2 if arm.startswith('dlb') else 1
+        assert run.config['train_cfg']['max_epochs'] == 4 / share
+        assert run.config['train_dataloader']['batch_size'] == 8 / share
         if arm == 'qat':
+            continue
+        if arm.startswith('dlb'):
+            model = run.config['model']
+            assert model['kd_weight'] == float(arm.removeprefix('dlb_'))
             continue
         kind, _, rest = arm.removesuffix('_short_memory').partition('_')
         weighting = dict(run.config['model']['gor_weighting'])
@@ -180,6 +191,44 @@ def test_power(shipped):
         memory = 0.97 if rest == 'longer' else 0.9
         if kind == 'momenta':
             assert optimizer['kd_beta'] == memory
+
+
+def test_power_yolox(shipped):
+    """Its teacher is that of the other student."""
+    runs = shipped('power_yolox')
+    teacher, *others = (run for run in runs if run.key[2] == 'float')
+    assert [run.key[1] for run in others] == ['float']
+    known = {run.hash for run in shipped('power')}
+    assert teacher.key[1] == 'teacher' and teacher.hash in known
+    for run in runs[2:]:
+        model, config = check_quantized(run), run.config
+        arm = run.key[1].removesuffix('_short_memory')
+        parents = {parent.key[1] for parent in run.parents}
+        betas = config['optim_wrapper']['optimizer'].get('betas')
+        assert betas == (None if arm == run.key[1] else (0.9, 0.99))
+        assert config['train_cfg']['max_epochs'] == 4
+        fitted = config['custom_hooks'][0].get('compensate_weights', False)
+        assert fitted is arm.startswith('fitted_')
+        kept = [model[p]['norm_cfg']['type'] for p in ('backbone', 'neck')]
+        assert kept == ['EvalBN' if fitted else 'BN'] * 2
+        if arm.endswith('qat'):
+            assert parents == {'float'} and model['type'] == 'YOLOX'
+            continue
+        own = arm.startswith('self_')
+        assert parents == ({'float'} if own else {'float', 'teacher'})
+        assert model['detector'] == 'YOLOX'
+        moved = model['kd_heads']['cls']['type'] == 'HalfCellScoreKDHead'
+        assert moved is arm.startswith('moved_')
+        rest = re.sub('(fixed|self|moved|fitted)_', '', arm)
+        weighting = dict(model['gor_weighting'])
+        if rest == 'gor':
+            assert weighting == dict(type='GoRWeighting', form='ratio')
+        elif rest.startswith('stake_'):
+            ends = map(float, rest.removeprefix('stake_').split('_to_'))
+            wanted = dict(zip(('first', 'last'), ends), steps=200)
+            assert weighting == dict(wanted, type='StakeWeighting')
+        else:
+            assert weighting == weighting_of(f'fixed_{rest}')
 
 
 def demo(tmp_path, *argv):

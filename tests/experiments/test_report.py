@@ -259,11 +259,24 @@ def test_tables_are_aligned():
             'W2A2',
             ['stake_1_to_8', '38.2 +- 0.4', '+0.6', '+0.3 to +1.0'],
         ),
+        (
+            'power',
+            'qat',
+            'W2A2',
+            ['dlb_5', '31.8 +- 0.7', '-2.6', '-3.5 to -1.8'],
+        ),
+        (
+            'power_yolox',
+            'qat',
+            'W3A3',
+            ['gor', '19.1 +- 0.3', '-1.0', '-1.9 to -0.1'],
+        ),
     ],
 )
 def test_shipped_results_give_their_numbers(name, reference, bits, row):
     file = REPOSITORY / 'docs' / 'results' / f'{name}.jsonl'
     text = report_text(name, read_frame(file), reference)
-    data = dict(bccd_screen='bccd', power='scenes').get(name, 'coco')
+    scenes = dict.fromkeys(('power', 'power_yolox'), 'scenes')
+    data = dict(scenes, bccd_screen='bccd').get(name, 'coco')
     found = rows(text, f'## {data}, {bits}\n')
     assert row in [[r[0], r[2], r[5], r[6]] for r in found]

@@ -32,8 +32,9 @@ class ScoreKDHead(ClassKDHead):
     Locations are matched by their index. Families of heads differ by half a
     cell there: the first location of stride s is at (s / 2, s / 2) in FCOS,
     CenterNetUpdate, SSD and YOLOv3, but at (0, 0) in RetinaNet, ATSS, GFL,
-    YOLOX, RTMDet and the like. Between the two groups, matched locations are
-    s / 2 pixels apart in x and y.
+    RTMDet and the like. YOLOX predicts boxes from (0, 0) on, but its scores
+    belong to (s / 2, s / 2), to which it assigns objects. Between the two
+    groups, matched locations are s / 2 pixels apart in x and y.
     """
 
     def bind(self, student: nn.Module, teachers: Sequence[Teacher]) -> None:
