@@ -194,13 +194,13 @@ def test_power(shipped):
 
 
 def test_power_yolox(shipped):
-    """Its teacher is that of the other student."""
+    """One teacher is that of the other student."""
     runs = shipped('power_yolox')
     teacher, *others = (run for run in runs if run.key[2] == 'float')
-    assert [run.key[1] for run in others] == ['float']
+    assert [run.key[1] for run in others] == ['nano', 'float']
     known = {run.hash for run in shipped('power')}
     assert teacher.key[1] == 'teacher' and teacher.hash in known
-    for run in runs[2:]:
+    for run in runs[3:]:
         model, config = check_quantized(run), run.config
         arm = run.key[1].removesuffix('_short_memory')
         parents = {parent.key[1] for parent in run.parents}
@@ -214,12 +214,12 @@ def test_power_yolox(shipped):
         if arm.endswith('qat'):
             assert parents == {'float'} and model['type'] == 'YOLOX'
             continue
-        own = arm.startswith('self_')
-        assert parents == ({'float'} if own else {'float', 'teacher'})
+        source = dict(self='float', nano='nano').get(arm.split('_')[0])
+        assert parents == {'float', source or 'teacher'}
         assert model['detector'] == 'YOLOX'
         moved = model['kd_heads']['cls']['type'] == 'HalfCellScoreKDHead'
         assert moved is arm.startswith('moved_')
-        rest = re.sub('(fixed|self|moved|fitted)_', '', arm)
+        rest = re.sub('(fixed|nano|self|moved|fitted)_', '', arm)
         weighting = dict(model['gor_weighting'])
         if rest == 'gor':
             assert weighting == dict(type='GoRWeighting', form='ratio')
