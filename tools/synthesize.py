@@ -1,14 +1,13 @@
 """Synthesise training images from a float detector, without data.
 
 The images fit the statistics in the detector's batch norms, and show it
-objects at random places (docs/without_data.md). They are written with their
+objects at random places (docs/bits.md). They are written with their
 boxes in COCO format. A call that was interrupted goes on when it is repeated.
 
 python tools/synthesize.py CONFIG CHECKPOINT --out data/synthetic --images 256
 """
 
 import argparse
-import hashlib
 import time
 from pathlib import Path
 
@@ -27,7 +26,7 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('config', help='config file of the float detector')
-    parser.add_argument('checkpoint', type=Path, help='its checkpoint file')
+    parser.add_argument('checkpoint', help='its checkpoint file or URL')
     parser.add_argument(
         '--out', type=Path, required=True, help='folder to write'
     )
@@ -85,7 +84,6 @@ def main() -> None:
         class_names(cfg, model),
         args.out,
         spec,
-        hashlib.sha256(args.checkpoint.read_bytes()).hexdigest(),
         report,
     )
     print(f'{target}: {spec.num_images} images')

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from mmgor.io.atomic_write import write_image, write_text
+from mmgor.io.checkpoint import weights_checksum
 
 from .boxes import sample_boxes
 from .images import smooth_noise
 from .optimize import optimize_images
+from .statistics import matched_norms
 
 Report = Callable[[int, int, dict[str, float]], None]
 
@@ -59,7 +62,6 @@ def synthesize(
     classes: Sequence[str],
     out_dir: Path,
     spec: SynthesisSpec,
-    source: str,
     report: Report = lambda done, step, losses: None,
 ) -> Path:
     """Write ``train.json`` (COCO format) and ``images/``.
@@ -72,7 +74,6 @@ def synthesize(
         classes (Sequence[str]): Names of the labels, in order.
         out_dir (Path): Folder to write to.
         spec (SynthesisSpec): Settings.
-        source (str): Identifies the network, such as a hash of its weights.
         report (Callable): Called after each step with the number of images
             that were ready before, the step, and the value of each part.
 
@@ -85,12 +86,15 @@ def synthesize(
         FloatingPointError: See :func:`.optimize_images`.
     """
     target = out_dir / 'train.json'
-    content = _begun(out_dir, spec, source, classes)
+    matched_norms(model)  # before anything is written
+    content = _begun(out_dir, spec, model, classes)
     while len(content['images']) < spec.num_images:
         done = len(content['images'])
         count = min(spec.batch_size, spec.num_images - done)
         # A batch depends on its place alone, so that a start anew repeats it.
-        seed = int(np.random.SeedSequence([spec.seed, done]).generate_state(1))
+        seed = int(
+            np.random.SeedSequence([spec.seed, done]).generate_state(1)[0]
+        )
         generator = torch.Generator().manual_seed(seed)
         objects = [
             sample_boxes(generator, spec.size, len(classes))
@@ -103,7 +107,7 @@ def synthesize(
             boxes,
             labels,
             spec.steps,
-            lambda step, losses: report(done, step, losses),
+            partial(report, done),
         )
         _add(content, out_dir, images, boxes, labels)
         write_text(target, json.dumps(content))
@@ -111,11 +115,15 @@ def synthesize(
 
 
 def _begun(
-    out_dir: Path, spec: SynthesisSpec, source: str, classes: Sequence[str]
+    out_dir: Path,
+    spec: SynthesisSpec,
+    model: nn.Module,
+    classes: Sequence[str],
 ) -> dict:
     """What an interrupted call has written, or an empty annotation file."""
     manifest, target = out_dir / 'synthesis.json', out_dir / 'train.json'
-    wanted = json.dumps(dict(asdict(spec), source=source), indent=1)
+    weights = weights_checksum(model.state_dict())
+    wanted = json.dumps(dict(asdict(spec), weights_sha256=weights), indent=1)
     if manifest.is_file() and manifest.read_text() == wanted:
         if target.is_file():
             return json.loads(target.read_text())

@@ -37,8 +37,8 @@ def optimize_images(
     Object Detection", WACV 2021). ``smooth`` is the total variation.
 
     Args:
-        model (nn.Module): A float detector of mmdet. It is run in evaluation
-            mode, and none of its tensors change.
+        model (nn.Module): A float detector of mmdet. Its tensors stay; it is
+            left in evaluation mode, and without gradients of parameters.
         images (Tensor): Where to start, from 0 to 1, BGR, shape
             (N, 3, H, W). Unchanged.
         boxes (list[Tensor]): For each image (x1, y1, x2, y2) in pixels,
@@ -57,7 +57,8 @@ def optimize_images(
     """
     model.eval().requires_grad_(False)
     samples = _samples(images, boxes, labels)
-    pixels = images.clone().requires_grad_()
+    device = next(model.parameters()).device
+    pixels = images.to(device, copy=True).requires_grad_()
     optimizer = torch.optim.Adam([pixels], lr=_RATE, betas=(0.5, 0.9))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     with recorded_statistics(model) as recorder:
@@ -70,7 +71,9 @@ def optimize_images(
                 smooth=SMOOTH * total_variation(pixels),
             )
             loss = torch.stack([*parts.values()]).sum()
-            values = {name: float(part.detach()) for name, part in parts.items()}
+            values = {
+                name: float(part.detach()) for name, part in parts.items()
+            }
             if not torch.isfinite(loss):
                 raise FloatingPointError(
                     f'step {step}: expected finite losses, got {values}.'

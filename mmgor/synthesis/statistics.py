@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmgor.quantization.norms import norms_with_statistics
 
 
 def statistics_loss(
@@ -83,28 +84,26 @@ class StatisticsRecorder:
         self._seen.setdefault(name, []).append(moments)
 
 
-def norms_with_statistics(model: nn.Module) -> dict[str, Any]:
-    """Path -> module of all batch norms that keep statistics.
+def matched_norms(model: nn.Module) -> dict[str, Any]:
+    """Path -> module of the batch norms whose statistics images can match.
 
     Raises:
         ValueError: If the model has none.
     """
-    norms = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_var is not None
-    }
+    norms = norms_with_statistics(model)
     if not norms:
-        kinds = {
-            type(module).__name__
-            for module in model.modules()
-            if 'Norm' in type(module).__name__
-        }
+        others = sorted(
+            {
+                type(module).__name__
+                for module in model.modules()
+                if 'Norm' in type(module).__name__
+            }
+        )
         raise ValueError(
             'images are synthesised from the running statistics of batch '
-            f'norms: expected a detector that has some, got {kinds or "no"} '
-            'norms. Type the config and checkpoint of a detector with '
-            "norm_cfg=dict(type='BN')."
+            'norms: expected a detector that has some, got one with '
+            f'{", ".join(others) or "no norms"}. Type the config and the '
+            "checkpoint of a detector with norm_cfg=dict(type='BN')."
         )
     return norms
 
@@ -122,7 +121,7 @@ def recorded_statistics(model: nn.Module) -> Iterator[StatisticsRecorder]:
     Raises:
         ValueError: If the model has no batch norm with statistics.
     """
-    norms = norms_with_statistics(model)
+    norms = matched_norms(model)
     recorder = StatisticsRecorder(norms)
     with ExitStack() as stack:
         for name, norm in norms.items():
