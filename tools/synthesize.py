@@ -42,7 +42,7 @@ def parse_args() -> argparse.Namespace:
         'that the test pipeline resizes to',
     )
     parser.add_argument(
-        '--steps', type=int, default=60, help='steps of the optimisation'
+        '--steps', type=int, default=50, help='steps of the optimisation'
     )
     parser.add_argument(
         '--batch',

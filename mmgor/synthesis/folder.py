@@ -38,7 +38,7 @@ class SynthesisSpec:
 
     num_images: int
     size: tuple[int, int]
-    steps: int = 60
+    steps: int = 50
     batch_size: int = 16
     seed: int = 0
 

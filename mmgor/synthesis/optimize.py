@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from .images import total_variation
 from .statistics import recorded_statistics
 
-# Weights of the parts; the statistics have 1.
-TASK = 0.01
-SMOOTH = 1.0
+# What the task loss is at the start, relative to that of the statistics: how
+# large a detector's losses are says nothing.
+_TASK = 0.5
 # Adam's, in units of the range of pixels.
 _RATE = 0.01
 
@@ -34,7 +34,8 @@ def optimize_images(
     distance to the batch norms' statistics (:func:`.statistics_loss`; ZeroQ,
     CVPR 2020; DeepInversion, CVPR 2020). ``task`` is the detector's own loss
     for the labels (Chawla et al., "Data-free Knowledge Distillation for
-    Object Detection", WACV 2021). ``smooth`` is the total variation.
+    Object Detection", WACV 2021), times a constant that makes it half as
+    large as ``statistics`` at the start. ``smooth`` is the total variation.
 
     Args:
         model (nn.Module): A float detector of mmdet. Its tensors stay; it is
@@ -65,10 +66,13 @@ def optimize_images(
         for step in range(1, steps + 1):
             recorder.forget()
             task = task_loss(model, pixels, samples)
+            statistics = recorder.loss()
+            if step == 1:
+                weight = _TASK * (statistics / task).detach()
             parts = dict(
-                statistics=recorder.loss(),
-                task=TASK * task,
-                smooth=SMOOTH * total_variation(pixels),
+                statistics=statistics,
+                task=weight * task,
+                smooth=total_variation(pixels),
             )
             loss = torch.stack([*parts.values()]).sum()
             values = {
