@@ -67,7 +67,8 @@ def synthesize(
     """Write ``train.json`` (COCO format) and ``images/``.
 
     Each batch is written when it is ready. A call that finds the batches of
-    an interrupted one goes on from there, with the same result.
+    an interrupted one goes on from there, with the same result if the
+    detector's loss draws nothing at random.
 
     Args:
         model (nn.Module): See :func:`.optimize_images`.

@@ -8,6 +8,8 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmgor.trial_run import buffers_kept
+
 from .images import total_variation
 from .statistics import recorded_statistics
 
@@ -62,7 +64,7 @@ def optimize_images(
     pixels = images.to(device, copy=True).requires_grad_()
     optimizer = torch.optim.Adam([pixels], lr=_RATE, betas=(0.5, 0.9))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    with recorded_statistics(model) as recorder:
+    with buffers_kept(model), recorded_statistics(model) as recorder:
         for step in range(1, steps + 1):
             recorder.forget()
             task = task_loss(model, pixels, samples)
