@@ -7,6 +7,7 @@ from mmgor.synthesis.boxes import sample_boxes
 from mmgor.synthesis.images import smooth_noise
 from mmgor.synthesis.optimize import task_loss
 from tests.support.models import make_batch, retinanet_cfg
+from tests.support.virtual_cuda import virtual_cuda
 
 
 @pytest.fixture
@@ -64,3 +65,12 @@ def test_a_loss_that_is_not_finite_is_an_error(model):
     torch.nn.init.constant_(model.bbox_head.retina_cls.bias, torch.nan)
     with pytest.raises(FloatingPointError, match='step 1: expected finite'):
         optimize_images(model, *start(), 3)
+
+
+def test_images_are_made_where_the_model_is():
+    images, boxes, labels = start()
+    with virtual_cuda():
+        model = MODELS.build(retinanet_cfg()).cuda()
+        made = optimize_images(model, images, boxes, labels, 2)
+        assert made.device.type == 'cuda'
+        assert made.cpu().shape == images.shape
