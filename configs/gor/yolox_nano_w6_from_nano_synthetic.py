@@ -23,10 +23,6 @@ train_dataloader = dict(
 )
 val_dataloader = val_evaluator = val_cfg = None
 
-# The labels were drawn at random: the student learns from its teacher alone.
-model = dict(
-    gor_weighting=dict(_delete_=True, type='FixedWeighting', task_weight=0.0)
-)
 max_epochs = 12  # of 32 steps with 256 images
 train_cfg = dict(max_epochs=max_epochs)
 _base_.param_scheduler[1].update(end=max_epochs, T_max=max_epochs)
