@@ -20,6 +20,7 @@ PARTS = {
     'bit_search',
     'training_report',
     'doctor',
+    'synthesis',
 }
 FORBIDDEN = {
     'io': PARTS | {'dense_heads', 'datasets', 'deploy'},
@@ -37,6 +38,7 @@ FORBIDDEN = {
         'cli',
         'conversion',
         'bit_search',
+        'synthesis',
     },
     'bit_search': PARTS - {'bit_search', 'conversion', 'quantization', 'hooks'}
     | {'deploy'},
@@ -50,6 +52,8 @@ FORBIDDEN = {
     'training_report': PARTS - {'training_report', 'quantization'},
     # It reads teachers by attribute, too.
     'doctor': PARTS - {'doctor', 'quantization'},
+    'synthesis': PARTS - {'synthesis', 'quantization'}
+    | {'dense_heads', 'datasets', 'deploy'},
     'pages': PARTS | {'io', 'dense_heads', 'datasets', 'deploy'},
 }
 FOLDERS = [

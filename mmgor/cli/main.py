@@ -28,6 +28,7 @@ TOOLS = {
     'test': ('test.py', 'COCO mAP of a checkpoint or an exported file'),
     'export': ('export.py', 'write a student as an integer file'),
     'verify': ('verify_export.py', 'compare an exported file with PyTorch'),
+    'synthesize': ('synthesize.py', 'make images for training without data'),
     'detect': ('detect.py', 'find objects in images with an exported file'),
     'pack': ('pack.py', 'write the weights in as many bits as they have'),
     'cost': ('report.py', 'bits, bytes and operations of every layer'),
