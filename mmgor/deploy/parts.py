@@ -13,6 +13,7 @@ from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from torch import Tensor, nn
 
 from mmgor.deploy.head_outputs import name_outputs
+from mmgor.io.checkpoint import is_deployed
 
 # Parts that no file has, and why.
 _OUTSIDE = dict(
@@ -62,7 +63,7 @@ class Parts:
         part._modules = {
             name: child
             for name, child in detector._modules.items()
-            if name not in self.rest
+            if name not in self.rest and is_deployed(f'{name}.')
         }
         return part
 
@@ -133,7 +134,7 @@ def parts_of(detector: nn.Module) -> Parts:
     children = {
         name: child
         for name, child in detector.named_children()
-        if name not in _NOT_A_PART
+        if name not in _NOT_A_PART and is_deployed(f'{name}.')
     }
     reasons = [
         f'{name} ({type(children[name]).__name__}) {reason}'

@@ -7,7 +7,7 @@ from torch import nn
 from mmgor.deploy.parts import parts_of
 from mmgor.registry import MODELS
 from tests.support.models import retinanet_cfg
-from tests.support.students import quantized, tiny
+from tests.support.students import quantized, student_of_itself, tiny
 
 FASTER = 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco'
 DETR = 'deformable_detr/deformable-detr_r50_16xb2-50e_coco'
@@ -35,6 +35,14 @@ def test_a_file_has_a_whole_single_stage_detector():
     scores, boxes = parts.outputs(detector, images)
     assert [len(scores), len(boxes)] == [5, 5]
     assert parts.name((scores, boxes))[1][4] == 'output_1_4'
+
+
+def test_what_only_training_needs_is_no_part(tmp_path):
+    detector = MODELS.build(student_of_itself(FASTER, tmp_path))
+    parts = parts_of(detector)
+    assert parts.rest == ['roi_head']
+    names = [name for name, _ in parts.of(detector).named_children()]
+    assert names == ['data_preprocessor', *parts.written]
 
 
 def test_quantized_parts_are_found_too():

@@ -59,17 +59,19 @@ def convert(network: nn.Module, images: Tensor) -> tuple[bytes, int]:
 def _refuse_unrounded(graph: Graph) -> None:
     """Refuse a program with integer weights that XNNPACK did not take."""
     layers = [
-        layer_of(next(iter(node.users)))
+        layer_of(reader)
         for node in graph.nodes
         if 'dequantize_per_channel' in str(node.target)
+        for reader in node.users
     ]
     if layers:
         raise ValueError(
             f'XNNPACK can not run {listed(list(dict.fromkeys(layers)))} in '
-            'integers: what another operator reads of it is not rounded. '
-            'Expected a model trained with quant=dict(target="xnnpack") '
-            'that has no norm but batch norm behind a layer (group norm reads '
-            'floats). Choose norm_cfg=dict(type="BN"), or write an .onnx file.'
+            'integers: XNNPACK does not have such a layer, or what another '
+            'operator reads of it is not rounded. Expected a model trained '
+            'with quant=dict(target="xnnpack") that has no norm but batch '
+            'norm behind a layer (group norm reads floats). Choose '
+            'norm_cfg=dict(type="BN"), or write an .onnx file.'
         )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mmgor.deploy.description.metadata import make_metadata
 from mmgor.deploy.description.metadata_check import MAX_SIDE, check_metadata
 from mmgor.deploy.executorch.writer import write_executorch
+from mmgor.deploy.head_outputs import flatten
 from mmgor.deploy.input_size import configured_pipeline, size_divisor
 from mmgor.deploy.litert.writer import write_litert
 from mmgor.deploy.ncnn.writer import write_ncnn
@@ -26,6 +27,7 @@ from mmgor.deploy.runtime.detector import detector_configs
 from mmgor.image_channels import COLOUR, image_channels
 from mmgor.io.class_names import count_classes
 from mmgor.io.config_values import boolean, integer, integers
+from mmgor.quantization import quantized_layers
 from mmgor.targets import TARGETS
 
 from .compiled_ops import check_calls
@@ -118,6 +120,12 @@ def export_detector(
         )
     check_calibrated(model)
     written = parts.of(model)
+    if not quantized_layers(written):
+        raise ValueError(
+            'no part of the file is quantized: '
+            f'{parts.describe(model)}. Expected a config with QuantBackbone, '
+            'QuantNeck or, for a head that the file has, QuantHead.'
+        )
     network = Network(freeze(written), parts).eval()
     if chosen is not None:
         check_grids(written, chosen)
@@ -198,8 +206,8 @@ def _check_config(
     count = count_classes(model)
     if count is not None and len(classes) != count:
         raise ValueError(
-            f'expected the names of {count} classes, as many as '
-            f'bbox_head.num_classes, got {list(classes)}.'
+            f'expected the names of {count} classes, as many as num_classes '
+            f'of the box head, got {list(classes)}.'
         )
     if not configured_pipeline(cfg):
         warnings.warn(
@@ -231,6 +239,15 @@ def _check_description(metadata: dict[str, Any], path: Path) -> None:
 def _prepare_outputs(network: Network, images: Tensor, nms: bool) -> Any:
     """Run the network once and name its outputs; add NMS if asked for."""
     outputs = check_calls(network.detector, lambda: network.outputs(images))
+    if network.parts.rest and any(
+        len(output) != len(images) for output in flatten(outputs)
+    ):
+        raise ValueError(
+            f'{type(network.detector).__name__} gives outputs of another '
+            f'batch size than its {len(images)} images; a file with a part of '
+            'it can not be run. Expected one feature map per image and level '
+            '(TridentNet: test_branch_idx of 0 or more).'
+        )
     if not nms:
         return network.parts.name(outputs)
     head: Any = network.detector.bbox_head

@@ -236,10 +236,9 @@ def detector_configs(
     """
     if metadata['rest']:
         raise ValueError(
-            f'{path} has only a part of its detector; '
-            f'{listed(metadata["rest"])} runs in PyTorch. Run it with its '
-            f'config and checkpoint: python tools/test.py CONFIG {path} '
-            '--rest CHECKPOINT.'
+            f'{path} has only a part of its detector; PyTorch has to run '
+            f'{listed(metadata["rest"])}. Give its config and checkpoint, '
+            f'too: python tools/test.py CONFIG {path} --rest CHECKPOINT.'
         )
     cfg = exported_config(metadata)
     model = runtime_detector_cfg(cfg, path)

@@ -16,10 +16,18 @@ from mmgor.io.class_names import loader_classes
 from mmgor.io.config_reader import model_config, with_registered_names
 from mmgor.listing import listed
 
+from .runtime import BACKENDS
 from .runtime_detector import RuntimeDetector
 from .split_detector import SplitDetector
 
 _NOT_DECODING = ('quant', 'train_cfg', 'test_cfg', 'init_cfg')
+# Of a part of a detector: what only PyTorch reads, and what a DETR writes into
+# its config when it is built.
+_NOT_WRITTEN = (
+    *LEFT_OUT,
+    *('test_cfg', 'gradient_tap', 'dn_cfg'),
+    *('share_pred_layer', 'num_pred_layer', 'as_two_stage'),
+)
 
 
 def runtime_model(
@@ -45,12 +53,17 @@ def runtime_model(
         ValueError: If the file can't be read, or the config has another head,
             preprocessing or classes than the file; for a file with NMS in
             its graph also if it has another ``test_cfg``, and for a part of a
-            detector if anything of the model differs; if ``rest`` is missing,
-            or the file has all parts.
+            detector if anything of the model but that differs; if ``rest`` is
+            missing or an exported file, or the file has all parts.
     """
     metadata = read_metadata(path)
     if bool(metadata['rest']) != (rest is not None):
         raise ValueError(_wrong_rest(metadata['rest'], path, rest))
+    if rest is not None and Path(rest).suffix in BACKENDS:
+        raise ValueError(
+            f'--rest expected the checkpoint that {path} was exported from, '
+            f'got the exported file {rest}.'
+        )
     if rest is None:
         model, wrong = _whole(cfg, metadata, path)
     else:
@@ -60,8 +73,8 @@ def runtime_model(
         wrong += differences(classes, metadata['classes'], 'classes')
     if wrong:
         raise ValueError(
-            f'the config does not fit {path}: {"; ".join(wrong)}. Give the '
-            'config that the file was exported with.'
+            f'the config does not fit {path}: {listed(wrong, "; ")}. Give '
+            'the config that the file was exported with.'
         )
     return model
 
@@ -69,8 +82,8 @@ def runtime_model(
 def _wrong_rest(names: list, path: str | Path, rest: str | Path | None) -> str:
     if rest is None:
         return (
-            f'{path} has only a part of its detector; {listed(names)} runs in '
-            'PyTorch. Type --rest CHECKPOINT (rest=CHECKPOINT), the '
+            f'{path} has only a part of its detector; PyTorch has to run '
+            f'{listed(names)}. Type --rest CHECKPOINT (rest=CHECKPOINT), the '
             'checkpoint that it was exported from.'
         )
     return (
@@ -102,10 +115,9 @@ def _split(
     """The model config for a part of a detector, and how it differs from the
     file's."""
     model, scope = _registered_model(cfg)
-    wanted = exported_config(metadata).model
-    wrong = differences(
-        without(model, LEFT_OUT), without(wanted, LEFT_OUT), 'model'
-    )
+    with errors_naming(path):
+        wanted = exported_config(metadata).model
+    wrong = differences(_comparable(model), _comparable(wanted), 'model')
     split = ConfigDict(
         type=SplitDetector.__name__,
         _scope_=scope,
@@ -114,6 +126,14 @@ def _split(
         checkpoint=str(rest),
     )
     return split, wrong
+
+
+def _comparable(model: ConfigDict) -> dict[str, Any]:
+    """What a file and a config have to agree on; a detector is the same with
+    and without teachers."""
+    kept: dict[str, Any] = without(model, _NOT_WRITTEN)
+    kept['type'] = kept.pop('detector', kept['type'])
+    return kept
 
 
 def _registered_model(cfg: Config) -> tuple[ConfigDict, str]:
@@ -177,7 +197,19 @@ def differences(ours: Any, theirs: Any, name: str) -> list[str]:
         ]
     if _lists(ours) == _lists(theirs):
         return []
+    if _of_dicts(ours) and _of_dicts(theirs) and len(ours) == len(theirs):
+        return [
+            line
+            for i, (one, other) in enumerate(zip(ours, theirs))
+            for line in differences(one, other, f'{name}.{i}')
+        ]
     return [f'{name} is {ours!r} in the config and {theirs!r} in the file']
+
+
+def _of_dicts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and any(
+        isinstance(item, dict) for item in value
+    )
 
 
 def _lists(value: Any) -> Any:

@@ -6,6 +6,7 @@ such as the RoI head of a two-stage detector or the transformer of a DETR.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 from torch import Tensor, nn
@@ -48,7 +49,8 @@ class SplitDetector(FileDetector):
         super().__init__(
             file, detector.get('data_preprocessor'), threads, integer_kernels
         )
-        self.detector: Any = MODELS.build(detector).eval()
+        # DETRs write into their config.
+        self.detector: Any = MODELS.build(deepcopy(detector)).eval()
         weights, _ = read_state_dict(checkpoint)
         load_weights(self.detector, weights, f'checkpoint {checkpoint}')
         ours = weights_checksum(self.detector.state_dict())
@@ -59,9 +61,26 @@ class SplitDetector(FileDetector):
                 'from, or export it again.'
             )
         self._parts = parts_of(self.detector)
+        self._check_parts()
         for name in self._parts.written:
             if name != self._parts.head:  # the head decodes
                 setattr(self.detector, name, nn.Identity())
+
+    def _check_parts(self) -> None:
+        """Make sure that the file has what the detector is to be given."""
+        metadata, parts = self.runtime.metadata, self._parts
+        groups = 1 + (parts.head is not None)
+        outputs = metadata['outputs']
+        nested = all(isinstance(group, list) for group in outputs)
+        if metadata['rest'] != parts.rest or not (
+            nested and len(outputs) == groups
+        ):
+            raise ValueError(
+                f'{self.runtime.path} does not fit its detector: expected '
+                f'{groups} groups of outputs without {parts.rest}, got '
+                f'{outputs!r:.100} without {metadata["rest"]}. Export it '
+                'again.'
+            )
 
     def decode(
         self,

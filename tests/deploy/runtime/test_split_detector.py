@@ -21,7 +21,7 @@ from mmgor.deploy.verify.verify_export import verify_export
 from mmgor.quantization import calibrate
 from mmgor.registry import MODELS
 from tests.support.models import make_batch
-from tests.support.students import quantized, tiny
+from tests.support.students import quantized, student_of_itself, tiny
 from tests.support.tools import run_tool
 from tests.support.training import tiny_scenes, training_config
 
@@ -59,30 +59,31 @@ def split(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp('split')
     scenes = tiny_scenes(tmp_path_factory.mktemp('scenes'))
     cfg = training_config(scenes, folder / 'work', {})
-    cfg.model = quantized(tiny(request.param))
     count = len(CLASSES)
     if request.param == FASTER:
+        cfg.model = student_of_itself(FASTER, folder)  # with a teacher
         cfg.model.roi_head.bbox_head.num_classes = count
     else:
+        cfg.model = quantized(tiny(DETR))
         cfg.model.bbox_head.num_classes = count
         cfg.model.test_cfg.max_per_img = 10
     files = Split(folder / 'x.py', folder / 'x.pth', folder / 'x.onnx')
     cfg.dump(files.config)
     torch.manual_seed(0)
-    model = MODELS.build(files.cfg().model)
+    built = files.cfg()  # a DETR writes into it
+    model = MODELS.build(built.model)
     model.init_weights()
     data = make_batch(size=4, side=64)
+    loss = getattr(model, 'stock_loss', model.loss)
     calibrate(
         model,
         [data['inputs']],
-        lambda x: model.loss(x, copy.deepcopy(data['data_samples'])),
+        lambda x: loss(x, copy.deepcopy(data['data_samples'])),
     )
     torch.save(dict(state_dict=model.state_dict()), files.checkpoint)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        export_detector(
-            model, files.cfg(), files.onnx, (64, 96), tuple(CLASSES)
-        )
+        export_detector(model, built, files.onnx, (64, 96), tuple(CLASSES))
     return files
 
 
@@ -135,12 +136,48 @@ def test_the_written_parts_do_not_run(split):
     assert not owners & {'backbone', 'neck'}
     assert owners & {'roi_head', 'decoder'}
     detector.predict(torch.zeros(1, 3, 64, 64), samples_of(1))
+    with pytest.raises((KeyError, AttributeError)):
+        detector.predict(torch.zeros(1, 3, 64, 64), [DetDataSample()])
     # Nothing of a call stays behind.
     assert not [
         name
         for name, module in detector.detector.named_modules()
         if {'extract_feat', 'forward'} & set(vars(module))
     ]
+
+
+def test_a_model_may_be_built_twice_from_one_config(split):
+    model = runtime_model(split.cfg(), split.onnx, split.checkpoint)
+    MODELS.build(model)
+    MODELS.build(model)
+    cfg = split.cfg()
+    MODELS.build(cfg.model)
+    runtime_model(cfg, split.onnx, split.checkpoint)
+
+
+def test_configs_that_may_differ(split):
+    """PyTorch alone reads test_cfg, and training the teachers."""
+    cfg = split.cfg()
+    cfg.model.test_cfg.more = 1
+    cfg.model.type = cfg.model.pop('detector', cfg.model.type)
+    for key in ('teachers', 'kd_heads', 'gor_weighting'):
+        cfg.model.pop(key, None)
+    model = runtime_model(cfg, split.onnx, split.checkpoint)
+    assert model.detector.test_cfg.more == 1
+    assert model.detector.type in ('FasterRCNN', 'QuantDeformableDETR')
+
+
+def test_files_of_another_version(split):
+    detector = split.build()
+    metadata = detector.runtime.metadata
+    for change in (
+        dict(rest=[*metadata['rest'], 'mask_head']),
+        dict(outputs=metadata['outputs'] * 2),
+        dict(outputs=['features_0']),
+    ):
+        detector.runtime.metadata = {**metadata, **change}
+        with pytest.raises(ValueError, match=r'does not fit .* Export it ag'):
+            detector._check_parts()
 
 
 def test_the_file_describes_its_part(split):
@@ -165,11 +202,13 @@ def test_file_and_checkpoint_are_compared(split):
 
 
 def test_it_runs_with_its_checkpoint_alone(split, tmp_path):
-    hint = r'x\.onnx has only a part .*(roi_head|decoder).* PyTorch'
-    with pytest.raises(ValueError, match=hint + r'.*--rest CHECKPOINT \('):
+    hint = r'x\.onnx has only a part .*PyTorch has to run .*(roi_|decod).*'
+    with pytest.raises(ValueError, match=hint + r'--rest CHECKPOINT \('):
         runtime_model(split.cfg(), split.onnx)
-    with pytest.raises(ValueError, match=hint + r'.*test\.py CONFIG .*--rest'):
+    with pytest.raises(ValueError, match=hint + r'test\.py CONFIG .*--rest'):
         Detector(split.onnx)
+    with pytest.raises(ValueError, match=r'got the exported file .*x\.onnx'):
+        runtime_model(split.cfg(), split.onnx, split.onnx)
     weights = torch.load(split.checkpoint)
     first = next(iter(weights['state_dict']))
     weights['state_dict'][first] += 1
@@ -209,6 +248,19 @@ def test_nms_in_the_graph_is_refused(split, tmp_path):
             nms=True,
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_float_part_is_refused(split, tmp_path):
+    from mmgor.deploy.export.exporter import export_detector
+
+    model = load_detector(split.cfg(), split.checkpoint)
+    stock = MODELS.build(tiny(FASTER))
+    if hasattr(model, 'roi_head'):
+        stock.roi_head = model.roi_head
+        cfg, out = split.cfg(), tmp_path / 'x.onnx'
+        message = r'^no part of the file is quantized: in the file: backbone '
+        with pytest.raises(ValueError, match=message):
+            export_detector(stock, cfg, out, (64, 96), tuple(CLASSES))
 
 
 def test_hooks_may_copy_it(split):
