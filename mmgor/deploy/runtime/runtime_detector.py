@@ -59,7 +59,7 @@ class RuntimeDetector(FileDetector):
         """Decode raw outputs with the head's own code.
 
         Args:
-            outputs (list): From :meth:`outputs`.
+            outputs (list): From :meth:`.FileDetector.outputs`.
             samples (list[DetDataSample]): N samples.
             size (Sequence[int]): Height and width of the images that gave
                 the outputs. They may be larger than the batch of the samples

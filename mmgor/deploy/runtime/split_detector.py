@@ -92,7 +92,7 @@ class SplitDetector(FileDetector):
         """Compute the rest, with the detector's own code.
 
         Args:
-            outputs (list): From :meth:`outputs`.
+            outputs (list): From :meth:`.FileDetector.outputs`.
             samples (list[DetDataSample]): N samples. They get the detections
                 and the size.
             size (Sequence[int]): Height and width of the images that gave
