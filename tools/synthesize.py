@@ -48,7 +48,8 @@ def parse_args() -> argparse.Namespace:
         '--batch',
         type=int,
         default=16,
-        help='images whose statistics are matched together',
+        help='most images whose statistics are matched together; it decides '
+        'how much memory is used',
     )
     parser.add_argument('--seed', type=int, default=0)
     add_cfg_options(parser)

@@ -1,5 +1,6 @@
 """Images of which a network believes what it was trained on."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -40,8 +41,9 @@ def optimize_images(
     large as ``statistics`` at the start. ``smooth`` is the total variation.
 
     Args:
-        model (nn.Module): A float detector of mmdet. Its tensors stay; it is
-            left in evaluation mode, and without gradients of parameters.
+        model (nn.Module): A float detector of mmdet. Values of parameters and
+            buffers are unchanged; it is left in evaluation mode and without
+            gradients of parameters.
         images (Tensor): Where to start, from 0 to 1, BGR, shape
             (N, 3, H, W). Unchanged.
         boxes (list[Tensor]): For each image (x1, y1, x2, y2) in pixels,
@@ -55,7 +57,8 @@ def optimize_images(
         Tensor: The new images, from 0 to 1, shape (N, 3, H, W).
 
     Raises:
-        ValueError: If the model has no batch norm with statistics.
+        ValueError: If the model has no batch norm with statistics, or its
+            own loss at the start is 0 or not finite.
         FloatingPointError: If a loss is not finite.
     """
     model.eval().requires_grad_(False)
@@ -70,6 +73,7 @@ def optimize_images(
             task = task_loss(model, pixels, samples)
             statistics = recorder.loss()
             if step == 1:
+                _check_start(float(task.detach()))
                 weight = _TASK * (statistics / task).detach()
             parts = dict(
                 statistics=statistics,
@@ -109,6 +113,16 @@ def task_loss(model: Any, pixels: Tensor, samples: list[Any]) -> Tensor:
         dict(inputs=[*(255 * pixels)], data_samples=samples), False
     )
     return model.parse_losses(model(**data, mode='loss'))[0]
+
+
+def _check_start(task: float) -> None:
+    if not 0 < task < math.inf:
+        raise ValueError(
+            "the detector's own loss of the drawn boxes: expected a finite "
+            f'number above 0, got {task} before the first step. Type a config '
+            'and a checkpoint that belong together, and whose detector learns '
+            'from boxes.'
+        )
 
 
 def _samples(

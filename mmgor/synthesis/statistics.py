@@ -114,6 +114,9 @@ def matched_norms(model: nn.Module) -> dict[str, Any]:
 def recorded_statistics(model: nn.Module) -> Iterator[StatisticsRecorder]:
     """Record in the block what reaches each batch norm.
 
+    Checkpointing (``with_cp=True``) is off in the block: it runs layers
+    without gradients first, so that the statistics would be constants.
+
     Args:
         model (nn.Module): In evaluation mode.
 
@@ -126,6 +129,11 @@ def recorded_statistics(model: nn.Module) -> Iterator[StatisticsRecorder]:
     norms = matched_norms(model)
     recorder = StatisticsRecorder(norms)
     with ExitStack() as stack:
+        module: Any
+        for module in model.modules():
+            if getattr(module, 'with_cp', False):
+                stack.callback(setattr, module, 'with_cp', module.with_cp)
+                module.with_cp = False
         for name, norm in norms.items():
             watch = partial(recorder.watch, name)
             stack.callback(norm.register_forward_pre_hook(watch).remove)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from mmdet.models import ResNet
 from torch import nn
 
 from mmgor.synthesis.statistics import (
@@ -66,6 +67,21 @@ def test_images_get_a_gradient_and_statistics_stay():
     # of a constant has none.
     torch.testing.assert_close(x.grad, torch.full_like(x, 0.25))
     assert model[0].running_mean == 0
+
+
+def test_checkpointing_is_off_in_the_block():
+    gradients = []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        model = ResNet(18, base_channels=4, stem_channels=4, with_cp=with_cp)
+        model.eval()
+        pixels = torch.ones(1, 3, 32, 32, requires_grad=True)
+        with recorded_statistics(model) as recorder:
+            model(pixels)
+            recorder.loss().backward()
+        gradients.append(pixels.grad)
+        assert model.layer2[0].with_cp is with_cp
+    torch.testing.assert_close(*gradients)
 
 
 def test_norms_without_statistics_are_refused():
