@@ -68,7 +68,7 @@ def test_the_file_computes_the_same(kind, tmp_path):
 
 def test_quantized_operators_of_mmcv_are_refused():
     model = nn.Module()
-    model.bbox_head = nn.Module()
+    model.backbone, model.bbox_head = nn.Identity(), nn.Module()
     model.bbox_head.lossless = nn.Sequential(MaskedConv2d(2, 2, 3))
     quantize_layers(model.bbox_head, QuantPolicy(), set())
     with pytest.raises(ValueError, match=r'bbox_head\.lossless\.0'):
