@@ -91,10 +91,11 @@ def main() -> None:
         stock = None
         for i, change in enumerate(changes):
             with changed_roundings(quantizers, change):
-                outputs = flatten(parts.outputs(model, data['inputs']))
-                found = model.predict(data['inputs'], samples)
-            stock = stock or outputs
-            movements[i].add(stock, outputs)
+                outputs = parts.outputs(model, data['inputs'])
+                with parts.giving(model, outputs):
+                    found = model.predict(data['inputs'], samples)
+            stock = stock or flatten(outputs)
+            movements[i].add(stock, flatten(outputs))
             evaluators[i].process(found, batch)
     rows = []
     for change, evaluator, moved in zip(changes, evaluators, movements):

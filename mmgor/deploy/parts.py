@@ -5,6 +5,8 @@ that do the same work for every image: backbone, neck and, if it reads only
 their feature maps, the dense head. The rest runs in PyTorch.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +105,33 @@ class Parts:
             for values, group in zip(outputs, groups, strict=True)
         ]
 
+    @contextmanager
+    def giving(self, detector: Any, outputs: Any) -> Iterator[None]:
+        """In the block, the detector's own code takes ``outputs`` for what the
+        written parts compute.
+
+        Args:
+            detector (nn.Module): Its ``extract_feat``, and ``forward`` of the
+                head, give them.
+            outputs (Any): As :meth:`outputs` gives them.
+        """
+        features, of_head = (), outputs
+        if self.rest:
+            features, *heads = outputs
+            of_head = heads[0] if heads else None
+        values: list[tuple[Any, str, Any]] = [
+            (detector, 'extract_feat', tuple(features))
+        ]
+        if self.head is not None:
+            values.append((getattr(detector, self.head), 'forward', of_head))
+        for module, method, value in values:
+            vars(module)[method] = _constant(value)
+        try:
+            yield
+        finally:
+            for module, method, _ in values:
+                del vars(module)[method]
+
     def describe(self, detector: nn.Module) -> str:
         """Names both groups of parts, and says why the rest is no part of a
         file."""
@@ -119,6 +148,10 @@ class Parts:
 
 def _reason(name: str) -> str:
     return f', {_OUTSIDE[name]}' if name in _OUTSIDE else ''
+
+
+def _constant(value: Any) -> Callable[..., Any]:
+    return lambda *_, **__: value
 
 
 def parts_of(detector: nn.Module) -> Parts:

@@ -1,12 +1,14 @@
 """Which parts of a detector a file has."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from mmgor.deploy.parts import parts_of
 from mmgor.registry import MODELS
-from tests.support.models import retinanet_cfg
+from tests.support.models import make_batch, retinanet_cfg
 from tests.support.students import quantized, student_of_itself, tiny
 
 FASTER = 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco'
@@ -35,6 +37,16 @@ def test_a_file_has_a_whole_single_stage_detector():
     scores, boxes = parts.outputs(detector, images)
     assert [len(scores), len(boxes)] == [5, 5]
     assert parts.name((scores, boxes))[1][4] == 'output_1_4'
+    samples = make_batch(size=1)['data_samples']
+    (wanted,) = detector.predict(images, copy.deepcopy(samples))
+    detector.backbone = None  # it does not run
+    with parts.giving(detector, (scores, boxes)):
+        (got,) = detector.predict(images, samples)
+    assert len(got.pred_instances) == 10
+    for key in ('bboxes', 'scores', 'labels'):
+        torch.testing.assert_close(
+            got.pred_instances[key], wanted.pred_instances[key]
+        )
 
 
 def test_what_only_training_needs_is_no_part(tmp_path):

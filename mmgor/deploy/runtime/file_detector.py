@@ -1,5 +1,6 @@
 """``FileDetector``: an exported file as a detector of mmdet."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from .runtime import open_runtime
 
 
 class FileDetector(BaseDetector):
-    """Runs an exported file. A subclass makes detections of its outputs.
+    """Runs an exported file. A subclass implements :meth:`decode`.
 
     Args:
         file (str): File that ``tools/export.py`` wrote.
@@ -98,6 +99,66 @@ class FileDetector(BaseDetector):
             ),
             *runs,
         )
+
+    def decode(
+        self,
+        outputs: Any,
+        samples: list,
+        size: Sequence[int],
+        rescale: bool = True,
+    ) -> list[Any]:
+        """Make detections of the raw outputs.
+
+        Args:
+            outputs (list): From :meth:`outputs`.
+            samples (list[DetDataSample]): N samples.
+            size (Sequence[int]): Height and width of the images that gave
+                the outputs. They may be larger than the batch of the samples
+                was.
+            rescale (bool): Give boxes in pixels of the original images
+                instead of the resized ones.
+
+        Returns:
+            list[InstanceData]: Boxes, scores and labels of each image.
+        """
+        raise NotImplementedError
+
+    def detect(
+        self, images: Tensor, samples: list, rescale: bool = True
+    ) -> list[Any]:
+        """Detect objects: run the file and decode.
+
+        Args:
+            images (Tensor): Shape (N, C, H, W), preprocessed, of a size that
+                the file takes.
+            samples (list[DetDataSample]): N samples.
+            rescale (bool): See :meth:`decode`.
+
+        Returns:
+            list[InstanceData]: See :meth:`decode`.
+        """
+        outputs, size = self.outputs(images), images.shape[2:]
+        return self.decode(outputs, samples, size, rescale)
+
+    def predict(
+        self,
+        batch_inputs: Tensor,
+        batch_data_samples: list,
+        rescale: bool = True,
+    ) -> list:
+        """Detect objects in a batch, as any detector of mmdet does.
+
+        Args:
+            batch_inputs (Tensor): Shape (N, C, H, W), preprocessed.
+            batch_data_samples (list[DetDataSample]): N samples.
+            rescale (bool): See :meth:`decode`.
+
+        Returns:
+            list[DetDataSample]: The samples with ``pred_instances``.
+        """
+        images = self.fit(batch_inputs)
+        found = self.detect(images, batch_data_samples, rescale)
+        return self.add_pred_to_datasample(batch_data_samples, found)
 
     def _forward(
         self, batch_inputs: Tensor, batch_data_samples: list | None = None

@@ -56,20 +56,7 @@ class RuntimeDetector(FileDetector):
         size: Sequence[int],
         rescale: bool = True,
     ) -> list[Any]:
-        """Decode raw outputs with the head's own code.
-
-        Args:
-            outputs (list): From :meth:`.FileDetector.outputs`.
-            samples (list[DetDataSample]): N samples.
-            size (Sequence[int]): Height and width of the images that gave
-                the outputs. They may be larger than the batch of the samples
-                was.
-            rescale (bool): Give boxes in pixels of the original images
-                instead of the resized ones.
-
-        Returns:
-            list[InstanceData]: Boxes, scores and labels of each image.
-        """
+        """See :meth:`.FileDetector.decode`; with the head's own code."""
         head: Any = self.bbox_head
         shape = dict(batch_input_shape=tuple(size))
         metas = [{**sample.metainfo, **shape} for sample in samples]
@@ -80,20 +67,9 @@ class RuntimeDetector(FileDetector):
     def detect(
         self, images: Tensor, samples: list, rescale: bool = True
     ) -> list[Any]:
-        """Detect objects: run the file and, if it has no NMS, decode.
-
-        Args:
-            images (Tensor): Shape (N, C, H, W), preprocessed, of a size that
-                the file takes.
-            samples (list[DetDataSample]): N samples.
-            rescale (bool): See :meth:`decode`.
-
-        Returns:
-            list[InstanceData]: See :meth:`decode`.
-        """
+        """See :meth:`.FileDetector.detect`. A graph with NMS has decoded."""
         if not self.runtime.metadata['nms']:
-            outputs, size = self.outputs(images), images.shape[2:]
-            return self.decode(outputs, samples, size, rescale)
+            return super().detect(images, samples, rescale)
         return [
             self._instances(self.runtime(image), sample.metainfo, rescale)
             for image, sample in zip(images.split(1), samples)
@@ -114,23 +90,3 @@ class RuntimeDetector(FileDetector):
         if rescale:
             boxes = boxes / boxes.new_tensor(meta['scale_factor']).repeat(2)
         return InstanceData(bboxes=boxes, scores=scores, labels=labels)
-
-    def predict(
-        self,
-        batch_inputs: Tensor,
-        batch_data_samples: list,
-        rescale: bool = True,
-    ) -> list:
-        """Detect objects in a batch, as any detector of mmdet does.
-
-        Args:
-            batch_inputs (Tensor): Shape (N, C, H, W), preprocessed.
-            batch_data_samples (list[DetDataSample]): N samples.
-            rescale (bool): See :meth:`decode`.
-
-        Returns:
-            list[DetDataSample]: The samples with ``pred_instances``.
-        """
-        images = self.fit(batch_inputs)
-        found = self.detect(images, batch_data_samples, rescale)
-        return self.add_pred_to_datasample(batch_data_samples, found)

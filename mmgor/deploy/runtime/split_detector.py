@@ -4,12 +4,11 @@ The file computes backbone, neck and dense head; PyTorch computes the rest,
 such as the RoI head of a two-stage detector or the transformer of a DETR.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from mmgor.deploy.parts import parts_of
 from mmgor.io.checkpoint import weights_checksum
@@ -89,74 +88,14 @@ class SplitDetector(FileDetector):
         size: Sequence[int],
         rescale: bool = True,
     ) -> list[Any]:
-        """Compute the rest, with the detector's own code.
+        """See :meth:`.FileDetector.decode`; with the detector's own code.
 
-        Args:
-            outputs (list): From :meth:`.FileDetector.outputs`.
-            samples (list[DetDataSample]): N samples. They get the detections
-                and the size.
-            size (Sequence[int]): Height and width of the images that gave
-                the outputs. They may be larger than the batch of the samples
-                was.
-            rescale (bool): Give boxes in pixels of the original images
-                instead of the resized ones.
-
-        Returns:
-            list[InstanceData]: Boxes, scores and labels of each image.
+        The samples get the detections and the size.
         """
-        found = self._predict(outputs, samples, size, rescale)
-        return [sample.pred_instances for sample in found]
-
-    def predict(
-        self,
-        batch_inputs: Tensor,
-        batch_data_samples: list,
-        rescale: bool = True,
-    ) -> list:
-        """Detect objects in a batch, as any detector of mmdet does.
-
-        Args:
-            batch_inputs (Tensor): Shape (N, C, H, W), preprocessed.
-            batch_data_samples (list[DetDataSample]): N samples.
-            rescale (bool): See :meth:`decode`.
-
-        Returns:
-            list[DetDataSample]: The samples with ``pred_instances``.
-        """
-        images = self.fit(batch_inputs)
-        outputs, size = self.outputs(images), images.shape[2:]
-        return self._predict(outputs, batch_data_samples, size, rescale)
-
-    def _predict(
-        self, outputs: Any, samples: list, size: Sequence[int], rescale: bool
-    ) -> list:
-        features, *of_head = outputs
         for sample in samples:
             # A transformer masks what is outside of the image.
             sample.set_metainfo(dict(batch_input_shape=tuple(size)))
-        given: list[tuple[nn.Module, str, Any]] = [
-            (self.detector, 'extract_feat', tuple(features))
-        ]
-        if self._parts.head is not None:
-            head = getattr(self.detector, self._parts.head)
-            given.append((head, 'forward', of_head[0]))
-        no_images = features[0].new_empty(0)
-        with _giving(given):
-            found: list = self.detector.predict(no_images, samples, rescale)
-        return found
-
-
-@contextmanager
-def _giving(values: list[tuple[nn.Module, str, Any]]) -> Iterator[None]:
-    """In the block, methods of modules give these values."""
-    for module, method, value in values:
-        vars(module)[method] = _constant(value)
-    try:
-        yield
-    finally:
-        for module, method, _ in values:
-            del vars(module)[method]
-
-
-def _constant(value: Any) -> Callable[..., Any]:
-    return lambda *_, **__: value
+        no_images = outputs[0][0].new_empty(0)
+        with self._parts.giving(self.detector, outputs):
+            found = self.detector.predict(no_images, samples, rescale)
+        return [sample.pred_instances for sample in found]

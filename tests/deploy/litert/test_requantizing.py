@@ -15,6 +15,21 @@ utils = pytest.importorskip('ai_edge_litert.tools.flatbuffer_utils')
 pytest.importorskip('litert_torch')
 
 
+def run(model, images):
+    """The values of each output of a ``.tflite``, and its step."""
+    content = bytes(utils.convert_object_to_bytearray(model))
+    runner = litert.Interpreter(model_content=content).get_signature_runner()
+    ((_, end),) = runner.get_input_details().items()
+    scale, zero = end['quantization']
+    integers = np.rint(images.numpy() / scale) + zero
+    results = runner(images=integers.clip(-128, 127).astype(np.int8))
+    found = {}
+    for name, details in runner.get_output_details().items():
+        scale, zero = details['quantization']
+        found[name] = (results[name].astype(np.float32) - zero) * scale, scale
+    return found
+
+
 @pytest.mark.parametrize('bits', [8, 6, 4])
 @pytest.mark.parametrize('signed', [True, False])
 def test_layers_and_concatenations_read_the_second_grid(bits, signed):
@@ -25,15 +40,9 @@ def test_layers_and_concatenations_read_the_second_grid(bits, signed):
         network.second.scale *= 1.0371  # no ties between the grids
         expected = dict(zip('ab', network(images)))
     model, _ = convert(network, images, ['a', 'b'])
-    content = bytes(utils.convert_object_to_bytearray(model))
-    runner = litert.Interpreter(model_content=content).get_signature_runner()
-    ((_, end),) = runner.get_input_details().items()
-    scale, zero = end['quantization']
-    integers = np.rint(images.numpy() / scale) + zero
-    results = runner(images=integers.clip(-128, 127).astype(np.int8))
-    for name, details in runner.get_output_details().items():
-        scale, zero = details['quantization']
-        got = (results[name].astype(np.float32) - zero) * scale
+    results = run(model, images)
+    assert results.keys() == expected.keys()
+    for name, (got, scale) in results.items():
         steps = np.abs(got - expected[name].numpy()) / scale
         # Sums of integers round a few values to the other side.
         assert (steps > 0.01).mean() < 0.05
@@ -69,15 +78,8 @@ def test_an_output_that_is_read_inside_leaves_its_readers_in_integers():
     }
     assert kinds['CONV_2D'] == {'INT8'}
     assert 'DEQUANTIZE' not in kinds
-    content = bytes(utils.convert_object_to_bytearray(model))
-    runner = litert.Interpreter(model_content=content).get_signature_runner()
-    ((_, end),) = runner.get_input_details().items()
-    scale, zero = end['quantization']
-    integers = np.rint(images.numpy() / scale) + zero
-    results = runner(images=integers.clip(-128, 127).astype(np.int8))
-    ends = runner.get_output_details()
+    results = run(model, images)
     for name, values in zip(['x', 'pooled', 'y', 'z'], wanted, strict=True):
-        scale, zero = ends[name]['quantization']
-        got = (results[name].astype(np.float32) - zero) * scale
+        got, scale = results[name]
         # Biases are integers in the file.
         assert np.abs(got - values.numpy()).mean() < 0.1 * scale
